@@ -1,0 +1,99 @@
+"""The command line: one line a verb.
+
+python -m nat_ar VERB [CONFIG | RUN ...] [--options] [--dotted.overrides of a config]"""
+
+import dataclasses
+import importlib
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+VERBS = {
+    "prepare": "corpus -> subwords -> arrays, with a manifest of what was read and dropped",
+    "train": "train the model of a config file, or resume it",
+    "distill": "let a trained model translate the training data for its students",
+    "translate": "lines in, translations out",
+    "evaluate": "BLEU, chrF++, TER and diagnostics of a run on raw references",
+    "benchmark": "latency and throughput of runs, interleaved in one process",
+    "compare": "results of several runs -> one table and one picture",
+    "study": "teacher -> distilled data -> students -> table, restartable stage by stage",
+}
+USAGE = "usage: nat-ar VERB ...    (nat-ar VERB --help explains its options)\n\n" + "".join(
+    f"  {verb:<10} {text}\n" for verb, text in VERBS.items()
+)
+COMPILATION_CACHE = "NAT_AR_COMPILATION_CACHE"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs one verb. A user's mistake is one line on stderr and exit status 2."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        sys.exit(0 if words else 2)
+    verb, rest = words[0], words[1:]
+    if verb not in VERBS:
+        sys.exit(_fail(f"expected a verb ({', '.join(VERBS)}), got {verb!r}"))
+    _set_up()
+    command = importlib.import_module(f"nat_ar.commands.{verb}")
+    from nat_ar.training.loop import Stopped
+
+    try:
+        command.run(_parse(verb, command, rest))
+    except Stopped as stop:
+        print(f"nat-ar: {stop}", file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, ArithmeticError, FileNotFoundError, PermissionError) as error:
+        if os.environ.get("NAT_AR_TRACEBACK"):
+            raise
+        sys.exit(_fail(str(error)))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(message: str) -> int:
+    print(f"nat-ar: error: {message}", file=sys.stderr)
+    return 2
+
+
+def _set_up() -> None:
+    """What must be said before JAX does anything."""
+    import jax
+
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nat_ar" / "xla"
+    jax.config.update("jax_compilation_cache_dir", os.environ.get(COMPILATION_CACHE, str(default)))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("jax").setLevel(logging.ERROR)
+
+
+def _parse(verb: str, command: Any, words: list[str]) -> Any:
+    """The verb's dataclass, filled from the words. Fields without a default are positional; where the
+    first one is a config, the first word is its file and all of its fields become options."""
+    import tyro
+
+    cls = getattr(command, verb.capitalize())
+    program = f"nat-ar {verb}"
+    markers = (tyro.conf.AvoidSubcommands, tyro.conf.PositionalRequiredArgs)
+    if not hasattr(command, "load_config"):
+        return tyro.cli(cls, args=words, prog=program, config=markers)
+    if not words or words[0].startswith("-"):
+        print(f"usage: {program} CONFIG.py [--options] [--dotted.overrides]\n\n{cls.__doc__}")
+        print(f"`{program} CONFIG.py --help` explains every field of the config.")
+        sys.exit(0 if words else 2)
+    config = command.load_config(words[0])
+    flat = Annotated[type(config), tyro.conf.arg(name="")]  # type: ignore[misc]
+    parsed = dataclasses.make_dataclass(cls.__name__, [("config", flat)], bases=(cls,), frozen=True)
+    parsed.__doc__ = cls.__doc__
+    return tyro.cli(
+        parsed,
+        args=words[1:],
+        prog=f"{program} {words[0]}",
+        default=parsed(config=config),
+        config=markers,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""compare: the results of several runs as one table, and as a picture of quality against latency.
+
+Reads only what `evaluate` and `benchmark` wrote: results.jsonl of each run, and the translations
+and raw references that its quality rows name. Needs no model and no accelerator."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from nat_ar.evaluation import metrics, plots, results, table
+from nat_ar.evaluation.metrics import PairedResult
+from nat_ar.evaluation.results import Joined, Row, System
+
+FORMAT_OF_SUFFIX: dict[str, table.Format] = {
+    ".txt": "terminal",
+    ".md": "markdown",
+    ".csv": "csv",
+    ".tex": "latex",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Compare:
+    """Print one table of several runs."""
+
+    runs: tuple[str, ...]
+    """Run directories, each with a results.jsonl."""
+    format: Literal["terminal", "markdown", "csv", "latex"] = "terminal"
+    """How the table is printed."""
+    output: tuple[str, ...] = ()
+    """Files to write the table to as well; .txt, .md, .csv or .tex says in which format."""
+    teacher: str | None = None
+    """Name or directory of the run that speed-ups and paired tests refer to; its beam and greedy
+    search are AR beam and AR greedy. By default the first autoregressive run trained on raw
+    data."""
+    split: str = "test"
+    """The split whose results are compared."""
+    picture: str | None = None
+    """File for the picture of quality against latency; .png or .svg, or no suffix for both."""
+    title: str = ""
+    """What the picture calls the data; by default the split and its hash."""
+    n_bootstrap: int = 1000
+    """Resamples of the paired test."""
+
+
+def run(arguments: Compare) -> None:
+    """Prints the table and writes the files that `arguments` names."""
+    for name in arguments.output:
+        if Path(name).suffix not in FORMAT_OF_SUFFIX:
+            raise ValueError(
+                f"output {name}: expected a name that ends in {', '.join(FORMAT_OF_SUFFIX)}"
+            )
+    if arguments.picture is not None:
+        plots.paths_of(Path(arguments.picture))
+    comparison = build(
+        [Path(name) for name in arguments.runs],
+        teacher=arguments.teacher,
+        split=arguments.split,
+        n_bootstrap=arguments.n_bootstrap,
+    )
+    print(table.render(comparison, arguments.format), end="")
+    for name in arguments.output:
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(table.render(comparison, FORMAT_OF_SUFFIX[path.suffix]), encoding="utf-8")
+    if arguments.picture is not None:
+        plots.save(comparison, Path(arguments.picture), title=arguments.title)
+
+
+def build(
+    runs: Sequence[Path],
+    *,
+    teacher: str | None = None,
+    split: str = "test",
+    n_bootstrap: int = 1000,
+) -> table.Table:
+    """The table of the rows of `split` in all `runs`, paired tests against the teacher included."""
+    if not runs:
+        raise ValueError("no runs to compare; give one run directory or more")
+    rows = [row for path in dict.fromkeys(runs) for row in results.read(path)]
+    joined = results.join(rows, split=split)
+    if not joined:
+        splits = ", ".join(sorted({row["split"] for row in rows})) or "none"
+        raise ValueError(f"no results on split {split!r}; the runs have: {splits}")
+    table.check_comparable(joined)
+    reference = table.find_teacher(joined, teacher)
+    comparisons = paired_tests(joined, reference, n_bootstrap=n_bootstrap)
+    return table.build(joined, teacher=teacher, comparisons=comparisons)
+
+
+def paired_tests(
+    joined: Sequence[Joined], reference: Joined | None, *, n_bootstrap: int = 1000
+) -> dict[System, PairedResult]:
+    """The paired bootstrap of every evaluated system against the beam search of the teacher.
+
+    Empty where no teacher's beam search was evaluated. ValueError where translations are not
+    those that their row scored."""
+    if (
+        reference is None
+        or reference.quality is None
+        or not reference.quality["decoding"].startswith(table.BEAM)
+    ):
+        return {}
+    baseline = reference.quality
+    references = _file(baseline, "references")
+    tokenize = metrics.tokenizer_of(baseline["bleu"]["signature"])
+    baseline_text = _file(baseline, "hypotheses")
+    tests: dict[System, PairedResult] = {}
+    for pair in joined:
+        row = pair.quality
+        if row is None or results.system(row) in (results.system(baseline), *tests):
+            continue
+        if _file(row, "references") != references:
+            raise ValueError(
+                f"{_path(row, 'references')} and {_path(baseline, 'references')} differ, though the "
+                "test hashes of their rows agree; evaluate again on one and the same test set"
+            )
+        test = metrics.paired_bootstrap(
+            _file(row, "hypotheses"),
+            baseline_text,
+            references,
+            n_bootstrap=n_bootstrap,
+            tokenize=tokenize,
+        )
+        for scored, now in ((row, test.system), (baseline, test.baseline)):
+            if not math.isclose(scored["bleu"]["score"], now, abs_tol=0.01):
+                raise ValueError(
+                    f"{_path(scored, 'hypotheses')} scores BLEU {now:.2f}, its row in "
+                    f"{results.FILE_NAME} says {scored['bleu']['score']:.2f}; the file was changed "
+                    "since, evaluate the run again"
+                )
+        tests[results.system(row)] = test
+    return tests
+
+
+def _path(row: Row, key: str) -> Path:
+    """A path of the row: absolute, or relative to its run."""
+    return Path(row["run"]) / row[key]
+
+
+def _file(row: Row, key: str) -> list[str]:
+    path = _path(row, key)
+    if not path.is_file():
+        raise ValueError(
+            f"{path}, the {key} of {row['name']} {row['decoding']}, does not exist; evaluate the run "
+            "again"
+        )
+    return results.read_lines(path)

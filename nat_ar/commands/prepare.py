@@ -1,0 +1,35 @@
+"""prepare CONFIG: the corpus of a config file -> its prepared directory."""
+
+import dataclasses
+from typing import Any
+
+from nat_ar import experiment
+from nat_ar.data import prepare
+from nat_ar.data.prepare import DataConfig
+
+
+def load_config(path: str) -> DataConfig:
+    """The `data` of an experiment or a study."""
+    return experiment.load_file(path).data
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepare:
+    """Read the corpus of a config file, learn its vocabulary, write token arrays and a manifest."""
+
+    config: DataConfig
+    """the data of an experiment's or a study's config file"""
+
+
+def run(arguments: Prepare) -> None:
+    print(summary(prepare.prepare(arguments.config), arguments.config.directory))
+
+
+def summary(manifest: dict[str, Any], directory: str) -> str:
+    """What became of the corpus, a line each."""
+    sizes = ", ".join(
+        f"{name} {split['sentences']:,}" for name, split in manifest["splits"].items()
+    )
+    lines = [f"{directory}: {sizes} pairs; data hash {manifest['data_hash'][:12]}"]
+    lines += [f"  {reason}: {count:,}" for reason, count in manifest["report"]["counts"].items()]
+    return "\n".join(lines)

@@ -1,0 +1,98 @@
+"""translate RUN: lines of text in, translations out, in order; it pipes."""
+
+import dataclasses
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from nat_ar import experiment
+from nat_ar.data import vocabulary
+from nat_ar.experiment import Run
+from nat_ar.translator import Translation
+
+
+@dataclasses.dataclass(frozen=True)
+class Translate:
+    """Translate lines of standard input or of a file to standard output, one line for each."""
+
+    run_directory: str
+    """the trained run"""
+    input: str = "-"
+    """file to translate; - is standard input"""
+    output: str = "-"
+    """file to write; - is standard output"""
+    decoding: str | None = None
+    """such as "Beam(size=4)"; default: the run's own"""
+    checkpoint: str = "best"
+    """best (by validation BLEU), latest, or a step"""
+    n_best: int = 1
+    """translations of each line, best first, on lines "number TAB translation"; needs a decoding with at
+    least as many hypotheses"""
+    scores: bool = False
+    """put the score (nats) and a TAB before each translation"""
+
+
+def run(arguments: Translate) -> None:
+    decoding = arguments.decoding
+    directory = Run(Path(arguments.run_directory))
+    if arguments.n_best > 1:
+        decoding = _with_n_best(directory, decoding, arguments.n_best)
+    _, translator = experiment.open_translator(directory, decoding, arguments.checkpoint)
+    lines = list(_read(arguments.input))
+    found = translator.translate(lines)
+    out = (
+        sys.stdout
+        if arguments.output == "-"
+        else Path(arguments.output).open("w", encoding="utf-8")
+    )
+    try:
+        for number, translation in enumerate(found):
+            out.writelines(_format(number, translation, arguments))
+    finally:
+        out.flush()
+        if out is not sys.stdout:
+            out.close()
+    _warn(found)
+
+
+def _with_n_best(run: Run, text: str | None, n_best: int) -> str:
+    """The decoding with its n_best set, as text."""
+    chosen = experiment.parse_decoding(run.config().method, text)
+    names = {field.name for field in dataclasses.fields(chosen)}
+    if "n_best" not in names:
+        raise experiment.ConfigError(
+            f"{chosen} gives one translation; expected a decoding with n_best, got n_best {n_best}"
+        )
+    return repr(dataclasses.replace(chosen, n_best=n_best))
+
+
+def _read(name: str) -> Iterator[str]:
+    """Lines as text. Bytes that are not UTF-8 become U+FFFD, and are counted on stderr."""
+    raw: Iterable[bytes] = sys.stdin.buffer if name == "-" else Path(name).read_bytes().splitlines()
+    num_broken = 0
+    for line in raw:
+        text = line.rstrip(b"\r\n").decode("utf-8", errors="replace")
+        num_broken += "\ufffd" in text
+        yield vocabulary.one_line(text.removeprefix("\ufeff"))
+    if num_broken:
+        print(f"nat-ar: {num_broken} lines hold bytes that are not UTF-8", file=sys.stderr)
+
+
+def _format(number: int, translation: Translation, arguments: Translate) -> Iterator[str]:
+    ranked = list(zip(translation.texts, translation.scores, strict=True))[: arguments.n_best]
+    for text, score in ranked:
+        fields = [str(number)] if arguments.n_best > 1 else []
+        fields += [f"{score:.4f}"] if arguments.scores else []
+        yield "\t".join([*fields, vocabulary.one_line(text)]) + "\n"
+
+
+def _warn(found: list[Translation]) -> None:
+    counts = {
+        "sources were longer than the model takes and lost their end": sum(
+            t.is_shortened for t in found
+        ),
+        "translations reached their length limit": sum(t.is_cut for t in found),
+    }
+    for what, count in counts.items():
+        if count:
+            print(f"nat-ar: {count} {what}", file=sys.stderr)

@@ -1,0 +1,283 @@
+"""The prepared directory: token arrays, raw text and vocabulary of every split, and their manifest.
+
+    manifest.json                             config, report, hashes and sizes of all the files below
+    vocabulary/joint.model                    or source.model and target.model
+    <split>/source.values.npy, .offsets.npy   ids without BOS and EOS; target.* likewise
+    <split>/fertilities.values.npy, ...       train and validation, where an aligner was asked for
+    <split>/source.txt, target.txt            raw text, a sentence a line; references are target.txt
+    <split>/domains.txt, documents.txt        an empty line where unknown
+
+Nothing here depends on the path: a directory may be moved, and equal data have equal hashes."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from nat_ar.data.pair import Pair
+from nat_ar.data.ragged import Ragged
+from nat_ar.data.vocabulary import Vocabulary
+
+FORMAT = 1
+"""Changes when the layout does; `load` reads this one only."""
+MANIFEST = "manifest.json"
+_TEXTS = ("source", "target", "domains", "documents")
+"""The text files of a split, in the order of the fields of Pair."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """One split of a prepared directory. Arrays are memory-mapped, texts are read when first used."""
+
+    name: str
+    directory: Path
+    source: Ragged
+    target: Ragged
+    fertilities: Ragged | None
+    """Target tokens of each source token; rows as long as source rows, sums as target rows."""
+
+    @classmethod
+    def load(cls, directory: Path) -> "Split":
+        aligned = (directory / "fertilities.values.npy").exists()
+        return cls(
+            name=directory.name,
+            directory=directory,
+            source=Ragged.load(directory / "source"),
+            target=Ragged.load(directory / "target"),
+            fertilities=Ragged.load(directory / "fertilities") if aligned else None,
+        )
+
+    def __len__(self) -> int:
+        """Sentence pairs."""
+        return len(self.source)
+
+    @functools.cached_property
+    def source_text(self) -> list[str]:
+        return self._lines("source")
+
+    @functools.cached_property
+    def target_text(self) -> list[str]:
+        """The references: raw text that never went through the vocabulary."""
+        return self._lines("target")
+
+    @functools.cached_property
+    def domains(self) -> list[str]:
+        """Domain of each pair, "" where unknown."""
+        return self._lines("domains")
+
+    @functools.cached_property
+    def documents(self) -> list[str]:
+        """Document of each pair, "" where unknown."""
+        return self._lines("documents")
+
+    def _lines(self, name: str) -> list[str]:
+        path = self.directory / f"{name}.txt"
+        lines = read_lines(path)
+        if len(lines) != len(self):
+            raise ValueError(f"{path}: {len(lines)} lines, expected {len(self)}; prepare again")
+        return lines
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedData:
+    """A prepared directory, checked and open."""
+
+    directory: Path
+    manifest: dict[str, Any]
+    vocabulary: Vocabulary
+    _splits: dict[str, Split]
+
+    @classmethod
+    def load(cls, directory: Path | str) -> "PreparedData":
+        """Opens the directory. Checks the sizes of all files and the hashes of vocabulary and text;
+        `verify` checks the arrays as well. Raises ValueError that names the file at fault."""
+        directory = Path(directory)
+        manifest = read_manifest(directory)
+        for name, file in manifest["files"].items():
+            path = directory / name
+            size = path.stat().st_size if path.exists() else None
+            if size != file["bytes"]:
+                found = "is missing" if size is None else f"has {size} bytes"
+                raise ValueError(
+                    f"{path} {found}, expected {file['bytes']} bytes: the prepared data are damaged; "
+                    "remove the directory and prepare it again"
+                )
+            if not name.endswith(".npy"):
+                _check_hash(path, file["sha256"])
+        return cls(
+            directory=directory,
+            manifest=manifest,
+            vocabulary=Vocabulary.load(directory / "vocabulary"),
+            _splits={name: Split.load(directory / name) for name in manifest["splits"]},
+        )
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over all files (arrays, texts, vocabulary); the same wherever and whenever made."""
+        return self.manifest["data_hash"]
+
+    @property
+    def training_data(self) -> Literal["raw", "distilled"]:
+        """Whether training targets are the corpus's or a teacher's."""
+        return self.manifest["training_data"]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names: train, validation, and where the corpus has them test and test_<name>."""
+        return tuple(self._splits)
+
+    def split(self, name: str) -> Split:
+        """Raises ValueError for a split that is not there."""
+        if name not in self._splits:
+            raise ValueError(
+                f"{self.directory}: no split {name!r}; there are {', '.join(self._splits)}"
+            )
+        return self._splits[name]
+
+    def verify(self) -> None:
+        """Reads every byte: raises ValueError for the first file that is not what was written."""
+        for name, file in self.manifest["files"].items():
+            _check_hash(self.directory / name, file["sha256"])
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest of a complete prepared directory; ValueError where there is none."""
+    path = directory / MANIFEST
+    if not path.exists():
+        raise ValueError(f"{path} is missing: not a prepared directory; run `nat_ar prepare` first")
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON: {error}") from error
+    if manifest.get("format") != FORMAT:
+        raise ValueError(
+            f"{path}: format {manifest.get('format')}, expected {FORMAT}: prepare the data again"
+        )
+    return manifest
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines that end in LF only, as everything here is written."""
+    return path.read_bytes().decode().split("\n")[:-1]
+
+
+@contextlib.contextmanager
+def new_directory(directory: Path) -> Iterator[Path]:
+    """A place beside `directory` to fill, which takes its name in one step at the end.
+
+    `directory` is either complete or not there. After an error the place is removed; what a killed run
+    left is removed at the next start. Raises ValueError where `directory` already holds files."""
+    if directory.exists() and any(directory.iterdir()):
+        raise ValueError(
+            f"{directory} holds files, but no {MANIFEST}: name a new or an empty directory"
+        )
+    partial = directory.with_name(directory.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial)
+        raise
+    if directory.exists():
+        directory.rmdir()
+    os.replace(partial, directory)
+
+
+def write_manifest(directory: Path, fields: dict[str, Any]) -> dict[str, Any]:
+    """Hashes all files in `directory`, writes the manifest and returns it.
+
+    `fields` say everything that the files do not: config, report, splits, training_data."""
+    files = {}
+    for path in sorted(path for path in directory.rglob("*") if path.is_file()):
+        name = path.relative_to(directory).as_posix()
+        files[name] = {"bytes": path.stat().st_size, "sha256": _file_hash(path)}
+    lines = "".join(f"{name} {file['sha256']}\n" for name, file in files.items())
+    manifest = {
+        "format": FORMAT,
+        "data_hash": hashlib.sha256(lines.encode()).hexdigest(),
+        **fields,
+        "files": files,
+    }
+    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    (directory / MANIFEST).write_text(text, "utf-8")
+    return manifest
+
+
+class TextWriter:
+    """Writes the four text files of a split, a pair at a time. Texts must be single lines."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True)
+        self._files = [(directory / f"{name}.txt").open("wb") for name in _TEXTS]
+
+    def append(self, pair: Pair) -> None:
+        """Raises UnicodeEncodeError, and writes nothing, for text that UTF-8 cannot hold."""
+        for file, line in zip(self._files, [field.encode() for field in pair], strict=True):
+            file.write(line + b"\n")
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+
+
+def read_pairs(directory: Path) -> Iterator[Pair]:
+    """The pairs of a TextWriter, streaming."""
+    with contextlib.ExitStack() as stack:
+        files = [
+            stack.enter_context((directory / f"{name}.txt").open(encoding="utf-8", newline="\n"))
+            for name in _TEXTS
+        ]
+        for fields in zip(*files, strict=True):
+            yield Pair(*(field.removesuffix("\n") for field in fields))
+
+
+class RaggedWriter:
+    """Writes a Ragged that need not fit in memory (8 bytes a row do)."""
+
+    def __init__(self, stem: Path, dtype: np.dtype) -> None:
+        self._stem = stem
+        self._dtype = dtype
+        self._raw = stem.with_name(stem.name + ".values.raw")
+        self._file = self._raw.open("wb")
+        self._lengths: list[np.ndarray] = []
+
+    def append(self, rows: Sequence[Sequence[int]]) -> None:
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+        self._lengths.append(lengths)
+        tokens = itertools.chain.from_iterable(rows)
+        np.fromiter(tokens, self._dtype, int(lengths.sum())).tofile(self._file)
+
+    def close(self) -> Ragged:
+        """The file in numpy's format, memory-mapped."""
+        self._file.close()
+        lengths = np.concatenate(self._lengths) if self._lengths else np.zeros(0, np.int64)
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        values = np.zeros(0, self._dtype)
+        if offsets[-1]:
+            values = np.memmap(self._raw, self._dtype, mode="r", shape=(int(offsets[-1]),))
+        Ragged(values, offsets).save(self._stem)
+        self._raw.unlink()
+        return Ragged.load(self._stem)
+
+
+def _check_hash(path: Path, expected: str) -> None:
+    if _file_hash(path) != expected:
+        raise ValueError(
+            f"{path} has changed since it was prepared (its SHA-256 is not the manifest's); "
+            "remove the directory and prepare it again"
+        )
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,87 @@
+"""Which sentences share a batch, as a pure function of (seed, epoch): so that a data position is two
+integers and a resumed run sees what an uninterrupted one would have seen."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from nat_ar.config_json import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchingConfig:
+    """Batches of one length bucket each, all of about the same number of padded tokens."""
+
+    batch_tokens: int = 2048
+    """target positions of a batch, padding included: rows = batch_tokens / bucket"""
+    buckets: tuple[int, ...] = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+    """lengths (EOS counted) to which sentences are padded; a pair goes where its longer side fits; each
+    bucket in use is one compilation of the train step"""
+
+    def __post_init__(self) -> None:
+        rising = all(a < b for a, b in zip(self.buckets, self.buckets[1:], strict=False))
+        if not self.buckets or self.buckets[0] < 2 or not rising:
+            raise ConfigError(f"buckets must rise and start at 2 or more, got {self.buckets}")
+        if self.batch_tokens < self.buckets[-1]:
+            raise ConfigError(
+                f"batch_tokens must hold one sentence of the last bucket: got {self.batch_tokens} "
+                f"tokens and a bucket of {self.buckets[-1]}; raise one or drop the other"
+            )
+
+
+class RowBatch(NamedTuple):
+    """Rows of the split that make one batch, padded with -1 to the bucket's fixed number of rows."""
+
+    rows: Int[np.ndarray, "batch"]
+    width: int
+
+
+class BatchPlan:
+    """All batches of every epoch over one split.
+
+    Pairs longer than the last bucket are left out; `num_left_out` counts them."""
+
+    def __init__(
+        self,
+        source_lengths: Int[np.ndarray, "pairs"],
+        target_lengths: Int[np.ndarray, "pairs"],
+        config: BatchingConfig,
+        *,
+        seed: int,
+        multiple: int = 1,
+    ) -> None:
+        """Lengths do not count EOS. Rows of a batch are a multiple of `multiple` (devices times
+        accumulation)."""
+        longest = np.maximum(source_lengths, target_lengths) + 1
+        bucket_of = np.searchsorted(config.buckets, longest)
+        self.seed = seed
+        self.num_left_out = int((bucket_of == len(config.buckets)).sum())
+        self.buckets: list[tuple[int, int, Int[np.ndarray, "members"]]] = []
+        for index, width in enumerate(config.buckets):
+            members = np.flatnonzero(bucket_of == index)
+            if len(members):
+                rows = max(1, config.batch_tokens // width // multiple) * multiple
+                self.buckets.append((width, rows, members))
+        if not self.buckets:
+            raise ValueError(
+                f"no pair of {len(longest)} fits the buckets {config.buckets}; see BatchingConfig"
+            )
+
+    def __len__(self) -> int:
+        """Batches an epoch; the same for every epoch."""
+        return sum(-(-len(members) // rows) for _, rows, members in self.buckets)
+
+    def epoch(self, epoch: int) -> list[RowBatch]:
+        """The batches of one epoch, in order."""
+        generator = np.random.default_rng([self.seed, epoch])
+        batches = []
+        for width, rows, members in self.buckets:
+            shuffled = generator.permutation(members)
+            for start in range(0, len(shuffled), rows):
+                chosen = shuffled[start : start + rows]
+                padded = np.full(rows, -1, np.int64)
+                padded[: len(chosen)] = chosen
+                batches.append(RowBatch(padded, width))
+        return [batches[i] for i in generator.permutation(len(batches))]

@@ -1,0 +1,106 @@
+"""Batches as padded arrays, made ahead of time in a thread of their own."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from jaxtyping import Int
+
+from nat_ar.data.batching import BatchPlan, RowBatch
+from nat_ar.data.ragged import Ragged
+from nat_ar.special import EOS, PAD
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+class HostBatch(NamedTuple):
+    """The fields of types.Batch in the host's memory."""
+
+    source: Int[np.ndarray, "batch width"]
+    target: Int[np.ndarray, "batch width"]
+    fertilities: Int[np.ndarray, "batch width"] | None
+
+    @property
+    def num_target_tokens(self) -> int:
+        """Real target tokens, EOS counted."""
+        return int((self.target != PAD).sum())
+
+
+def pad_rows(
+    ragged: Ragged, rows: Int[np.ndarray, "batch"], width: int, *, end: int | None
+) -> Int[np.ndarray, "batch width"]:
+    """The given rows (-1: an empty one), `end` appended where it is not None, padded on the right."""
+    padded = np.full((len(rows), width), PAD, np.int32)
+    for place, row in enumerate(rows):
+        if row >= 0:
+            values = ragged[row]
+            padded[place, : len(values)] = values
+            if end is not None:
+                padded[place, len(values)] = end
+    return padded
+
+
+class Loader:
+    """The training batches of one prepared split."""
+
+    def __init__(
+        self, source: Ragged, target: Ragged, fertilities: Ragged | None, plan: BatchPlan
+    ) -> None:
+        self.source, self.target, self.fertilities, self.plan = source, target, fertilities, plan
+
+    def build(self, batch: RowBatch) -> HostBatch:
+        rows, width = batch
+        return HostBatch(
+            pad_rows(self.source, rows, width, end=EOS),
+            pad_rows(self.target, rows, width, end=EOS),
+            None if self.fertilities is None else pad_rows(self.fertilities, rows, width, end=None),
+        )
+
+    def batches(self, epoch: int, position: int) -> Iterator[tuple[int, int, HostBatch]]:
+        """Endless (epoch, position, batch) from the given place on; position counts batches."""
+        while True:
+            plan = self.plan.epoch(epoch)
+            for index in range(position, len(plan)):
+                yield epoch, index, self.build(plan[index])
+            epoch, position = epoch + 1, 0
+
+
+def prefetch(items: Iterator[T], transform: Callable[[T], U], *, depth: int = 2) -> Iterator[U]:
+    """transform(item) for each item, `depth` of them ahead of the consumer, in a thread.
+
+    An error in the thread is raised in the consumer; a consumer that stops ends the thread."""
+    ready: queue.Queue[tuple[U | None, BaseException | None, bool]] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(entry: tuple[U | None, BaseException | None, bool]) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put(entry, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def produce() -> None:
+        try:
+            for item in items:
+                if not put((transform(item), None, False)):
+                    return
+            put((None, None, True))
+        except BaseException as error:  # handed to the consumer, whatever it is
+            put((None, error, False))
+
+    threading.Thread(target=produce, daemon=True).start()
+    try:
+        while True:
+            value, error, is_end = ready.get()
+            if error is not None:
+                raise error
+            if is_end:
+                return
+            yield value  # type: ignore[misc]
+    finally:
+        stopped.set()

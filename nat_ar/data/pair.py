@@ -1,0 +1,33 @@
+"""One sentence pair, and the ledger of what happened to the pairs on their way into the arrays."""
+
+import collections
+import dataclasses
+from typing import Any, NamedTuple
+
+
+class Pair(NamedTuple):
+    """Raw text, exactly as the corpus has it. `domain` and `document` are "" where unknown."""
+
+    source: str
+    target: str
+    domain: str = ""
+    document: str = ""
+
+
+@dataclasses.dataclass
+class Report:
+    """What a corpus read, dropped and why; ends up in manifest.json. Nothing is dropped uncounted."""
+
+    counts: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    """reason -> number of pairs, e.g. {"train: read": 50000, "train: dropped, empty side": 3}"""
+    examples: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    """reason -> up to 5 places ("file.tsv:17: ...") where it happened"""
+    provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """files with sha256, packages with versions and licences, hub names with revisions"""
+
+    def count(self, reason: str, example: str | None = None, number: int = 1) -> None:
+        self.counts[reason] += number
+        if example is not None:
+            shown = self.examples.setdefault(reason, [])
+            if len(shown) < 5:
+                shown.append(example)

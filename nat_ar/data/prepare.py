@@ -1,0 +1,421 @@
+"""From a corpus to a prepared directory (arrays.py), in memory that does not grow with the corpus.
+
+Texts are spooled to disk while they are cleaned, then encoded in chunks onto the arrays' files. Nothing
+is dropped uncounted: the manifest's report has every reason, its number and examples."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import itertools
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sentencepiece
+import tqdm
+
+import nat_ar
+from nat_ar import config_json
+from nat_ar.data import alignment, arrays, corpus, vocabulary
+from nat_ar.data.alignment import AlignerConfig
+from nat_ar.data.arrays import PreparedData, RaggedWriter, Split, TextWriter
+from nat_ar.data.corpus import Corpus
+from nat_ar.data.pair import Pair, Report
+from nat_ar.data.vocabulary import Vocabulary, VocabularyConfig
+
+_CHUNK = 10_000
+"""Pairs encoded at a time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """All that decides what a prepared directory holds."""
+
+    directory: str
+    """Where the prepared data go; the one field that does not decide what they are."""
+    corpus: Corpus
+    vocabulary: VocabularyConfig = VocabularyConfig()
+    aligner: AlignerConfig | None = AlignerConfig()
+    """Aligns train and validation for fertilities; None: none, for methods that need none."""
+    alignments: str | None = None
+    """Pharaoh file ("0-0 1-2", source-target) with a line for each training pair, between vocabulary
+    pieces: replaces the aligner's links of the training split. The pairs are those of train/source.txt
+    of a first `prepare` without it."""
+    max_tokens: int = 200
+    """Training pairs with a longer side (in pieces) are dropped; validation and test never."""
+    max_length_ratio: float | None = None
+    """Training pairs whose longer side has more than this many times the pieces of the other are
+    dropped."""
+    remove_overlap: bool = True
+    """Drop training pairs whose source or target, casefolded, stands in validation or a test."""
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens {self.max_tokens}: expected at least 1")
+        if self.max_length_ratio is not None and self.max_length_ratio < 1:
+            raise ValueError(f"max_length_ratio {self.max_length_ratio}: expected at least 1")
+
+
+def prepare(config: DataConfig, *, quiet: bool = False) -> dict[str, Any]:
+    """Makes the prepared directory, or finds it made with the same config, and returns its manifest.
+
+    An interrupted run leaves nothing behind under `config.directory` and starts again. Raises ValueError
+    where the directory was prepared with another config (with the fields that differ), and for broken
+    files, empty splits and impossible vocabularies."""
+    directory = Path(config.directory)
+    if (directory / arrays.MANIFEST).exists():
+        return _made_before(directory, config)
+    report = Report()
+    seconds: dict[str, float] = {}
+    show = _Progress(quiet)
+    with arrays.new_directory(directory) as partial:
+        spool = partial / "spool"
+        with _timed(seconds, "read"):
+            sentences = _spool(config, spool, report, show)
+        with _timed(seconds, "vocabulary"):
+            show.say(f"vocabulary: {config.vocabulary.kind} of {config.vocabulary.size}")
+            limit = config.vocabulary.max_training_sentences
+            training = functools.partial(_sample, spool / "train", sentences["train"], limit)
+            words = vocabulary.train(
+                (pair.source for pair in training()),
+                (pair.target for pair in training()),
+                partial / "vocabulary",
+                config.vocabulary,
+            )
+        with _timed(seconds, "encode"):
+            for name, number in sentences.items():
+                pairs = show.bar(arrays.read_pairs(spool / name), f"encode {name}", number)
+                _write_split(partial / name, pairs, words, config, report)
+        shutil.rmtree(spool)
+        with _timed(seconds, "align"):
+            _write_fertilities(config, partial, words, show)
+            if config.alignments is not None:
+                report.provenance["alignments"] = _import_alignments(
+                    config.alignments, Split.load(partial / "train")
+                )
+        return arrays.write_manifest(
+            partial,
+            {
+                "training_data": "raw",
+                **_description(config, partial, list(sentences), words, report, seconds),
+            },
+        )
+
+
+def write_distilled(
+    base: PreparedData,
+    directory: Path | str,
+    targets: Sequence[str],
+    card: dict[str, Any],
+    *,
+    alignments: str | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """A prepared directory like `base` whose training targets are a teacher's translations.
+
+    `targets[i]` translates training source i of `base`. Same vocabulary, same filters; fertilities are
+    computed anew with the same aligner, or read from the Pharaoh file `alignments`, which has a line for
+    each pair that was kept. Validation and test are copied: they stay raw. Empty translations drop their
+    pair, counted. `card` describes the teacher, and stands in the manifest under "distilled".
+
+    Returns the manifest; at once where the directory already holds these translations of this base."""
+    directory = Path(directory)
+    train = base.split("train")
+    if len(targets) != len(train):
+        raise ValueError(
+            f"{len(targets)} translations for {len(train)} training sources of {base.directory}: "
+            "expected one for each, in order"
+        )
+    origin = {"base_hash": base.hash, "translations_hash": _hash_of_texts(targets)}
+    if (directory / arrays.MANIFEST).exists():
+        manifest = PreparedData.load(directory).manifest
+        if any(manifest.get(field) != value for field, value in origin.items()):
+            raise ValueError(
+                f"{directory} holds other prepared data; name a new directory or remove this one"
+            )
+        return manifest
+    config = dataclasses.replace(
+        config_json.from_json(DataConfig, base.manifest["config"]),
+        directory=str(directory),
+        alignments=alignments,
+    )
+    report = Report(provenance=base.manifest["report"]["provenance"])
+    seconds: dict[str, float] = {}
+    show = _Progress(quiet)
+    with arrays.new_directory(directory) as partial:
+        for name in ("vocabulary", *(name for name in base.splits if name != "train")):
+            shutil.copytree(base.directory / name, partial / name)
+        with _timed(seconds, "encode"):
+            pairs = show.bar(_distilled_pairs(train, targets, report), "encode train", len(train))
+            _write_split(partial / "train", pairs, base.vocabulary, config, report)
+        with _timed(seconds, "align"):
+            _write_fertilities(config, partial, base.vocabulary, show)
+            if alignments is not None:
+                report.provenance["alignments"] = _import_alignments(
+                    alignments, Split.load(partial / "train")
+                )
+        return arrays.write_manifest(
+            partial,
+            {
+                "training_data": "distilled",
+                "distilled": card,
+                **origin,
+                **_description(
+                    config, partial, list(base.splits), base.vocabulary, report, seconds
+                ),
+            },
+        )
+
+
+def _made_before(directory: Path, config: DataConfig) -> dict[str, Any]:
+    manifest = PreparedData.load(directory).manifest
+    old = {**manifest["config"], "directory": config.directory}
+    if changes := list(config_json.differences(old, config_json.to_json(config))):
+        raise ValueError(
+            f"{directory} was prepared with another config ({'; '.join(changes)}): "
+            "name a new directory or remove this one"
+        )
+    if manifest["training_data"] != "raw":
+        raise ValueError(f"{directory} holds distilled data: name a new directory")
+    return manifest
+
+
+def _description(
+    config: DataConfig,
+    partial: Path,
+    names: list[str],
+    words: Vocabulary,
+    report: Report,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """The fields of a manifest that raw and distilled data share."""
+    splits = {}
+    for name in names:
+        split = Split.load(partial / name)
+        report.count(f"{name}: kept", number=len(split))
+        splits[name] = {
+            "sentences": len(split),
+            "source_tokens": len(split.source.values),
+            "target_tokens": len(split.target.values),
+            "longest_source": int(split.source.lengths.max()),
+            "longest_target": int(split.target.lengths.max()),
+            "fertilities": split.fertilities is not None,
+        }
+    return {
+        "config": config_json.to_json(config),
+        "config_hash": config_json.hash_of(dataclasses.replace(config, directory="")),
+        "vocabulary": {
+            "hash": words.hash,
+            "joint": words.joint,
+            "source_size": words.source_size,
+            "target_size": words.target_size,
+        },
+        "splits": splits,
+        "report": {
+            "counts": dict(report.counts),
+            "examples": report.examples,
+            "provenance": report.provenance,
+        },
+        "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
+        "versions": {
+            "nat_ar": nat_ar.__version__,
+            "numpy": np.__version__,
+            "sentencepiece": sentencepiece.__version__,
+        },
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _spool(config: DataConfig, spool: Path, report: Report, show: "_Progress") -> dict[str, int]:
+    """Cleans every split onto disk; returns the pairs in each. Training comes last, so that it can be
+    checked against the keys of all the others."""
+    splits = config.corpus.splits(report)
+    for name in ("train", "validation"):
+        if name not in splits:
+            raise ValueError(
+                f"the corpus has no {name} split, only {', '.join(splits)}: name one, "
+                "or hold pairs out of training (hold_out)"
+            )
+    evaluation_sources: set[bytes] = set()
+    evaluation_targets: set[bytes] = set()
+    sentences = dict.fromkeys(splits, 0)
+    for name in [*(name for name in splits if name != "train"), "train"]:
+        writer = TextWriter(spool / name)
+        for pair in show.bar(splits[name], f"read {name}"):
+            pair = _clean(pair, name, report)
+            if not pair.source.strip() or not pair.target.strip():
+                report.count(f"{name}: dropped, empty side")
+                continue
+            if config.remove_overlap:
+                keys = corpus.key(pair.source), corpus.key(pair.target)
+                if name != "train":
+                    evaluation_sources.add(keys[0])
+                    evaluation_targets.add(keys[1])
+                elif keys[0] in evaluation_sources:
+                    report.count("train: dropped, source in validation or test", pair.source)
+                    continue
+                elif keys[1] in evaluation_targets:
+                    report.count("train: dropped, target in validation or test", pair.target)
+                    continue
+            try:
+                writer.append(pair)
+            except UnicodeEncodeError as error:
+                report.count(f"{name}: dropped, not UTF-8", repr(error.object))
+                continue
+            sentences[name] += 1
+        writer.close()
+        _check_not_empty(name, sentences[name], report)
+    return sentences
+
+
+def _clean(pair: Pair, name: str, report: Report) -> Pair:
+    """One line a side: files with a sentence a line cannot hold more."""
+    clean = Pair(*(vocabulary.one_line(field) for field in pair))
+    if clean != pair:
+        report.count(f"{name}: line breaks inside a text became spaces", pair.source[:80])
+    return clean
+
+
+def _check_not_empty(name: str, sentences: int, report: Report) -> None:
+    if sentences == 0:
+        counts = "; ".join(f"{reason}: {n}" for reason, n in report.counts.items())
+        raise ValueError(f"the {name} split has no pairs left ({counts or 'it was empty'})")
+
+
+def _sample(directory: Path, sentences: int, limit: int) -> Iterator[Pair]:
+    """All pairs, or `limit` of them spread evenly."""
+    for row, pair in enumerate(arrays.read_pairs(directory)):
+        if sentences <= limit or row * limit // sentences != (row + 1) * limit // sentences:
+            yield pair
+
+
+def _write_split(
+    directory: Path,
+    pairs: Iterable[Pair],
+    words: Vocabulary,
+    config: DataConfig,
+    report: Report,
+) -> None:
+    """Encodes and writes texts and arrays; of the training split, drops what the config excludes."""
+    name = directory.name
+    texts = TextWriter(directory)
+    source_writer = RaggedWriter(directory / "source", _token_type(words.source_size))
+    target_writer = RaggedWriter(directory / "target", _token_type(words.target_size))
+    sentences = 0
+    pairs = iter(pairs)
+    while chunk := list(itertools.islice(pairs, _CHUNK)):
+        sources = words.encode_source([pair.source for pair in chunk])
+        targets = words.encode_target([pair.target for pair in chunk])
+        rows = list(zip(chunk, sources, targets, strict=True))
+        if name == "train":
+            rows = [row for row in rows if _fits(*row, config, report)]
+        for pair, _, _ in rows:
+            texts.append(pair)
+        source_writer.append([source for _, source, _ in rows])
+        target_writer.append([target for _, _, target in rows])
+        sentences += len(rows)
+    texts.close()
+    source_writer.close()
+    target_writer.close()
+    _check_not_empty(name, sentences, report)
+
+
+def _fits(
+    pair: Pair, source: list[int], target: list[int], config: DataConfig, report: Report
+) -> bool:
+    shorter, longer = sorted((len(source), len(target)))
+    if longer > config.max_tokens:
+        report.count(f"train: dropped, longer than {config.max_tokens} tokens", pair.source[:80])
+        return False
+    if config.max_length_ratio is not None and longer > config.max_length_ratio * shorter:
+        report.count(
+            f"train: dropped, length ratio over {config.max_length_ratio}", pair.source[:80]
+        )
+        return False
+    return True
+
+
+def _token_type(size: int) -> np.dtype:
+    return np.dtype(np.uint16 if size <= 1 << 16 else np.int32)
+
+
+def _write_fertilities(
+    config: DataConfig, partial: Path, words: Vocabulary, show: "_Progress"
+) -> None:
+    """Aligns train, and validation with what was learnt on train; tests are not looked at. The
+    validation split of distilled data comes with its own fertilities, those of the raw data."""
+    if config.aligner is None:
+        return
+    train, validation = (Split.load(partial / name) for name in ("train", "validation"))
+    aligner = alignment.train(
+        train.source,
+        train.target,
+        config.aligner,
+        source_size=words.source_size,
+        target_size=words.target_size,
+        progress=show.say,
+    )
+    for split in (train, validation):
+        if split.fertilities is None:
+            links = alignment.link(aligner, split.source, split.target)
+            counts = alignment.fertilities(links, split.source, split.target)
+            counts.save(split.directory / "fertilities")
+
+
+def _import_alignments(path: str, train: Split) -> dict[str, str]:
+    """Writes the training fertilities of a Pharaoh file; returns its provenance."""
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such file; expected word alignments in Pharaoh format")
+    try:
+        with open(path, encoding="utf-8") as lines:
+            links = alignment.read_pharaoh(lines, train.source, train.target)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    counts = alignment.fertilities(links, train.source, train.target)
+    counts.save(train.directory / "fertilities")
+    return {"path": path, "sha256": corpus.file_hash(path)}
+
+
+def _distilled_pairs(train: Split, targets: Sequence[str], report: Report) -> Iterator[Pair]:
+    rows = zip(train.source_text, targets, train.domains, train.documents, strict=True)
+    for source, target, domain, document in rows:
+        report.count("train: read")
+        target = vocabulary.one_line(target)
+        if target.strip():
+            yield Pair(source, target, domain, document)
+        else:
+            report.count("train: dropped, empty translation", source[:80])
+
+
+def _hash_of_texts(texts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode() + b"\n")
+    return digest.hexdigest()
+
+
+class _Progress:
+    """Bars and messages on stderr; silent where asked to be or where nobody watches."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._silent = quiet or not sys.stderr.isatty()
+
+    def bar(self, pairs: Iterable[Pair], what: str, total: int | None = None) -> Iterator[Pair]:
+        yield from tqdm.tqdm(pairs, desc=what, total=total, unit=" pairs", disable=self._silent)
+
+    def say(self, message: str) -> None:
+        if not self._silent:
+            tqdm.tqdm.write(message, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Puts the seconds of a `with` block into `seconds[stage]`."""
+    start = time.monotonic()
+    yield
+    seconds[stage] = time.monotonic() - start

@@ -1,0 +1,45 @@
+"""Sentences of different lengths in two flat arrays, so that a corpus can be memory-mapped."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int, Integer
+
+
+@dataclasses.dataclass(frozen=True)
+class Ragged:
+    """Row i is `values[offsets[i] : offsets[i + 1]]`."""
+
+    values: Integer[np.ndarray, "total"]
+    offsets: Int[np.ndarray, "rows_plus_one"]
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Sequence[int]], dtype: type = np.int32) -> "Ragged":
+        arrays: list[np.ndarray] = [np.asarray(row, dtype=dtype) for row in rows]
+        offsets = np.zeros(len(arrays) + 1, np.int64)
+        np.cumsum([len(row) for row in arrays], out=offsets[1:])
+        return cls(np.concatenate(arrays) if arrays else np.zeros(0, dtype), offsets)
+
+    @classmethod
+    def load(cls, stem: Path) -> "Ragged":
+        """Memory-maps `stem.values.npy` and `stem.offsets.npy`."""
+        return cls(
+            np.load(stem.with_name(stem.name + ".values.npy"), mmap_mode="r", allow_pickle=False),
+            np.load(stem.with_name(stem.name + ".offsets.npy"), mmap_mode="r", allow_pickle=False),
+        )
+
+    def save(self, stem: Path) -> None:
+        np.save(stem.with_name(stem.name + ".values.npy"), self.values, allow_pickle=False)
+        np.save(stem.with_name(stem.name + ".offsets.npy"), self.offsets, allow_pickle=False)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> Integer[np.ndarray, "length"]:
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> Int[np.ndarray, "rows"]:
+        return np.diff(self.offsets)

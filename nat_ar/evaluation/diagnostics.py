@@ -1,0 +1,140 @@
+"""What is wrong with translations, and what distillation did to the data: numbers beside BLEU.
+
+Knows strings, token ids and word alignments (`nat_ar.data.alignment`); no model, no vocabulary."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from nat_ar.data import alignment
+from nat_ar.data.ragged import Ragged
+
+
+@dataclasses.dataclass(frozen=True)
+class Lexicon:
+    """How often each target type is linked to each source type, sorted by source, then target type.
+    Only pairs with a link are listed."""
+
+    source: Int[np.ndarray, "entries"]
+    target: Int[np.ndarray, "entries"]
+    count: Int[np.ndarray, "entries"]
+
+
+class Repetition(NamedTuple):
+    tokens: float
+    """Percent of all tokens that equal the token before them."""
+    sentences: float
+    """Percent of all sentences with at least one such token."""
+
+
+def lexicon(links: Int[np.ndarray, "target_tokens"], source: Ragged, target: Ragged) -> Lexicon:
+    """Counts all links; a source type that no target token links to has no entry."""
+    alignment.check_links(links, source, target)
+    place = np.repeat(source.offsets[:-1], target.lengths) + links
+    source_types = np.asarray(source.values)[place].astype(np.int64)
+    target_types = np.asarray(target.values).astype(np.int64)
+    width = int(target_types.max(initial=0)) + 1
+    keys, count = np.unique(source_types * width + target_types, return_counts=True)
+    return Lexicon(keys // width, keys % width, count)
+
+
+def complexity(lexicon: Lexicon) -> float:
+    """C(d) in nats (Zhou, Neubig & Gu 2020, arXiv:1911.02727, section 3.2): the entropy
+    H(y|x) = -sum_y p(y|x) log p(y|x) of the target types y linked to a source type x, averaged over
+    the source types that have a link, each counting once however frequent it is.
+
+    0 when every source type has one translation. Raises ValueError on an empty lexicon."""
+    probability, row = _conditional(lexicon)
+    return float(-(probability * np.log(probability)).sum() / (row[-1] + 1))
+
+
+def faithfulness(real: Lexicon, distilled: Lexicon, *, skew: float = 0.01) -> float:
+    """F(d) in nats (Zhou, Neubig & Gu 2020, section 3.2): KL(p_real(.|x) || p_distilled(.|x)),
+    averaged over the source types x that have a link in the real data. Lower is more faithful.
+
+    Distilled data lack many real translations, where KL is infinite and the paper says nothing.
+    So p_distilled is mixed with a little of p_real, which is Lee's (1999, "Measures of Distributional
+    Similarity", section 3) skew divergence, KL(p_real || (1 - skew) p_distilled + skew p_real):
+    0 for equal lexicons, and log(1/skew), 4.6, for an x that lost all its translations or has no link
+    in the distilled data. No x of the real data is left out. Types that only the distilled data
+    have enter through the mass that they take from the others.
+
+    Raises ValueError on an empty real lexicon, or a skew outside of 0 < skew < 1."""
+    if not 0 < skew < 1:
+        raise ValueError(f"skew must be between 0 and 1, both excluded, got {skew}")
+    probability, row = _conditional(real)
+    if len(distilled.count):
+        other, _ = _conditional(distilled)
+        width = int(max(real.target.max(), distilled.target.max())) + 1
+        keys = distilled.source * width + distilled.target
+        wanted = real.source * width + real.target
+        place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        matched = np.where(keys[place] == wanted, other[place], 0.0)
+    else:
+        matched = np.zeros(len(probability))
+    mixed = (1 - skew) * matched + skew * probability
+    return float((probability * np.log(probability / mixed)).sum() / (row[-1] + 1))
+
+
+def repetition(tokens: Sequence[Sequence[str | int]]) -> Repetition:
+    """Consecutive equal tokens of tokenised sentences. Zero of both where there is nothing."""
+    repeats = [
+        sum(a == b for a, b in zip(sentence[1:], sentence[:-1], strict=True)) for sentence in tokens
+    ]
+    total = sum(map(len, tokens))
+    return Repetition(
+        100 * sum(repeats) / max(total, 1),
+        100 * sum(repeat > 0 for repeat in repeats) / max(len(tokens), 1),
+    )
+
+
+def length_ratio(hypotheses: Iterable[str], references: Iterable[str]) -> float:
+    """Words (separated by white space) of all hypotheses over words of all references.
+
+    Raises ValueError on unequal numbers of sentences and on references without a word."""
+    hypothesis_words = [len(sentence.split()) for sentence in hypotheses]
+    reference_words = [len(sentence.split()) for sentence in references]
+    if len(hypothesis_words) != len(reference_words):
+        raise ValueError(
+            f"expected one hypothesis for each of {len(reference_words)} references, got "
+            f"{len(hypothesis_words)}"
+        )
+    if not sum(reference_words):
+        raise ValueError("expected references with words in them, got none; is the file empty?")
+    return sum(hypothesis_words) / sum(reference_words)
+
+
+def reordering(links: Int[np.ndarray, "target_tokens"], source: Ragged, target: Ragged) -> float:
+    """Kendall tau distance between target order and source order, averaged over the sentences with
+    a target: the share of the pairs of target tokens whose links cross. 0 is monotone, 1 reversed.
+
+    Two tokens linked to the same source token do not cross; a sentence of one token counts as 0.
+    Raises ValueError where no target has a token."""
+    alignment.check_links(links, source, target)
+    lengths = target.lengths
+    sentences = int((lengths > 0).sum())
+    if not sentences:
+        raise ValueError("expected targets with tokens in them, got none")
+    distance = 0.0
+    for length in np.unique(lengths[lengths > 1]).tolist():
+        starts = target.offsets[:-1][lengths == length]
+        step = max(1, 1_000_000 // length**2)  # sentences at once: a megabyte or two of booleans
+        earlier, later = np.triu_indices(length, k=1)
+        for first in range(0, len(starts), step):
+            rows = links[starts[first : first + step, None] + np.arange(length)]
+            distance += (rows[:, earlier] > rows[:, later]).sum() / len(earlier)
+    return float(distance / sentences)
+
+
+def _conditional(
+    lexicon: Lexicon,
+) -> tuple[Float[np.ndarray, "entries"], Int[np.ndarray, "entries"]]:
+    """p(target type | source type) of each entry, and which of the source types, from 0, it is of."""
+    if not len(lexicon.count):
+        raise ValueError("expected a lexicon with links, got an empty one; is the data empty?")
+    _, row = np.unique(lexicon.source, return_inverse=True)
+    total = np.bincount(row, lexicon.count)
+    return lexicon.count / total[row], row

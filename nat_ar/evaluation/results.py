@@ -1,0 +1,197 @@
+"""The rows of results.jsonl: what `evaluate` and `benchmark` write and `compare` reads.
+
+One JSON object a line, one line a measurement, only ever appended. A quality row says how good
+the translations of one run, checkpoint, decoding and split are; a speed row how fast they come
+under one condition (device, threads, dtype). `join` pairs them. Knows no JAX and no model."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+FILE_NAME = "results.jsonl"
+
+Row = dict[str, Any]
+Condition = tuple[str, str, str]
+System = tuple[str, str, str]
+
+IDENTITY_KEYS = (
+    "kind",  # "quality" or "speed"
+    "name",  # of the system, e.g. "fertility_distilled"
+    "run",  # the run's directory as its command named it; `read` puts the directory it read
+    "method",  # e.g. "Fertility"
+    "decoding",  # e.g. "Beam(size=4)"
+    "training_data",  # "raw" or "distilled"
+    "split",
+    "data_hash",
+    "config_hash",
+    "checkpoint_step",
+    "device",
+    "dtype",
+    "date",  # ISO 8601, UTC: rows are ordered by it
+    "command",
+    "sentences",
+    "steps",  # mean decoder passes a sentence
+)
+QUALITY_KEYS = (
+    *IDENTITY_KEYS,
+    "test_hash",  # sha256 of source and reference text
+    "parameters",
+    "bleu",  # {"score", "low", "high", "signature"}, as metrics.Score
+    "chrf",
+    "ter",
+    "domains",  # {domain: {"sentences", "bleu"}}
+    "lengths",  # {"1-10": {"sentences", "bleu"}}
+    "length_ratio",
+    "repetition",  # percent of tokens equal to the one before
+    "repetition_sentences",  # percent of sentences with one
+    "valid",  # percent, toy language only, else null
+    "mixed",
+    "hypotheses",  # file, one translation a line, relative to the run
+    "references",  # file of raw references, one a line, absolute or relative to the run
+    "train_seconds",
+    "train_steps",
+    "train_target_tokens",
+    "warnings",
+)
+SPEED_KEYS = (
+    *IDENTITY_KEYS,
+    "threads",
+    "versions",
+    "latency_ms",  # batch 1: {"mean", "p50", "p95", "low", "high"}; interval of the mean
+    "throughput",  # sentences/s at the best batch
+    "throughput_batch",
+    "throughput_curve",  # {batch: sentences/s}
+    "split_ms",  # {"tokenizer", "encoder", "decoder", "detokenizer"}
+    "compile_seconds",
+    "recompilations",
+)
+KEYS = {"quality": QUALITY_KEYS, "speed": SPEED_KEYS}
+
+
+@dataclasses.dataclass(frozen=True)
+class Joined:
+    """One system under one decoding: its quality row, and its speed row under one condition."""
+
+    quality: Row | None
+    speed: Row | None
+
+    @property
+    def identity(self) -> Row:
+        """The row that tells name, run, method, decoding, ...: the keys that both rows share."""
+        row = self.quality if self.quality is not None else self.speed
+        if row is None:
+            raise ValueError("a joined row needs a quality row or a speed row, got neither")
+        return row
+
+    @property
+    def condition(self) -> Condition | None:
+        """(device, threads, dtype) of the speed row: what must be equal to compare two speeds."""
+        return None if self.speed is None else condition(self.speed)
+
+
+def append(run: Path, row: Row) -> None:
+    """Adds one line to the run's results.jsonl.
+
+    ValueError where a key of its kind is missing or a number is not finite; NumPy scalars are
+    fine."""
+    problem = _problem(row)
+    if problem:
+        raise ValueError(f"row for {run / FILE_NAME}: {problem}")
+    line = json.dumps(row, ensure_ascii=False, allow_nan=False, default=_plain)
+    with (run / FILE_NAME).open("a", encoding="utf-8", newline="\n") as file:
+        file.write(line + "\n")
+
+
+def read(run: Path) -> list[Row]:
+    """All rows of a run, oldest line first; "run" is the directory they were read from.
+
+    ValueError names the file, and for a broken line its number."""
+    path = run / FILE_NAME
+    if not path.is_file():
+        raise ValueError(
+            f"{path} does not exist; expected a run directory with results of "
+            "`python -m nat_ar evaluate` and `python -m nat_ar benchmark`"
+        )
+    rows = []
+    for number, line in enumerate(read_lines(path), start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}:{number}: not a JSON object: {error}") from error
+        problem = _problem(row)
+        if problem:
+            raise ValueError(f"{path}:{number}: {problem}")
+        rows.append({**row, "run": str(run)})
+    return rows
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 text, split at "\\n" only: a translation may hold any other
+    separator."""
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path}:{line}: not UTF-8: {error.reason}") from error
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def condition(speed: Row) -> Condition:
+    """(device, threads, dtype) of a speed row."""
+    return str(speed["device"]), str(speed["threads"]), str(speed["dtype"])
+
+
+def system(row: Row) -> System:
+    """(name, run, decoding): what makes one line of a table."""
+    return row["name"], row["run"], row["decoding"]
+
+
+def join(rows: Sequence[Row], *, split: str = "test") -> list[Joined]:
+    """Pairs the quality row of each system on `split` with its speed row.
+
+    A system is one name, run and decoding. Rows of the same config and checkpoint belong together;
+    where a system has rows of several, those with the latest date win and the others are stale. Of
+    several rows of one kind (and, for speed, one condition) the latest wins too. A system timed
+    under several conditions gives one pair for each; a row without a partner stays alone. The order
+    is that in which systems first appear in `rows`."""
+    rows = [row for row in rows if row["split"] == split]
+    by_date = sorted(rows, key=lambda row: row["date"])
+    latest = {system(row): _version(row) for row in by_date}
+    quality: dict[System, Row] = {}
+    speed: dict[System, dict[Condition, Row]] = {}
+    for row in by_date:
+        key = system(row)
+        if _version(row) != latest[key]:
+            continue
+        if row["kind"] == "quality":
+            quality[key] = row
+        else:
+            speed.setdefault(key, {})[condition(row)] = row
+    joined: list[Joined] = []
+    for key in dict.fromkeys(system(row) for row in rows):
+        speeds: list[Row | None] = [*speed.get(key, {}).values()]
+        joined += [Joined(quality.get(key), row) for row in speeds or [None]]
+    return joined
+
+
+def _version(row: Row) -> tuple[str, int]:
+    return row["config_hash"], row["checkpoint_step"]
+
+
+def _problem(row: Any) -> str:
+    """What is wrong with a row, "" where nothing is."""
+    if not isinstance(row, dict):
+        return f"expected a JSON object, got {type(row).__name__}"
+    if row.get("kind") not in KEYS:
+        return f'"kind" is {row.get("kind")!r}; expected one of {", ".join(map(repr, KEYS))}'
+    missing = [key for key in KEYS[row["kind"]] if key not in row]
+    return f"a {row['kind']} row lacks {', '.join(missing)}" if missing else ""
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy scalar as a number."""
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        return value.item()
+    raise TypeError(f"{type(value).__name__} {value!r} cannot stand in a results row")

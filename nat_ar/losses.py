@@ -1,0 +1,48 @@
+"""Loss functions over logits: nats, float32, averaged over what is not PAD."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from nat_ar.special import PAD
+from nat_ar.types import Mean
+
+
+def masked_mean(values: Float[Array, "*axes"], mask: Bool[Array, "*axes"]) -> Mean:
+    """The mean of the values where the mask is True."""
+    kept = jnp.where(mask, values, 0.0)
+    return Mean(kept.sum(), mask.sum().astype(jnp.float32))
+
+
+def token_log_probabilities(
+    logits: Float[Array, "*axes vocabulary"], token_ids: Int[Array, "*axes"]
+) -> Float[Array, "*axes"]:
+    """log p of the given tokens, in nats."""
+    chosen = jnp.take_along_axis(logits, token_ids[..., None], axis=-1)[..., 0]
+    return chosen - jax.nn.logsumexp(logits, axis=-1)
+
+
+def smoothed_cross_entropy(
+    logits: Float[Array, "*axes vocabulary"], target: Int[Array, "*axes"], *, smoothing: float
+) -> tuple[Mean, Mean]:
+    """Cross entropy in nats over tokens that are not PAD: with label smoothing (Szegedy et al. 2016,
+    section 7; the uniform part over the whole vocabulary) to minimise, and without, to report."""
+    normaliser = jax.nn.logsumexp(logits, axis=-1)
+    chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
+    plain = normaliser - chosen
+    is_token = target != PAD
+    if smoothing == 0.0:
+        mean = masked_mean(plain, is_token)
+        return mean, mean
+    uniform = normaliser - logits.mean(axis=-1)
+    smoothed = (1.0 - smoothing) * plain + smoothing * uniform
+    return masked_mean(smoothed, is_token), masked_mean(plain, is_token)
+
+
+def class_cross_entropy(
+    logits: Float[Array, "*axes classes"],
+    classes: Int[Array, "*axes"],
+    mask: Bool[Array, "*axes"],
+) -> Mean:
+    """Cross entropy in nats of a classifier (lengths, fertilities) where the mask is True."""
+    return masked_mean(-token_log_probabilities(logits, classes), mask)

@@ -1,0 +1,7 @@
+"""Every method there is. To add one: write its file, and put its config class here."""
+
+from nat_ar.methods.autoregressive import Autoregressive
+from nat_ar.methods.fertility_nat import FertilityNat
+from nat_ar.methods.length_nat import LengthNat
+
+Method = Autoregressive | FertilityNat | LengthNat

@@ -1,0 +1,314 @@
+"""Transformer encoder and decoder (Vaswani et al. 2017), pre- or post-norm, of any depth.
+
+The decoder serves both families: causal with caches, step by step, for autoregressive models; all
+positions at once, with Gu's options, for non-autoregressive ones. Arrays only: no text, no search."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from nat_ar.config_json import ConfigError
+from nat_ar.nn import attention, layers, positions
+from nat_ar.nn.attention import KeyValue
+from nat_ar.types import Encoded
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes of a Transformer; the defaults are a model for two CPU cores."""
+
+    d_model: int = 256
+    """width of the residual stream"""
+    d_hidden: int = 1024
+    """width of the feed-forward layers"""
+    num_heads: int = 4
+    """attention heads; d_model must be divisible by it"""
+    num_encoder_layers: int = 6
+    """encoder depth"""
+    num_decoder_layers: int = 6
+    """decoder depth"""
+    dropout_rate: float = 0.1
+    """dropout on embeddings, on each sublayer's output and inside the feed-forward layers"""
+    norm: Literal["pre", "post"] = "pre"
+    """layer normalisation before (pre) or after (post, the original) each sublayer"""
+    max_length: int = 1024
+    """positions that the model knows, source and target each; longer batches are refused"""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """type of activations; parameters stay float32"""
+    attention: Literal["xla", "cudnn"] = "xla"
+    """cudnn: fused kernels, NVIDIA GPUs with bfloat16 only; never falls back by itself"""
+
+    def __post_init__(self) -> None:
+        if self.d_model % self.num_heads or self.d_model % 2:
+            raise ConfigError(
+                f"d_model must be even and divisible by num_heads, got d_model {self.d_model} and "
+                f"num_heads {self.num_heads}; change one of them"
+            )
+        if min(self.num_encoder_layers, self.num_decoder_layers, self.d_hidden) < 1:
+            raise ConfigError(
+                "num_encoder_layers, num_decoder_layers and d_hidden must be at least 1, got "
+                f"{self.num_encoder_layers}, {self.num_decoder_layers} and {self.d_hidden}"
+            )
+        if not 0.0 <= self.dropout_rate < 1.0:
+            raise ConfigError(f"dropout_rate must be in [0, 1), got {self.dropout_rate}")
+        if self.attention == "cudnn" and self.dtype != "bfloat16":
+            raise ConfigError(
+                f"attention 'cudnn' needs dtype 'bfloat16', got {self.dtype!r}; set one of them"
+            )
+
+
+class FeedForward(nnx.Module):
+    """Two linear maps with a ReLU between (Vaswani et al. 2017, section 3.3)."""
+
+    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs) -> None:
+        dtype = config.dtype
+        self.expand = layers.Linear(config.d_model, config.d_hidden, dtype=dtype, rngs=rngs)
+        self.contract = layers.Linear(config.d_hidden, config.d_model, dtype=dtype, rngs=rngs)
+        self.dropout_rate = config.dropout_rate
+
+    def __call__(
+        self, x: Float[Array, "... d_model"], *, rngs: nnx.Rngs | None
+    ) -> Float[Array, "... d_model"]:
+        hidden = jax.nn.relu(self.expand(x))
+        return self.contract(layers.dropout(hidden, self.dropout_rate, rngs=rngs))
+
+
+class Residual(nnx.Module):
+    """The place of the norm and the dropout around one sublayer: enter -> sublayer -> leave."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        self.norm = layers.LayerNorm(config.d_model)
+        self.is_pre = config.norm == "pre"
+        self.dropout_rate = config.dropout_rate
+
+    def enter(self, x: Float[Array, "... d_model"]) -> Float[Array, "... d_model"]:
+        return self.norm(x) if self.is_pre else x
+
+    def leave(
+        self,
+        x: Float[Array, "... d_model"],
+        y: Float[Array, "... d_model"],
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "... d_model"]:
+        total = x + layers.dropout(y, self.dropout_rate, rngs=rngs)
+        return total if self.is_pre else self.norm(total)
+
+
+class EncoderBlock(nnx.Module):
+    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs) -> None:
+        self.attention = attention.SelfAttention(
+            config.d_model,
+            config.num_heads,
+            implementation=config.attention,
+            dtype=config.dtype,
+            rngs=rngs,
+        )
+        self.feed_forward = FeedForward(config, rngs=rngs)
+        self.around_attention = Residual(config)
+        self.around_feed_forward = Residual(config)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length d_model"],
+        lengths: Int[Array, "batch"],
+        *,
+        rngs: nnx.Rngs | None,
+    ) -> Float[Array, "batch length d_model"]:
+        y = self.attention(self.around_attention.enter(x), lengths)
+        x = self.around_attention.leave(x, y, rngs)
+        y = self.feed_forward(self.around_feed_forward.enter(x), rngs=rngs)
+        return self.around_feed_forward.leave(x, y, rngs)
+
+
+def add_positions(
+    x: Float[Array, "rows length d_model"],
+    config: TransformerConfig,
+    *,
+    rngs: nnx.Rngs | None,
+) -> Float[Array, "rows length d_model"]:
+    """Embeddings plus position encodings, with dropout on the sum."""
+    length, d_model = x.shape[1:]
+    if length > config.max_length:
+        raise ConfigError(
+            f"a batch of length {length} does not fit max_length {config.max_length} of the model; "
+            "raise transformer.max_length or shorten the buckets"
+        )
+    x = x + jnp.asarray(positions.sinusoids(length, d_model), x.dtype)
+    return layers.dropout(x, config.dropout_rate, rngs=rngs)
+
+
+class Encoder(nnx.Module):
+    """Source embeddings to Encoded."""
+
+    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs) -> None:
+        self.blocks = nnx.List(
+            [EncoderBlock(config, rngs=rngs) for _ in range(config.num_encoder_layers)]
+        )
+        self.final_norm = layers.LayerNorm(config.d_model) if config.norm == "pre" else None
+        self.config = config
+
+    def __call__(
+        self,
+        embeddings: Float[Array, "batch length d_model"],
+        lengths: Int[Array, "batch"],
+        *,
+        rngs: nnx.Rngs | None,
+    ) -> Encoded:
+        x = add_positions(embeddings, self.config, rngs=rngs)
+        for block in self.blocks:
+            x = block(x, lengths, rngs=rngs)
+        if self.final_norm is not None:
+            x = self.final_norm(x)
+        return Encoded(x, lengths)
+
+
+class DecoderBlock(nnx.Module):
+    def __init__(
+        self, config: TransformerConfig, *, has_positional_attention: bool, rngs: nnx.Rngs
+    ) -> None:
+        size, dtype = (config.d_model, config.num_heads), config.dtype
+        self.self_attention = attention.SelfAttention(
+            *size, implementation=config.attention, dtype=dtype, rngs=rngs
+        )
+        self.around_self_attention = Residual(config)
+        self.positional_attention = (
+            attention.PositionalAttention(*size, dtype=dtype, rngs=rngs)
+            if has_positional_attention
+            else None
+        )
+        self.around_positional = Residual(config) if has_positional_attention else None
+        self.cross_attention = attention.CrossAttention(
+            *size, implementation=config.attention, dtype=dtype, rngs=rngs
+        )
+        self.around_cross_attention = Residual(config)
+        self.feed_forward = FeedForward(config, rngs=rngs)
+        self.around_feed_forward = Residual(config)
+
+    def __call__(
+        self,
+        x: Float[Array, "rows length d_model"],
+        lengths: Int[Array, "rows"] | None,
+        memory: KeyValue,
+        memory_lengths: Int[Array, "batch"],
+        *,
+        is_causal: bool,
+        sees_itself: bool,
+        rngs: nnx.Rngs | None,
+    ) -> Float[Array, "rows length d_model"]:
+        y = self.self_attention(
+            self.around_self_attention.enter(x),
+            lengths,
+            is_causal=is_causal,
+            sees_itself=sees_itself,
+        )
+        x = self.around_self_attention.leave(x, y, rngs)
+        if self.positional_attention is not None and self.around_positional is not None:
+            length, d_model = x.shape[1:]
+            places = jnp.asarray(positions.sinusoids(length, d_model), x.dtype)
+            y = self.positional_attention(self.around_positional.enter(x), places, lengths)
+            x = self.around_positional.leave(x, y, rngs)
+        return self._rest(x, memory, memory_lengths, rngs)
+
+    def step(
+        self,
+        x: Float[Array, "batch beam d_model"],
+        cache: KeyValue,
+        position: Int[Array, ""],
+        memory: KeyValue,
+        memory_lengths: Int[Array, "batch"],
+    ) -> tuple[Float[Array, "batch beam d_model"], KeyValue]:
+        """One position of the causal decoder. The beam stands where `__call__` has positions: in
+        cross attention both are just queries to the same source."""
+        y, cache = self.self_attention.step(self.around_self_attention.enter(x), cache, position)
+        x = self.around_self_attention.leave(x, y)
+        return self._rest(x, memory, memory_lengths, None), cache
+
+    def _rest(
+        self,
+        x: Float[Array, "rows length d_model"],
+        memory: KeyValue,
+        memory_lengths: Int[Array, "batch"],
+        rngs: nnx.Rngs | None,
+    ) -> Float[Array, "rows length d_model"]:
+        y = self.cross_attention(self.around_cross_attention.enter(x), memory, memory_lengths)
+        x = self.around_cross_attention.leave(x, y, rngs)
+        y = self.feed_forward(self.around_feed_forward.enter(x), rngs=rngs)
+        return self.around_feed_forward.leave(x, y, rngs)
+
+
+class Decoder(nnx.Module):
+    """Decoder inputs and Encoded to states; the vocabulary projection is the model's."""
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        *,
+        has_positional_attention: bool = False,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.blocks = nnx.List(
+            [
+                DecoderBlock(config, has_positional_attention=has_positional_attention, rngs=rngs)
+                for _ in range(config.num_decoder_layers)
+            ]
+        )
+        self.final_norm = layers.LayerNorm(config.d_model) if config.norm == "pre" else None
+        self.config = config
+
+    def memory(self, encoded: Encoded) -> list[KeyValue]:
+        """Keys and values of the source for each block."""
+        return [block.cross_attention.memory(encoded.states) for block in self.blocks]
+
+    def __call__(
+        self,
+        inputs: Float[Array, "rows length d_model"],
+        lengths: Int[Array, "rows"] | None,
+        encoded: Encoded,
+        *,
+        is_causal: bool = False,
+        sees_itself: bool = True,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "rows length d_model"]:
+        """All positions at once. `lengths` None: the causal mask already hides the padding on the
+        right. rows = batch * hypotheses; the rows of one source stand together."""
+        x = add_positions(inputs, self.config, rngs=rngs)
+        for block, memory in zip(self.blocks, self.memory(encoded), strict=True):
+            x = block(
+                x,
+                lengths,
+                memory,
+                encoded.lengths,
+                is_causal=is_causal,
+                sees_itself=sees_itself,
+                rngs=rngs,
+            )
+        return x if self.final_norm is None else self.final_norm(x)
+
+    def empty_cache(self, batch: int, beam: int, max_length: int) -> list[KeyValue]:
+        """Zeros for max_length positions: [batch, beam, max_length, heads, head_dim] a block."""
+        config = self.config
+        heads = (config.num_heads, config.d_model // config.num_heads)
+        zeros = jnp.zeros((batch, beam, max_length, *heads), config.dtype)
+        return [KeyValue(zeros, zeros) for _ in self.blocks]
+
+    def step(
+        self,
+        inputs: Float[Array, "batch beam d_model"],
+        cache: list[KeyValue],
+        position: Int[Array, ""],
+        memory: list[KeyValue],
+        memory_lengths: Int[Array, "batch"],
+    ) -> tuple[Float[Array, "batch beam d_model"], list[KeyValue]]:
+        """States at `position` and the cache that now holds it."""
+        length = cache[0].key.shape[2]
+        table = jnp.asarray(positions.sinusoids(length, inputs.shape[-1]), inputs.dtype)
+        x = inputs + table[position]
+        new_cache = []
+        for block, block_cache, block_memory in zip(self.blocks, cache, memory, strict=True):
+            x, block_cache = block.step(x, block_cache, position, block_memory, memory_lengths)
+            new_cache.append(block_cache)
+        return (x if self.final_norm is None else self.final_norm(x)), new_cache

@@ -1,0 +1,66 @@
+"""Decoder inputs made of source embeddings: copies by fertility, uniform copies, soft copies.
+
+Everything is right-padded; lengths say how much of a row is real."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+def fertility_places(
+    fertilities: Int[Array, "batch source_length"], target_length: int
+) -> Int[Array, "batch target_length"]:
+    """For each target position the source position it copies: position j is repeated fertilities[j]
+    times, in order (Gu et al. 2018, section 3.2). Places past the sum repeat the last position."""
+    ends = jnp.cumsum(fertilities, axis=1)
+    positions = jnp.arange(target_length)
+    places = (ends[:, None, :] <= positions[:, None]).sum(axis=-1)
+    return jnp.minimum(places, fertilities.shape[1] - 1)
+
+
+def trim(
+    fertilities: Int[Array, "*axes source_length"], target_limits: Int[Array, "*#axes"]
+) -> Int[Array, "*axes source_length"]:
+    """The same fertilities, lessened from the last source token on until they sum to the limit."""
+    ends = jnp.minimum(jnp.cumsum(fertilities, axis=-1), target_limits[..., None])
+    return jnp.diff(ends, axis=-1, prepend=0)
+
+
+def uniform_places(
+    source_lengths: Int[Array, "batch"],
+    target_lengths: Int[Array, "batch"],
+    target_length: int,
+) -> Int[Array, "batch target_length"]:
+    """Place t copies source position round(t * source / target), kept inside the source (Gu et al.
+    2018, section 3.1)."""
+    positions = jnp.arange(target_length)
+    ratio = source_lengths[:, None] / jnp.maximum(target_lengths, 1)[:, None]
+    places = jnp.round(positions * ratio).astype(jnp.int32)
+    return jnp.clip(places, 0, jnp.maximum(source_lengths - 1, 0)[:, None])
+
+
+def copy(
+    embeddings: Float[Array, "batch source_length d_model"],
+    places: Int[Array, "batch target_length"],
+) -> Float[Array, "batch target_length d_model"]:
+    """Row t is the embedding at places[t]."""
+    return jnp.take_along_axis(embeddings, places[..., None], axis=1)
+
+
+def soft_copy(
+    embeddings: Float[Array, "batch source_length d_model"],
+    source_lengths: Int[Array, "batch"],
+    target_lengths: Int[Array, "batch"],
+    target_length: int,
+    *,
+    temperature: float,
+) -> Float[Array, "batch target_length d_model"]:
+    """Row t is a mean of all embeddings, weighted by softmax(-|j - t * source / target| / temperature)
+    (Wei et al. 2019, arXiv:1906.02041, section 3.2; used by GLAT)."""
+    ratio = source_lengths[:, None] / jnp.maximum(target_lengths, 1)[:, None]
+    centres = jnp.arange(target_length) * ratio  # [batch, target_length]
+    sources = jnp.arange(embeddings.shape[1])
+    distance = jnp.abs(sources - centres[..., None])
+    is_source = sources < source_lengths[:, None, None]
+    weights = jax.nn.softmax(jnp.where(is_source, -distance / temperature, -1e9), axis=-1)
+    return jnp.einsum("bts,bsd->btd", weights.astype(embeddings.dtype), embeddings)

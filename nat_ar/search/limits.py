@@ -1,0 +1,72 @@
+"""What every search agrees on: how long a translation may become, which tokens it may hold, and the
+ladder of lengths that bounds the number of compilations."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from nat_ar.special import BLANK, BOS, EOS, MASK, PAD
+from nat_ar.types import Hypotheses
+
+NEVER_TEXT = (PAD, BOS, MASK, BLANK)
+Lengths = TypeVar("Lengths", int, Array)
+
+
+def length_limit(source_lengths: Lengths) -> Lengths:
+    """The most tokens (EOS not counted) that a translation may have: 2 * source length + 10.
+
+    It depends on the sentence alone, never on its batch: a bucket of sources of up to n tokens needs
+    arrays of length_limit(n)."""
+    return 2 * source_lengths + 10
+
+
+def forbid(
+    logits: Float[Array, "*axes vocabulary"], token_ids: Sequence[int]
+) -> Float[Array, "*axes vocabulary"]:
+    """Logits under which the given tokens are never chosen: -inf, so that a beam wider than what is
+    left holds nothing rather than a hypothesis with such a token."""
+    return logits.at[..., jnp.asarray(token_ids)].set(-jnp.inf)
+
+
+def text_logits(
+    logits: Float[Array, "*axes vocabulary"], *, may_end: bool
+) -> Float[Array, "*axes vocabulary"]:
+    """Logits over what a translation may hold; EOS among it only where a model ends by saying so."""
+    return forbid(logits, NEVER_TEXT if may_end else (*NEVER_TEXT, EOS))
+
+
+def at_width(
+    widest: Int[Array, ""],
+    ladder: Sequence[int],
+    decode: Callable[[int], Hypotheses],
+) -> Hypotheses:
+    """Runs `decode(width)` for the smallest width of the ladder that holds `widest`, and pads the tokens
+    to the last width. A one-pass decoder then pays for the length it predicted, not for the longest
+    possible; all widths are compiled once, inside one program."""
+    last = ladder[-1]
+
+    def branch(width: int) -> Callable[[], Hypotheses]:
+        def run() -> Hypotheses:
+            found = decode(width)
+            padding = ((0, 0), (0, 0), (0, last - width))
+            tokens = jnp.pad(found.tokens, padding, constant_values=PAD)
+            return Hypotheses(tokens, found.scores, found.steps)
+
+        return run
+
+    index = jnp.searchsorted(jnp.asarray(ladder), widest)
+    index = jnp.minimum(index, len(ladder) - 1)
+    return jax.lax.switch(index, [branch(width) for width in ladder])
+
+
+def width_ladder(max_length: int) -> tuple[int, ...]:
+    """Widths up to max_length in steps that grow: multiples of 8, each about 1.4 times the last."""
+    widths: list[int] = []
+    width = 8
+    while width < max_length:
+        widths.append(width)
+        width = -(-max(width + 8, width * 7 // 5) // 8) * 8
+    return (*widths, max_length)

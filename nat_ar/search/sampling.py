@@ -1,0 +1,92 @@
+"""Ancestral sampling over a step function: every token is drawn from the model's distribution.
+
+The loop is that of greedy search. What a sentence draws is a function of the seed, its source tokens and
+the position: neither its batch nor its padding changes it. Knows token ids and logits only."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from nat_ar.config_json import ConfigError
+from nat_ar.search import greedy
+from nat_ar.special import PAD
+from nat_ar.types import Cache, Hypotheses, StepFunction
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampled:
+    """Every token drawn from the model's distribution (ancestral sampling)."""
+
+    temperature: float = 1.0
+    """divides the logits before drawing: above 1 more variety, below 1 less"""
+    top_k: int = 0
+    """draw among this many most probable tokens; 0: among all"""
+    seed: int = 0
+    """another seed draws other translations"""
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0.0:
+            raise ConfigError(
+                f"Sampled needs a temperature above 0, got {self.temperature}; Greedy() is what it "
+                "tends to towards 0"
+            )
+        if self.top_k < 0:
+            raise ConfigError(
+                f"Sampled needs top_k of at least 1, or 0 for all tokens, got {self.top_k}"
+            )
+
+
+def search(
+    step: StepFunction,
+    cache: Cache,
+    settings: Sampled,
+    *,
+    keys: Key[Array, "batch"],
+    length_limits: Int[Array, "batch"],
+    is_sentence: Bool[Array, "batch"],
+    max_length: int,
+) -> Hypotheses:
+    """One drawn translation of every row; the rest as in greedy.search. Scores are log p under the model
+    itself, without temperature and top_k, in nats."""
+
+    def draw(
+        logits: Float[Array, "batch vocabulary"], position: Int[Array, ""]
+    ) -> Int[Array, "batch"]:
+        place_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, position)
+        logits = most_probable(logits / settings.temperature, settings.top_k)
+        return jax.vmap(jax.random.categorical)(place_keys, logits).astype(jnp.int32)
+
+    return greedy.search(
+        step,
+        cache,
+        length_limits=length_limits,
+        is_sentence=is_sentence,
+        max_length=max_length,
+        choose=draw,
+    )
+
+
+def most_probable(
+    logits: Float[Array, "batch vocabulary"], top_k: int
+) -> Float[Array, "batch vocabulary"]:
+    """Logits of the top_k largest of every row, -inf for the rest; 0 keeps all."""
+    if top_k == 0 or top_k >= logits.shape[-1]:
+        return logits
+    values, token_ids = jax.lax.top_k(logits, top_k)
+    nothing = jnp.full_like(logits, -jnp.inf)
+    return jnp.put_along_axis(nothing, token_ids, values, axis=-1, inplace=False)
+
+
+def row_keys(source: Int[Array, "batch source_length"], *, seed: int) -> Key[Array, "batch"]:
+    """A key for every sentence: a hash of the seed and of its tokens at their places, PAD left out.
+
+    Each (place, token) gives 32 random bits; their sum names the sentence."""
+    fold, positions = jax.random.fold_in, jnp.arange(source.shape[1])
+    root = jax.random.key(seed, impl="threefry2x32")
+    place_keys = jax.vmap(fold, (None, 0))(root, positions)
+    token_keys = jax.vmap(jax.vmap(fold), (None, 0))(place_keys, source)
+    words = jax.vmap(jax.vmap(jax.random.bits))(token_keys)
+    digest = jnp.where(source != PAD, words, 0).sum(axis=1, dtype=jnp.uint32)
+    return jax.vmap(fold, (None, 0))(root, digest)

@@ -1,0 +1,60 @@
+"""The record of a run: metrics.jsonl, the console, and TensorBoard where it is wanted."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+FILE_NAME = "metrics.jsonl"
+
+
+class RunLog:
+    """Appends rows to metrics.jsonl. A resumed run first forgets what came after its checkpoint, so that
+    the file reads as if nothing had happened."""
+
+    def __init__(self, run: Path, *, resumed_step: int, tensorboard: bool) -> None:
+        self.path = run / FILE_NAME
+        self._forget_after(resumed_step)
+        self._writer: Any = None
+        if tensorboard:
+            try:
+                import tensorboardX
+            except ModuleNotFoundError as error:
+                raise ValueError(
+                    "training.tensorboard needs the package tensorboardX: pip install tensorboardX, "
+                    "or leave the option off (metrics.jsonl has the same numbers)"
+                ) from error
+            self._writer = tensorboardX.SummaryWriter(str(run / "tensorboard"))
+
+    def _forget_after(self, step: int) -> None:
+        if not self.path.exists():
+            return
+        # The last line of a killed run may be cut short.
+        lines = [line for line in self.path.read_text("utf-8").split("\n") if line.endswith("}")]
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("".join(line + "\n" for line in kept), "utf-8")
+        os.replace(partial, self.path)
+
+    def write(self, kind: str, step: int, values: dict[str, float]) -> None:
+        """One row: {"kind": "train" | "validation", "step": ..., names and numbers}."""
+        row = {"kind": kind, "step": step, **values}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(f"{kind}/{name}", value, step)
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def read(run: Path) -> list[dict[str, Any]]:
+    """All rows of a run's metrics.jsonl."""
+    path = run / FILE_NAME
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]

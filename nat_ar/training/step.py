@@ -1,0 +1,120 @@
+"""The one train step that every method runs through: a pure function, jitted and donated.
+
+Batches are sharded over the `data` axis of a mesh of local devices and the state is replicated; the
+compiler inserts the sums over devices."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
+
+from nat_ar.special import PAD
+from nat_ar.types import Batch, Mean, TrainState
+
+TrainStep = Callable[[TrainState, Batch, Any], tuple[TrainState, dict[str, Mean]]]
+
+
+def data_mesh(num_devices: int | None = None) -> Mesh:
+    """All local devices (or the first few) in one row."""
+    return Mesh(jax.local_devices()[:num_devices], ("data",))
+
+
+def initial_state(
+    params: nnx.State, optimizer: optax.GradientTransformation, *, seed: int, has_average: bool
+) -> TrainState:
+    """Step 0. Dropout draws from the `rbg` generator: threefry costs more than a sublayer on a CPU."""
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        opt_state=optimizer.init(params),
+        key=jax.random.key(seed, impl="rbg"),
+        average=jax.tree.map(jnp.copy, params) if has_average else None,
+    )
+
+
+def build_train_step(
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    accumulation: int = 1,
+    average_decay: float | None = None,
+    teacher_graphdef: nnx.GraphDef | None = None,
+) -> TrainStep:
+    """(state, batch, teacher_params) -> (state, terms).
+
+    `accumulation` splits the rows of a batch into that many parts run one after the other; parts weigh
+    by their target tokens, so that a token loss equals that of the whole batch. Terms hold the method's
+    own, the `objective` and the `gradient_norm` before clipping."""
+
+    def objective(
+        params: nnx.State, batch: Batch, state: TrainState, part: Array, teacher_params: Any
+    ) -> tuple[Float[Array, ""], dict[str, Mean]]:
+        model = nnx.merge(graphdef, params)
+        teacher = None if teacher_graphdef is None else nnx.merge(teacher_graphdef, teacher_params)
+        key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), part)
+        loss = model.loss(batch, step=state.step, rngs=nnx.Rngs(dropout=key), teacher=teacher)
+        return loss.objective, {**loss.terms, "objective": Mean(loss.objective, jnp.float32(1))}
+
+    gradient_of = jax.value_and_grad(objective, has_aux=True)
+
+    def gradients(
+        state: TrainState, batch: Batch, teacher_params: Any
+    ) -> tuple[nnx.State, dict[str, Mean]]:
+        if accumulation == 1:
+            (_, terms), grads = gradient_of(
+                state.params, batch, state, jnp.int32(0), teacher_params
+            )
+            return grads, terms
+        parts = jax.tree.map(
+            lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), batch
+        )
+        weights = (parts.target != PAD).sum(axis=(1, 2)).astype(jnp.float32)
+        weights = weights / jnp.maximum(weights.sum(), 1.0)
+
+        def add(
+            total: tuple[nnx.State, dict[str, Mean]], item: tuple[Batch, Array, Array]
+        ) -> tuple[tuple[nnx.State, dict[str, Mean]], None]:
+            part, weight, index = item
+            (_, terms), grads = gradient_of(state.params, part, state, index, teacher_params)
+            terms["objective"] = Mean(terms["objective"].total * weight, weight)
+            grads = jax.tree.map(lambda gradient: gradient * weight, grads)
+            return jax.tree.map(jnp.add, total, (grads, terms)), None
+
+        def first(part: Batch) -> tuple[nnx.State, dict[str, Mean]]:
+            (_, terms), grads = gradient_of(state.params, part, state, jnp.int32(0), teacher_params)
+            return grads, terms
+
+        shapes = jax.eval_shape(first, jax.tree.map(lambda x: x[0], parts))
+        zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+        total, _ = jax.lax.scan(add, zeros, (parts, weights, jnp.arange(accumulation)))
+        return total
+
+    def train_step(
+        state: TrainState, batch: Batch, teacher_params: Any = None
+    ) -> tuple[TrainState, dict[str, Mean]]:
+        grads, terms = gradients(state, batch, teacher_params)
+        terms["gradient_norm"] = Mean(optax.global_norm(grads), jnp.float32(1))
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        average = state.average
+        if average_decay is not None:
+            # A short run must not average over its random start: the decay grows with the step.
+            warm = (1.0 + state.step) / (10.0 + state.step)
+            decay = jnp.minimum(average_decay, warm)
+            average = jax.tree.map(lambda a, p: a + (1.0 - decay) * (p - a), average, params)
+        return TrainState(state.step + 1, params, opt_state, state.key, average), terms
+
+    replicated = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(train_step, donate_argnums=0, out_shardings=replicated)
+
+
+def place(mesh: Mesh, tree: Any, *, is_batch: bool) -> Any:
+    """Puts a batch (sharded over its rows) or a state (replicated) on the devices."""
+    spec = PartitionSpec("data") if is_batch else PartitionSpec()
+    return jax.device_put(tree, NamedSharding(mesh, spec))

@@ -1,0 +1,181 @@
+"""A loaded model and sentences -> translations, in order.
+
+Sentences are cut into subwords, sorted by length, padded to a short ladder of bucket shapes, translated
+and put back in place. Each (rows, bucket) shape is compiled once, ahead of time; what a sentence
+becomes does not depend on the sentences beside it."""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+from flax import nnx
+from jaxtyping import Int
+
+from nat_ar.data import loader
+from nat_ar.data.ragged import Ragged
+from nat_ar.data.vocabulary import Vocabulary
+from nat_ar.search import limits
+from nat_ar.special import EOS, PAD
+from nat_ar.types import Hypotheses
+
+BUCKETS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+"""source lengths (EOS counted) to which sentences are padded"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model split into its static and its array half, ready for jax.jit."""
+
+    graphdef: nnx.GraphDef
+    params: nnx.State
+
+
+@dataclasses.dataclass(frozen=True)
+class Translation:
+    """What became of one sentence; lists are best first."""
+
+    texts: list[str]
+    scores: list[float]
+    tokens: list[list[int]]
+    steps: int
+    """sequential decoder passes; 0 for an empty sentence"""
+    is_shortened: bool = False
+    """the source was longer than the longest bucket and lost its end"""
+    is_cut: bool = False
+    """the translation reached its length limit: it may lack its end"""
+
+
+class Translator:
+    """Translates with one model and one decoding."""
+
+    def __init__(
+        self,
+        model: Model,
+        vocabulary: Vocabulary,
+        *,
+        decoding: Any,
+        scorer: Model | None = None,
+        batch_tokens: int = 4096,
+        max_rows: int = 128,
+    ) -> None:
+        """A batch has at most `max_rows` sentences and `batch_tokens` padded source tokens."""
+        self.model, self.scorer = model, scorer
+        self.vocabulary, self.decoding = vocabulary, decoding
+        self.batch_tokens, self.max_rows = batch_tokens, max_rows
+        self.compiled: dict[tuple[int, int], Any] = {}
+        self.compile_seconds = 0.0
+
+    def translate(
+        self, sentences: Sequence[str], *, title: str = "translate", is_quiet: bool = False
+    ) -> list[Translation]:
+        """One Translation for each sentence, in order. Text without any character is not decoded."""
+        rows = [list(row) for row in self.vocabulary.encode_source(sentences)]
+        longest = BUCKETS[-1] - 1
+        is_shortened = [len(row) > longest for row in rows]
+        rows = [row[:longest] for row in rows]
+        source = Ragged.from_rows(rows)
+        found = [Translation([""], [0.0], [[]], 0) for _ in rows]
+        bar = tqdm.tqdm(
+            total=len(rows),
+            unit="sentence",
+            desc=title,
+            disable=is_quiet or not sys.stderr.isatty(),
+            dynamic_ncols=True,
+        )
+        with bar:
+            bar.update(sum(not row for row in rows))
+            for members, num_rows, bucket in self.plan([len(row) for row in rows]):
+                padded = np.full(num_rows, -1, np.int64)
+                padded[: len(members)] = members
+                batch = loader.pad_rows(source, padded, bucket, end=EOS)
+                hypotheses = self.decode(batch)
+                for place, translation in zip(members, self.texts(hypotheses), strict=False):
+                    limit = limits.length_limit(len(rows[place]) + 1)
+                    found[place] = dataclasses.replace(
+                        translation,
+                        is_shortened=is_shortened[place],
+                        is_cut=len(translation.tokens[0]) >= limit,
+                    )
+                bar.update(len(members))
+        return found
+
+    def plan(self, lengths: Sequence[int]) -> list[tuple[list[int], int, int]]:
+        """Batches as (places, rows of the padded batch, bucket), longest first so that the time left is
+        not underrated. Rows are a power of two, so that few shapes are compiled."""
+        order = sorted(
+            (i for i, length in enumerate(lengths) if length), key=lambda i: (-lengths[i], i)
+        )
+        batches, start = [], 0
+        while start < len(order):
+            bucket = bucket_of(lengths[order[start]] + 1)
+            most = max(1, min(self.max_rows, self.batch_tokens // bucket))
+            most = 1 << (most.bit_length() - 1)
+            members = [
+                i for i in order[start : start + most] if bucket_of(lengths[i] + 1) == bucket
+            ]
+            rows = 1 << (len(members) - 1).bit_length()
+            batches.append((members, rows, bucket))
+            start += len(members)
+        return batches
+
+    def decode(self, source: Int[np.ndarray, "rows bucket"]) -> Hypotheses:
+        """Translations of one padded batch, on the device."""
+        program = self.compile(source.shape[0], source.shape[1])
+        scorer_params = None if self.scorer is None else self.scorer.params
+        return program(self.model.params, scorer_params, jnp.asarray(source))
+
+    def compile(self, rows: int, bucket: int) -> Any:
+        """The program for one shape: from the cache, or compiled now with the seconds counted."""
+        if (rows, bucket) not in self.compiled:
+            start = time.perf_counter()
+            self.compiled[rows, bucket] = self.lower(rows, bucket).compile()
+            self.compile_seconds += time.perf_counter() - start
+        return self.compiled[rows, bucket]
+
+    def lower(self, rows: int, bucket: int) -> jax.stages.Lowered:
+        """The whole decode of one shape, from source tokens to hypotheses, as one program."""
+        graphdef, scorer = self.model.graphdef, self.scorer
+        decoding, max_length = self.decoding, limits.length_limit(bucket)
+
+        def decode(params: nnx.State, scorer_params: Any, source: jax.Array) -> Hypotheses:
+            rescorer = None if scorer is None else nnx.merge(scorer.graphdef, scorer_params)
+            return nnx.merge(graphdef, params).decode(
+                source, decoding=decoding, max_length=max_length, scorer=rescorer
+            )
+
+        source = jax.ShapeDtypeStruct((rows, bucket), jnp.int32)
+        scorer_params = None if scorer is None else scorer.params
+        return jax.jit(decode).lower(self.model.params, scorer_params, source)
+
+    def texts(self, hypotheses: Hypotheses) -> list[Translation]:
+        """Detokenised rows of a batch. Places of the n-best list that the search left empty (score
+        -inf) are dropped."""
+        tokens, scores, steps = jax.device_get(
+            (hypotheses.tokens, hypotheses.scores, hypotheses.steps)
+        )
+        rows = [[row[row != PAD].tolist() for row in n_best] for n_best in tokens]
+        flat = iter(self.vocabulary.decode_target([row for n_best in rows for row in n_best]))
+        found = []
+        for n_best, row_scores, row_steps in zip(rows, scores, steps, strict=True):
+            texts = [next(flat) for _ in n_best]
+            real = [i for i, score in enumerate(row_scores) if np.isfinite(score)] or [0]
+            found.append(
+                Translation(
+                    [texts[i] for i in real],
+                    [float(row_scores[i]) for i in real],
+                    [n_best[i] for i in real],
+                    int(row_steps),
+                )
+            )
+        return found
+
+
+def bucket_of(length: int) -> int:
+    """The smallest bucket that holds `length` source tokens, EOS counted."""
+    return next(bucket for bucket in BUCKETS if length <= bucket)

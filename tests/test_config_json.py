@@ -1,0 +1,75 @@
+"""Configs survive JSON exactly, and what does not fit is named by its path."""
+
+import dataclasses
+import json
+from typing import Literal
+
+import pytest
+
+from nat_ar import config_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Square:
+    side: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Circle:
+    radius: float = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    shape: Square | Circle = Square()
+    colour: Literal["red", "blue"] = "red"
+    sizes: tuple[int, ...] = (1, 2)
+    note: str | None = None
+
+
+def test_round_trip_keeps_the_member_of_a_union() -> None:
+    drawing = Drawing(Circle(3.0), "blue", (4, 5, 6), "x")
+    assert (
+        config_json.from_json(Drawing, json.loads(json.dumps(config_json.to_json(drawing))))
+        == drawing
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"color": "red"}, "perhaps you meant 'colour'"),
+        ({"colour": "green"}, "config.colour: expected one of 'red', 'blue', got 'green'"),
+        ({"sizes": [1, "2"]}, r"config.sizes\[1\]: expected int, got '2'"),
+        ({"sizes": [True]}, r"config.sizes\[0\]: expected int, got True"),
+        ({"shape": {"type": "Triangle"}}, "expected type Square or Circle, got 'Triangle'"),
+        ({"note": 3}, "config.note: expected str, got 3"),
+    ],
+)
+def test_what_does_not_fit_is_named(change: dict, message: str) -> None:
+    data = {**config_json.to_json(Drawing()), **change}
+    with pytest.raises(config_json.ConfigError, match=message):
+        config_json.from_json(Drawing, data)
+
+
+def test_a_missing_field_is_an_error_even_if_it_has_a_default() -> None:
+    data = config_json.to_json(Drawing())
+    del data["note"]
+    with pytest.raises(config_json.ConfigError, match="Drawing lacks note"):
+        config_json.from_json(Drawing, data)
+
+
+def test_hash_changes_with_any_field_and_only_then() -> None:
+    assert config_json.hash_of(Drawing()) == config_json.hash_of(Drawing())
+    assert config_json.hash_of(Drawing()) != config_json.hash_of(Drawing(sizes=(1, 3)))
+
+
+def test_differences_name_the_field() -> None:
+    old = config_json.to_json(Drawing())
+    new = config_json.to_json(Drawing(Square(2.0)))
+    assert list(config_json.differences(old, new)) == ["shape.side: 1.0 -> 2.0"]
+
+
+def test_check_finds_a_wrong_type_in_a_config_written_in_python() -> None:
+    with pytest.raises(config_json.ConfigError, match=r"config.shape.side: expected float"):
+        config_json.check(Drawing(Square("wide")))  # type: ignore[arg-type]
