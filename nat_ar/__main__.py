@@ -76,14 +76,14 @@ def _parse(verb: str, command: Any, words: list[str]) -> Any:
     cls = getattr(command, verb.capitalize())
     program = f"nat-ar {verb}"
     markers = (tyro.conf.AvoidSubcommands, tyro.conf.PositionalRequiredArgs)
-    if not hasattr(command, "load_config"):
+    if dataclasses.fields(cls)[0].name != "config":
         return tyro.cli(cls, args=words, prog=program, config=markers)
     if not words or words[0].startswith("-"):
         print(f"usage: {program} CONFIG.py [--options] [--dotted.overrides]\n\n{cls.__doc__}")
         print(f"`{program} CONFIG.py --help` explains every field of the config.")
         sys.exit(0 if words else 2)
     config = command.load_config(words[0])
-    flat = Annotated[type(config), tyro.conf.arg(name="")]  # type: ignore[misc]
+    flat = Annotated[type(config), tyro.conf.arg(name="")]  # type: ignore[valid-type]
     parsed = dataclasses.make_dataclass(cls.__name__, [("config", flat)], bases=(cls,), frozen=True)
     parsed.__doc__ = cls.__doc__
     return tyro.cli(

@@ -24,8 +24,10 @@ from nat_ar.search import limits
 from nat_ar.special import EOS, PAD
 from nat_ar.types import Hypotheses
 
-BUCKETS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 """source lengths (EOS counted) to which sentences are padded"""
+ROWS = (1, 4, 16, 64, 256)
+"""sentences to which batches are padded, besides the largest batch allowed"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Translator:
         decoding: Any,
         scorer: Model | None = None,
         batch_tokens: int = 4096,
-        max_rows: int = 128,
+        max_rows: int = 64,
     ) -> None:
         """A batch has at most `max_rows` sentences and `batch_tokens` padded source tokens."""
         self.model, self.scorer = model, scorer
@@ -107,7 +109,7 @@ class Translator:
 
     def plan(self, lengths: Sequence[int]) -> list[tuple[list[int], int, int]]:
         """Batches as (places, rows of the padded batch, bucket), longest first so that the time left is
-        not underrated. Rows are a power of two, so that few shapes are compiled."""
+        not underrated. Rows come from a short ladder too, so that few shapes are compiled."""
         order = sorted(
             (i for i, length in enumerate(lengths) if length), key=lambda i: (-lengths[i], i)
         )
@@ -119,7 +121,7 @@ class Translator:
             members = [
                 i for i in order[start : start + most] if bucket_of(lengths[i] + 1) == bucket
             ]
-            rows = 1 << (len(members) - 1).bit_length()
+            rows = min([most, *(rows for rows in ROWS if rows >= len(members))])
             batches.append((members, rows, bucket))
             start += len(members)
         return batches

@@ -12,13 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from nat_ar import config_json, experiment
 from nat_ar.data import toy
 from nat_ar.data.arrays import PreparedData, Split
 from nat_ar.data.toy import ToyCorpus
-from nat_ar.evaluation import diagnostics, metrics, results
+from nat_ar.evaluation import diagnostics, metrics, results, speed
 from nat_ar.experiment import Loaded, Run
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.translator import Translation
@@ -86,13 +84,14 @@ def evaluate(
         "test_hash": test_hash(test),
         "checkpoint_step": loaded.step,
         "parameters": loaded.num_parameters,
-        "device": device_name(),
+        "device": speed.device_name(),
         "dtype": loaded.config.method.transformer.dtype,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join(
-            ["python", "-m", "nat_ar", "evaluate", str(run.directory)]
-            + ["--split", split, "--decoding", repr(translator.decoding)]
-            + ["--checkpoint", str(loaded.step)]
+            [
+                *("python", "-m", "nat_ar", "evaluate", str(run.directory), "--split", split),
+                *("--decoding", repr(translator.decoding), "--checkpoint", str(loaded.step)),
+            ]
         ),
         "hypotheses": str(hypotheses.relative_to(run.directory)),
         "references": str(references.relative_to(run.directory)),
@@ -122,11 +121,6 @@ def test_hash(split: Split) -> str:
     for lines in (split.source_text, split.target_text):
         digest.update("".join(line + "\n" for line in lines).encode())
     return digest.hexdigest()
-
-
-def device_name() -> str:
-    device = jax.local_devices()[0]
-    return f"{device.platform}: {device.device_kind}"
 
 
 def _scores(found: Sequence[Translation], texts: Sequence[str], test: Split) -> dict[str, Any]:

@@ -40,18 +40,13 @@ def run(arguments: Translate) -> None:
     _, translator = experiment.open_translator(directory, decoding, arguments.checkpoint)
     lines = list(_read(arguments.input))
     found = translator.translate(lines)
-    out = (
-        sys.stdout
-        if arguments.output == "-"
-        else Path(arguments.output).open("w", encoding="utf-8")
-    )
-    try:
-        for number, translation in enumerate(found):
-            out.writelines(_format(number, translation, arguments))
-    finally:
-        out.flush()
-        if out is not sys.stdout:
-            out.close()
+    written = [
+        line for number, item in enumerate(found) for line in _format(number, item, arguments)
+    ]
+    if arguments.output == "-":
+        sys.stdout.writelines(written)
+    else:
+        Path(arguments.output).write_text("".join(written), "utf-8", newline="\n")
     _warn(found)
 
 

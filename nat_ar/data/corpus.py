@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import io
 import itertools
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -155,6 +156,15 @@ def _check_hold_out(hold_out: HoldOut | None, named: dict[str, bool]) -> None:
             )
 
 
+def _check_test_names(names: list[str]) -> None:
+    """They become folders of the prepared directory."""
+    for name in names:
+        if not re.fullmatch(r"\w[\w.-]*", name) or names.count(name) > 1:
+            raise ValueError(
+                f"more_tests: {name!r}: expected different names of letters, digits, _, . and -"
+            )
+
+
 def _admit(
     source: str, target: str, place: str, split: str, max_characters: int, report: Report
 ) -> bool:
@@ -218,6 +228,7 @@ class TextFiles:
             raise ValueError(
                 f"TextFiles: columns {self.columns}: expected two different columns, counted from 0"
             )
+        _check_test_names([test.name for test in self.more_tests])
         _check_hold_out(
             self.hold_out, {"validation": bool(self.validation), "test": bool(self.test)}
         )
@@ -365,6 +376,7 @@ class HuggingFace:
     """Pairs with a longer side are dropped."""
 
     def __post_init__(self) -> None:
+        _check_test_names([test.name for test in self.more_tests])
         _check_hold_out(
             self.hold_out,
             {"validation": self.validation is not None, "test": self.test is not None},

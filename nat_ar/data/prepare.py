@@ -24,7 +24,7 @@ from nat_ar import config_json
 from nat_ar.data import alignment, arrays, corpus, vocabulary
 from nat_ar.data.alignment import AlignerConfig
 from nat_ar.data.arrays import PreparedData, RaggedWriter, Split, TextWriter
-from nat_ar.data.corpus import Corpus
+from nat_ar.data.corpus import Corpus, TextFiles
 from nat_ar.data.pair import Pair, Report
 from nat_ar.data.vocabulary import Vocabulary, VocabularyConfig
 
@@ -59,6 +59,17 @@ class DataConfig:
             raise ValueError(f"max_tokens {self.max_tokens}: expected at least 1")
         if self.max_length_ratio is not None and self.max_length_ratio < 1:
             raise ValueError(f"max_length_ratio {self.max_length_ratio}: expected at least 1")
+
+
+def from_file(config: DataConfig, path: str) -> DataConfig:
+    """The same data config over one tab-separated file, split by the corpus's own hold-out."""
+    hold_out = getattr(config.corpus, "hold_out", None)
+    if hold_out is None:
+        raise ValueError(
+            f"corpus_file {path}: {type(config.corpus).__name__} has no hold_out that says how one file "
+            "is split; write a config with TextFiles"
+        )
+    return dataclasses.replace(config, corpus=TextFiles(train=(path,), hold_out=hold_out))
 
 
 def prepare(config: DataConfig, *, quiet: bool = False) -> dict[str, Any]:

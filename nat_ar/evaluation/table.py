@@ -572,7 +572,7 @@ def _markdown(table: Table) -> str:
         "|" + "|".join(" :-- " if column.is_text else " --: " for column in columns) + "|",
         *(row([column.cell(line) for column in columns]) for line in table.lines),
         "",
-        *(f"- {_escape_markdown(note)}" for note in table.notes),
+        *(f"- {escape_markdown(note)}" for note in table.notes),
         "",
         "```bash",
         *table.commands,
@@ -581,7 +581,7 @@ def _markdown(table: Table) -> str:
     return "\n".join(text) + "\n"
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     return re.sub(r"([*_<>|])", r"\\\1", text)
 
 

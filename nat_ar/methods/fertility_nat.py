@@ -21,7 +21,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from nat_ar import losses
 from nat_ar.config_json import ConfigError
@@ -370,30 +370,31 @@ def candidate_fertilities(
     best = jnp.argmax(logits, axis=-1).astype(jnp.int32)[:, None]
     if isinstance(decoding, Argmax) or decoding.samples == 1:
         return best
-    keys = sentence_keys(source, seed=decoding.seed)
+    keys = place_keys(source, seed=decoding.seed)
     sampled = sample_fertilities(
         logits / decoding.temperature, keys, num_samples=decoding.samples - 1
     )
     return jnp.concatenate([best, sampled], axis=1)
 
 
-def sentence_keys(source: Int[Array, "batch source_length"], *, seed: int) -> PRNGKeyArray | Array:
-    """A key for every place of every sentence: a function of the seed, the place and the sentence's
-    tokens, so that neither the batch nor its padding changes what a sentence draws."""
-    sentences, positions = sampling.row_keys(source, seed=seed), jnp.arange(source.shape[1])
-    return jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))(sentences, positions)
+def place_keys(
+    source: Int[Array, "batch source_length"], *, seed: int
+) -> Key[Array, "batch source_length"]:
+    """A key for every place of every sentence, whatever its batch and padding."""
+    keys, positions = sampling.row_keys(source, seed=seed), jnp.arange(source.shape[1])
+    return jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))(keys, positions)
 
 
 def sample_fertilities(
     logits: Float[Array, "batch source_length classes"],
-    keys: PRNGKeyArray | Array,
+    keys: Key[Array, "batch source_length"],
     *,
     num_samples: int,
 ) -> Int[Array, "batch num_samples source_length"]:
     """Independent draws with one key a source token, by inverting the cumulative distribution: one
     random number a draw, where Gumbel noise would take one a class."""
 
-    def draw(key: PRNGKeyArray | Array) -> Float[Array, "num_samples"]:
+    def draw(key: Key[Array, ""]) -> Float[Array, "num_samples"]:
         return jax.random.uniform(key, (num_samples,))
 
     heights = jax.vmap(jax.vmap(draw))(keys)  # [batch, source_length, num_samples]

@@ -158,10 +158,14 @@ class LengthNatModel(base.Seq2Seq):
         if decoding.rescore and scorer is None:
             raise ValueError("LengthBeam(rescore=True) needs a teacher to rescore with; got none")
         encoded = self.encode(source)
-        source_lengths = encoded.lengths - 1
-        _, classes = jax.lax.top_k(self.length_logits(encoded), decoding.size)
-        lengths = source_lengths[:, None] + classes - self.config.max_length_offset
-        lengths = jnp.clip(lengths, 1, limits.length_limit(encoded.lengths)[:, None])
+        furthest = self.config.max_length_offset
+        longest = limits.length_limit(encoded.lengths)[:, None]
+        candidates = (encoded.lengths - 1)[:, None] + jnp.arange(-furthest, furthest + 1)
+        is_possible = (candidates >= 1) & (candidates <= longest)
+        length_logits = jnp.where(is_possible, self.length_logits(encoded), -jnp.inf)
+        _, classes = jax.lax.top_k(length_logits, decoding.size)
+        lengths = jnp.take_along_axis(candidates, classes, axis=1)
+        lengths = jnp.clip(lengths, 1, longest)  # where fewer than `size` are possible
         lengths = jnp.where(encoded.lengths[:, None] > 0, lengths, 0)  # [batch, size]
 
         def decode_at(width: int) -> Hypotheses:

@@ -1,0 +1,61 @@
+"""The quickstart: teacher, distilled data and Gu's NAT on the built-in toy language.
+
+    python -m nat_ar study configs/toy/study.py
+
+Two CPU cores, 10 minutes, no download. One decoder layer of width 128 is small, and the training is as
+short as the clock allows: configs/toy/longer_study.py takes the time that the teacher needs to be all
+but perfect, and adds the deep-encoder, shallow-decoder baseline."""
+
+from nat_ar.commands.study import Entry, StudyConfig
+from nat_ar.data.batching import BatchingConfig
+from nat_ar.data.prepare import DataConfig
+from nat_ar.data.toy import ToyCorpus
+from nat_ar.data.vocabulary import VocabularyConfig
+from nat_ar.evaluation.speed import SpeedConfig
+from nat_ar.methods.autoregressive import Autoregressive
+from nat_ar.methods.fertility_nat import FertilityNat
+from nat_ar.methods.length_nat import LengthNat
+from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.training.loop import TrainingConfig, ValidationConfig
+from nat_ar.training.optimizer import OptimizerConfig
+
+TRANSFORMER = TransformerConfig(
+    d_model=128, d_hidden=512, num_encoder_layers=2, num_decoder_layers=2, dropout_rate=0.05
+)
+
+
+def training(max_steps: int) -> TrainingConfig:
+    return TrainingConfig(
+        max_steps=max_steps,
+        batching=BatchingConfig(batch_tokens=2048, buckets=(16, 26)),
+        optimizer=OptimizerConfig(peak_learning_rate=3e-3, warmup_steps=200, schedule="cosine"),
+        validation=ValidationConfig(every_steps=max_steps // 4, sentences=200),
+    )
+
+
+NAT = FertilityNat(TRANSFORMER, label_smoothing=0.0)
+
+config = StudyConfig(
+    name="Toy language",
+    directory="studies/toy",
+    data=DataConfig("data/toy", ToyCorpus(), VocabularyConfig(size=1000, kind="bpe", byte_fallback=False)),
+    teacher=Entry(
+        "ar",
+        Autoregressive(TRANSFORMER),
+        training(1500),
+        decodings=("Beam(size=4)", "Greedy()"),
+    ),
+    entries=(
+        Entry("length", LengthNat(TRANSFORMER, label_smoothing=0.0), training(800)),
+        Entry("fertility", NAT, training(800)),
+        Entry(
+            "fertility_kd",
+            NAT,
+            training(800),
+            distilled=True,
+            encoder_from_teacher=True,
+            decodings=("Argmax()", "NoisyParallel(samples=10)"),
+        ),
+    ),
+    speed=SpeedConfig(sentences=50, throughput_sentences=128, max_seconds=10.0),
+)

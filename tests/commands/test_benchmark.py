@@ -1,0 +1,127 @@
+import dataclasses
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+import nat_ar.__main__ as command_line
+from nat_ar import config_json
+from nat_ar.commands import benchmark
+from nat_ar.commands.benchmark import Benchmark, System
+from nat_ar.config_json import ConfigError
+from nat_ar.data import prepare
+from nat_ar.evaluation import results
+from nat_ar.evaluation.speed import SpeedConfig
+from nat_ar.experiment import Run
+
+QUICK = SpeedConfig(sentences=6, repetitions=3, batch_sizes=(1, 4), throughput_sentences=8)
+BEAM = "Beam(size=4, length_penalty=1.0, n_best=1)"
+ONE_LENGTH = "LengthBeam(size=1, rescore=False, n_best=1)"
+
+
+def test_a_run_alone_is_its_default_decoding_and_an_autoregressive_one_both_searches(
+    tiny_runs,
+) -> None:
+    ar, nat = tiny_runs.autoregressive, tiny_runs.length_nat
+    assert benchmark.parse_system(str(ar.directory)) == [System(ar, BEAM), System(ar, "Greedy()")]
+    (alone,) = benchmark.parse_system(str(nat.directory))
+    assert alone == System(nat, ONE_LENGTH)
+    (named,) = benchmark.parse_system(f"{nat.directory}:LengthBeam(size=3)")
+    assert named == System(nat, "LengthBeam(size=3, rescore=False, n_best=1)")
+    assert benchmark.parse_system(f"{ar.directory}:Greedy") == [System(ar, "Greedy()")]
+
+
+def test_wrong_systems_are_named_before_any_work(tiny_runs, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"decoding of LengthNat: LengthBeam\(.*got 'Beam\(\)'"):
+        benchmark.parse_system(f"{tiny_runs.length_nat.directory}:Beam()")
+    with pytest.raises(ConfigError, match=r"nowhere is no run"):
+        benchmark.parse_system(str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match="expected runs to benchmark"):
+        benchmark.benchmark([], QUICK)
+    with pytest.raises(ValueError, match="no split 'law'"):
+        benchmark.benchmark([System(tiny_runs.length_nat)], QUICK, split="law")
+    with pytest.raises(ConfigError, match="at least 3 repetitions, got 2"):
+        SpeedConfig(repetitions=2)
+    with pytest.raises(ConfigError, match=r"powers of two, got \(1, 3\)"):
+        SpeedConfig(batch_sizes=(1, 3))
+
+
+@pytest.fixture(scope="module")
+def rows(tiny_runs) -> list[results.Row]:
+    """AR greedy and the NAT, which is named twice."""
+    nat = tiny_runs.length_nat
+    systems = [System(tiny_runs.autoregressive, "Greedy"), System(nat), System(nat, "LengthBeam()")]
+    return benchmark.benchmark(systems, QUICK, is_quiet=True)
+
+
+def test_rows_are_complete_and_say_what_was_measured(rows, tiny_runs) -> None:
+    assert [row["name"] for row in rows] == ["ar", "nat"]
+    assert [row["decoding"] for row in rows] == ["Greedy()", ONE_LENGTH]
+    for row in rows:
+        assert set(results.SPEED_KEYS) <= set(row)
+        assert row["latency_ms"].keys() == {"mean", "p50", "p95", "low", "high"}
+        assert row["split_ms"].keys() == {"tokenizer", "encoder", "decoder", "detokenizer"}
+        assert (row["sentences"], row["repetitions"], row["throughput_sentences"]) == (6, 3, 8)
+        assert row["recompilations"] == 0
+        assert row["throughput_curve"].keys() == {"1", "4"}
+        assert row["throughput_curve"]["1"] == pytest.approx(1000 / row["latency_ms"]["mean"])
+        assert row["throughput"] == row["throughput_curve"][str(row["throughput_batch"])]
+        assert row["throughput"] == max(row["throughput_curve"].values())
+        assert row["compile_seconds"] > 0
+        assert row["versions"].keys() == {"python", "jax", "jaxlib", "flax"}
+        assert row["threads"] >= 1
+    greedy, one_pass = rows
+    assert one_pass["steps"] == 1
+    assert greedy["steps"] > 2
+    written = results.read(tiny_runs.length_nat.directory)
+    assert [row["decoding"] for row in written if row["kind"] == "speed"][:1] == [ONE_LENGTH]
+
+
+def test_the_command_of_a_row_names_all_systems_of_the_measurement(rows, tiny_runs) -> None:
+    words = shlex.split(rows[0]["command"])
+    assert words[:4] == ["python", "-m", "nat_ar", "benchmark"]
+    named = [system for word in words[4:6] for system in benchmark.parse_system(word)]
+    assert [system.decoding for system in named] == [row["decoding"] for row in rows]
+    assert words[words.index("--batch-sizes") :][1:3] == ["1", "4"]
+    assert {row["command"] for row in rows} == {rows[0]["command"]}
+    # What it writes, the command line reads.
+    parsed = command_line._parse("benchmark", benchmark, words[4:])
+    assert parsed.systems == tuple(words[4:6])
+    assert parsed.batch_sizes == (1, 4)
+    assert parsed.repetitions == 3
+
+
+def test_the_command_times_a_rescored_system_and_prints_a_table(
+    tiny_runs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    system = f"{tiny_runs.length_nat.directory}:LengthBeam(size=2, rescore=True)"
+    benchmark.run(Benchmark((system,), sentences=3, repetitions=3, batch_sizes=(1,), quiet=True))
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split() == [
+        *("name", "decoding", "p50", "ms", "p95", "ms", "mean", "ms"),
+        *("best", "batch", "sentences/s"),
+    ]
+    assert printed[1].startswith("nat   LengthBeam(size=2, rescore=True, n_best=1)")
+    assert "3 sentences x 3 repetitions" in printed[2]
+    row = results.read(tiny_runs.length_nat.directory)[-1]
+    assert row["steps"] == 2  # its own pass and the teacher's
+    assert row["throughput_curve"].keys() == {"1"}
+
+
+def test_systems_of_different_text_are_refused(tiny_runs, tmp_path: Path) -> None:
+    """A run whose config names other data than that of the first."""
+    other = Run(tmp_path / "other")
+    shutil.copytree(tiny_runs.length_nat.directory, other.directory)
+    words = tmp_path / "words.tsv"
+    words.write_text("a b\tA B\nc d\tC D\n", "utf-8")
+    config = tiny_runs.length_nat.config()
+    data = dataclasses.replace(
+        config.data,
+        directory=str(tmp_path / "data"),
+        corpus=dataclasses.replace(config.data.corpus, test=(str(words),)),
+    )
+    prepare.prepare(data, quiet=True)
+    other.config_path.write_text(config_json.dumps(dataclasses.replace(config, data=data)), "utf-8")
+    with pytest.raises(ValueError, match="has other sources than that of"):
+        benchmark.benchmark([System(tiny_runs.length_nat), System(other)], QUICK)

@@ -1,0 +1,133 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nat_ar.commands import compare
+from nat_ar.commands.compare import Compare
+from nat_ar.evaluation import metrics, results
+
+REFERENCES = ["der Hund schläft im Garten .", "", "wir haben ein altes Buch gelesen ."] * 10
+WORSE = ["der Hund schläft Garten Garten .", "", "wir haben ein alte Buch Buch ."] * 10
+SHARED: dict[str, Any] = {
+    "training_data": "raw",
+    "split": "test",
+    "data_hash": "d" * 64,
+    "config_hash": "c" * 64,
+    "checkpoint_step": 10,
+    "device": "cpu",
+    "dtype": "float32",
+    "date": "2026-01-02T03:04:05+00:00",
+    "command": "python -m nat_ar evaluate",
+    "sentences": 30,
+    "steps": 1.0,
+}
+
+
+def write_run(
+    run: Path, method: str, decoding: str, translations: list[str], latency: float
+) -> None:
+    """A run directory with one quality row, one speed row and the files that the first names."""
+    run.mkdir(exist_ok=True)
+    name = f"{decoding.partition('(')[0]}.txt"
+    (run / name).write_text("\n".join(translations) + "\n", encoding="utf-8")
+    (run.parent / "references.txt").write_text("\n".join(REFERENCES) + "\n", encoding="utf-8")
+    bleu = vars(metrics.bleu(translations, REFERENCES, n_bootstrap=100))
+    system = {**SHARED, "name": run.name, "run": str(run), "method": method, "decoding": decoding}
+    quality = dict.fromkeys(results.QUALITY_KEYS) | {
+        **system,
+        "kind": "quality",
+        "test_hash": "e" * 64,
+        "parameters": 1000,
+        "bleu": bleu,
+        "chrf": bleu,
+        "length_ratio": 1.0,
+        "repetition": 0.0,
+        "hypotheses": name,
+        "references": "../references.txt",
+        "train_seconds": 60.0,
+        "train_steps": 10,
+        "train_target_tokens": 100,
+        "warnings": [],
+    }
+    speed = dict.fromkeys(results.SPEED_KEYS) | {
+        **system,
+        "kind": "speed",
+        "threads": 2,
+        "versions": {"jax": "0.10.2"},
+        "latency_ms": {
+            "mean": latency,
+            "p50": latency,
+            "p95": latency,
+            "low": latency,
+            "high": latency,
+        },
+        "throughput": 100.0,
+        "throughput_batch": 8,
+    }
+    results.append(run, quality)
+    results.append(run, speed)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> tuple[str, ...]:
+    write_run(tmp_path / "ar", "Autoregressive", "Beam(size=4)", REFERENCES, 40.0)
+    write_run(tmp_path / "ar", "Autoregressive", "Greedy()", REFERENCES, 20.0)
+    write_run(tmp_path / "nat", "Fertility", "Argmax()", WORSE, 4.0)
+    return str(tmp_path / "ar"), str(tmp_path / "nat")
+
+
+def test_the_table_is_printed_and_written(
+    runs: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = tuple(str(tmp_path / "out" / f"table{suffix}") for suffix in (".md", ".csv", ".tex"))
+    picture = str(tmp_path / "out" / "picture")
+    compare.run(Compare(runs, output=names, picture=picture, n_bootstrap=100))
+    printed = capsys.readouterr().out
+    assert "100.00 ±0.00 =" in printed  # greedy says what beam says
+    assert " -  " in next(line for line in printed.splitlines() if line.startswith("nat"))
+    assert "10.0" in printed  # 40 ms over 4 ms
+    for name, start in zip(names, ("| name", "name,run", "% needs"), strict=True):
+        assert Path(name).read_text(encoding="utf-8").startswith(start)
+    assert Path(picture + ".png").is_file()
+    assert Path(picture + ".svg").is_file()
+
+
+def test_paired_tests_are_made_from_the_files(runs: tuple[str, ...]) -> None:
+    lines = compare.build([Path(run) for run in runs], n_bootstrap=100).lines
+    nat = lines[-1]
+    assert nat.comparison is not None
+    assert nat.comparison.baseline == pytest.approx(100)
+    assert nat.comparison.system == pytest.approx(metrics.corpus_bleu(WORSE, REFERENCES))
+    assert nat.comparison.p_value == 1 / 101
+    assert [line.mark for line in lines] == ["", "=", "-"]
+
+
+def test_changed_translations_are_noticed(runs: tuple[str, ...]) -> None:
+    path = Path(runs[1]) / "Argmax.txt"
+    path.write_text("\n".join(REFERENCES) + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"Argmax\.txt scores BLEU 100\.00, its row"):
+        compare.build([Path(run) for run in runs], n_bootstrap=100)
+
+
+def test_a_lost_line_and_a_lost_file_are_noticed(runs: tuple[str, ...]) -> None:
+    path = Path(runs[1]) / "Argmax.txt"
+    path.write_text("\n".join(WORSE[1:]) + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="29 hypotheses for 30 references"):
+        compare.build([Path(run) for run in runs], n_bootstrap=100)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"Argmax\.txt, the hypotheses of nat .* does not exist"):
+        compare.build([Path(run) for run in runs], n_bootstrap=100)
+
+
+def test_wrong_arguments_are_errors_before_any_work(runs: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match=r"ends in \.txt, \.md, \.csv, \.tex"):
+        compare.run(Compare(("nowhere",), output=("table.pdf",)))
+    with pytest.raises(ValueError, match=r"picture picture\.jpg"):
+        compare.run(Compare(("nowhere",), picture="picture.jpg"))
+    with pytest.raises(ValueError, match="no runs to compare"):
+        compare.run(Compare(()))
+    with pytest.raises(ValueError, match="no results on split 'law'; the runs have: test"):
+        compare.run(Compare(runs, split="law"))
+    with pytest.raises(ValueError, match="teacher 'nat' names 0 autoregressive systems"):
+        compare.run(Compare(runs, teacher="nat"))

@@ -1,0 +1,289 @@
+"""Distilling with a small run, whose model is mostly replaced by one that knows the language: capitals."""
+
+import dataclasses
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from nat_ar import experiment
+from nat_ar.commands import distill as command
+from nat_ar.commands.distill import Distill, distill
+from nat_ar.data import prepare
+from nat_ar.data.alignment import AlignerConfig
+from nat_ar.data.arrays import PreparedData
+from nat_ar.data.corpus import TextFiles
+from nat_ar.data.prepare import DataConfig
+from nat_ar.data.vocabulary import VocabularyConfig
+from nat_ar.experiment import ExperimentConfig, Run
+from nat_ar.methods.autoregressive import Autoregressive
+from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.search import limits
+from nat_ar.training import step
+from nat_ar.training.checkpoint import Checkpoints
+from nat_ar.training.loop import Progress
+from nat_ar.translator import Translation, Translator
+
+Answer = Callable[[str], Translation]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with random parameters, its data 60 pairs such as "b a d" and "B A D", of one to eight
+    letters: 36 for training, 12 for validation, 12 for the test."""
+    directory = tmp_path_factory.mktemp("teacher")
+    generator = random.Random(0)
+    rows = [" ".join(generator.choices("abcdefgh", k=1 + i % 8)) for i in range(60)]
+    paths = {}
+    for name, part in (("train", rows[:36]), ("validation", rows[36:48]), ("test", rows[48:])):
+        path = directory / f"{name}.tsv"
+        path.write_text("".join(f"{row}\t{row.upper()}\n" for row in part), "utf-8")
+        paths[name] = (str(path),)
+    data_config = DataConfig(
+        directory=str(directory / "data"),
+        corpus=TextFiles(**paths),
+        vocabulary=VocabularyConfig(size=24, byte_fallback=False),
+        aligner=AlignerConfig(iterations=2),
+        remove_overlap=False,
+    )
+    prepare.prepare(data_config, quiet=True)
+    data = PreparedData.load(data_config.directory)
+    transformer = TransformerConfig(
+        d_model=16, d_hidden=32, num_heads=2, num_encoder_layers=1, num_decoder_layers=1
+    )
+    config = ExperimentConfig("ar", data_config, Autoregressive(transformer=transformer))
+    run = Run(directory / "run")
+    run.start(config, data)
+    model = config.method.build(experiment.vocabulary_sizes(data.vocabulary), rngs=nnx.Rngs(0))
+    params = nnx.state(model, nnx.Param)
+    state = step.initial_state(params, optax.sgd(0.1), seed=0, has_average=False)
+    checkpoints = Checkpoints(run.checkpoints_directory)
+    checkpoints.save(state, dataclasses.asdict(Progress()), score=1.0)
+    checkpoints.close()
+    return run
+
+
+def raw(teacher: Run) -> PreparedData:
+    return PreparedData.load(teacher.config().data.directory)
+
+
+def of_texts(*texts: str) -> Translation:
+    """An n-best list whose tokens are words."""
+    return Translation(list(texts), [0.0] * len(texts), [[9] * len(t.split()) for t in texts], 1)
+
+
+def right(source: str) -> Translation:
+    return of_texts(source.upper())
+
+
+class Replaced:
+    """Translator.translate by a function of the sentence; dies at call number `dies_at`, from 1."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, answer: Answer) -> None:
+        self.answer, self.calls, self.dies_at = answer, [], 0
+        monkeypatch.setattr(Translator, "translate", lambda _, *words, **more: self(*words, **more))
+
+    def __call__(
+        self, sentences: Sequence[str], *, title: str = "", is_quiet: bool = False
+    ) -> list[Translation]:
+        self.calls.append(len(sentences))
+        if len(self.calls) == self.dies_at:
+            raise KeyboardInterrupt
+        return [self.answer(sentence) for sentence in sentences]
+
+
+@pytest.fixture
+def replaced(monkeypatch: pytest.MonkeyPatch) -> Replaced:
+    return Replaced(monkeypatch, right)
+
+
+def test_targets_stand_where_their_sources_do(
+    teacher: Run, replaced: Replaced, tmp_path: Path
+) -> None:
+    distill(teacher, tmp_path / "d", shard_sentences=7)
+    assert replaced.calls == [12, 7, 7, 7, 7, 7, 1]  # validation, then 36 training sources
+    train = PreparedData.load(tmp_path / "d").split("train")
+    assert train.source_text == raw(teacher).split("train").source_text
+    assert train.target_text == [right(source).texts[0] for source in train.source_text]
+
+
+@pytest.fixture
+def quick_compilation() -> Iterator[None]:
+    """Programs this small take far longer to optimise than to run."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_the_model_itself_translates_the_first_sentences(teacher: Run, tmp_path: Path) -> None:
+    distill(teacher, tmp_path / "d", decoding="Sampled(seed=5)", shard_sentences=5, max_sentences=8)
+    distilled = PreparedData.load(tmp_path / "d").split("train")
+    sources = raw(teacher).split("train").source_text[:8]
+    _, translator = experiment.open_translator(teacher, "Sampled(seed=5)", "best")
+    texts = [translation.texts[0] for translation in translator.translate(sources)]
+    expected = [pair for pair in zip(sources, texts, strict=True) if pair[1].strip()]
+    assert expected
+    assert list(zip(distilled.source_text, distilled.target_text, strict=True)) == expected
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    teacher: Run, replaced: Replaced, tmp_path: Path
+) -> None:
+    straight = distill(teacher, tmp_path / "straight", shard_sentences=10)
+    replaced.calls, replaced.dies_at = [], 4  # validation, two shards, and in the third
+    with pytest.raises(KeyboardInterrupt):
+        distill(teacher, tmp_path / "killed", shard_sentences=10)
+    assert not (tmp_path / "killed").exists()
+    replaced.calls, replaced.dies_at = [], 0
+    resumed = distill(teacher, tmp_path / "killed", shard_sentences=10)
+    assert replaced.calls == [10, 6]  # the third shard and the last
+    assert resumed["data_hash"] == straight["data_hash"]
+    assert resumed["files"] == straight["files"]
+    assert not list(tmp_path.glob("*.shards"))
+
+
+def test_a_finished_directory_is_found_and_one_of_other_inputs_refused(
+    teacher: Run, replaced: Replaced, tmp_path: Path
+) -> None:
+    first = distill(teacher, tmp_path / "d", decoding="Greedy()")
+    replaced.dies_at = len(replaced.calls) + 1
+    assert distill(teacher, tmp_path / "d", decoding="Greedy") == first
+    with pytest.raises(ValueError, match=r'other inputs \(decoding: "Greedy\(\)" -> "Beam\(size=2'):
+        distill(teacher, tmp_path / "d", decoding="Beam(size=2)")
+    with pytest.raises(ValueError, match="max_sentences: null -> 9"):
+        distill(teacher, tmp_path / "d", decoding="Greedy()", max_sentences=9)
+
+
+def test_shards_of_other_inputs_are_refused(
+    teacher: Run, replaced: Replaced, tmp_path: Path
+) -> None:
+    replaced.dies_at = 3
+    with pytest.raises(KeyboardInterrupt):
+        distill(teacher, tmp_path / "d", decoding="Greedy()", shard_sentences=10)
+    for changed, message in (
+        ({"decoding": "Sampled()"}, r"d\.shards .*decoding: .*Greedy.* -> .*Sampled"),
+        ({"shard_sentences": 5}, "shard_sentences: 10 -> 5"),
+    ):
+        settings = {"decoding": "Greedy()", "shard_sentences": 10, **changed}
+        with pytest.raises(ValueError, match=message):
+            distill(teacher, tmp_path / "d", **settings)
+
+
+def test_best_bleu_takes_the_translation_nearest_to_the_reference() -> None:
+    n_best = of_texts("das Haus war sehr alt", "das Haus ist sehr alt", "Haus", "das Haus ist alt")
+    assert command.best_of(n_best, "das Haus ist alt") == 3
+    assert command.best_of(n_best, "das Haus war sehr alt und klein") == 0
+    assert command.best_of(of_texts("a", "b"), "das Haus ist alt") == 0  # equal: the first
+
+
+def test_best_bleu_asks_for_the_whole_beam_and_leaves_validation_to_the_first(
+    teacher: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    Replaced(monkeypatch, lambda source: of_texts("H H H H H H", *right(source).texts))
+    settings = {"decoding": "Beam(size=2)", "choose": "best_bleu"}
+    card = distill(teacher, tmp_path / "d", **settings)["distilled"]
+    assert card["decoding"] == "Beam(size=2, length_penalty=1.0, n_best=2)"
+    assert card["train_bleu"]["score"] == pytest.approx(100)
+    assert card["validation_bleu"]["score"] < 30
+    with pytest.raises(ValueError, match="needs a beam"):
+        distill(teacher, tmp_path / "greedy", decoding="Greedy()", choose="best_bleu")
+
+
+def test_validation_and_tests_stay_raw_and_fertilities_fit_the_new_targets(
+    teacher: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    Replaced(monkeypatch, lambda source: of_texts("A " + right(source).texts[0]))
+    manifest = distill(teacher, tmp_path / "d")
+    assert manifest["training_data"] == "distilled"
+    base = raw(teacher)
+    changed = {
+        name
+        for name, file in base.manifest["files"].items()
+        if manifest["files"][name]["sha256"] != file["sha256"]
+    }
+    train = PreparedData.load(tmp_path / "d").split("train")
+    assert {f"train/{name}" for name in ("target.txt", "target.values.npy")} <= changed
+    assert all(name.startswith(("train/target", "train/fertilities")) for name in changed)
+    assert train.fertilities is not None
+    sums = [train.fertilities[row].sum() for row in range(len(train))]
+    np.testing.assert_array_equal(sums, train.target.lengths)
+    np.testing.assert_array_equal(train.fertilities.lengths, train.source.lengths)
+
+
+def test_the_card_of_a_perfect_teacher(
+    teacher: Run, replaced: Replaced, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command.run(Distill(str(teacher.directory), decoding="Greedy()"))
+    card = PreparedData.load(teacher.directory / "distilled").manifest["distilled"]
+    assert card["validation_bleu"]["score"] == pytest.approx(100)
+    assert card["validation_bleu"]["sentences"] == 12
+    assert card["train_bleu"]["sentences"] == card["aligned_sentences"] == card["sentences"] == 36
+    assert "tok:13a" in card["train_bleu"]["signature"]
+    assert (card["length_ratio"], card["faithfulness"]) == (1.0, 0.0)
+    assert card["raw"] == card["distilled"]
+    assert (card["empty"], card["cut"], card["shortened"]) == (0, 0, 0)
+    assert card["checkpoint_step"] == 0
+    assert card["teacher"]["name"] == "ar"
+    assert card["base_hash"] == raw(teacher).hash
+    assert "--decoding 'Greedy()' --choose first --checkpoint 0" in card["command"]
+    printed = capsys.readouterr().out
+    assert "teacher BLEU on validation 100.00" in printed
+    assert "36 sentences in" in printed
+
+
+def test_empty_cut_and_shortened_translations_are_counted(
+    teacher: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    train = raw(teacher).split("train")
+    lengths = dict(zip(train.source_text, train.source.lengths.tolist(), strict=True))
+    empty, cut, shortened = (train.source_text[row] for row in (5, 6, 7))
+
+    def answer(source: str) -> Translation:
+        if source == empty:
+            return of_texts("")
+        if source == cut:
+            return of_texts(" ".join(["A"] * limits.length_limit(lengths[source] + 1)))
+        return dataclasses.replace(right(source), is_shortened=source == shortened)
+
+    Replaced(monkeypatch, answer)
+    manifest = distill(teacher, tmp_path / "d", shard_sentences=6)
+    card = manifest["distilled"]
+    expected = [train.source_text.count(source) for source in (empty, cut, shortened)]
+    assert [card["empty"], card["cut"], card["shortened"]] == expected
+    assert manifest["splits"]["train"]["sentences"] == 36 - expected[0]
+    assert card["aligned_sentences"] == 36 - expected[0]
+    assert card["distilled"]["repetition"] > card["raw"]["repetition"]
+    text = command.summary(manifest)
+    assert f"{expected[0]} empty, {expected[1]} cut" in text
+    assert f"warning: {expected[0]} of 36 translations are empty" in text
+
+
+def test_impossible_requests_are_refused_before_any_work(
+    teacher: Run, replaced: Replaced, tmp_path: Path
+) -> None:
+    replaced.dies_at = 1
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds files"):
+        distill(teacher, tmp_path / "full")
+    with pytest.raises(ValueError, match="holds raw data"):
+        distill(teacher, raw(teacher).directory)
+    with pytest.raises(ValueError, match="shard_sentences must be at least 1, got 0"):
+        distill(teacher, tmp_path / "d", shard_sentences=0)
+    with pytest.raises(ValueError, match="expected a decoding of Autoregressive"):
+        distill(teacher, tmp_path / "d", decoding="Argmax()")
+    assert not (tmp_path / "d.shards").exists()
+
+
+def test_a_teacher_that_says_nothing_is_no_teacher(
+    teacher: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    Replaced(monkeypatch, lambda source: of_texts(""))
+    with pytest.raises(ValueError, match=r"all 36 translations of .* are empty"):
+        distill(teacher, tmp_path / "d")

@@ -1,0 +1,137 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nat_ar.data import arrays, prepare
+from nat_ar.data.arrays import PreparedData, RaggedWriter
+from nat_ar.data.corpus import HoldOut, TextFiles
+from nat_ar.data.pair import Pair
+from nat_ar.data.prepare import DataConfig
+from nat_ar.data.ragged import Ragged
+from nat_ar.data.vocabulary import VocabularyConfig
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read it, copy it, never write into it."""
+    directory = tmp_path_factory.mktemp("prepared")
+    table = directory / "numbers.tsv"
+    table.write_text("".join(f"{n} and {n + 1}\t{n} und {n + 1}\n" for n in range(300)))
+    corpus = TextFiles(train=(str(table),), hold_out=HoldOut(10, 20, by="line"))
+    words = VocabularyConfig(size=300, kind="bpe")
+    prepare.prepare(DataConfig(str(directory / "data"), corpus, words))
+    return directory / "data"
+
+
+@pytest.mark.parametrize("rows", [[[5, 6], [], [7]], [[]], []])
+def test_a_ragged_writer_writes_what_from_rows_holds(tmp_path: Path, rows: list[list[int]]) -> None:
+    writer = RaggedWriter(tmp_path / "source", np.dtype(np.uint16))
+    for row in rows:
+        writer.append([row])
+    written = writer.close()
+    expected = Ragged.from_rows(rows, np.uint16)
+    assert written.values.dtype == np.uint16
+    np.testing.assert_array_equal(written.values, expected.values)
+    np.testing.assert_array_equal(written.offsets, expected.offsets)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "source.offsets.npy",
+        "source.values.npy",
+    ]
+
+
+def test_pairs_come_back_from_text_files(tmp_path: Path) -> None:
+    pairs = [Pair("  a \xa0", "b\t", "domain", "d.1"), Pair("ü", "𝄞"), Pair("x", "y")]
+    writer = arrays.TextWriter(tmp_path / "train")
+    for pair in pairs[:2]:
+        writer.append(pair)
+    with pytest.raises(UnicodeEncodeError):
+        writer.append(Pair("fine", "\ud800"))  # half a surrogate pair: no side is written
+    writer.append(pairs[2])
+    writer.close()
+    assert list(arrays.read_pairs(tmp_path / "train")) == pairs
+    assert arrays.read_lines(tmp_path / "train" / "source.txt") == ["  a \xa0", "ü", "x"]
+
+
+def test_a_new_directory_is_complete_or_not_there(tmp_path: Path) -> None:
+    directory = tmp_path / "data"
+    with (  # noqa: PT012  the block must have begun
+        pytest.raises(KeyboardInterrupt),
+        arrays.new_directory(directory) as partial,
+    ):
+        (partial / "half").touch()
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "data.partial").mkdir()  # as a killed run leaves it
+    (tmp_path / "data.partial" / "half").touch()
+    with arrays.new_directory(directory) as partial:
+        (partial / "whole").touch()
+        assert not directory.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    assert [path.name for path in directory.iterdir()] == ["whole"]
+    with (
+        pytest.raises(ValueError, match=r"data holds files, but no manifest\.json"),
+        arrays.new_directory(directory),
+    ):
+        pass
+
+
+def test_no_manifest_or_another_format_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"manifest\.json is missing: not a prepared directory"):
+        PreparedData.load(tmp_path)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(ValueError, match=r"manifest\.json: not JSON"):
+        PreparedData.load(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"format": 0}')
+    with pytest.raises(ValueError, match="format 0, expected 1: prepare the data again"):
+        PreparedData.load(tmp_path)
+
+
+def test_missing_and_cut_files_are_named(prepared: Path, tmp_path: Path) -> None:
+    directory = shutil.copytree(prepared, tmp_path / "data")
+    (directory / "test/target.offsets.npy").write_bytes(b"four")
+    with pytest.raises(ValueError, match=r"test/target\.offsets\.npy has 4 bytes, expected \d+"):
+        PreparedData.load(directory)
+    (directory / "test/target.offsets.npy").unlink()
+    with pytest.raises(ValueError, match=r"test/target\.offsets\.npy is missing"):
+        PreparedData.load(directory)
+
+
+@pytest.mark.parametrize("name", ["test/target.txt", "vocabulary/joint.model"])
+def test_changed_text_and_vocabulary_are_found_by_load(
+    prepared: Path, tmp_path: Path, name: str
+) -> None:
+    directory = shutil.copytree(prepared, tmp_path / "data")
+    change_last_byte(directory / name)
+    with pytest.raises(ValueError, match=f"{name} has changed since it was prepared"):
+        PreparedData.load(directory)
+
+
+def test_changed_arrays_are_found_by_verify(prepared: Path, tmp_path: Path) -> None:
+    directory = shutil.copytree(prepared, tmp_path / "data")
+    change_last_byte(directory / "train/source.values.npy")
+    data = PreparedData.load(directory)
+    with pytest.raises(ValueError, match=r"train/source\.values\.npy has changed"):
+        data.verify()
+
+
+def change_last_byte(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def test_a_directory_may_be_moved(prepared: Path, tmp_path: Path) -> None:
+    data = PreparedData.load(prepared)
+    shutil.copytree(prepared, tmp_path / "moved")
+    moved = PreparedData.load(tmp_path / "moved")
+    moved.verify()
+    assert moved.hash == data.hash
+    assert moved.split("test").target_text == data.split("test").target_text
+
+
+def test_an_unknown_split_is_named(prepared: Path) -> None:
+    data = PreparedData.load(prepared)
+    assert data.splits == ("train", "validation", "test")
+    with pytest.raises(ValueError, match="no split 'valid'; there are train, validation, test"):
+        data.split("valid")

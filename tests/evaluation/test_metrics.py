@@ -1,0 +1,165 @@
+import math
+import subprocess
+import sys
+
+import pytest
+from sacrebleu.metrics import BLEU, CHRF, TER
+
+from nat_ar.evaluation import metrics
+
+REFERENCES = [
+    "der Hund schläft im Garten .",
+    "die Katze trinkt gern kalte Milch .",
+    "wir haben gestern ein altes Buch gelesen .",
+    "er kommt morgen nicht .",
+] * 25
+HYPOTHESES = [
+    "der Hund schläft in Garten .",
+    "die Katze trinkt kalte kalte Milch .",
+    "",
+    "er kommt morgen nicht .",
+] * 25
+
+
+def test_references_against_themselves_score_perfectly() -> None:
+    assert metrics.bleu(REFERENCES, REFERENCES).score == pytest.approx(100)
+    assert metrics.chrf(REFERENCES, REFERENCES).score == pytest.approx(100)
+    assert metrics.ter(REFERENCES, REFERENCES).score == 0
+    metrics.check_references(REFERENCES)
+
+
+def test_check_references_refuses_a_set_on_which_bleu_is_undefined() -> None:
+    with pytest.raises(ValueError, match=r"BLEU 0\.00 and TER 0\.00, expected 100 and 0"):
+        metrics.check_references(["vielen Dank", "danke schön"])
+
+
+def test_bleu_of_one_changed_word_by_hand() -> None:
+    # "a b c d e" against "a b c d f": precisions 4/5, 3/4, 2/3, 1/2, equal lengths
+    expected = 100 * (4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25
+    assert metrics.corpus_bleu(["a b c d e"], ["a b c d f"]) == pytest.approx(expected)
+
+
+def test_an_empty_hypothesis_counts() -> None:
+    # All precisions are 1; the brevity penalty for 4 of 8 tokens is exp(1 - 8 / 4).
+    texts = ["a b c d", "e f g h"]
+    assert metrics.corpus_bleu(["a b c d", ""], texts) == pytest.approx(100 * math.exp(-1))
+    assert metrics.ter(["a b c d", ""], texts).score == pytest.approx(50)  # 4 of 8 words missing
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(metrics.bleu, BLEU()), (metrics.chrf, CHRF(word_order=2)), (metrics.ter, TER())],
+)
+def test_scores_intervals_and_signatures_are_those_of_sacrebleu(ours, theirs) -> None:
+    expected = theirs.corpus_score(HYPOTHESES, [REFERENCES], n_bootstrap=200)
+    score = ours(HYPOTHESES, REFERENCES, n_bootstrap=200)
+    assert score.score == pytest.approx(expected.score)
+    assert (score.high - score.low) / 2 == pytest.approx(expected._ci, abs=1e-3)  # theirs: float32
+    assert score.low < score.score < score.high
+    assert score.signature == str(theirs.get_signature())
+    assert "bs:200|seed:12345" in score.signature
+
+
+@pytest.mark.parametrize("metric", [metrics.bleu, metrics.chrf, metrics.ter, metrics.corpus_bleu])
+def test_unequal_counts_are_an_error_with_both_counts(metric) -> None:
+    with pytest.raises(ValueError, match="2 hypotheses for 3 references"):
+        metric(["a", "b"], ["a", "b", "c"])
+
+
+def test_no_sentences_are_an_error() -> None:
+    with pytest.raises(ValueError, match="no sentences"):
+        metrics.bleu([], [])
+
+
+def test_too_few_resamples_are_an_error() -> None:
+    with pytest.raises(ValueError, match="n_bootstrap 10 is too few"):
+        metrics.bleu(HYPOTHESES, REFERENCES, n_bootstrap=10)
+
+
+def test_sentence_bleu_uses_effective_order_and_exponential_smoothing() -> None:
+    assert metrics.sentence_bleu("danke schön", "danke schön") == pytest.approx(100)
+    assert metrics.sentence_bleu("", "danke schön") == 0
+    assert metrics.sentence_bleu("bitte", "danke schön") == 0
+    # "a b x" against "a b c": 2/3, 1/2, and no trigram of one counts as half a match.
+    expected = 100 * (2 / 3 * 1 / 2 * 1 / 2) ** (1 / 3)
+    assert metrics.sentence_bleu("a b x", "a b c") == pytest.approx(expected)
+
+
+def test_bleu_by_group_scores_each_group_as_its_own_corpus() -> None:
+    hypotheses = ["a b c d", "x", "a b c d e", "x"]
+    references = ["a b c d", "e f g h", "a b c d f", "e f g h"]
+    found = metrics.bleu_by_group(hypotheses, references, ["web", "app", "web", "app"])
+    assert list(found) == ["app", "web"]
+    assert found["app"] == {"sentences": 2, "bleu": 0.0}
+    web = metrics.corpus_bleu([hypotheses[0], hypotheses[2]], [references[0], references[2]])
+    assert found["web"] == {"sentences": 2, "bleu": pytest.approx(web)}
+    with pytest.raises(ValueError, match="1 groups for 4 references"):
+        metrics.bleu_by_group(hypotheses, references, ["web"])
+
+
+def test_length_buckets() -> None:
+    lengths = (0, 1, 10, 11, 20, 21, 50, 51, 400)
+    expected = ["0", "1-10", "1-10", "11-20", "11-20", "21-30", "41-50", "51+", "51+"]
+    assert [metrics.length_bucket(length) for length in lengths] == expected
+    short, long = "a b c d", " ".join("abcdefghijkl")
+    found = metrics.bleu_by_length([long, short, "x"], [long, short, short])
+    assert list(found) == ["1-10", "11-20"]
+    assert found["1-10"]["sentences"] == 2
+    assert found["11-20"] == {"sentences": 1, "bleu": pytest.approx(100)}
+
+
+def test_identical_systems_are_not_distinguishable() -> None:
+    found = metrics.paired_bootstrap(HYPOTHESES, HYPOTHESES, REFERENCES, n_bootstrap=100)
+    assert (found.difference, found.low, found.high, found.p_value) == (0, 0, 0, 1)
+
+
+def test_a_system_that_is_better_everywhere_is_significantly_better() -> None:
+    found = metrics.paired_bootstrap(REFERENCES, HYPOTHESES, REFERENCES, n_bootstrap=199)
+    assert found.system == pytest.approx(100)
+    assert found.baseline == pytest.approx(metrics.corpus_bleu(HYPOTHESES, REFERENCES))
+    assert found.difference == pytest.approx(found.system - found.baseline)
+    assert 0 < found.low < found.difference < found.high
+    assert found.p_value == 1 / 200  # no resample reached the difference
+    back = metrics.paired_bootstrap(HYPOTHESES, REFERENCES, REFERENCES, n_bootstrap=199)
+    assert back.difference == -found.difference
+    assert back.p_value == found.p_value
+
+
+def test_one_sentence_more_right_is_not_significant() -> None:
+    almost = [REFERENCES[0], *HYPOTHESES[1:]]
+    found = metrics.paired_bootstrap(almost, HYPOTHESES, REFERENCES, n_bootstrap=200)
+    assert found.difference > 0
+    assert found.p_value > 0.05
+
+
+def test_warnings_follow_the_bands() -> None:
+    assert metrics.warnings_for(length_ratio=1.0, repetition=0.04) == []
+    (short,) = metrics.warnings_for(length_ratio=0.79, repetition=0.0)
+    assert "0.79 is outside 0.8-1.25" in short
+    assert "too short" in short
+    (long,) = metrics.warnings_for(length_ratio=1.26, repetition=0.0)
+    assert "too long" in long
+    (mixed,) = metrics.warnings_for(length_ratio=1.0, repetition=4.1)
+    assert "modes are mixed" in mixed
+    (broken,) = metrics.warnings_for(length_ratio=1.0, repetition=12.0)
+    assert "more than any published" in broken
+    assert metrics.warnings_for(length_ratio=1.0, repetition=4.1, reference_repetition=4.0) == []
+    (empty,) = metrics.warnings_for(length_ratio=1.0, repetition=0.0, empty=3, sentences=100)
+    assert empty == "3 of 100 translations are empty"
+
+
+def test_signatures_are_read() -> None:
+    signature = "nrefs:1|bs:1000|seed:12345|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
+    assert metrics.tokenizer_of(signature) == "13a"
+    assert (
+        metrics.without_bootstrap(signature)
+        == "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
+    )
+    with pytest.raises(ValueError, match="no tok: field"):
+        metrics.tokenizer_of("nrefs:1|case:mixed")
+
+
+def test_metrics_import_no_jax() -> None:
+    code = "import sys, nat_ar.evaluation.metrics, nat_ar.evaluation.table; print('jax' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"

@@ -1,0 +1,103 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nat_ar.evaluation import results
+
+
+def test_rows_come_back_as_they_were_written(tmp_path: Path, quality, speed) -> None:
+    first = quality("ar", "Greedy()", 30.0, run=str(tmp_path), warnings=["größer\u2028als"])
+    second = speed("ar", "Greedy()", 10.0, run=str(tmp_path))
+    results.append(tmp_path, first)
+    results.append(tmp_path, second)
+    assert results.read(tmp_path) == [first, second]
+
+
+def test_run_is_the_directory_that_was_read(tmp_path: Path, quality) -> None:
+    results.append(tmp_path, quality("ar", "Greedy()", 30.0, run="runs/elsewhere"))
+    assert results.read(tmp_path)[0]["run"] == str(tmp_path)
+
+
+def test_numpy_scalars_become_numbers(tmp_path: Path, quality) -> None:
+    results.append(tmp_path, quality("ar", "Greedy()", 30.0, steps=np.float32(9.5)))
+    assert results.read(tmp_path)[0]["steps"] == 9.5
+
+
+def test_a_row_without_a_key_or_with_a_nan_is_not_written(tmp_path: Path, quality) -> None:
+    row = quality("ar", "Greedy()", 30.0)
+    del row["references"]
+    with pytest.raises(ValueError, match="quality row lacks references"):
+        results.append(tmp_path, row)
+    with pytest.raises(ValueError, match="float"):
+        results.append(tmp_path, quality("ar", "Greedy()", 30.0, steps=float("nan")))
+    assert not (tmp_path / "results.jsonl").exists()
+
+
+def test_a_broken_line_is_named(tmp_path: Path, quality) -> None:
+    path = tmp_path / "results.jsonl"
+    good = json.dumps(quality("ar", "Greedy()", 30.0))
+    path.write_text(good + '\n{"kind": "quality", \n')
+    with pytest.raises(ValueError, match=r"results\.jsonl:2: not a JSON object"):
+        results.read(tmp_path)
+    path.write_text(good + '\n{"kind": "opinion"}\n')
+    with pytest.raises(ValueError, match=r'results\.jsonl:2: "kind" is \'opinion\''):
+        results.read(tmp_path)
+    path.write_bytes(good.encode() + b"\n\xff\n")
+    with pytest.raises(ValueError, match=r"results\.jsonl:2: not UTF-8"):
+        results.read(tmp_path)
+    with pytest.raises(ValueError, match="does not exist"):
+        results.read(tmp_path / "nowhere")
+
+
+def test_lines_split_at_newlines_only(tmp_path: Path) -> None:
+    path = tmp_path / "translations.txt"
+    path.write_bytes("eins\u2028a\x85b\r\n\nzwei\n".encode())
+    assert results.read_lines(path) == ["eins\u2028a\x85b\r", "", "zwei"]
+    path.write_bytes(b"")
+    assert results.read_lines(path) == []
+    path.write_bytes(b"\n")
+    assert results.read_lines(path) == [""]
+
+
+def test_join_pairs_equal_systems_and_keeps_the_order(quality, speed) -> None:
+    rows = [
+        quality("nat", "Argmax()", 20.0),
+        quality("ar", "Beam(size=4)", 30.0),
+        speed("ar", "Greedy()", 5.0),
+        speed("ar", "Beam(size=4)", 10.0),
+    ]
+    nat, beam, greedy = results.join(rows)
+    assert (nat.quality, nat.speed) == (rows[0], None)
+    assert (beam.quality, beam.speed) == (rows[1], rows[3])
+    assert (greedy.quality, greedy.speed) == (None, rows[2])
+
+
+def test_the_latest_date_wins(quality, speed) -> None:
+    old = quality("ar", "Greedy()", 30.0, date="2026-01-01T00:00:00+00:00")
+    new = quality("ar", "Greedy()", 31.0, date="2026-01-02T00:00:00+00:00")
+    (joined,) = results.join([new, old])
+    assert joined.quality == new
+
+
+def test_rows_of_an_older_checkpoint_are_stale(quality, speed) -> None:
+    timed_before = speed("ar", "Greedy()", 5.0, date="2026-01-01", checkpoint_step=10)
+    evaluated_now = quality("ar", "Greedy()", 30.0, date="2026-01-02", checkpoint_step=20)
+    (joined,) = results.join([timed_before, evaluated_now])
+    assert (joined.quality, joined.speed) == (evaluated_now, None)
+
+
+def test_each_condition_is_its_own_pair(quality, speed) -> None:
+    row = quality("ar", "Greedy()", 30.0)
+    cpu, gpu = speed("ar", "Greedy()", 5.0), speed("ar", "Greedy()", 1.0, device="gpu")
+    assert results.join([row, cpu, gpu]) == [
+        results.Joined(row, cpu),
+        results.Joined(row, gpu),
+    ]
+
+
+def test_other_splits_are_left_out(quality) -> None:
+    rows = [quality("ar", "Greedy()", 30.0), quality("ar", "Greedy()", 9.0, split="test_law")]
+    (joined,) = results.join(rows, split="test_law")
+    assert joined.quality == rows[1]

@@ -1,0 +1,194 @@
+"""The protocol of the benchmark: on a stand-in without a model, and on a decoder of a few hundred
+parameters where JAX must be there."""
+
+import gc
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from nat_ar.data import vocabulary
+from nat_ar.data.vocabulary import Vocabulary, VocabularyConfig
+from nat_ar.evaluation import speed
+from nat_ar.evaluation.speed import Latency, SpeedConfig
+from nat_ar.methods import base
+from nat_ar.methods.autoregressive import Autoregressive
+from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.search.greedy import Greedy
+from nat_ar.translator import Model, Translation, Translator
+
+TEXT = ["a", "b a", "c b a", "", "a b c", "c c c"]
+"""Five sentences of one bucket, and an empty line."""
+
+
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
+    directory = tmp_path_factory.mktemp("vocabulary")
+    return vocabulary.train(TEXT, TEXT, directory, VocabularyConfig(size=10, byte_fallback=False))
+
+
+@pytest.fixture(scope="module")
+def model(letters: Vocabulary) -> Model:
+    tiny = TransformerConfig(
+        d_model=8, d_hidden=8, num_heads=1, num_encoder_layers=1, num_decoder_layers=1
+    )
+    sizes = base.VocabularySizes(letters.source_size, letters.target_size, is_joint=True)
+    built = Autoregressive(transformer=tiny).build(sizes, rngs=nnx.Rngs(0))
+    return Model(*nnx.split(built, nnx.Param))
+
+
+@pytest.fixture(scope="module")
+def translator(model: Model, letters: Vocabulary) -> Translator:
+    """Shared: what one test has compiled the next one has."""
+    return Translator(model, letters, decoding=Greedy())
+
+
+# What is timed
+
+
+def test_sentences_are_spread_over_the_lengths_and_stay_in_order() -> None:
+    sentences = [length * "x" for length in (9, 1, 8, 2, 7, 3, 6, 4, 5, 10)]
+    # Ranks 1, 3, 5, 7, 9 of 0 to 9, by length: 2, 4, 6, 8, 10.
+    assert [len(sentence) for sentence in speed.spread(sentences, 5)] == [8, 2, 6, 4, 10]
+    assert [len(sentence) for sentence in speed.spread(sentences, 1)] == [6]
+    assert speed.spread(sentences, 10) == sentences
+    assert speed.spread(sentences, 99) == sentences
+
+
+def test_the_interval_holds_the_mean() -> None:
+    seconds = np.array([0.001, 0.002, 0.003, 0.004, 0.010])
+    latency = Latency.of(seconds)
+    assert latency.mean == pytest.approx(4)
+    assert latency.p50 == pytest.approx(3)
+    assert latency.p95 == pytest.approx(8.8)  # 0.8 of the way from 4 to 10
+    assert 1 <= latency.low < latency.mean < latency.high <= 10
+    assert Latency.of(seconds) == latency
+    same = Latency.of(np.full(7, 0.002))
+    assert (same.low, same.p50, same.p95, same.high) == pytest.approx((2, 2, 2, 2))
+
+
+def test_the_interval_is_that_of_the_normal_law_for_many_sentences() -> None:
+    seconds = np.random.default_rng(0).exponential(0.01, 400)
+    latency = Latency.of(seconds)
+    half = 1.96 * 1000 * seconds.std() / 20
+    assert latency.low == pytest.approx(latency.mean - half, rel=0.03)
+    assert latency.high == pytest.approx(latency.mean + half, rel=0.03)
+
+
+def test_repetitions_are_cut_first_and_then_sentences() -> None:
+    config = SpeedConfig(sentences=100, repetitions=5, max_seconds=60.0)  # 30 for the latency
+    assert speed.fit(config, 1.0, 100) == (5, 100)
+    assert speed.fit(config, 6.0, 100) == (4, 100)  # 4 passes and one for the pieces
+    assert speed.fit(config, 15.0, 100) == (3, 50)  # 3 + 1 passes over a half
+    assert speed.fit(config, 600.0, 100) == (3, 10)
+    assert speed.fit(config, 600.0, 6) == (3, 6)
+
+
+# How it is timed
+
+
+def test_systems_take_turns_sentence_by_sentence() -> None:
+    order: list[str] = []
+
+    def system(name: str):
+        return lambda item: order.append(f"{name}{item}") or len(order)
+
+    ticks: list[None] = []
+    seconds, found = speed.interleaved([system("A"), system("B")], 2, 3, lambda: ticks.append(None))
+    assert order == ["A0", "B0", "A1", "B1"] * 3
+    assert seconds.shape == (2, 3, 2)
+    assert (seconds >= 0).all()
+    assert found == [[9, 11], [10, 12]]  # of the last repetition
+    assert len(ticks) == 12
+
+
+def test_a_compilation_while_the_clock_runs_is_an_error() -> None:
+    def double(x: jax.Array) -> jax.Array:
+        return 2 * x
+
+    program = jax.jit(double)
+    three, four = jnp.zeros(3), jnp.zeros(4)
+    program(three)
+    with speed.no_compilation([]):
+        assert not gc.isenabled()
+        program(three)
+    assert gc.isenabled()
+    with pytest.raises(speed.RecompilationError, match="1 programs"), speed.no_compilation([]):
+        program(four)
+    program(jnp.zeros(5))  # nobody listens any more
+    with speed.no_compilation([]):
+        program(four)
+
+
+def test_a_new_shape_while_the_clock_runs_is_an_error(translator: Translator) -> None:
+    translator.translate(["a"])
+    assert list(translator.compiled) == [(1, 8)]
+    with speed.no_compilation([translator]):
+        translator.translate(["b"])
+    with (
+        pytest.raises(speed.RecompilationError, match="1 new shapes"),
+        speed.no_compilation([translator]),
+    ):
+        translator.translate(["a", "b"])
+
+
+class Recording(Translator):
+    """Translates like the translator that it is given, and notes what it is asked for."""
+
+    def __init__(self, inner: Translator, name: str, calls: list[tuple[str, int]]) -> None:
+        super().__init__(inner.model, inner.vocabulary, decoding=inner.decoding)
+        self.compiled, self.name, self.calls = inner.compiled, name, calls
+
+    def translate(self, sentences, **options) -> list[Translation]:
+        self.calls.append((self.name, len(sentences)))
+        return super().translate(sentences, **options)
+
+
+def test_every_system_is_measured_on_the_same_sentences(translator: Translator) -> None:
+    calls: list[tuple[str, int]] = []
+    systems = [Recording(translator, name, calls) for name in "AB"]
+    config = SpeedConfig(sentences=3, repetitions=4, batch_sizes=(1, 2, 64), throughput_sentences=4)
+    first, second = speed.measure(systems, TEXT, config)
+    for found in (first, second):
+        assert (found.sentences, found.repetitions, found.throughput_sentences) == (3, 4, 4)
+        assert found.throughput.keys() == {1, 2, 64}
+        assert found.throughput[1] == pytest.approx(1000 / found.latency.mean)
+        assert found.latency.low <= found.latency.mean <= found.latency.high
+        assert found.latency.p50 <= found.latency.p95
+        assert found.throughput[found.best_batch] == max(found.throughput.values())
+        assert found.steps >= 1
+        assert found.pieces.tokenizer > 0
+        assert found.pieces.encoder > 0
+        assert found.pieces.detokenizer > 0
+    # Six calls to warm up, then A B A B ...: 3 sentences x 4 repetitions.
+    alone = calls[:36]
+    assert alone[:12] == [("A", 1)] * 6 + [("B", 1)] * 6
+    assert alone[12:] == [("A", 1), ("B", 1)] * 12
+    assert calls[-8:] == [("A", 4), ("B", 4)] * 4  # the passes at batch 64
+
+
+def test_a_batch_size_that_no_batch_reaches_is_left_out(translator: Translator) -> None:
+    config = SpeedConfig(repetitions=3, batch_sizes=(1, 8, 64))
+    (found,) = speed.measure([Recording(translator, "A", [])], TEXT, config)
+    assert found.sentences == 5  # all but the empty line
+    assert found.throughput.keys() == {1, 8}  # 5 sentences are one batch either way
+
+
+def test_a_system_that_does_nothing_is_not_fast(translator: Translator) -> None:
+    class Idle(Recording):
+        def translate(self, sentences, **options) -> list[Translation]:
+            return [Translation([""], [0.0], [[]], 0) for _ in sentences]
+
+    with pytest.raises(speed.LostSentenceError, match="1 sentences went in, 0 were decoded"):
+        speed.measure([Idle(translator, "idle", [])], TEXT, SpeedConfig())
+    with pytest.raises(ValueError, match="got 2 empty lines"):
+        speed.measure([translator], ["", " "], SpeedConfig())
+
+
+def test_the_device_is_named() -> None:
+    platform, _, kind = speed.device_name().partition(": ")
+    assert platform == jax.default_backend()
+    assert kind
+    assert speed.num_threads() >= 1

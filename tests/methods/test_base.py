@@ -1,0 +1,110 @@
+"""What every method shares: lengths, the embeddings of both kinds of vocabulary, a teacher's encoder."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from nat_ar.methods import base
+from nat_ar.methods.autoregressive import Autoregressive, AutoregressiveModel
+from nat_ar.methods.base import VocabularySizes
+from nat_ar.methods.length_nat import LengthNat, LengthNatModel
+from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.special import EOS, PAD
+
+TRANSFORMER = TransformerConfig(
+    d_model=16, d_hidden=32, num_heads=2, num_encoder_layers=1, num_decoder_layers=1
+)
+JOINT, SEPARATE = VocabularySizes(12, 12, True), VocabularySizes(12, 15, False)
+SOURCE = jnp.array([[6, 7, 8, EOS], [9, EOS, PAD, PAD]])
+
+
+def teacher_and_student(
+    sizes: VocabularySizes,
+) -> tuple[AutoregressiveModel, LengthNatModel]:
+    teacher = Autoregressive(TRANSFORMER).build(sizes, rngs=nnx.Rngs(0))
+    return teacher, LengthNat(TRANSFORMER).build(sizes, rngs=nnx.Rngs(1))
+
+
+def leaves(module: nnx.Module | None) -> list[np.ndarray]:
+    """Copies of all parameters; none of a module that is not there."""
+    if module is None:
+        return []
+    return [np.array(leaf) for leaf in jax.tree.leaves(nnx.state(module, nnx.Param))]
+
+
+def test_lengths_count_what_is_not_padding() -> None:
+    np.testing.assert_array_equal(base.lengths_of(SOURCE), [4, 2])
+    np.testing.assert_array_equal(base.lengths_of(jnp.full((2, 3, 4), PAD)), np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("sizes", [JOINT, SEPARATE])
+def test_a_student_starts_with_the_embeddings_and_encoder_of_its_teacher(
+    sizes: VocabularySizes,
+) -> None:
+    teacher, student = teacher_and_student(sizes)
+    decoder = leaves(student.decoder)
+    base.start_encoder(student, teacher)
+    for name in ("target_embedding", "source_embedding", "encoder"):
+        mine, theirs = (leaves(getattr(model, name)) for model in (student, teacher))
+        for left, right in zip(mine, theirs, strict=True):
+            np.testing.assert_array_equal(left, right)
+    assert student.target_embedding.table.shape == (sizes.target, 16)
+    assert (student.source_embedding is None) == sizes.is_joint
+    for before, after in zip(decoder, leaves(student.decoder), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_the_copy_is_the_students_own() -> None:
+    """A train step donates its parameters: the frozen teacher must survive it."""
+    teacher, student = teacher_and_student(JOINT)
+    base.start_encoder(student, teacher)
+    before = leaves(teacher.encoder)
+    _, params = nnx.split(student, nnx.Param)
+    step = jax.jit(lambda params: jax.tree.map(lambda x: x + 1.0, params), donate_argnums=0)
+    step(params)
+    for old, new in zip(before, leaves(teacher.encoder), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"d_model": 32}, "target_embedding"),
+        ({"d_hidden": 64}, "encoder"),
+        ({"num_encoder_layers": 2}, "encoder"),
+        ({"norm": "post"}, "encoder"),
+        ({"num_heads": 4}, "encoder"),  # the same shapes, another function
+    ],
+)
+def test_a_teacher_of_another_shape_is_refused_and_the_student_left_as_it_was(
+    change: dict, name: str
+) -> None:
+    teacher, _ = teacher_and_student(JOINT)
+    config = LengthNat(dataclasses.replace(TRANSFORMER, **change))
+    student = config.build(JOINT, rngs=nnx.Rngs(1))
+    before = leaves(student)
+    with pytest.raises(ValueError, match=f"teacher's {name} does not fit the student") as error:
+        base.start_encoder(student, teacher)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
+    for old, new in zip(before, leaves(student), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_a_teacher_of_other_vocabularies_is_refused() -> None:
+    teacher, joint_student = teacher_and_student(JOINT)
+    larger = LengthNat(TRANSFORMER).build(VocabularySizes(13, 13, True), rngs=nnx.Rngs(1))
+    with pytest.raises(ValueError, match="teacher's target_embedding does not fit"):
+        base.start_encoder(larger, teacher)
+    separate = LengthNat(TRANSFORMER).build(VocabularySizes(12, 12, False), rngs=nnx.Rngs(1))
+    with pytest.raises(ValueError, match="teacher's source_embedding does not fit"):
+        base.start_encoder(separate, teacher)
+    separate_teacher = Autoregressive(TRANSFORMER).build(
+        VocabularySizes(12, 12, False), rngs=nnx.Rngs(1)
+    )
+    with pytest.raises(ValueError, match="teacher's source_embedding does not fit"):
+        base.start_encoder(joint_student, separate_teacher)

@@ -1,0 +1,139 @@
+"""Encoder and decoder: blind to padding, and the same in parallel as step by step."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from nat_ar.config_json import ConfigError
+from nat_ar.nn.transformer import Decoder, Encoder, TransformerConfig
+from nat_ar.types import Encoded
+
+D_MODEL = 16
+CONFIG = TransformerConfig(
+    d_model=D_MODEL,
+    d_hidden=32,
+    num_heads=2,
+    num_encoder_layers=2,
+    num_decoder_layers=2,
+    max_length=16,
+)
+
+
+def normal(seed: int, *shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def encoded_example() -> Encoded:
+    return Encoded(normal(9, 2, 4, D_MODEL), jnp.array([4, 2]))
+
+
+def assert_rows_equal(wide: jax.Array, narrow: jax.Array, lengths: list[int]) -> None:
+    """The first lengths[i] states of every row are the same."""
+    wide, narrow = np.asarray(wide), np.asarray(narrow)
+    for row, length in enumerate(lengths):
+        np.testing.assert_allclose(
+            wide[row, :length], narrow[row, :length], rtol=1e-4, atol=1e-5, err_msg=f"row {row}"
+        )
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_padding_changes_no_state_of_the_encoder(norm: str) -> None:
+    encoder = Encoder(dataclasses.replace(CONFIG, norm=norm), rngs=nnx.Rngs(0))
+    encode = jax.jit(functools.partial(encoder, rngs=None))
+    x, lengths = normal(0, 4, 8, D_MODEL), [5, 1, 3, 0]
+    narrow, wide = (encode(x[:, :width], jnp.array(lengths)) for width in (5, 8))
+    assert_rows_equal(wide.states, narrow.states, lengths)
+    assert np.isfinite(wide.states).all()
+
+
+def test_a_row_of_padding_gives_no_nan_and_finite_gradients_of_every_parameter() -> None:
+    encoder = Encoder(CONFIG, rngs=nnx.Rngs(0))
+    graph, params = nnx.split(encoder, nnx.Param)
+    x, lengths = normal(0, 2, 3, D_MODEL), jnp.array([0, 3])
+
+    def total(params: nnx.State) -> jax.Array:
+        return jnp.square(nnx.merge(graph, params)(x, lengths, rngs=None).states).sum()
+
+    value, gradient = jax.jit(jax.value_and_grad(total))(params)
+    assert np.isfinite(value)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize("sees_itself", [True, False])
+@pytest.mark.parametrize("has_positional_attention", [True, False])
+def test_padding_changes_no_state_of_the_one_pass_decoder(
+    has_positional_attention: bool, sees_itself: bool
+) -> None:
+    decoder = Decoder(CONFIG, has_positional_attention=has_positional_attention, rngs=nnx.Rngs(0))
+    decode = jax.jit(functools.partial(decoder, sees_itself=sees_itself))
+    x, lengths = normal(0, 4, 8, D_MODEL), [5, 1, 3, 2]  # two hypotheses of each of two sources
+    narrow, wide = (decode(x[:, :width], jnp.array(lengths), encoded_example()) for width in (5, 8))
+    assert_rows_equal(wide, narrow, lengths)
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_cached_steps_equal_the_parallel_causal_pass(norm: str, beam: int) -> None:
+    decoder = Decoder(dataclasses.replace(CONFIG, norm=norm), rngs=nnx.Rngs(0))
+    batch, length, encoded = 2, 6, encoded_example()
+    x = normal(0, batch, beam, length, D_MODEL)
+    rows = x.reshape(batch * beam, length, D_MODEL)
+    parallel = jax.jit(functools.partial(decoder, is_causal=True))(rows, None, encoded)
+    parallel = np.asarray(parallel).reshape(batch, beam, length, D_MODEL)
+    memory = jax.jit(decoder.memory)(encoded)
+    cache = decoder.empty_cache(batch, beam, length + 2)
+    step = jax.jit(decoder.step)
+    for position in range(length):
+        current = jnp.asarray(np.asarray(x)[:, :, position])
+        states, cache = step(current, cache, jnp.int32(position), memory, encoded.lengths)
+        np.testing.assert_allclose(states, parallel[:, :, position], rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_needs_rngs_and_repeats_with_the_same_key() -> None:
+    encoder = Encoder(dataclasses.replace(CONFIG, dropout_rate=0.3), rngs=nnx.Rngs(0))
+    x, lengths = normal(0, 2, 4, D_MODEL), jnp.array([4, 3])
+
+    @jax.jit
+    def states(key: jax.Array) -> jax.Array:
+        return encoder(x, lengths, rngs=nnx.Rngs(dropout=key)).states
+
+    first, again, other = (np.asarray(states(jax.random.key(seed))) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).mean() > 0.9
+
+
+def test_states_are_of_the_dtype_that_the_config_says() -> None:
+    config = dataclasses.replace(CONFIG, dtype="bfloat16")
+    encoder, decoder = Encoder(config, rngs=nnx.Rngs(0)), Decoder(config, rngs=nnx.Rngs(0))
+    x, lengths = jnp.zeros((2, 4, D_MODEL), jnp.bfloat16), jnp.array([4, 2])
+    encoded = jax.eval_shape(functools.partial(encoder, rngs=None), x, lengths)
+    assert encoded.states.dtype == jnp.bfloat16
+    assert jax.eval_shape(decoder, x, lengths, encoded).dtype == jnp.bfloat16
+    assert decoder.empty_cache(1, 1, 2)[0].key.dtype == jnp.bfloat16
+
+
+def test_a_batch_longer_than_the_positions_is_refused() -> None:
+    encoder = Encoder(CONFIG, rngs=nnx.Rngs(0))
+    with pytest.raises(ConfigError, match="length 17 does not fit max_length 16"):
+        encoder(jnp.zeros((1, 17, D_MODEL)), jnp.array([17]), rngs=None)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"d_model": 10, "num_heads": 4}, "d_model 10 and num_heads 4; change one of them"),
+        ({"d_model": 3, "num_heads": 3}, "d_model must be even"),
+        ({"num_decoder_layers": 0}, "must be at least 1"),
+        ({"dropout_rate": 1.0}, r"must be in \[0, 1\), got 1.0"),
+        ({"attention": "cudnn"}, "needs dtype 'bfloat16', got 'float32'"),
+    ],
+)
+def test_impossible_sizes_are_one_clear_line(change: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        dataclasses.replace(CONFIG, **change)
+    assert "\n" not in str(error.value)

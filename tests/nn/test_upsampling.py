@@ -1,0 +1,62 @@
+"""Decoder inputs from source embeddings, on ragged batches small enough to check by hand."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nat_ar.nn import upsampling
+
+# Two sources of 3 and 2 tokens in a batch 4 wide: token j of row r is the vector [10 r + j].
+EMBEDDINGS = jnp.array([[0.0, 1, 2, 3], [10, 11, 12, 13]])[..., None]
+LENGTHS = jnp.array([3, 2])
+
+
+def test_fertility_places_repeat_every_token_as_often_as_its_fertility() -> None:
+    fertilities = jnp.array([[2, 0, 1, 0], [0, 3, 0, 0], [1, 1, 1, 1]])
+    places = upsampling.fertility_places(fertilities, 4)
+    assert places[0, :3].tolist() == [0, 0, 2]
+    assert places[1, :3].tolist() == [1, 1, 1]
+    assert places[2].tolist() == [0, 1, 2, 3]
+    assert int(places.max()) == 3  # what lies past the sum is still a place of the source
+
+
+def test_padding_the_source_moves_no_place() -> None:
+    fertilities = jnp.array([[0, 2, 1], [3, 0, 0]])
+    padded = jnp.pad(fertilities, ((0, 0), (0, 4)))
+    narrow, wide = (upsampling.fertility_places(f, 3) for f in (fertilities, padded))
+    assert narrow.tolist() == wide.tolist() == [[1, 1, 2], [0, 0, 0]]
+
+
+def test_uniform_places_stay_inside_a_ragged_source() -> None:
+    # Row 0: 3 tokens on 6 places, t / 2 rounded half to even. Row 1: 2 tokens on 2 places.
+    places = upsampling.uniform_places(LENGTHS, jnp.array([6, 2]), 6)
+    assert places[0].tolist() == [0, 0, 1, 2, 2, 2]
+    assert places[1].tolist() == [0, 1, 1, 1, 1, 1]
+
+
+def test_copy_takes_each_row_from_its_own_source() -> None:
+    copies = upsampling.copy(EMBEDDINGS, jnp.array([[0, 0, 2], [1, 0, 1]]))
+    assert copies[..., 0].tolist() == [[0, 0, 2], [11, 10, 11]]
+
+
+def test_soft_copy_weighs_by_distance_and_never_sees_padding() -> None:
+    targets = jnp.array([3, 2])
+    soft = upsampling.soft_copy(EMBEDDINGS, LENGTHS, targets, 3, temperature=1.0)[..., 0]
+    near, far = 1 / (1 + np.exp(-1)), 1 / (1 + np.exp(1))  # distances 0 and 1
+    assert soft[1, 0] == pytest.approx(10 * near + 11 * far, rel=1e-5)
+    assert soft[1, 1] == pytest.approx(11 * near + 10 * far, rel=1e-5)
+    sharp = upsampling.soft_copy(EMBEDDINGS, LENGTHS, targets, 3, temperature=0.01)[..., 0]
+    assert sharp[0] == pytest.approx([0, 1, 2])
+    changed = EMBEDDINGS.at[0, 3].set(99.0).at[1, 2:].set(99.0)
+    again = upsampling.soft_copy(changed, LENGTHS, targets, 3, temperature=1.0)[..., 0]
+    assert again.tolist() == soft.tolist()
+
+
+def test_trim_takes_from_the_end_until_the_sum_fits() -> None:
+    fertilities = jnp.array([[2, 0, 3, 1], [1, 1, 0, 0], [5, 4, 3, 2]])
+    trimmed = upsampling.trim(fertilities, jnp.array([4, 10, 3]))
+    assert trimmed.tolist() == [[2, 0, 2, 0], [1, 1, 0, 0], [3, 0, 0, 0]]
+    candidates = jnp.stack([fertilities, 2 * fertilities], axis=1)
+    trimmed = upsampling.trim(candidates, jnp.array([[4], [10], [3]]))
+    assert trimmed[0].tolist() == [[2, 0, 2, 0], [4, 0, 0, 0]]
+    assert trimmed.sum(axis=-1).tolist() == [[4, 4], [2, 4], [3, 3]]

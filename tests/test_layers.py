@@ -1,0 +1,191 @@
+"""Who may import whom (docs/design, section 2), read from the source by `ast`, so that imports inside
+functions and under TYPE_CHECKING count as well."""
+
+import ast
+import functools
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "nat_ar"
+FLOORS = {  # room -> floor; a room is a folder or a file of the package itself
+    "__init__": 0,
+    "special": 0,
+    "config_json": 0,
+    "types": 0,
+    "data": 1,
+    "nn": 2,
+    "search": 2,
+    "losses": 2,
+    "methods": 3,
+    "training": 4,
+    "translator": 4,
+    "experiment": 5,
+    "evaluation": 5,
+    "commands": 6,
+    "__main__": 7,
+}
+HEAVY = {"jax", "jaxlib", "flax", "optax", "orbax", "chex"}  # all of them import jax
+ONLY_IN = {
+    "datasets": "nat_ar.data.corpus",
+    "orbax": "nat_ar.training.checkpoint",
+    "tyro": "nat_ar.__main__",
+}
+
+
+def name_of(path: Path) -> str:
+    """nat_ar/data/toy.py -> nat_ar.data.toy; a folder's __init__.py -> the folder."""
+    parts = ["nat_ar", *path.relative_to(PACKAGE).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports_in(tree: ast.AST) -> Iterator[str]:
+    """Dotted names of the modules that the source imports, ours as modules and not as packages:
+    `from nat_ar.data import toy` is nat_ar.data.toy."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: imports are absolute here"
+            module = node.module or ""
+            for alias in node.names:
+                full = f"{module}.{alias.name}"
+                yield full if full in FILES else module
+
+
+@functools.cache
+def imports_of(module: str) -> frozenset[str]:
+    return frozenset(imports_in(ast.parse(FILES[module].read_text("utf-8"), module)))
+
+
+def ours(module: str) -> frozenset[str]:
+    """Modules of the package that the module imports."""
+    return frozenset(name for name in imports_of(module) if name.split(".")[0] == "nat_ar")
+
+
+def room_of(module: str) -> str:
+    return [*module.split("."), "__init__"][1]
+
+
+@functools.cache
+def reached_from(module: str) -> frozenset[str]:
+    """The module and everything of ours that importing it imports."""
+    seen, waiting = set(), [module]
+    while waiting:
+        current = waiting.pop()
+        if current not in seen:
+            seen.add(current)
+            waiting.extend(ours(current))
+    return frozenset(seen)
+
+
+def test_imports_are_read_as_they_are_written() -> None:
+    source = """
+import os.path
+from nat_ar.data import toy, Something
+from nat_ar import special
+from nat_ar.data.pair import Pair
+def late():
+    import datasets
+"""
+    assert set(imports_in(ast.parse(source))) == {
+        "os.path",
+        "nat_ar.data.toy",
+        "nat_ar.data",
+        "nat_ar.special",
+        "nat_ar.data.pair",
+        "datasets",
+    }
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_every_module_stands_on_a_floor_and_imports_only_what_exists(module: str) -> None:
+    assert room_of(module) in FLOORS, f"give the room of {module} a floor in tests/test_layers.py"
+    assert ours(module) <= set(FILES)
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_imports_go_down_or_stay_in_the_room(module: str) -> None:
+    room = room_of(module)
+    upwards = sorted(
+        name
+        for name in ours(module)
+        if room_of(name) != room and FLOORS[room_of(name)] >= max(FLOORS[room], 1)
+    )
+    assert not upwards, f"{module} (floor {FLOORS[room]}) must not import {upwards}"
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_no_module_imports_itself_by_a_loop(module: str) -> None:
+    through = sorted(name for name in ours(module) if module in reached_from(name))
+    assert not through, f"{module} and {through} import each other"
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_methods_know_neither_data_nor_training_and_training_only_their_protocol(
+    module: str,
+) -> None:
+    imported = ours(module)
+    if room_of(module) in ("nn", "search", "losses", "methods"):
+        forbidden = {name for name in imported if FLOORS[room_of(name)] > 3}
+        forbidden |= {name for name in imported if room_of(name) == "data"}
+        assert not forbidden
+    if room_of(module) == "training":
+        assert {name for name in imported if room_of(name) == "methods"} <= {"nat_ar.methods.base"}
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_a_command_imports_no_other_command_but_study_may(module: str) -> None:
+    commands = {name for name in ours(module) if name.startswith("nat_ar.commands.")}
+    if module not in ("nat_ar.commands.study", "nat_ar.__main__"):
+        assert not commands
+
+
+@pytest.mark.parametrize("package", ONLY_IN)
+def test_a_package_with_one_door_is_imported_there_only(package: str) -> None:
+    users = {m for m in FILES if any(n.split(".")[0] == package for n in imports_of(m))}
+    assert users == {ONLY_IN[package]}
+
+
+TEXT_ONLY = [
+    name for name in FILES if room_of(name) == "data" or name == "nat_ar.evaluation.metrics"
+]
+
+
+@pytest.mark.parametrize("module", TEXT_ONLY)
+def test_data_and_metrics_reach_no_jax(module: str) -> None:
+    for name in reached_from(module):
+        heavy = {imported.split(".")[0] for imported in imports_of(name)} & HEAVY
+        assert not heavy, f"{module} reaches {sorted(heavy)} through {name}"
+
+
+def loaded_after_importing(modules: list[str], suspects: set[str]) -> set[str]:
+    """Which of the suspects a fresh Python has loaded after it imported the modules."""
+    code = "import importlib, sys\n"
+    code += f"for name in {modules!r}: importlib.import_module(name)\n"
+    code += f"print(*({suspects!r} & set(sys.modules)))"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr
+    return set(run.stdout.split())
+
+
+def test_importing_data_and_metrics_loads_no_jax_and_no_datasets() -> None:
+    assert loaded_after_importing(TEXT_ONLY, {*HEAVY, "datasets"}) == set()
+
+
+def test_training_and_translating_load_no_datasets() -> None:
+    """They must run where `datasets` is not installed."""
+    modules = [m for m in FILES if room_of(m) in ("training", "translator", "experiment")]
+    assert loaded_after_importing(modules, {"datasets"}) == set()
