@@ -54,15 +54,15 @@ config = StudyConfig(
     teacher=Entry(
         "ar",
         Autoregressive(TRANSFORMER),
-        training(3200),
+        training(2400),
         decodings=("Beam(size=4)", "Greedy()"),
     ),
     entries=(
-        Entry("fertility", FertilityNat(TRANSFORMER), training(2000)),
+        Entry("fertility", FertilityNat(TRANSFORMER), training(1400)),
         Entry(
             "length_kd",
             LengthNat(TRANSFORMER),
-            training(2000),
+            training(1400),
             distilled=True,
             encoder_from_teacher=True,
             decodings=("LengthBeam()", "LengthBeam(size=5)", "LengthBeam(size=5, rescore=True)"),
@@ -70,7 +70,7 @@ config = StudyConfig(
         Entry(
             "fertility_kd",
             FertilityNat(TRANSFORMER),
-            training(2000),
+            training(1400),
             distilled=True,
             encoder_from_teacher=True,
             decodings=("Argmax()", "Average()", "NoisyParallel(samples=10)"),

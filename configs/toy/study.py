@@ -38,7 +38,9 @@ NAT = FertilityNat(TRANSFORMER, label_smoothing=0.0)
 config = StudyConfig(
     name="Toy language",
     directory="studies/toy",
-    data=DataConfig("data/toy", ToyCorpus(), VocabularyConfig(size=1000, kind="bpe", byte_fallback=False)),
+    data=DataConfig(
+        "data/toy", ToyCorpus(), VocabularyConfig(size=1000, kind="bpe", byte_fallback=False)
+    ),
     teacher=Entry(
         "ar",
         Autoregressive(TRANSFORMER),

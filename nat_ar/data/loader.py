@@ -36,7 +36,7 @@ def pad_rows(
     padded = np.full((len(rows), width), PAD, np.int32)
     for place, row in enumerate(rows):
         if row >= 0:
-            values = ragged[row]
+            values = ragged[int(row)]
             padded[place, : len(values)] = values
             if end is not None:
                 padded[place, len(values)] = end

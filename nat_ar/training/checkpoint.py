@@ -33,7 +33,7 @@ class LatestAndBest(checkpoint_managers.PreservationPolicy):
 
     def should_preserve(
         self,
-        checkpoints: Sequence[checkpoint_managers.PolicyCheckpointInfo],
+        checkpoints: Sequence[Any],  # PolicyCheckpointInfo, a protocol that cannot be checked
         *,
         context: checkpoint_managers.PreservationContext,
     ) -> Sequence[bool]:
