@@ -2,11 +2,15 @@
 
 python -m nat_ar VERB [CONFIG | RUN ...] [--options] [--dotted.overrides of a config]"""
 
+import contextlib
 import dataclasses
 import importlib
+import io
 import logging
 import os
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     except Stopped as stop:
         print(f"nat-ar: {stop}", file=sys.stderr)
         sys.exit(130)
-    except (ValueError, ArithmeticError, FileNotFoundError, PermissionError) as error:
+    except (ValueError, ArithmeticError, OSError) as error:
         if os.environ.get("NAT_AR_TRACEBACK"):
             raise
         sys.exit(_fail(str(error)))
@@ -77,7 +81,8 @@ def _parse(verb: str, command: Any, words: list[str]) -> Any:
     program = f"nat-ar {verb}"
     markers = (tyro.conf.AvoidSubcommands, tyro.conf.PositionalRequiredArgs)
     if dataclasses.fields(cls)[0].name != "config":
-        return tyro.cli(cls, args=words, prog=program, config=markers)
+        with _one_line():
+            return tyro.cli(cls, args=words, prog=program, config=markers)
     if not words or words[0].startswith("-"):
         print(f"usage: {program} CONFIG.py [--options] [--dotted.overrides]\n\n{cls.__doc__}")
         print(f"`{program} CONFIG.py --help` explains every field of the config.")
@@ -86,13 +91,30 @@ def _parse(verb: str, command: Any, words: list[str]) -> Any:
     flat = Annotated[type(config), tyro.conf.arg(name="")]  # type: ignore[valid-type]
     parsed = dataclasses.make_dataclass(cls.__name__, [("config", flat)], bases=(cls,), frozen=True)
     parsed.__doc__ = cls.__doc__
-    return tyro.cli(
-        parsed,
-        args=words[1:],
-        prog=f"{program} {words[0]}",
-        default=parsed(config=config),
-        config=markers,
-    )
+    with _one_line():
+        return tyro.cli(
+            parsed,
+            args=words[1:],
+            prog=f"{program} {words[0]}",
+            default=parsed(config=config),
+            config=markers,
+        )
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """Turns the box in which tyro explains a mistake into a ValueError of one line."""
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            yield
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", box.getvalue())
+        _, *lines = (line.strip(" │╰╯") for line in plain.splitlines())  # the first is a title
+        parts = " ".join("\n" if set(line) <= set("-─") else line for line in lines).split("\n")
+        raise ValueError("; ".join(part.strip() for part in parts if part.strip())) from None
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import json
 import os
 import runpy
 import shutil
+import traceback
 import typing
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,10 @@ from nat_ar.data.prepare import DataConfig
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.methods import base
 from nat_ar.methods.catalogue import Method
+from nat_ar.search import limits
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.loop import TrainingConfig
-from nat_ar.translator import Model, Translator
+from nat_ar.translator import BUCKETS, Model, Translator
 
 FORMAT = 1
 
@@ -63,6 +65,13 @@ class ExperimentConfig:
                 f"the longest bucket must fit the model: training.batching.buckets ends at {longest}, "
                 f"method.transformer.max_length is {known}; raise it or drop the bucket"
             )
+        widest = limits.length_limit(BUCKETS[-1]) + 1  # and EOS, where a teacher rescores
+        if known < widest:
+            raise ConfigError(
+                "the longest translation must fit the model: sources of up to "
+                f"{BUCKETS[-1]} tokens are translated and may become {widest}, "
+                f"method.transformer.max_length is {known}; raise it"
+            )
         if self.encoder_from_teacher and self.teacher is None:
             raise ConfigError("encoder_from_teacher needs a teacher: name its run in `teacher`")
         if getattr(self.method.decoding, "rescore", False) and self.teacher is None:
@@ -82,7 +91,14 @@ def load_file(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"expected a config file, got {path}, which does not exist")
-    namespace = runpy.run_path(str(path))
+    try:
+        namespace = runpy.run_path(str(path))
+    except Exception as error:  # whatever a user's code may raise: one line that says where
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        line = lines[-1] if lines else getattr(error, "lineno", None)
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ConfigError(f"{path}:{line}: {kind}{error}") from error
     if "config" not in namespace:
         raise ConfigError(f"{path} must assign its dataclass to the name `config`")
     return config_json.check(namespace["config"], str(path))
@@ -236,13 +252,15 @@ def parse_decoding(method: Method, text: str | None) -> Any:
     choices = ", ".join(f"{name}({_signature(cls)})" for name, cls in classes.items())
     wanted = f"expected a decoding of {type(method).__name__}: {choices}; got {text!r}"
     try:
-        call = ast.parse(text if "(" in text else text + "()", mode="eval").body
+        call = ast.parse((text if "(" in text else text + "()").strip(), mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
             raise ConfigError(wanted)
         cls = classes[call.func.id]
         given = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
         return config_json.check(cls(**given), text)
-    except (SyntaxError, KeyError, TypeError) as error:
+    except ConfigError:
+        raise
+    except (SyntaxError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(wanted) from error
 
 

@@ -1,5 +1,103 @@
-"""Compiling is most of what these tests wait for: XLA optimises little here, which halves it."""
+"""Two small runs as `train` leaves them, with random parameters.
+
+Compiling is most of what these tests wait for: XLA optimises little here, which halves it."""
+
+import dataclasses
+import random
+from collections.abc import Callable
+from pathlib import Path
 
 import jax
+import optax
+import pytest
+from flax import nnx
+
+from nat_ar import experiment
+from nat_ar.data import prepare
+from nat_ar.data.arrays import PreparedData
+from nat_ar.data.corpus import TextFiles
+from nat_ar.data.prepare import DataConfig
+from nat_ar.data.vocabulary import VocabularyConfig
+from nat_ar.experiment import ExperimentConfig, Run
+from nat_ar.methods.autoregressive import Autoregressive
+from nat_ar.methods.length_nat import LengthNat
+from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.training import step
+from nat_ar.training.checkpoint import Checkpoints
+from nat_ar.training.loop import Progress
 
 jax.config.update("jax_disable_most_optimizations", True)
+
+LETTERS = "abcdefgh"
+TINY = TransformerConfig(
+    d_model=16,
+    d_hidden=32,
+    num_heads=2,
+    num_encoder_layers=1,
+    num_decoder_layers=1,
+    dropout_rate=0.0,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class TinyRuns:
+    """Read them; append to their results. Both know the same data; the autoregressive run is the
+    teacher of the other."""
+
+    data: Path
+    """60 pairs such as "b a d" and "B A D", of one to three letters, one bucket of the translator: 36
+    for training, 12 for validation, 12 for the test"""
+    autoregressive: Run
+    """Beam by default; checkpoint at step 0"""
+    length_nat: Run
+
+
+@pytest.fixture(scope="session")
+def tiny_runs(tmp_path_factory: pytest.TempPathFactory) -> TinyRuns:
+    """For all tests of a session: results.jsonl of the runs starts empty only for the first of them."""
+    directory = tmp_path_factory.mktemp("tiny_runs")
+    data_config = _prepare(directory)
+    data = PreparedData.load(data_config.directory)
+    teacher = directory / "ar"
+    configs = [
+        ExperimentConfig("ar", data_config, Autoregressive(transformer=TINY)),
+        ExperimentConfig("nat", data_config, LengthNat(transformer=TINY), teacher=str(teacher)),
+    ]
+    runs = [_start(Run(directory / config.name), config, data) for config in configs]
+    return TinyRuns(data.directory, *runs)
+
+
+@pytest.fixture(scope="session")
+def start_run() -> Callable[[Run, ExperimentConfig, PreparedData], Run]:
+    """Makes a run after no training: config, facts, vocabulary, a checkpoint of random parameters."""
+    return _start
+
+
+def _prepare(directory: Path) -> DataConfig:
+    generator = random.Random(0)
+    rows = [" ".join(generator.choices(LETTERS, k=1 + i % 3)) for i in range(60)]
+    parts = {"train": rows[:36], "validation": rows[36:48], "test": rows[48:]}
+    paths = {}
+    for name, part in parts.items():
+        paths[name] = (str(directory / f"{name}.tsv"),)
+        Path(paths[name][0]).write_text("".join(f"{row}\t{row.upper()}\n" for row in part), "utf-8")
+    config = DataConfig(
+        directory=str(directory / "data"),
+        corpus=TextFiles(**paths),
+        vocabulary=VocabularyConfig(size=24, byte_fallback=False),
+        aligner=None,
+        remove_overlap=False,
+    )
+    prepare.prepare(config, quiet=True)
+    return config
+
+
+def _start(run: Run, config: ExperimentConfig, data: PreparedData) -> Run:
+    run.start(config, data)
+    sizes = experiment.vocabulary_sizes(data.vocabulary)
+    params = nnx.state(config.method.build(sizes, rngs=nnx.Rngs(0)), nnx.Param)
+    state = step.initial_state(params, optax.sgd(0.1), seed=0, has_average=False)
+    checkpoints = Checkpoints(run.checkpoints_directory)
+    checkpoints.save(state, dataclasses.asdict(Progress()), score=1.0)
+    checkpoints.close()
+    return run

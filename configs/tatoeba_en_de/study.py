@@ -58,7 +58,7 @@ config = StudyConfig(
         decodings=("Beam(size=4)", "Greedy()"),
     ),
     entries=(
-        Entry("fertility", FertilityNat(TRANSFORMER), training(1400)),
+        Entry("fertility", FertilityNat(TRANSFORMER), training(1400), encoder_from_teacher=True),
         Entry(
             "length_kd",
             LengthNat(TRANSFORMER),

@@ -10,6 +10,7 @@ import dataclasses
 from pathlib import Path
 
 from nat_ar.commands.study import Entry, StudyConfig
+from nat_ar.data.toy import ToyCorpus
 from nat_ar.experiment import load_file
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.fertility_nat import FertilityNat, FineTuning
@@ -20,6 +21,7 @@ short: StudyConfig = load_file(Path(__file__).with_name("study.py"))
 TRANSFORMER = short.teacher.method.transformer
 SHALLOW = dataclasses.replace(TRANSFORMER, num_encoder_layers=3, num_decoder_layers=1)
 NAT = FertilityNat(TRANSFORMER, label_smoothing=0.0)
+LENGTH = LengthNat(TRANSFORMER, label_smoothing=0.0)
 BOTH = ("Beam(size=4)", "Greedy()")
 CANDIDATES = ("Argmax()", "Average()", "NoisyParallel(samples=10)")
 
@@ -38,15 +40,15 @@ config = dataclasses.replace(
     short,
     name="Toy language, longer training",
     directory="studies/toy_longer",
+    data=dataclasses.replace(short.data, corpus=ToyCorpus()),
     teacher=dataclasses.replace(short.teacher, training=training(5000)),
+    distillation="Beam(size=4)",
     entries=(
         Entry("ar_3_1", Autoregressive(SHALLOW), training(3000), decodings=BOTH),
         Entry("ar_3_1_kd", Autoregressive(SHALLOW), training(3000), distilled=True, decodings=BOTH),
-        Entry("length", LengthNat(TRANSFORMER, label_smoothing=0.0), training(3000)),
-        Entry(
-            "length_kd", LengthNat(TRANSFORMER, label_smoothing=0.0), training(3000), distilled=True
-        ),
-        Entry("fertility", NAT, training(3000)),
+        Entry("length", LENGTH, training(3000), encoder_from_teacher=True),
+        Entry("length_kd", LENGTH, training(3000), distilled=True, encoder_from_teacher=True),
+        Entry("fertility", NAT, training(3000), encoder_from_teacher=True),
         Entry(
             "fertility_kd",
             NAT,

@@ -27,7 +27,7 @@ TRANSFORMER = TransformerConfig(
 def training(max_steps: int) -> TrainingConfig:
     return TrainingConfig(
         max_steps=max_steps,
-        batching=BatchingConfig(batch_tokens=2048, buckets=(16, 26)),
+        batching=BatchingConfig(batch_tokens=1024, buckets=(16, 26)),
         optimizer=OptimizerConfig(peak_learning_rate=3e-3, warmup_steps=200, schedule="cosine"),
         validation=ValidationConfig(every_steps=max_steps // 4, sentences=200),
     )
@@ -39,25 +39,33 @@ config = StudyConfig(
     name="Toy language",
     directory="studies/toy",
     data=DataConfig(
-        "data/toy", ToyCorpus(), VocabularyConfig(size=1000, kind="bpe", byte_fallback=False)
+        "data/toy",
+        ToyCorpus(num_train=16_000),
+        VocabularyConfig(size=1000, kind="bpe", byte_fallback=False),
     ),
     teacher=Entry(
         "ar",
         Autoregressive(TRANSFORMER),
-        training(1500),
+        training(1400),
         decodings=("Beam(size=4)", "Greedy()"),
     ),
     entries=(
-        Entry("length", LengthNat(TRANSFORMER, label_smoothing=0.0), training(800)),
-        Entry("fertility", NAT, training(800)),
+        Entry(
+            "length",
+            LengthNat(TRANSFORMER, label_smoothing=0.0),
+            training(900),
+            encoder_from_teacher=True,
+        ),
+        Entry("fertility", NAT, training(900), encoder_from_teacher=True),
         Entry(
             "fertility_kd",
             NAT,
-            training(800),
+            training(900),
             distilled=True,
             encoder_from_teacher=True,
-            decodings=("Argmax()", "NoisyParallel(samples=10)"),
+            decodings=("Argmax()", "NoisyParallel(samples=8)"),
         ),
     ),
-    speed=SpeedConfig(sentences=50, throughput_sentences=128, max_seconds=10.0),
+    distillation="Beam(size=3)",
+    speed=SpeedConfig(sentences=50, throughput_sentences=128, batch_sizes=(1, 64), max_seconds=8.0),
 )

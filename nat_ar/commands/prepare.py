@@ -4,13 +4,19 @@ import dataclasses
 from typing import Any
 
 from nat_ar import experiment
+from nat_ar.config_json import ConfigError
 from nat_ar.data import prepare
 from nat_ar.data.prepare import DataConfig
 
 
 def load_config(path: str) -> DataConfig:
     """The `data` of an experiment or a study."""
-    return experiment.load_file(path).data
+    config = experiment.load_file(path)
+    if not isinstance(getattr(config, "data", None), DataConfig):
+        raise ConfigError(
+            f"{path} holds a {type(config).__name__}; `prepare` takes an ExperimentConfig or a StudyConfig"
+        )
+    return config.data
 
 
 @dataclasses.dataclass(frozen=True)

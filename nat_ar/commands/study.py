@@ -92,6 +92,7 @@ class StudyConfig:
                     f"{entry.name}.start_from: expected an earlier entry ({', '.join(known)}), got "
                     f"{entry.start_from!r}"
                 )
+        experiment.parse_decoding(self.teacher.method, self.distillation)
         if not self.tests:
             raise ConfigError("tests: expected at least one split, got none")
 
@@ -154,6 +155,8 @@ def study(config: StudyConfig, command: str, *, publish: str | None = None) -> t
     runs = {entry.name: Run(root / "runs" / entry.name) for entry in entries}
 
     stage("prepare", lambda: prepare.prepare(data))
+    for name in config.tests:
+        PreparedData.load(data.directory).split(name)  # an unknown one is said before any training
     teacher = runs[config.teacher.name]
     if any(entry.distilled for entry in entries):
         stage(f"train {config.teacher.name}", lambda: train.train(experiments[0], teacher))

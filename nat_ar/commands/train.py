@@ -19,7 +19,7 @@ from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.evaluation import metrics
 from nat_ar.experiment import ExperimentConfig, Loaded, Run
 from nat_ar.methods import base
-from nat_ar.training import loop, optimizer, step
+from nat_ar.training import logging, loop, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.logging import RunLog
 from nat_ar.training.loop import Progress, TrainingConfig
@@ -59,9 +59,11 @@ def train(config: ExperimentConfig, to: Run) -> None:
     _check_vocabularies(data.vocabulary, teacher)
     mesh = step.data_mesh(config.training.num_devices)
     batches = _loader(data, config.training, mesh.size)
-    to.start(config, data)
-
     model = _initial_model(config, data.vocabulary, teacher)
+    if config.training.tensorboard:
+        logging.require_tensorboard()
+    to.start(config, data)  # last: a config that cannot be must not lay claim to the directory
+
     graphdef, params = nnx.split(model, nnx.Param)
     updates = optimizer.build(config.training.optimizer, max_steps=config.training.max_steps)
     has_average = config.training.average_decay is not None

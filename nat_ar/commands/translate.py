@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from nat_ar import experiment
@@ -44,7 +44,8 @@ def run(arguments: Translate) -> None:
         line for number, item in enumerate(found) for line in _format(number, item, arguments)
     ]
     if arguments.output == "-":
-        sys.stdout.writelines(written)
+        sys.stdout.buffer.write("".join(written).encode())  # UTF-8 whatever the locale
+        sys.stdout.buffer.flush()
     else:
         Path(arguments.output).write_text("".join(written), "utf-8", newline="\n")
     _warn(found)
@@ -63,11 +64,12 @@ def _with_n_best(run: Run, text: str | None, n_best: int) -> str:
 
 def _read(name: str) -> Iterator[str]:
     """Lines as text. Bytes that are not UTF-8 become U+FFFD, and are counted on stderr."""
-    raw: Iterable[bytes] = sys.stdin.buffer if name == "-" else Path(name).read_bytes().splitlines()
+    raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     num_broken = 0
-    for line in raw:
-        text = line.rstrip(b"\r\n").decode("utf-8", errors="replace")
-        num_broken += "\ufffd" in text
+    for line in raw.removesuffix(b"\n").split(b"\n") if raw else []:
+        line = line.removesuffix(b"\r")
+        text = line.decode("utf-8", errors="replace")
+        num_broken += text.encode() != line
         yield vocabulary.one_line(text.removeprefix("\ufeff"))
     if num_broken:
         print(f"nat-ar: {num_broken} lines hold bytes that are not UTF-8", file=sys.stderr)

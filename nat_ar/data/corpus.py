@@ -50,6 +50,7 @@ class HoldOut:
     """component: pairs that share a source or a target, also through others, stay in one split, so that
     nothing leaks. line: single pairs; those of training that overlap are left to `remove_overlap`."""
     seed: int = 0
+    """Another seed holds out other pairs."""
 
     def __post_init__(self) -> None:
         if self.validation < 0 or self.test < 0 or self.validation + self.test == 0:
@@ -189,6 +190,7 @@ class NamedTest:
     """A further test, e.g. out of the domain; becomes the split "test_<name>"."""
 
     name: str
+    """What follows "test_"."""
     paths: tuple[str, ...]
     """As `TextFiles.train`."""
 
@@ -209,7 +211,9 @@ class TextFiles:
     test: tuple[str, ...] = ()
     """As `train`; empty: held out of training by `hold_out`, or no test."""
     more_tests: tuple[NamedTest, ...] = ()
+    """Further tests, each with a name of its own."""
     hold_out: HoldOut | None = None
+    """How validation and test are held out of training, where they have no files."""
     columns: tuple[int, int] = (0, 1)
     """Source and target column of tab-separated files, counted from 0; (1, 0) turns the direction."""
     max_characters: int = 2000
@@ -329,7 +333,9 @@ class DataFiles:
     """Local or remote files of one split of a HuggingFace corpus."""
 
     split: str
+    """Such as train, validation or test, as `HuggingFace` and its `more_tests` name it."""
     paths: tuple[str, ...]
+    """Paths or addresses."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -337,7 +343,9 @@ class NamedSplit:
     """A further test of a HuggingFace corpus; becomes the split "test_<name>"."""
 
     name: str
+    """What follows "test_"."""
     split: str
+    """Split of the data set."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -363,15 +371,19 @@ class HuggingFace:
     test: str | None = "test"
     """None: held out of training by `hold_out`, or no test."""
     more_tests: tuple[NamedSplit, ...] = ()
+    """Further tests, each with a name of its own."""
     revision: str | None = None
     """Branch, tag or commit on the hub; a commit makes the data repeatable."""
     data_files: tuple[DataFiles, ...] = ()
+    """Files of each split, where `path` is "json", "csv" or "parquet"."""
     from_disk: bool = False
+    """`path` is a folder that `save_to_disk` wrote."""
     streaming: bool = False
     """Read over the network as it is needed, without a copy in the cache."""
     domain: str | None = None
     """Column with the domain of each pair, where there is one."""
     hold_out: HoldOut | None = None
+    """How validation and test are held out of training, where they are None."""
     max_characters: int = 2000
     """Pairs with a longer side are dropped."""
 

@@ -47,7 +47,9 @@ class DebianCorpus:
     "test_<domain>", and stay out of training altogether unless `train_on_held_out_rest`."""
 
     source_language: str = "en"
+    """language code of Debian's translations"""
     target_language: str = "de"
+    """likewise"""
     cache: str = "data/debian_cache"
     """downloads and unpacked files; what is there with the right hash is not fetched again, and
     deleting it is how a later point release of Debian is read"""
@@ -62,20 +64,26 @@ class DebianCorpus:
         "guides",
         "programs",
     )
+    """kinds of text that are read"""
     held_out: tuple[str, ...] = ("ding", "wesnoth")
+    """those of the domains that are kept for out-of-domain tests"""
     held_out_pairs: int = 1000
     """size of each out-of-domain test, drawn by `seed`"""
     train_on_held_out_rest: bool = False
     """whether the documents of a held-out domain that its test does not draw from are trained on;
     the tests are then of unseen documents, no longer of unseen domains"""
     num_validation: int = 2000
+    """about so many, drawn like num_test"""
     num_test: int = 2000
     """about so many: whole documents of the training domains, in proportion to their sizes"""
     min_words: int = 3
+    """pairs with a shorter side are dropped"""
     max_words: int = 60
+    """pairs with a longer side are dropped"""
     max_length_ratio: float = 2.5
     """words of the longer side over words of the shorter, exclusive"""
     seed: int = 1
+    """draws the documents of validation and tests"""
 
     def __post_init__(self) -> None:
         for domain in (*self.domains, *self.held_out):

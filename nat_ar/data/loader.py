@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -68,10 +68,13 @@ class Loader:
             epoch, position = epoch + 1, 0
 
 
-def prefetch(items: Iterator[T], transform: Callable[[T], U], *, depth: int = 2) -> Iterator[U]:
+def prefetch(
+    items: Iterator[T], transform: Callable[[T], U], *, depth: int = 2
+) -> Generator[U, None, None]:
     """transform(item) for each item, `depth` of them ahead of the consumer, in a thread.
 
-    An error in the thread is raised in the consumer; a consumer that stops ends the thread."""
+    An error in the thread is raised in the consumer; a consumer that stops ends the thread, and waits
+    for that: at the interpreter's exit nobody may use a device any more."""
     ready: queue.Queue[tuple[U | None, BaseException | None, bool]] = queue.Queue(depth)
     stopped = threading.Event()
 
@@ -93,7 +96,8 @@ def prefetch(items: Iterator[T], transform: Callable[[T], U], *, depth: int = 2)
         except BaseException as error:  # handed to the consumer, whatever it is
             put((None, error, False))
 
-    threading.Thread(target=produce, daemon=True).start()
+    thread = threading.Thread(target=produce, daemon=True)
+    thread.start()
     try:
         while True:
             value, error, is_end = ready.get()
@@ -104,3 +108,4 @@ def prefetch(items: Iterator[T], transform: Callable[[T], U], *, depth: int = 2)
             yield value  # type: ignore[misc]
     finally:
         stopped.set()
+        thread.join(timeout=1.0)  # a stuck transform must not hold up the end

@@ -39,7 +39,9 @@ class DataConfig:
     directory: str
     """Where the prepared data go; the one field that does not decide what they are."""
     corpus: Corpus
+    """Where the pairs come from."""
     vocabulary: VocabularyConfig = VocabularyConfig()
+    """How the texts are cut into subwords."""
     aligner: AlignerConfig | None = AlignerConfig()
     """Aligns train and validation for fertilities; None: none, for methods that need none."""
     alignments: str | None = None

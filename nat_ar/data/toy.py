@@ -823,8 +823,11 @@ class ToyCorpus:
     seed: int = 0
     """another seed, other sentences"""
     num_train: int = 30_000
+    """training pairs"""
     num_validation: int = 500
+    """validation pairs"""
     num_test: int = 1_000
+    """test pairs"""
 
     def __post_init__(self) -> None:
         for name in ("num_train", "num_validation", "num_test"):

@@ -44,6 +44,7 @@ class VocabularyConfig:
     size: int = 8000
     """Ids, the 6 special ones and the 256 bytes of `byte_fallback` included; for each side when not joint."""
     kind: Literal["unigram", "bpe"] = "unigram"
+    """How SentencePiece learns: unigram language model or byte-pair encoding."""
     joint: bool = True
     """One vocabulary for both languages: needed to tie or copy embeddings across them."""
     byte_fallback: bool = True

@@ -18,14 +18,7 @@ class RunLog:
         self._forget_after(resumed_step)
         self._writer: Any = None
         if tensorboard:
-            try:
-                import tensorboardX
-            except ModuleNotFoundError as error:
-                raise ValueError(
-                    "training.tensorboard needs the package tensorboardX: pip install tensorboardX, "
-                    "or leave the option off (metrics.jsonl has the same numbers)"
-                ) from error
-            self._writer = tensorboardX.SummaryWriter(str(run / "tensorboard"))
+            self._writer = require_tensorboard().SummaryWriter(str(run / "tensorboard"))
 
     def _forget_after(self, step: int) -> None:
         if not self.path.exists():
@@ -52,6 +45,18 @@ class RunLog:
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
+
+
+def require_tensorboard() -> Any:
+    """The package that writes event files; ValueError where it is not installed."""
+    try:
+        import tensorboardX
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            "training.tensorboard needs the package tensorboardX: pip install tensorboardX, or leave "
+            "the option off (metrics.jsonl has the same numbers)"
+        ) from error
+    return tensorboardX
 
 
 def read(run: Path) -> list[dict[str, Any]]:

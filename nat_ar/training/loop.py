@@ -4,12 +4,13 @@ What happens at a step depends on the step alone, never on when the process was 
 run ends with the parameters, the optimizer, the data order and the log of an uninterrupted one."""
 
 import collections
+import contextlib
 import dataclasses
 import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -76,9 +77,10 @@ class TrainingConfig:
             "log_every": self.log_every,
             "validation.every_steps": self.validation.every_steps,
             "validation.sentences": self.validation.sentences,
+            "validation.patience": self.validation.patience,
         }
         for name, value in positive.items():
-            if value < 1:
+            if value is not None and value < 1:
                 raise ConfigError(f"training.{name} must be at least 1, got {value}")
         if self.average_decay is not None and not 0.0 < self.average_decay < 1.0:
             raise ConfigError(f"average_decay must be between 0 and 1, got {self.average_decay}")
@@ -162,9 +164,10 @@ def run(
 
     def put(item: tuple[int, int, HostBatch]) -> tuple[int, int, Batch, int]:
         epoch, position, batch = item
-        placed = step.place(mesh, Batch(*batch), is_batch=True)  # type: ignore[arg-type]
+        placed = Batch(*step.place(mesh, tuple(batch), is_batch=True))
         return epoch, position, placed, batch.num_target_tokens
 
+    teacher_params = step.place(mesh, teacher_params, is_batch=False)
     window = progress.window
     pending: collections.deque[tuple[int, dict[str, Mean]]] = collections.deque()
 
@@ -186,9 +189,7 @@ def run(
     def save(score: float | None) -> None:
         checkpoints.save(state, dataclasses.asdict(progress), score=score)
 
-    stream: Iterator[tuple[int, int, Batch, int]] = loader.prefetch(
-        batches.batches(progress.epoch, progress.position), put
-    )
+    stream = loader.prefetch(batches.batches(progress.epoch, progress.position), put)
     bar = tqdm.tqdm(
         total=config.max_steps,
         initial=number,
@@ -197,7 +198,7 @@ def run(
         dynamic_ncols=True,
     )
     clock = time.perf_counter()
-    with _StopRequest() as stop, bar:
+    with _StopRequest() as stop, bar, contextlib.closing(stream):
         for epoch, position, batch, num_tokens in stream:
             state, terms = train_step(state, batch, teacher_params)
             number += 1
@@ -210,7 +211,8 @@ def run(
             progress.position = 0 if ends_epoch else position + 1
             progress.target_tokens += num_tokens
             progress.window_tokens += num_tokens
-            if is_validation or stop.is_set or number % config.log_every == 0:
+            is_stopping = stop.is_set  # asked once a step: what is saved must have been settled
+            if is_validation or is_stopping or number % config.log_every == 0:
                 settle(keep=0)
             now = time.perf_counter()
             progress.seconds += now - clock
@@ -235,7 +237,7 @@ def run(
                 results = validate(translating)
                 score = results["score"]
                 is_better = progress.best_score is None or score > progress.best_score
-                if is_better:
+                if is_better or score == progress.best_score:  # of equals the later one is kept
                     progress.best_score, progress.best_step = score, number
                 progress.validations_without_gain = (
                     0 if is_better else progress.validations_without_gain + 1
@@ -252,7 +254,7 @@ def run(
                 if progress.is_finished:
                     return state
                 clock = time.perf_counter()
-            if stop.is_set:
+            if is_stopping:
                 save(None)
                 raise Stopped(f"saved at step {number:,}; the same command goes on from there")
     return state

@@ -6,7 +6,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from nat_ar.config_json import ConfigError
 
@@ -45,7 +45,7 @@ def schedule(config: OptimizerConfig, *, max_steps: int) -> optax.Schedule:
     """Learning rate of each step, counted from 0."""
     peak, warmup = config.peak_learning_rate, config.warmup_steps
 
-    def rate(count: Float[Array, ""]) -> Float[Array, ""]:
+    def rate(count: Int[Array, ""] | int) -> Float[Array, ""]:
         step = jnp.asarray(count, jnp.float32) + 1.0
         rising = step / warmup
         progress = jnp.clip((step - warmup) / max(max_steps - warmup, 1), 0.0, 1.0)

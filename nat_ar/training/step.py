@@ -13,6 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
+from nat_ar.config_json import ConfigError
 from nat_ar.special import PAD
 from nat_ar.types import Batch, Mean, TrainState
 
@@ -21,7 +22,13 @@ TrainStep = Callable[[TrainState, Batch, Any], tuple[TrainState, dict[str, Mean]
 
 def data_mesh(num_devices: int | None = None) -> Mesh:
     """All local devices (or the first few) in one row."""
-    return Mesh(jax.local_devices()[:num_devices], ("data",))
+    devices = jax.local_devices()
+    if num_devices is not None and not 1 <= num_devices <= len(devices):
+        raise ConfigError(
+            f"training.num_devices must be 1 to {len(devices)}, the devices of this machine, or None "
+            f"for all; got {num_devices}"
+        )
+    return Mesh(devices[:num_devices], ("data",))
 
 
 def initial_state(
@@ -99,7 +106,7 @@ def build_train_step(
         state: TrainState, batch: Batch, teacher_params: Any = None
     ) -> tuple[TrainState, dict[str, Mean]]:
         grads, terms = gradients(state, batch, teacher_params)
-        terms["gradient_norm"] = Mean(optax.global_norm(grads), jnp.float32(1))
+        terms["gradient_norm"] = Mean(optax.tree.norm(grads), jnp.float32(1))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = state.average

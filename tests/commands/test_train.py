@@ -1,0 +1,224 @@
+"""`train` as a user meets it: started, killed, started again, misused."""
+
+import contextlib
+import dataclasses
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from nat_ar import __main__, experiment
+from nat_ar.experiment import Run
+from nat_ar.training import logging, optimizer, step
+from nat_ar.training.checkpoint import Checkpoints
+
+CONFIG = """
+import dataclasses
+from pathlib import Path
+
+from nat_ar.data.batching import BatchingConfig
+from nat_ar.experiment import Run
+from nat_ar.search.greedy import Greedy
+from nat_ar.training.loop import TrainingConfig, ValidationConfig
+from nat_ar.training.optimizer import OptimizerConfig
+
+tiny = Run(Path({run!r})).config()
+config = dataclasses.replace(
+    tiny,
+    name="tiny",
+    method=dataclasses.replace(
+        tiny.method,
+        decoding=Greedy(),
+        transformer=dataclasses.replace(tiny.method.transformer, dropout_rate=0.1),
+    ),
+    training=TrainingConfig(
+        max_steps=300,
+        batching=BatchingConfig(batch_tokens=128, buckets=(16,)),
+        optimizer=OptimizerConfig(warmup_steps=10),
+        average_decay=0.9,
+        validation=ValidationConfig(every_steps=100, sentences=4),
+        log_every=1,
+    ),
+)
+"""
+
+
+@pytest.fixture(scope="session")
+def config_file(tiny_runs: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 steps of the tiny autoregressive model: validation and checkpoint every 100."""
+    path = tmp_path_factory.mktemp("config") / "tiny.py"
+    path.write_text(CONFIG.format(run=str(tiny_runs.autoregressive.directory)), "utf-8")
+    return path
+
+
+def main(*words: str) -> tuple[int, str]:
+    """Exit status and stderr of `train` in this process, whose JAX stays set up as it is."""
+    status = 0
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as said:
+        patch.setattr(__main__, "_set_up", lambda: None)
+        try:
+            __main__.main(["train", *words])
+        except SystemExit as end:
+            status = int(end.code or 0)
+    return status, said.getvalue()
+
+
+def end_of(run: Path) -> dict[str, Any]:
+    """All that must not depend on interruptions: everything but the clock."""
+    config = Run(run).config()
+    sizes = experiment.vocabulary_sizes(Run(run).vocabulary())
+    params = nnx.state(config.method.build(sizes, rngs=nnx.Rngs(9)), nnx.Param)
+    adam = optimizer.build(config.training.optimizer, max_steps=config.training.max_steps)
+    state = step.initial_state(params, adam, seed=9, has_average=True)
+    state = step.place(step.data_mesh(1), state, is_batch=False)
+    checkpoints = Checkpoints(run / "checkpoints", is_read_only=True)
+    state, progress = checkpoints.restore(state)
+    steps = sorted(checkpoints.manager.all_steps())
+    checkpoints.close()
+    state = dataclasses.replace(state, key=jax.random.key_data(state.key))
+    return {
+        "state": [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(state)],
+        "progress": {name: x for name, x in progress.items() if "seconds" not in name},
+        "checkpoints": steps,
+        "rows": [
+            {name: x for name, x in row.items() if "second" not in name}
+            for row in logging.read(run)
+        ],
+    }
+
+
+@pytest.fixture(scope="session")
+def finished(config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run that nobody interrupted, and what it said on stderr."""
+    run = tmp_path_factory.mktemp("runs") / "finished"
+    status, said = main(str(config_file), "--run", str(run))
+    assert status == 0, said
+    return run, said
+
+
+def test_a_run_says_little_where_nobody_watches(finished: tuple[Path, str]) -> None:
+    lines = finished[1].splitlines()
+    assert len(lines) == 4
+    assert lines[0].startswith("tiny: ")
+    assert lines[0].endswith(" parameters, 5 batches an epoch, 300 steps")
+    assert [line[: len("step 100:")] for line in lines[1:]] == [
+        "step 100:",
+        "step 200:",
+        "step 300:",
+    ]
+
+
+def test_a_run_has_a_row_a_step_and_scores(finished: tuple[Path, str]) -> None:
+    rows = logging.read(finished[0])
+    train = [row for row in rows if row["kind"] == "train"]
+    validation = [row for row in rows if row["kind"] == "validation"]
+    assert [row["step"] for row in train] == list(range(1, 301))
+    assert [row["step"] for row in validation] == [100, 200, 300]
+    assert all(0 <= row["score"] <= 100 and row["length_ratio"] >= 0 for row in validation)
+    assert train[-1]["token"] < train[0]["token"] / 2  # it learns
+    assert all(row["target_tokens_per_second"] > 0 for row in train)
+
+
+def kill_at(running: subprocess.Popen, run: Path, at: int, number: signal.Signals) -> None:
+    """Sends the signal once metrics.jsonl shows the step."""
+    deadline = time.monotonic() + 120
+    metrics = run / logging.FILE_NAME
+    mark = f'"train", "step": {at},'
+    while not (metrics.exists() and mark in metrics.read_text("utf-8")):
+        assert running.poll() is None, f"it ended by itself: {running.communicate()[1]}"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    running.send_signal(number)
+
+
+def test_sigkill_and_sigterm_leave_no_trace(
+    finished: tuple[Path, str], config_file: Path, tmp_path: Path
+) -> None:
+    """Two processes, killed after 130 steps and asked to stop after 20 steps more; a third finishes."""
+    run = tmp_path / "run"
+    environment = {  # compiles as this process does (tests/conftest.py), and only once
+        **os.environ,
+        __main__.COMPILATION_CACHE: str(tmp_path / "compiled"),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
+    command = [sys.executable, "-m", "nat_ar", "train", str(config_file), "--run", str(run)]
+    for at, number, expected in [(130, signal.SIGKILL, -9), (150, signal.SIGTERM, 130)]:
+        running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        kill_at(running, run, at, number)
+        _, said = running.communicate(timeout=120)
+        assert running.returncode == expected, said
+    at = int(re.fullmatch(r"nat-ar: saved at step (\d+); .*", said.splitlines()[-1])[1])  # type: ignore[index]
+    assert 150 <= at < 300
+    status, said = main(str(config_file), "--run", str(run))
+    assert status == 0
+    assert said.splitlines()[0].endswith(f"300 steps, resumed at step {at}")
+    assert end_of(run) == end_of(finished[0])
+
+
+def test_a_finished_run_returns_at_once(finished: tuple[Path, str], config_file: Path) -> None:
+    run = finished[0]
+
+    def times() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+
+    def build_train_step(*_: Any, **__: Any) -> None:
+        raise AssertionError("nothing is left to train")
+
+    before = times()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step, "build_train_step", build_train_step)
+        assert main(str(config_file), "--run", str(run)) == (0, "")
+    assert times() == before
+
+
+def test_another_config_on_the_same_directory_is_refused(
+    finished: tuple[Path, str], config_file: Path
+) -> None:
+    words = ["--run", str(finished[0]), "--training.max-steps", "301", "--training.seed", "2"]
+    status, said = main(str(config_file), *words)
+    assert status == 2
+    assert len(said.splitlines()) == 1
+    changes = "training.seed: 1 -> 2; training.max_steps: 300 -> 301"
+    assert f"holds another experiment: {changes}. Give the same config" in said
+
+
+def test_a_loss_that_explodes_is_one_line_and_exit_status_2(
+    config_file: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    words = ["--training.optimizer.clip-norm", "0", "--training.validation.every-steps", "1"]
+    words += ["--training.optimizer.peak-learning-rate", "1e30"]
+    status, said = main(str(config_file), "--run", str(run), *words)
+    assert status == 2
+    error = said.splitlines()[-1]
+    assert re.match(r"nat-ar: error: step 2: (gradient_norm|objective|token) is (nan|inf);", error)
+    assert "the last checkpoint is good. Lower optimizer.peak_learning_rate" in error
+    loaded = Run(run).load("latest")  # step 1: before the loss of such parameters was known
+    assert loaded.step == 1
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(loaded.model.params))
+
+
+def test_a_config_that_cannot_start_leaves_no_directory(config_file: Path, tmp_path: Path) -> None:
+    """Else the corrected config would be refused as another experiment."""
+    run = tmp_path / "run"
+    for option, message in [
+        (("--training.num-devices", "1000"), "training.num_devices must be 1 to "),
+        (("--training.tensorboard",), "training.tensorboard needs the package tensorboardX"),
+        (("--start-from", str(tmp_path)), "is no run: it has no config.json"),
+    ]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(sys.modules, "tensorboardX", None)  # as if it were not installed
+            status, said = main(str(config_file), "--run", str(run), *option)
+        assert status == 2
+        assert message in said
+        assert not run.exists(), option

@@ -1,0 +1,89 @@
+"""Batches: who shares one, and in which order, from (seed, epoch) alone."""
+
+import numpy as np
+import pytest
+
+from nat_ar.config_json import ConfigError
+from nat_ar.data.batching import BatchingConfig, BatchPlan, RowBatch
+
+# Sentence 3 is too long; the others need (EOS counted, longer side) 3, 3, 6, -, 5 and 3 places.
+SOURCE_LENGTHS = np.array([1, 2, 3, 9, 4, 2])
+TARGET_LENGTHS = np.array([2, 1, 5, 1, 4, 2])
+CONFIG = BatchingConfig(batch_tokens=8, buckets=(4, 6))
+
+
+def plan_of(num_pairs: int, *, seed: int = 1, multiple: int = 1) -> BatchPlan:
+    """Pairs of 1 to 15 tokens a side in buckets of 4, 8 and 16."""
+    generator = np.random.default_rng(0)
+    source, target = generator.integers(1, 16, (2, num_pairs))
+    config = BatchingConfig(batch_tokens=64, buckets=(4, 8, 16))
+    return BatchPlan(source, target, config, seed=seed, multiple=multiple)
+
+
+def as_lists(batches: list[RowBatch]) -> list[tuple[int, list[int]]]:
+    return [(batch.width, batch.rows.tolist()) for batch in batches]
+
+
+def test_the_longer_side_and_its_eos_choose_the_bucket() -> None:
+    plan = BatchPlan(SOURCE_LENGTHS, TARGET_LENGTHS, CONFIG, seed=1)
+    # 8 tokens are 2 rows of 4 or 1 row of 6: {0, 1, 5} make two batches, {2} and {4} one each.
+    assert plan.num_left_out == 1
+    assert len(plan) == 4
+    batches = plan.epoch(0)
+    assert sorted(batch.width for batch in batches) == [4, 4, 6, 6]
+    assert all(len(batch.rows) == 8 // batch.width for batch in batches)
+    narrow = sorted(row for batch in batches if batch.width == 4 for row in batch.rows.tolist())
+    wide = sorted(row for batch in batches if batch.width == 6 for row in batch.rows.tolist())
+    assert narrow == [-1, 0, 1, 5]
+    assert wide == [2, 4]
+
+
+def test_the_order_is_a_function_of_seed_and_epoch() -> None:
+    plan = plan_of(200, seed=1)
+    first, second = as_lists(plan.epoch(0)), as_lists(plan.epoch(1))
+    assert as_lists(plan.epoch(0)) == first  # whatever was asked in between
+    assert as_lists(plan_of(200, seed=1).epoch(1)) == second
+    assert first != second
+    assert as_lists(plan_of(200, seed=2).epoch(0)) != first
+
+
+@pytest.mark.parametrize("multiple", [1, 3, 8])
+def test_an_epoch_holds_every_pair_once_in_batches_of_fixed_shapes(multiple: int) -> None:
+    plan = plan_of(200, multiple=multiple)
+    assert plan.num_left_out == 0
+    for epoch in (0, 7):
+        batches = plan.epoch(epoch)
+        assert len(batches) == len(plan)
+        rows = np.concatenate([batch.rows for batch in batches])
+        np.testing.assert_array_equal(np.sort(rows[rows >= 0]), np.arange(200))
+        shapes = {(batch.width, len(batch.rows)) for batch in batches}
+        # 64 tokens are 16 rows of 4, 8 of 8 or 4 of 16, rounded down to the multiple, but never to 0.
+        assert shapes == {
+            (width, max(multiple, 64 // width // multiple * multiple)) for width in (4, 8, 16)
+        }
+        for batch in batches:  # only a bucket's last batch is short, and padded at its end
+            real = batch.rows >= 0
+            assert real[0]
+            assert not (~real[:-1] & real[1:]).any()
+
+
+def test_batches_of_different_widths_are_mixed() -> None:
+    widths = [batch.width for batch in plan_of(200).epoch(0)]
+    assert widths != sorted(widths)
+
+
+def test_pairs_that_fit_nowhere_are_an_error() -> None:
+    with pytest.raises(ValueError, match=r"no pair of 2 fits the buckets \(4, 6\)"):
+        BatchPlan(np.array([6, 7]), np.array([1, 1]), CONFIG, seed=1)
+
+
+@pytest.mark.parametrize("buckets", [(), (1, 4), (4, 4), (8, 4)])
+def test_buckets_must_rise(buckets: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match="buckets must rise and start at 2 or more, got"):
+        BatchingConfig(buckets=buckets)
+
+
+def test_a_batch_must_hold_one_sentence_of_the_last_bucket() -> None:
+    BatchingConfig(batch_tokens=16, buckets=(8, 16))
+    with pytest.raises(ConfigError, match="got 15 tokens and a bucket of 16"):
+        BatchingConfig(batch_tokens=15, buckets=(8, 16))

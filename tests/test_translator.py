@@ -1,0 +1,189 @@
+"""Sentences in, translations out: in order, one for each, the same in every company."""
+
+import random
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nat_ar import experiment, translator
+from nat_ar.search import limits
+from nat_ar.translator import BUCKETS, ROWS, Model, Translation, Translator
+from nat_ar.types import Hypotheses
+
+LETTERS = "abcdefgh"
+
+
+@pytest.fixture(scope="module")
+def greedy(tiny_runs) -> Translator:
+    """An autoregressive model of random parameters, large enough to say different things."""
+    return excited(experiment.open_translator(tiny_runs.autoregressive, "Greedy()")[1])
+
+
+@pytest.fixture(scope="module")
+def one_pass(tiny_runs) -> Translator:
+    opened = experiment.open_translator(tiny_runs.length_nat, "LengthBeam(size=2, n_best=2)")
+    return excited(opened[1])
+
+
+def excited(model: Translator) -> Translator:
+    params = jax.tree.map(lambda leaf: 3 * leaf, model.model.params)
+    model.model = Model(model.model.graphdef, params)
+    return model
+
+
+@pytest.fixture(scope="module")
+def sentences() -> list[str]:
+    """65 words of one to six letters, which are two to seven tokens."""
+    draw = random.Random(1)
+    return ["".join(draw.choices(LETTERS, k=1 + i % 6)) for i in range(65)]
+
+
+def tokens_of(found: list[Translation]) -> list[list[list[int]]]:
+    return [translation.tokens for translation in found]
+
+
+@pytest.mark.parametrize("name", ["greedy", "one_pass"])
+def test_a_sentence_does_not_depend_on_its_company(
+    name: str, sentences: list[str], request: pytest.FixtureRequest
+) -> None:
+    """Alone, by sevens, by 64 and 65, in any order: the same tokens, in the order of the sentences."""
+    model: Translator = request.getfixturevalue(name)
+    together = tokens_of(model.translate(sentences))
+    assert len(together) == 65
+    assert tokens_of(model.translate(sentences[:64])) == together[:64]
+    sevens = [sentences[start : start + 7] for start in range(0, 63, 7)]
+    assert [row for seven in sevens for row in tokens_of(model.translate(seven))] == together[:63]
+    for place in (0, 5, 64):
+        assert tokens_of(model.translate([sentences[place]])) == [together[place]]
+    order = random.Random(2).sample(range(65), 65)
+    shuffled = tokens_of(model.translate([sentences[place] for place in order]))
+    assert shuffled == [together[place] for place in order]
+    assert len({str(rows) for rows in together}) > 20  # they do differ
+
+
+def test_few_shapes_are_compiled(greedy: Translator, sentences: list[str]) -> None:
+    """Of 1 to 65 sentences: 1, 4, 16 and 64 rows; of one that is longer: 1 row of its bucket."""
+    for number in (1, 2, 3, 5, 7, 64, 65):
+        greedy.translate(sentences[:number])
+    mixed = greedy.translate([*sentences[:2], "abcdefghab", *sentences[2:]])
+    assert set(greedy.compiled) == {(1, 8), (4, 8), (16, 8), (64, 8), (1, 16)}
+    seconds, shapes = greedy.compile_seconds, dict(greedy.compiled)
+    assert tokens_of(mixed[:2] + mixed[3:]) == tokens_of(greedy.translate(sentences))
+    assert tokens_of(mixed[2:3]) == tokens_of(greedy.translate(["abcdefghab"]))
+    assert (greedy.compile_seconds, greedy.compiled) == (seconds, shapes)
+
+
+def encode(model: Translator, sentences: list[str]) -> list[list[int]]:
+    return [list(row) for row in model.vocabulary.encode_source(sentences)]
+
+
+def test_every_line_has_its_translation(one_pass: Translator) -> None:
+    """Empty lines are not decoded; lines of spaces are text like any other."""
+    lines = ["", "a b", "   ", "", "c"]
+    found = one_pass.translate(lines)
+    assert [translation.steps for translation in found] == [0, 1, 1, 0, 1]
+    empty = Translation([""], [0.0], [[]], 0)
+    assert found[0] == found[3] == empty
+    assert all(len(found[place].texts) == 2 for place in (1, 2, 4))
+    assert one_pass.translate([]) == []
+    assert one_pass.translate([""]) == [empty]
+
+
+def test_a_line_too_long_loses_its_end_and_says_so(one_pass: Translator) -> None:
+    """255 tokens and EOS fill the last bucket."""
+    lines = [" ".join("a" * number) for number in (300, 2)]
+    assert len(encode(one_pass, lines)[0]) > 255
+    long, short = one_pass.translate(lines)
+    assert (long.is_shortened, short.is_shortened) == (True, False)
+    assert long.texts[0]
+    kept = one_pass.vocabulary.decode_source([encode(one_pass, lines)[0][:255]])
+    assert one_pass.translate(kept)[0].tokens == long.tokens
+
+
+class Parrot(Translator):
+    """Gives back a fixed number of tokens for every sentence."""
+
+    length: int
+
+    def decode(self, source: np.ndarray) -> Hypotheses:
+        rows = source.shape[0]
+        tokens = jnp.full((rows, 1, self.length), 7, jnp.int32)
+        return Hypotheses(tokens, jnp.zeros((rows, 1)), jnp.ones(rows, jnp.int32))
+
+
+@pytest.mark.parametrize(("length", "is_cut"), [(0, False), (15, False), (16, True)])
+def test_a_translation_at_its_limit_is_cut(greedy: Translator, length: int, is_cut: bool) -> None:
+    """Two tokens and EOS may become 2 * 3 + 10 tokens."""
+    assert len(encode(greedy, ["a"])[0]) == 2
+    parrot = Parrot(greedy.model, greedy.vocabulary, decoding=greedy.decoding)
+    parrot.length = length
+    (found,) = parrot.translate(["a"])
+    assert len(found.tokens[0]) == length
+    assert found.is_cut == is_cut
+
+
+def test_places_that_a_search_left_empty_are_dropped(greedy: Translator) -> None:
+    hypotheses = Hypotheses(
+        tokens=jnp.asarray([[[7, 8, 0], [8, 0, 0], [0, 0, 0]], [[0, 0, 0]] * 3], jnp.int32),
+        scores=jnp.asarray([[-1.0, -2.5, -jnp.inf], [-jnp.inf] * 3], jnp.float32),
+        steps=jnp.asarray([4, 0], jnp.int32),
+    )
+    first, second = greedy.texts(hypotheses)
+    assert first.tokens == [[7, 8], [8]]
+    assert first.scores == [-1.0, -2.5]
+    assert first.texts == greedy.vocabulary.decode_target([[7, 8], [8]])
+    assert first.steps == 4
+    assert (second.texts, second.tokens, second.scores) == ([""], [[]], [-np.inf])
+
+
+@pytest.fixture(scope="module")
+def planner(greedy: Translator) -> Translator:
+    """Batches of at most 4 rows and 64 tokens."""
+    decoding = greedy.decoding
+    return Translator(
+        greedy.model, greedy.vocabulary, decoding=decoding, batch_tokens=64, max_rows=4
+    )
+
+
+def test_the_plan_by_hand(planner: Translator) -> None:
+    """Tokens without EOS: 7 of them fill the bucket of 8, 8 need that of 16; 64 tokens are four rows
+    of 16, two of 32, and no row of 96 is too long."""
+    assert planner.plan([3, 0, 20, 7, 30, 25, 8, 1]) == [
+        ([4, 5], 2, 32),
+        ([2], 1, 24),
+        ([6], 1, 16),
+        ([3, 0, 7], 4, 8),
+    ]
+    assert planner.plan([]) == planner.plan([0, 0]) == []
+    assert planner.plan([95]) == [([0], 1, 96)]
+    assert planner.plan([2] * 6) == [([0, 1, 2, 3], 4, 8), ([4, 5], 4, 8)]
+
+
+@given(st.lists(st.integers(0, 255), max_size=40))
+@settings(max_examples=60, deadline=None)
+def test_a_plan_holds_every_sentence_once_in_few_shapes(lengths: list[int]) -> None:
+    model = object.__new__(Translator)
+    model.batch_tokens, model.max_rows = 1024, 48
+    batches = model.plan(lengths)
+    places = [place for members, _, _ in batches for place in members]
+    assert sorted(places) == [place for place, length in enumerate(lengths) if length]
+    assert [bucket for _, _, bucket in batches] == sorted(
+        (bucket for _, _, bucket in batches), reverse=True
+    )
+    for members, rows, bucket in batches:
+        most = min(32, 1024 // bucket)
+        assert len(members) <= rows <= most
+        assert rows in {*ROWS, *(2**power for power in range(6))}
+        smaller = max((b for b in BUCKETS if b < bucket), default=0)
+        assert all(smaller < lengths[place] + 1 <= bucket for place in members)
+    shapes = {(rows, bucket) for _, rows, bucket in batches}
+    assert all(sum(b == bucket for _, b in shapes) <= 4 for bucket in BUCKETS)
+
+
+def test_buckets() -> None:
+    assert [translator.bucket_of(length) for length in (1, 8, 9, 256)] == [8, 8, 16, 256]
+    assert limits.length_limit(BUCKETS[-1]) == 522
