@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 requirements=$1
 stamp=".venv/installed-$requirements"
-if ! cmp -s "$requirements" "$stamp" 2>/dev/null; then
+if ! cat requirements.txt "$requirements" | cmp -s - "$stamp"; then
     python=""
     for candidate in python3 python3.13 python3.12 python3.11; do
         if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
@@ -19,5 +19,5 @@ if ! cmp -s "$requirements" "$stamp" 2>/dev/null; then
     echo "installing $requirements into .venv ($("$python" --version))" >&2
     [ -x .venv/bin/python ] || "$python" -m venv .venv
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$requirements"
-    cp "$requirements" "$stamp"
+    cat requirements.txt "$requirements" >"$stamp"
 fi

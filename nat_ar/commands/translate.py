@@ -31,6 +31,10 @@ class Translate:
     scores: bool = False
     """put the score (nats) and a TAB before each translation"""
 
+    def __post_init__(self) -> None:
+        if self.n_best < 1:
+            raise experiment.ConfigError(f"n_best must be at least 1, got {self.n_best}")
+
 
 def run(arguments: Translate) -> None:
     decoding = arguments.decoding

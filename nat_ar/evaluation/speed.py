@@ -30,7 +30,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
-from flax import nnx
 from jaxtyping import Float
 
 from nat_ar.config_json import ConfigError
@@ -302,13 +301,13 @@ class _PieceTaker:
 
     def compile(self, bucket: int) -> None:
         """The encoder alone, for one bucket."""
-        graphdef, params = self.translator.model.graphdef, self.translator.model.params
+        model = self.translator.model
 
-        def encode(params: nnx.State, source: jax.Array) -> Encoded:
-            return nnx.merge(graphdef, params).encode(source)
+        def encode(leaves: list[jax.Array], source: jax.Array) -> Encoded:
+            return model.merge(leaves).encode(source)
 
         source = jax.ShapeDtypeStruct((1, bucket), jnp.int32)
-        self.encoders[bucket] = jax.jit(encode).lower(params, source).compile()
+        self.encoders[bucket] = jax.jit(encode).lower(model.leaves, source).compile()
 
     def bucket(self, sentence: str) -> int:
         return plan(self.translator, [sentence])[0][2]
@@ -323,9 +322,9 @@ class _PieceTaker:
         row = row[: BUCKETS[-1] - 1]
         bucket = bucket_of(len(row) + 1)
         source = loader.pad_rows(Ragged.from_rows([row]), np.zeros(1, np.int64), bucket, end=EOS)
-        program, params = self.encoders[bucket], translator.model.params
+        program, leaves = self.encoders[bucket], translator.model.leaves
         start = clock()
-        jax.block_until_ready(program(params, jnp.asarray(source)))
+        jax.block_until_ready(program(leaves, jnp.asarray(source)))
         encoder = clock() - start
 
         start = clock()

@@ -1,0 +1,173 @@
+"""evaluate: how good translations are, as rows that others can read."""
+
+import hashlib
+import shlex
+import shutil
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from nat_ar import __main__ as command_line
+from nat_ar import config_json, experiment
+from nat_ar.commands import evaluate
+from nat_ar.commands.evaluate import Evaluate
+from nat_ar.data import prepare
+from nat_ar.data.arrays import PreparedData
+from nat_ar.data.prepare import DataConfig
+from nat_ar.data.toy import ToyCorpus
+from nat_ar.data.vocabulary import VocabularyConfig
+from nat_ar.evaluation import results
+from nat_ar.experiment import ExperimentConfig, Run
+from nat_ar.methods.length_nat import LengthBeam, LengthNat
+from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.translator import Translation
+
+
+@pytest.fixture(scope="module")
+def run(tiny_runs, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A copy of the one-pass run, evaluated under two decodings."""
+    directory = tmp_path_factory.mktemp("evaluate") / "run"
+    shutil.copytree(tiny_runs.length_nat.directory, directory)
+    (directory / results.FILE_NAME).unlink(missing_ok=True)
+    evaluate.run(Evaluate(str(directory), ("LengthBeam", "LengthBeam(size=2)")))
+    return Run(directory)
+
+
+def test_each_decoding_leaves_a_row(run: Run, tiny_runs) -> None:
+    first, second = results.read(run.directory)
+    assert (first["decoding"], second["decoding"]) == (
+        "LengthBeam(size=1, rescore=False, n_best=1)",
+        "LengthBeam(size=2, rescore=False, n_best=1)",
+    )
+    assert first["hypotheses"] != second["hypotheses"]
+    data = PreparedData.load(tiny_runs.data)
+    expected = {
+        "kind": "quality",
+        "name": "nat",
+        "method": "LengthNat",
+        "training_data": "raw",
+        "split": "test",
+        "data_hash": data.hash,
+        "config_hash": config_json.hash_of(run.config()),
+        "checkpoint_step": 0,
+        "parameters": run.load().num_parameters,
+        "sentences": 12,
+        "steps": 1.0,
+        "dtype": "float32",
+        "domains": None,
+        "valid": None,
+        "mixed": None,
+        "train_steps": 0,
+        "train_seconds": 0.0,
+        "train_target_tokens": 0,
+    }
+    assert {name: first[name] for name in expected} == expected
+    for row in (first, second):
+        for metric in ("bleu", "chrf", "ter"):
+            score = row[metric]
+            assert score["low"] <= score["score"] <= score["high"]
+            assert "version:" in score["signature"]
+        assert sum(group["sentences"] for group in row["lengths"].values()) == 12
+
+
+def test_the_files_hold_raw_references_and_a_line_for_each_sentence(run: Run, tiny_runs) -> None:
+    test = PreparedData.load(tiny_runs.data).split("test")
+    for row in results.read(run.directory):
+        assert results.read_lines(run.directory / row["references"]) == test.target_text
+        assert len(results.read_lines(run.directory / row["hypotheses"])) == 12
+
+
+def test_the_test_hash_is_that_of_the_text(run: Run, tiny_runs) -> None:
+    folder = tiny_runs.data / "test"
+    text = (folder / "source.txt").read_bytes() + (folder / "target.txt").read_bytes()
+    expected = hashlib.sha256(text).hexdigest()
+    assert {row["test_hash"] for row in results.read(run.directory)} == {expected}
+
+
+def test_the_command_of_a_row_asks_for_the_same_again(run: Run) -> None:
+    row = results.read(run.directory)[1]
+    python, flag, package, verb, *words = shlex.split(row["command"])
+    assert (python, flag, package, verb) == ("python", "-m", "nat_ar", "evaluate")
+    arguments = command_line._parse(verb, evaluate, words)
+    assert arguments == Evaluate(str(run.directory), (row["decoding"],), "test", "0")
+
+
+def test_only_what_was_not_learnt_is_evaluated(run: Run) -> None:
+    with pytest.raises(ValueError, match="expected validation or a test split, got train"):
+        evaluate.evaluate(run, split="train")
+    with pytest.raises(ValueError, match="law"):
+        evaluate.evaluate(run, split="law")
+    assert len(results.read(run.directory)) == 2
+
+
+class Repeating:
+    """A translator that has learnt its answers by heart."""
+
+    decoding = LengthBeam()
+
+    def __init__(self, answers: Sequence[str]) -> None:
+        self.answers = answers
+
+    def translate(self, sentences: Sequence[str], *, title: str) -> list[Translation]:
+        assert len(sentences) == len(self.answers)
+        return [Translation([text], [0.0], [[7]], 1, is_cut=not text) for text in self.answers]
+
+
+@pytest.fixture(scope="module")
+def toy_run(
+    start_run: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Run, PreparedData]:
+    directory = tmp_path_factory.mktemp("toy")
+    words = VocabularyConfig(size=80, kind="bpe", byte_fallback=False)
+    corpus = ToyCorpus(num_train=30, num_validation=1, num_test=4)
+    config = DataConfig(str(directory / "data"), corpus, words, aligner=None)
+    prepare.prepare(config, quiet=True)
+    data = PreparedData.load(config.directory)
+    transformer = TransformerConfig(8, 8, 1, 1, 1)
+    return start_run(
+        Run(directory / "run"), ExperimentConfig("toy", config, LengthNat(transformer)), data
+    ), data
+
+
+def test_of_the_toy_language_it_says_valid_and_mixed(
+    toy_run: tuple[Run, PreparedData],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A reference is valid. Its words in the wrong order are all right and the whole is not."""
+    run, data = toy_run
+    test = data.split("test")
+    first, second, third, _ = test.target_text
+    answers = [first, second, " ".join(reversed(third.split())), ""]
+    opened = run.load(), Repeating(answers)
+    monkeypatch.setattr(experiment, "open_translator", lambda *_: opened)
+    evaluate.run(Evaluate(str(run.directory)))
+    (row,) = results.read(run.directory)
+    assert (row["valid"], row["mixed"]) == (50.0, 25.0)
+    assert row["domains"].keys() == set(test.domains)
+    assert results.read_lines(run.directory / row["hypotheses"]) == answers
+    assert any("1 translations reached their length limit" in text for text in row["warnings"])
+    said = capsys.readouterr().out
+    assert "valid 50.0 %   mixed 25.0 %" in said
+    assert "warning: 1 translations reached" in said
+
+
+def test_data_of_another_vocabulary_are_refused(
+    run: Run, toy_run: tuple[Run, PreparedData]
+) -> None:
+    with pytest.raises(ValueError, match="was prepared with another vocabulary than"):
+        evaluate.evaluate(run, data_directory=str(toy_run[1].directory))
+
+
+def test_a_perfect_translation(
+    toy_run: tuple[Run, PreparedData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, data = toy_run
+    opened = run.load(), Repeating(data.split("validation").target_text)
+    monkeypatch.setattr(experiment, "open_translator", lambda *_: opened)
+    row = evaluate.evaluate(run, split="validation")
+    assert row["bleu"]["score"] == pytest.approx(100.0)
+    assert row["ter"]["score"] == 0.0
+    assert row["length_ratio"] == 1.0
+    assert (row["valid"], row["mixed"]) == (100.0, 0.0)
+    assert row["warnings"] == []

@@ -1,0 +1,281 @@
+"""A study: what is refused before any work, and that it survives being killed."""
+
+import dataclasses
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nat_ar.commands import study
+from nat_ar.commands.study import Entry, StudyConfig
+from nat_ar.config_json import ConfigError
+from nat_ar.data.corpus import TextFiles
+from nat_ar.data.prepare import DataConfig
+from nat_ar.evaluation import results
+from nat_ar.methods.autoregressive import Autoregressive
+from nat_ar.methods.fertility_nat import FertilityNat
+from nat_ar.methods.length_nat import LengthNat
+from nat_ar.training import logging
+from nat_ar.training.loop import TrainingConfig
+
+CONFIG = """
+from nat_ar.commands.study import Entry, StudyConfig
+from nat_ar.data.alignment import AlignerConfig
+from nat_ar.data.batching import BatchingConfig
+from nat_ar.data.corpus import TextFiles
+from nat_ar.data.prepare import DataConfig
+from nat_ar.data.vocabulary import VocabularyConfig
+from nat_ar.evaluation.speed import SpeedConfig
+from nat_ar.methods.autoregressive import Autoregressive
+from nat_ar.methods.fertility_nat import FertilityNat
+from nat_ar.methods.length_nat import LengthNat
+from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.search.greedy import Greedy
+from nat_ar.training.loop import TrainingConfig, ValidationConfig
+from nat_ar.training.optimizer import OptimizerConfig
+
+TINY = TransformerConfig(16, 32, 2, 1, 1)
+TRAINING = TrainingConfig(
+    max_steps=150,
+    batching=BatchingConfig(64, (8,)),
+    optimizer=OptimizerConfig(peak_learning_rate=0.01, warmup_steps=5),
+    validation=ValidationConfig(every_steps=50),
+    log_every=10,
+)
+config = StudyConfig(
+    "Letters",
+    "study",
+    DataConfig(
+        "data",
+        TextFiles(("train.tsv",), ("validation.tsv",), ("test.tsv",)),
+        VocabularyConfig(size=24, byte_fallback=False),
+        AlignerConfig(iterations=1, flat_iterations=1),
+        remove_overlap=False,
+    ),
+    Entry("ar", Autoregressive(TINY, decoding=Greedy()), TRAINING),
+    (
+        Entry("length", LengthNat(TINY), TRAINING),
+        Entry(
+            "fertility_kd", FertilityNat(TINY), TRAINING, distilled=True, encoder_from_teacher=True
+        ),
+    ),
+    distillation="Greedy()",
+    speed=SpeedConfig(
+        sentences=2, repetitions=3, batch_sizes=(1,), throughput_sentences=2, max_seconds=0.5
+    ),
+)
+"""
+RUNS = ("ar", "length", "fertility_kd")
+TEACHER = Entry("ar", Autoregressive(), TrainingConfig())
+STUDENT = Entry("nat", LengthNat(), TrainingConfig())
+POSSIBLE = StudyConfig(
+    "x", "study", DataConfig("data", TextFiles(("train.tsv",))), TEACHER, (STUDENT,)
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"entries": (STUDENT, STUDENT)}, "different names, got ar, nat, nat"),
+        ({"teacher": STUDENT}, "different names, got nat, nat"),
+        (
+            {"teacher": dataclasses.replace(STUDENT, name="t")},
+            "is Autoregressive and trained on raw",
+        ),
+        ({"teacher": dataclasses.replace(TEACHER, distilled=True)}, "trained on raw data"),
+        (
+            {"entries": (dataclasses.replace(STUDENT, start_from="next"),)},
+            r"nat\.start_from: expected an earlier entry \(ar\), got 'next'",
+        ),
+        ({"distillation": "LengthBeam()"}, r"a decoding of Autoregressive: Greedy\(\)"),
+        ({"tests": ()}, "tests: expected at least one split"),
+    ],
+)
+def test_an_impossible_study_is_refused(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        dataclasses.replace(POSSIBLE, **change)
+
+
+def test_a_decoding_that_the_method_lacks_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"a decoding of FertilityNat: .*; got 'Beam\(size=4\)'"):
+        Entry("nat", FertilityNat(), TrainingConfig(), decodings=("Argmax()", "Beam(size=4)"))
+
+
+def test_every_entry_but_the_teacher_has_the_teacher() -> None:
+    teacher = study._experiment(TEACHER, POSSIBLE, POSSIBLE.data)
+    assert (teacher.teacher, teacher.train_on, teacher.start_from) == (None, None, None)
+    entry = dataclasses.replace(STUDENT, distilled=True, start_from="ar")
+    student = study._experiment(entry, POSSIBLE, POSSIBLE.data)
+    assert student.teacher == student.start_from == "study/runs/ar"
+    assert student.train_on == "study/distilled"
+
+
+@pytest.fixture
+def letters(tmp_path: Path) -> Callable[[str], Path]:
+    """Makes a directory with the config, and pairs such as "b a d" and "B A D": 60 for training, 4
+    for validation, 4 for the test."""
+
+    def make(name: str) -> Path:
+        draw, directory = random.Random(0), tmp_path / name
+        directory.mkdir()
+        (directory / "study.py").write_text(CONFIG, "utf-8")
+        drawn = (" ".join(draw.choices("abcdefgh", k=1 + i % 3)) for i in range(120))
+        rows = list(dict.fromkeys(drawn))
+        for split, part in {"validation": rows[:4], "test": rows[4:8], "train": rows[8:68]}.items():
+            text = "".join(f"{row}\t{row.upper()}\n" for row in part)
+            (directory / f"{split}.tsv").write_text(text, "utf-8")
+        return directory
+
+    return make
+
+
+def start(directory: Path, cache: Path) -> subprocess.Popen[bytes]:
+    """The study as a process of its own, in `directory`."""
+    root = str(Path(study.__file__).parents[2])
+    settings = {
+        "PYTHONPATH": root,
+        "NAT_AR_COMPILATION_CACHE": str(cache),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_PLATFORMS": "cpu",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "nat_ar", "study", "study.py"],
+        cwd=directory,
+        env={**os.environ, **settings},
+        stdout=(directory / "table").open("wb"),
+        stderr=(directory / "progress").open("wb"),
+    )
+
+
+def finish(process: subprocess.Popen[bytes], directory: Path) -> None:
+    assert process.wait(timeout=300) == 0, (directory / "progress").read_text("utf-8")
+
+
+def kill_when_there(process: subprocess.Popen[bytes], path: Path, delay: float) -> None:
+    """SIGKILL, `delay` seconds after the process made the path."""
+    deadline = time.monotonic() + 300
+    while not path.exists():
+        assert process.poll() is None, f"ended before it made {path}"
+        assert time.monotonic() < deadline, f"no {path} after 300 seconds"
+        time.sleep(0.02)
+    time.sleep(delay)
+    assert process.poll() is None, f"ended within {delay} seconds after it made {path}"
+    process.kill()
+    assert process.wait() == -9
+
+
+def without_clocks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    clocks = {"date", "train_seconds", "target_tokens_per_second"}
+    return [{name: row[name] for name in row if name not in clocks} for row in rows]
+
+
+def outcome(directory: Path) -> dict[str, Any]:
+    """All that a study found out, but for dates and speeds."""
+    root = directory / "study"
+    found: dict[str, Any] = {}
+    for name in RUNS:
+        run = root / "runs" / name
+        rows = [row for row in results.read(run) if row["kind"] == "quality"]
+        found[f"{name} quality"] = [{**row, "run": ""} for row in without_clocks(rows)]
+        found[f"{name} log"] = without_clocks(logging.read(run))
+        for path in (run / "translations").iterdir():
+            found[f"{name} {path.name}"] = path.read_text("utf-8")
+    found["distilled"] = (root / "distilled" / "train" / "target.txt").read_text("utf-8")
+    return found
+
+
+def test_a_killed_study_ends_with_the_same_results(
+    letters: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Killed while the teacher trains and while the student trains; then nothing is left to do."""
+    killed, straight, cache = letters("killed"), letters("straight"), tmp_path / "cache"
+    delays, runs = random.Random(), killed / "study" / "runs"
+    first = runs / "ar" / "checkpoints" / "50" / "commit_success.txt"
+    kill_when_there(start(killed, cache), first, delays.uniform(0, 0.3))
+    assert not (runs / "length").exists()
+    second = runs / "fertility_kd" / "metrics.jsonl"
+    kill_when_there(start(killed, cache), second, delays.uniform(0, 0.3))
+    assert not (killed / "study" / "table.md").exists()
+    finish(start(killed, cache), killed)
+    last = straight / "study" / "runs" / RUNS[-1] / results.FILE_NAME
+    kill_when_there(start(straight, cache), last, 0.3)  # only its speeds are missing
+    found = outcome(killed)
+    assert found == outcome(straight)
+    assert [len(found[f"{name} quality"]) for name in RUNS] == [1, 1, 1]
+    check_reports(killed)
+
+    before = contents(killed)
+    finish(start(killed, cache), killed)
+    assert contents(killed) == before
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {
+        str(path): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file() and path.name not in ("picture.svg", "picture.png", "progress")
+    }
+
+
+def check_reports(directory: Path) -> None:
+    root = directory / "study"
+    printed = (directory / "table").read_text("utf-8")
+    assert printed == (root / "table.txt").read_text("utf-8")
+    table = (root / "table.md").read_text("utf-8")
+    assert "Made by `python -m nat_ar study study.py`." in table
+    assert "![quality against latency](picture.png)" in table
+    for name in RUNS:
+        assert f"| {name}" in table
+    assert (root / "table.csv").read_text("utf-8").count("\n") > 3
+    assert "tabular" in (root / "table.tex").read_text("utf-8")
+    assert (root / "picture.png").read_bytes().startswith(b"\x89PNG")
+    assert "</svg>" in (root / "picture.svg").read_text("utf-8")
+    examples = (root / "examples.md").read_text("utf-8")
+    test = (directory / "test.tsv").read_text("utf-8").splitlines()
+    for place, line in enumerate(test, start=1):
+        source, reference = line.split("\t")
+        section = examples.split(f"## test, line {place}\n")[1].split("##")[0]
+        assert f"| source | {source} |" in section
+        assert f"| reference | {reference} |" in section
+        assert all(f"| {name} " in section for name in RUNS)
+
+
+def test_a_split_that_is_not_there_is_said_before_any_training(
+    letters: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(letters("here"))
+    config = dataclasses.replace(study.load_config("study.py"), tests=("test", "tset"))
+    with pytest.raises(ValueError, match="tset"):
+        study.study(config, "")
+    assert not Path("study/runs").exists()
+
+
+def test_a_corpus_file_takes_the_place_of_the_corpus(
+    letters: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Split by the hold-out of the config's corpus; without one it cannot be."""
+    monkeypatch.chdir(letters("here"))
+    with pytest.raises(ValueError, match=r"corpus_file pairs\.tsv: TextFiles has no hold_out"):
+        study.run(study.Study("study.py", corpus_file="pairs.tsv"))
+    seen: list[Any] = []
+    monkeypatch.setattr(study, "study", lambda *words, **more: seen.append((words, more)))
+    text = (
+        Path("study.py")
+        .read_text("utf-8")
+        .replace('("validation.tsv",), ("test.tsv",)', "hold_out=HoldOut(5, 6)")
+    )
+    text = text.replace("import TextFiles", "import HoldOut, TextFiles")
+    Path("study.py").write_text(text, "utf-8")
+    study.run(study.Study("study.py", "elsewhere", "/some/pairs.tsv", "docs"))
+    ((config, command), more) = seen[0]
+    assert config.directory == "elsewhere"
+    assert config.data.corpus.train == ("/some/pairs.tsv",)
+    assert command == "python -m nat_ar study study.py --corpus-file pairs.tsv"
+    assert more == {"publish": "docs"}
+    assert (config.data.corpus.hold_out.validation, config.data.corpus.hold_out.test) == (5, 6)

@@ -1,0 +1,139 @@
+"""translate: lines in, as many lines out."""
+
+import dataclasses
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nat_ar import experiment
+from nat_ar.commands import translate
+from nat_ar.commands.translate import Translate
+from nat_ar.config_json import ConfigError
+from nat_ar.experiment import Loaded
+from nat_ar.translator import Translation, Translator
+
+
+@pytest.fixture(scope="module")
+def opened(tiny_runs) -> tuple[Loaded, Translator]:
+    """What is compiled once for all."""
+    return experiment.open_translator(tiny_runs.length_nat, "LengthBeam(size=3, n_best=3)")
+
+
+@dataclasses.dataclass
+class Said:
+    lines: list[str]
+    errors: str
+
+
+@pytest.fixture
+def pipe(
+    tiny_runs, opened, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> Any:
+    """Bytes through standard input and output, by the translator of `opened`."""
+    monkeypatch.setattr(experiment, "open_translator", lambda *_: opened)
+
+    def run(text: bytes, **fields: Any) -> Said:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+        translate.run(Translate(str(tiny_runs.length_nat.directory), **fields))
+        captured = capsysbinary.readouterr()
+        *lines, last = captured.out.decode("utf-8").split("\n")
+        assert last == ""
+        return Said(lines, captured.err.decode("utf-8"))
+
+    return run
+
+
+def test_a_line_out_for_each_line_in(pipe, opened) -> None:
+    expected = [found.texts[0] for found in opened[1].translate(["a b", "", "c"])]
+    assert expected[1] == ""
+    assert pipe(b"a b\n\nc\n") == Said(expected, "")
+    assert pipe(b"a b\n\nc") == Said(expected, "")  # the last line may lack its end
+    assert pipe(b"a b\r\n\r\nc\r\n") == Said(expected, "")
+    assert pipe(b"\xef\xbb\xbfa b\n\nc\n") == Said(expected, "")
+    assert pipe(b"") == Said([], "")
+    assert pipe(b"\n\n") == Said(["", ""], "")
+
+
+@pytest.mark.parametrize("separator", ["\r", "\v", "\f", "\x1c", "\x85", "\u2028"])
+def test_only_newlines_end_a_line(pipe, separator: str) -> None:
+    """`wc -l` counts the same before and after; other breaks read as spaces."""
+    assert pipe(f"a{separator}b\nc\n".encode()) == pipe(b"a b\nc\n")
+
+
+def test_bytes_that_are_not_utf_8_are_counted(pipe) -> None:
+    said = pipe(b"a \xff b\nc\n\xc3\n")
+    assert len(said.lines) == 3
+    assert said.errors == "nat-ar: 2 lines hold bytes that are not UTF-8\n"
+    assert pipe("a \ufffd b\n".encode()).errors == ""
+
+
+def test_files_are_read_and_written(pipe, tmp_path: Path) -> None:
+    expected = pipe(b"a b\n\nc\rd\n").lines
+    source, target = tmp_path / "in.txt", tmp_path / "out.txt"
+    source.write_bytes(b"a b\n\nc\rd\n")
+    assert pipe(b"", input=str(source)).lines == expected
+    assert pipe(b"", input=str(source), output=str(target)).lines == []
+    assert target.read_bytes() == "".join(line + "\n" for line in expected).encode()
+
+
+def test_output_is_utf_8_in_any_locale(tiny_runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    class German:
+        def translate(self, lines: list[str]) -> list[Translation]:
+            return [Translation(["Grüße 😀"], [-1.0], [[7]], 1) for _ in lines]
+
+    monkeypatch.setattr(experiment, "open_translator", lambda *_: (None, German()))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"greetings\n")))
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    translate.run(Translate(str(tiny_runs.length_nat.directory)))
+    assert written.getvalue() == "Grüße 😀\n".encode()
+
+
+def test_scores_and_n_best(pipe, opened) -> None:
+    found = opened[1].translate(["a b", "", "c"])
+    assert pipe(b"a b\n\nc\n", scores=True).lines == [
+        f"{item.scores[0]:.4f}\t{item.texts[0]}" for item in found
+    ]
+    decoding = "LengthBeam(size=3)"
+    assert pipe(b"a b\n\nc\n", n_best=2, decoding=decoding).lines == [
+        f"{number}\t{text}" for number, item in enumerate(found) for text in item.texts[:2]
+    ]
+    both = pipe(b"c\n", n_best=3, scores=True, decoding=decoding).lines
+    assert [line.split("\t")[0] for line in both] == ["0", "0", "0"]
+    scores = [float(line.split("\t")[1]) for line in both]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_n_best_is_asked_of_the_decoding(tiny_runs) -> None:
+    ar, nat = tiny_runs.autoregressive, tiny_runs.length_nat
+    chosen = experiment.parse_decoding(ar.config().method, translate._with_n_best(ar, None, 3))
+    assert (chosen.size, chosen.n_best) == (4, 3)
+    with pytest.raises(ConfigError, match=r"Greedy\(\) gives one translation; .* got n_best 2"):
+        translate._with_n_best(ar, "Greedy()", 2)
+    with pytest.raises(ConfigError, match="n_best must be at least 1, got 0"):
+        Translate("run", n_best=0)
+    with pytest.raises(ConfigError, match="n_best 5 and size 1"):
+        translate._with_n_best(nat, None, 5)
+
+
+def test_what_was_cut_is_counted(pipe, opened) -> None:
+    said = pipe(("a" * 300 + "\nb\n").encode())
+    (long, _) = opened[1].translate(["a" * 300, "b"])
+    assert long.is_shortened
+    assert "1 sources were longer than the model takes and lost their end" in said.errors
+
+
+def test_a_run_translates_by_its_own_decoding(
+    tiny_runs, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """The whole way, from a directory."""
+    source = tmp_path / "in.txt"
+    source.write_text("a b\n", "utf-8")
+    translate.run(Translate(str(tiny_runs.length_nat.directory), input=str(source), scores=True))
+    _, translator = experiment.open_translator(tiny_runs.length_nat)
+    (found,) = translator.translate(["a b"])
+    expected = f"{found.scores[0]:.4f}\t{found.texts[0]}\n"
+    assert capsysbinary.readouterr().out.decode("utf-8") == expected
