@@ -92,9 +92,32 @@ class StudyConfig:
                     f"{entry.name}.start_from: expected an earlier entry ({', '.join(known)}), got "
                     f"{entry.start_from!r}"
                 )
+            _check_start(entry, {e.name: e for e in (self.teacher, *self.entries)}, self.teacher)
         experiment.parse_decoding(self.teacher.method, self.distillation)
         if not self.tests:
             raise ConfigError("tests: expected at least one split, got none")
+
+
+def _check_start(entry: Entry, entries: dict[str, Entry], teacher: Entry) -> None:
+    """Raises ConfigError where parameters that the entry takes over would not fit: before any training."""
+    if entry.encoder_from_teacher:
+        for size in ("d_model", "d_hidden", "num_heads", "num_encoder_layers", "norm"):
+            expected = getattr(teacher.method.transformer, size)
+            got = getattr(entry.method.transformer, size)
+            if got != expected:
+                raise ConfigError(
+                    f"{entry.name} starts from the teacher's encoder: expected transformer.{size} "
+                    f"{expected} as in {teacher.name}, got {got}"
+                )
+    if entry.start_from is not None:
+        start = entries[entry.start_from]
+        mine = (type(entry.method).__name__, entry.method.transformer)
+        theirs = (type(start.method).__name__, start.method.transformer)
+        if mine != theirs:
+            raise ConfigError(
+                f"{entry.name} starts from {start.name}: expected its method and transformer, "
+                f"{theirs}, got {mine}"
+            )
 
 
 def load_config(path: str) -> StudyConfig:
