@@ -67,5 +67,5 @@ config = StudyConfig(
         ),
     ),
     distillation="Beam(size=3)",
-    speed=SpeedConfig(sentences=50, throughput_sentences=128, batch_sizes=(1, 64), max_seconds=8.0),
+    speed=SpeedConfig(sentences=50, throughput_sentences=128, batch_sizes=(1, 64), max_seconds=5.0),
 )
