@@ -5,7 +5,7 @@
 
 111,669 training pairs (software documentation, package descriptions, books), split by document; `ding` (example
 sentences of a dictionary) and `wesnoth` (a game's dialogue) are out-of-domain tests and not trained on.
-Results and their tables: docs/results/debian_en_de."""
+Not yet trained by us."""
 
 from nat_ar.commands.study import Entry, StudyConfig
 from nat_ar.data.batching import BatchingConfig

@@ -1,11 +1,11 @@
-"""A first real study: short everyday sentences, English to German, in under an hour on two CPU cores.
+"""A first real study: short everyday sentences, English to German, sized for an hour on two CPU cores
+(not yet measured to the end).
 
     python -m nat_ar study configs/tatoeba_en_de/study.py                            # from the hub
     python -m nat_ar study configs/tatoeba_en_de/study.py --corpus-file pairs.tsv.gz # English TAB German
 
 Sentences that share a source or a target with another stay on one side of the split (hold-out by connected
-component), since many English sentences have several German ones: du, ihr and Sie are the modes here.
-The results in docs/results/tatoeba_en_de are of 50,001 pairs of 1 to 7 English words."""
+component), since many English sentences have several German ones: du, ihr and Sie are the modes here."""
 
 from nat_ar.commands.study import Entry, StudyConfig
 from nat_ar.data.batching import BatchingConfig

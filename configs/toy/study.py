@@ -2,9 +2,9 @@
 
     python -m nat_ar study configs/toy/study.py
 
-Two CPU cores, 10 minutes, no download. One decoder layer of width 128 is small, and the training is as
-short as the clock allows: configs/toy/longer_study.py takes the time that the teacher needs to be all
-but perfect, and adds the deep-encoder, shallow-decoder baseline."""
+Two CPU cores, 13 minutes (measured), no download. Two layers of width 128 are small, and the training is as
+short as the clock allows: configs/toy/longer_study.py takes more time and adds the deep-encoder,
+shallow-decoder baseline."""
 
 from nat_ar.commands.study import Entry, StudyConfig
 from nat_ar.data.batching import BatchingConfig
@@ -67,5 +67,5 @@ config = StudyConfig(
         ),
     ),
     distillation="Beam(size=3)",
-    speed=SpeedConfig(sentences=50, throughput_sentences=128, batch_sizes=(1, 64), max_seconds=5.0),
+    speed=SpeedConfig(sentences=50, throughput_sentences=128, batch_sizes=(1, 64), max_seconds=8.0),
 )

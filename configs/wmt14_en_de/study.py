@@ -2,7 +2,8 @@
 
     python -m nat_ar study configs/wmt14_en_de/study.py
 
-A day a model on 8 large GPUs. Published, newstest2014, tokenised BLEU: Gu et al. 2018 autoregressive beam 4 23.45,
+For a machine with 8 large GPUs (time not measured).
+Published, newstest2014, tokenised BLEU: Gu et al. 2018 autoregressive beam 4 23.45,
 fertility NAT 17.35, with fine-tuning 17.69, with 100 samples 19.17; modern re-runs autoregressive 28.1 raw and 28.5
 distilled, one-pass NAT 11.8 raw and 20.0 distilled (Huang et al. 2022, DA-Transformer, table 1; 64k tokens a
 batch, 300k steps). The hyper-parameters below are theirs, the fine-tuning stage Gu's. Not yet run by us."""

@@ -2,7 +2,8 @@
 
     python -m nat_ar study configs/wmt16_en_ro/study.py
 
-Hours a model on 4 large GPUs. Published, newstest2016, tokenised BLEU: Gu et al. 2018 autoregressive beam 4 31.91,
+For a machine with 4 large GPUs (time not measured).
+Published, newstest2016, tokenised BLEU: Gu et al. 2018 autoregressive beam 4 31.91,
 fertility NAT 26.22, with fine-tuning 27.29, with 100 samples 29.79; CMLM with one pass 27.32, with ten 33.08
 (Ghazvininejad et al. 2019); GLAT 31.19 (Qian et al. 2021). Not yet run by us: no hub here."""
 
