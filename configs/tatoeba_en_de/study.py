@@ -28,7 +28,7 @@ TRANSFORMER = TransformerConfig(
 def training(max_steps: int) -> TrainingConfig:
     return TrainingConfig(
         max_steps=max_steps,
-        batching=BatchingConfig(batch_tokens=2048, buckets=(8, 12, 18, 32)),
+        batching=BatchingConfig(batch_tokens=2048, buckets=(8, 10, 12, 15, 20, 32)),
         optimizer=OptimizerConfig(peak_learning_rate=2e-3, warmup_steps=400, schedule="cosine"),
         average_decay=0.998,
         validation=ValidationConfig(every_steps=max_steps // 4, sentences=500),
@@ -54,15 +54,14 @@ config = StudyConfig(
     teacher=Entry(
         "ar",
         Autoregressive(TRANSFORMER),
-        training(2400),
+        training(1500),
         decodings=("Beam(size=4)", "Greedy()"),
     ),
     entries=(
-        Entry("fertility", FertilityNat(TRANSFORMER), training(1400), encoder_from_teacher=True),
         Entry(
             "length_kd",
             LengthNat(TRANSFORMER),
-            training(1400),
+            training(1300),
             distilled=True,
             encoder_from_teacher=True,
             decodings=("LengthBeam()", "LengthBeam(size=5)", "LengthBeam(size=5, rescore=True)"),
@@ -70,7 +69,7 @@ config = StudyConfig(
         Entry(
             "fertility_kd",
             FertilityNat(TRANSFORMER),
-            training(1400),
+            training(1300),
             distilled=True,
             encoder_from_teacher=True,
             decodings=("Argmax()", "Average()", "NoisyParallel(samples=10)"),
