@@ -79,6 +79,18 @@ class ExperimentConfig:
                 f"decoding {self.method.decoding} rescores with a teacher: name its run in `teacher`"
             )
 
+        has_alignments = self.data.aligner is not None or self.data.alignments is not None
+        if getattr(self.method, "needs_fertilities", False) and not has_alignments:
+            raise ConfigError(
+                f"{type(self.method).__name__} learns fertilities from alignments: set data.aligner "
+                "to AlignerConfig(), or name a Pharaoh file in data.alignments"
+            )
+        if getattr(self.method, "needs_teacher", False) and self.teacher is None:
+            raise ConfigError(
+                f"{type(self.method).__name__} as configured learns from an autoregressive teacher: "
+                "name its run in `teacher`"
+            )
+
     @property
     def training_directory(self) -> str:
         return self.data.directory if self.train_on is None else self.train_on
@@ -262,6 +274,19 @@ def parse_decoding(method: Method, text: str | None) -> Any:
         raise
     except (SyntaxError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(wanted) from error
+
+
+def decoding_text(decoding: Any) -> str:
+    """A decoding as `parse_decoding` reads it and tables show it: the first field, which says how much is
+    searched, and what differs from the defaults. "Beam(size=4)", "NoisyParallel(samples=8, seed=1)"."""
+    fields = dataclasses.fields(decoding)
+    values = [(field, getattr(decoding, field.name)) for field in fields]
+    shown = [
+        f"{field.name}={value!r}"
+        for index, (field, value) in enumerate(values)
+        if index == 0 or value != field.default
+    ]
+    return f"{type(decoding).__name__}({', '.join(shown)})"
 
 
 def _signature(cls: type) -> str:

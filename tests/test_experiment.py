@@ -19,7 +19,7 @@ from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.experiment import ExperimentConfig, Run
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.catalogue import Method
-from nat_ar.methods.fertility_nat import Argmax, Average, FertilityNat, NoisyParallel
+from nat_ar.methods.fertility_nat import Argmax, Average, FertilityNat, FineTuning, NoisyParallel
 from nat_ar.methods.length_nat import LengthBeam, LengthNat
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search.beam import Beam
@@ -61,7 +61,20 @@ def test_a_decoding_is_written_as_in_python(
 def test_a_decoding_written_out_is_read_back() -> None:
     for method in (Autoregressive(), LengthNat(), FertilityNat()):
         for cls in experiment.decodings_of(method):
-            assert experiment.parse_decoding(method, repr(cls())) == cls()
+            assert experiment.parse_decoding(method, experiment.decoding_text(cls())) == cls()
+
+
+@pytest.mark.parametrize(
+    ("decoding", "text"),
+    [
+        (Greedy(), "Greedy()"),
+        (Beam(), "Beam(size=4)"),  # the first field always: it says how much is searched
+        (LengthBeam(5, rescore=True), "LengthBeam(size=5, rescore=True)"),
+        (NoisyParallel(2, seed=1, n_best=2), "NoisyParallel(samples=2, seed=1, n_best=2)"),
+    ],
+)
+def test_a_written_decoding_leaves_out_the_defaults(decoding: object, text: str) -> None:
+    assert experiment.decoding_text(decoding) == text
 
 
 def test_each_method_knows_its_decodings() -> None:
@@ -110,6 +123,21 @@ def test_the_longest_bucket_fits_the_positions() -> None:
     batching = BatchingConfig(batch_tokens=4096, buckets=(8, 1025))
     with pytest.raises(ConfigError, match=r"buckets ends at 1025, .*max_length is 1024"):
         ExperimentConfig("x", DATA, LengthNat(), TrainingConfig(batching=batching))
+
+
+def test_fertilities_need_alignments() -> None:
+    without = dataclasses.replace(DATA, aligner=None)
+    ExperimentConfig("x", without, LengthNat())
+    ExperimentConfig("x", dataclasses.replace(without, alignments="links.txt"), FertilityNat())
+    with pytest.raises(ConfigError, match=r"FertilityNat learns fertilities .* set data.aligner"):
+        ExperimentConfig("x", without, FertilityNat())
+
+
+def test_fine_tuning_needs_a_teacher() -> None:
+    tuned = FertilityNat(fine_tuning=FineTuning())
+    ExperimentConfig("x", DATA, tuned, teacher="runs/ar")
+    with pytest.raises(ConfigError, match="autoregressive teacher: name its run in `teacher`"):
+        ExperimentConfig("x", DATA, tuned)
 
 
 def test_the_longest_translation_fits_the_positions() -> None:

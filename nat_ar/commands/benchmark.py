@@ -56,7 +56,7 @@ class System:
     def resolved(self) -> "System":
         """With the decoding spelt out. Raises ConfigError for one that the method lacks."""
         chosen = experiment.parse_decoding(self.run.config().method, self.decoding)
-        return System(self.run, repr(chosen))
+        return System(self.run, experiment.decoding_text(chosen))
 
 
 def run(arguments: Benchmark) -> None:
@@ -160,7 +160,7 @@ def _identity(
         "name": loaded.config.name,
         "run": str(system.run.directory),
         "method": type(loaded.config.method).__name__,
-        "decoding": repr(translator.decoding),
+        "decoding": experiment.decoding_text(translator.decoding),
         "training_data": system.run.facts()["training_data"],
         "split": split,
         "data_hash": data.hash,

@@ -208,7 +208,7 @@ def _decoding(method: Any, text: str | None, choose: Choose) -> str:
                 f"choose best_bleu needs a beam to choose from, got {chosen}; use Beam()"
             )
         chosen = dataclasses.replace(chosen, n_best=chosen.size)
-    return repr(chosen)
+    return experiment.decoding_text(chosen)
 
 
 def _raw_data(run: Run, directory: str) -> PreparedData:

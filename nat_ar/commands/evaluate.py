@@ -64,7 +64,7 @@ def evaluate(
     test = _test_split(data, split, run)
     found = translator.translate(test.source_text, title=f"evaluate {loaded.config.name}")
     texts = [" ".join(translation.texts[0].split("\n")) for translation in found]
-    label = re.sub(r"[^A-Za-z0-9]+", "_", repr(translator.decoding)).strip("_")
+    label = re.sub(r"[^A-Za-z0-9]+", "_", experiment.decoding_text(translator.decoding)).strip("_")
     folder = run.directory / "translations"
     folder.mkdir(exist_ok=True)
     hypotheses = folder / f"{split}.{label}.txt"
@@ -76,7 +76,7 @@ def evaluate(
         "name": loaded.config.name,
         "run": str(run.directory),
         "method": type(loaded.config.method).__name__,
-        "decoding": repr(translator.decoding),
+        "decoding": experiment.decoding_text(translator.decoding),
         "training_data": run.facts()["training_data"],
         "split": split,
         "data_hash": data.hash,
@@ -90,7 +90,12 @@ def evaluate(
         "command": shlex.join(
             [
                 *("python", "-m", "nat_ar", "evaluate", str(run.directory), "--split", split),
-                *("--decoding", repr(translator.decoding), "--checkpoint", str(loaded.step)),
+                *(
+                    "--decoding",
+                    experiment.decoding_text(translator.decoding),
+                    "--checkpoint",
+                    str(loaded.step),
+                ),
             ]
         ),
         "hypotheses": str(hypotheses.relative_to(run.directory)),

@@ -236,7 +236,7 @@ def _evaluate_missing(entry: Entry, run: Run, split: str, data: DataConfig) -> N
         "test_hash": evaluate.test_hash(PreparedData.load(data.directory).split(split)),
     }
     for text in entry.decodings or (None,):
-        decoding = repr(experiment.parse_decoding(entry.method, text))
+        decoding = experiment.decoding_text(experiment.parse_decoding(entry.method, text))
         if not _has_row(run, {**expected, "decoding": decoding}):
             evaluate.evaluate(run, decoding=text, split=split)
 
@@ -327,7 +327,10 @@ def _rows_of(entry: Entry, run: Run, split: str) -> list[results.Row]:
         r for r in results.read(run.directory) if r["kind"] == "quality" and r["split"] == split
     ]
     latest = {row["decoding"]: row for row in sorted(rows, key=lambda row: row["date"])}
-    wanted = [repr(experiment.parse_decoding(entry.method, t)) for t in entry.decodings or (None,)]
+    wanted = [
+        experiment.decoding_text(experiment.parse_decoding(entry.method, t))
+        for t in entry.decodings or (None,)
+    ]
     return [latest[decoding] for decoding in wanted]
 
 

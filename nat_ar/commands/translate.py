@@ -63,7 +63,7 @@ def _with_n_best(run: Run, text: str | None, n_best: int) -> str:
         raise experiment.ConfigError(
             f"{chosen} gives one translation; expected a decoding with n_best, got n_best {n_best}"
         )
-    return repr(dataclasses.replace(chosen, n_best=n_best))
+    return experiment.decoding_text(dataclasses.replace(chosen, n_best=n_best))
 
 
 def _read(name: str) -> Iterator[str]:

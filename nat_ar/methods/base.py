@@ -79,7 +79,10 @@ class TranslationModel(Protocol):
 
 @runtime_checkable
 class MethodConfig(Protocol):
-    """What a method's config dataclass has besides its own fields."""
+    """What a method's config dataclass has besides its own fields.
+
+    A config may also have `needs_fertilities` or `needs_teacher`: where it is True, an experiment whose
+    data have no alignments, or that names no teacher, is refused before any work."""
 
     @property
     def transformer(self) -> TransformerConfig: ...

@@ -16,7 +16,7 @@ What differs from the paper:
   peak. It is a mean over tokens, so that REINFORCE sees no profit in short translations."""
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -99,6 +99,8 @@ class FineTuning:
 class FertilityNat:
     """Non-autoregressive Transformer with fertilities (Gu et al. 2018)."""
 
+    needs_fertilities: ClassVar[bool] = True
+
     transformer: TransformerConfig = TransformerConfig()
     """sizes of encoder and decoder"""
     copy: Literal["fertility", "uniform", "soft"] = "fertility"
@@ -132,6 +134,10 @@ class FertilityNat:
                 "attention 'cudnn' cannot hide a position from itself; set transformer.attention to "
                 "'xla' or sees_itself to True"
             )
+
+    @property
+    def needs_teacher(self) -> bool:
+        return self.fine_tuning is not None
 
     def build(self, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> "FertilityNatModel":
         return FertilityNatModel(self, sizes, rngs=rngs)

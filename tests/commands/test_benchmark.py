@@ -16,8 +16,8 @@ from nat_ar.evaluation.speed import SpeedConfig
 from nat_ar.experiment import Run
 
 QUICK = SpeedConfig(sentences=6, repetitions=3, batch_sizes=(1, 4), throughput_sentences=8)
-BEAM = "Beam(size=4, length_penalty=1.0, n_best=1)"
-ONE_LENGTH = "LengthBeam(size=1, rescore=False, n_best=1)"
+BEAM = "Beam(size=4)"
+ONE_LENGTH = "LengthBeam(size=1)"
 
 
 def test_a_run_alone_is_its_default_decoding_and_an_autoregressive_one_both_searches(
@@ -28,7 +28,7 @@ def test_a_run_alone_is_its_default_decoding_and_an_autoregressive_one_both_sear
     (alone,) = benchmark.parse_system(str(nat.directory))
     assert alone == System(nat, ONE_LENGTH)
     (named,) = benchmark.parse_system(f"{nat.directory}:LengthBeam(size=3)")
-    assert named == System(nat, "LengthBeam(size=3, rescore=False, n_best=1)")
+    assert named == System(nat, "LengthBeam(size=3)")
     assert benchmark.parse_system(f"{ar.directory}:Greedy") == [System(ar, "Greedy()")]
 
 
@@ -102,7 +102,7 @@ def test_the_command_times_a_rescored_system_and_prints_a_table(
         *("name", "decoding", "p50", "ms", "p95", "ms", "mean", "ms"),
         *("best", "batch", "sentences/s"),
     ]
-    assert printed[1].startswith("nat   LengthBeam(size=2, rescore=True, n_best=1)")
+    assert printed[1].startswith("nat   LengthBeam(size=2, rescore=True)")
     assert "3 sentences x 3 repetitions" in printed[2]
     row = results.read(tiny_runs.length_nat.directory)[-1]
     assert row["steps"] == 2  # its own pass and the teacher's

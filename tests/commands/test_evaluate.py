@@ -36,8 +36,8 @@ def run(tiny_runs, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_each_decoding_leaves_a_row(run: Run, tiny_runs) -> None:
     first, second = results.read(run.directory)
     assert (first["decoding"], second["decoding"]) == (
-        "LengthBeam(size=1, rescore=False, n_best=1)",
-        "LengthBeam(size=2, rescore=False, n_best=1)",
+        "LengthBeam(size=1)",
+        "LengthBeam(size=2)",
     )
     assert first["hypotheses"] != second["hypotheses"]
     data = PreparedData.load(tiny_runs.data)
