@@ -85,7 +85,8 @@ def parse_system(text: str) -> list[System]:
     if isinstance(method, Autoregressive):
         is_beam = isinstance(method.decoding, Beam)
         decodings = [*decodings, *([] if is_beam else [Beam()]), Greedy()]
-    return [System(directory, text) for text in dict.fromkeys(map(repr, decodings))]
+    texts = dict.fromkeys(experiment.decoding_text(decoding) for decoding in decodings)
+    return [System(directory, text) for text in texts]
 
 
 def benchmark(
