@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from nat_ar import losses
+from nat_ar.losses import cross_entropy
 from nat_ar.methods import base
 from nat_ar.nn.attention import KeyValue
 from nat_ar.nn.transformer import Decoder, TransformerConfig
@@ -70,7 +70,7 @@ class AutoregressiveModel(base.Seq2Seq):
         teacher: base.Teacher | None = None,
     ) -> Loss:
         logits = self.logits(batch.source, batch.target, rngs=rngs)
-        smoothed, plain = losses.smoothed_cross_entropy(
+        smoothed, plain = cross_entropy.smoothed_cross_entropy(
             logits, batch.target, smoothing=self.config.label_smoothing
         )
         return Loss(smoothed.value, {"token": plain})
@@ -142,7 +142,7 @@ class AutoregressiveModel(base.Seq2Seq):
         inputs = self.target_embedding(shift_right(target))
         states = self.decoder(inputs, None, encoded, is_causal=True)
         logits = self.target_embedding.attend(states)
-        log_probabilities = losses.token_log_probabilities(logits, target)
+        log_probabilities = cross_entropy.token_log_probabilities(logits, target)
         total = jnp.where(target != PAD, log_probabilities, 0.0).sum(axis=-1)
         lengths = base.lengths_of(target).astype(jnp.float32)
         return (total / lengths**self.config.rescoring_length_penalty).reshape(batch, n_best)

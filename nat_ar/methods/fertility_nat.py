@@ -23,8 +23,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from nat_ar import losses
 from nat_ar.config_json import ConfigError
+from nat_ar.losses import cross_entropy
 from nat_ar.methods import autoregressive, base, length_nat
 from nat_ar.nn import layers, upsampling
 from nat_ar.nn.transformer import Decoder, TransformerConfig
@@ -215,7 +215,7 @@ class FertilityNatModel(base.Seq2Seq):
         target_lengths, width = base.lengths_of(target), target.shape[1]
         inputs = self.decoder_inputs(batch.source, batch.fertilities, width)
         logits = self.logits(inputs, target_lengths, encoded, rngs=rngs)
-        smoothed, plain = losses.smoothed_cross_entropy(
+        smoothed, plain = cross_entropy.smoothed_cross_entropy(
             logits, target, smoothing=self.config.label_smoothing
         )
         fertility, clipped = self._fertility_loss(encoded, batch.source, batch.fertilities)
@@ -230,7 +230,7 @@ class FertilityNatModel(base.Seq2Seq):
                 "experiment or set fine_tuning to None"
             )
         divergence = reverse_kl(logits, target_lengths, batch.source, teacher)
-        terms["reverse_kl"] = losses.masked_mean(divergence, target != PAD)
+        terms["reverse_kl"] = cross_entropy.masked_mean(divergence, target != PAD)
         tuned = terms["reverse_kl"].value
         if rngs is not None:
             sampled = jax.random.categorical(rngs.dropout(), self.fertility_logits(encoded))
@@ -255,9 +255,9 @@ class FertilityNatModel(base.Seq2Seq):
         own and counts as the largest (in this loss only: the copies stay true)."""
         is_text, largest = is_source_text(source), self.config.max_fertility - 1
         classes = jnp.clip(fertilities, 0, largest)
-        loss = losses.class_cross_entropy(self.fertility_logits(encoded), classes, is_text)
+        loss = cross_entropy.class_cross_entropy(self.fertility_logits(encoded), classes, is_text)
         is_clipped = (fertilities > largest).astype(jnp.float32)
-        return loss, losses.masked_mean(is_clipped, is_text)
+        return loss, cross_entropy.masked_mean(is_clipped, is_text)
 
     def reinforce(
         self,
@@ -288,13 +288,13 @@ class FertilityNatModel(base.Seq2Seq):
             return divergence.sum(axis=1) / jnp.maximum(lengths, 1)
 
         advantage = jax.lax.stop_gradient(cost(sampled) - cost(mean_fertilities(logits)))
-        log_p = jnp.where(is_text, losses.token_log_probabilities(logits, sampled), 0.0)
-        surrogate = losses.masked_mean(advantage * log_p.sum(axis=1), is_sentence)
+        log_p = jnp.where(is_text, cross_entropy.token_log_probabilities(logits, sampled), 0.0)
+        surrogate = cross_entropy.masked_mean(advantage * log_p.sum(axis=1), is_sentence)
         length = jnp.where(is_text, sampled, 0).sum(axis=1)
         is_trimmed = (length > row_limits).astype(jnp.float32)
         return surrogate.value, {
-            "sample_excess_kl": losses.masked_mean(advantage, is_sentence),
-            "trimmed_samples": losses.masked_mean(is_trimmed, is_sentence),
+            "sample_excess_kl": cross_entropy.masked_mean(advantage, is_sentence),
+            "trimmed_samples": cross_entropy.masked_mean(is_trimmed, is_sentence),
         }
 
     def decode(

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from nat_ar import losses
 from nat_ar.config_json import ConfigError
+from nat_ar.losses import cross_entropy
 from nat_ar.methods import base
 from nat_ar.nn import layers, upsampling
 from nat_ar.nn.transformer import Decoder, TransformerConfig
@@ -133,7 +133,7 @@ class LengthNatModel(base.Seq2Seq):
         target_lengths = base.lengths_of(target)
         inputs = self.decoder_inputs(batch.source, target_lengths, target.shape[1])
         logits = self.logits(inputs, target_lengths, encoded, rngs=rngs)
-        smoothed, plain = losses.smoothed_cross_entropy(
+        smoothed, plain = cross_entropy.smoothed_cross_entropy(
             logits, target, smoothing=self.config.label_smoothing
         )
         length = self._length_loss(encoded, target_lengths)
@@ -145,7 +145,7 @@ class LengthNatModel(base.Seq2Seq):
         offset = target_lengths - (encoded.lengths - 1)
         classes = jnp.clip(offset, -furthest, furthest) + furthest
         logits = self.length_logits(encoded)
-        return losses.class_cross_entropy(logits, classes, encoded.lengths > 0)
+        return cross_entropy.class_cross_entropy(logits, classes, encoded.lengths > 0)
 
     def decode(
         self,
@@ -202,7 +202,7 @@ def one_pass_tokens(
 ) -> tuple[Int[Array, "*axes width"], Float[Array, "*axes"]]:
     """The most probable word of each place within the length, and their mean log p."""
     tokens = jnp.argmax(limits.text_logits(logits, may_end=False), axis=-1).astype(jnp.int32)
-    gains = losses.token_log_probabilities(logits, tokens)
+    gains = cross_entropy.token_log_probabilities(logits, tokens)
     is_place = jnp.arange(tokens.shape[-1]) < lengths[..., None]
     total = jnp.where(is_place, gains, 0.0).sum(axis=-1)
     return jnp.where(is_place, tokens, PAD), total / jnp.maximum(lengths, 1)

@@ -11,7 +11,7 @@ import optax
 import pytest
 from flax import nnx
 
-from nat_ar import losses
+from nat_ar.losses import cross_entropy
 from nat_ar.methods import autoregressive, base
 from nat_ar.methods.autoregressive import Autoregressive, AutoregressiveModel
 from nat_ar.methods.base import VocabularySizes
@@ -140,7 +140,7 @@ def test_training_step_by_step_gives_the_same_loss_at_several_times_the_cost(
             prefix = model.target_embedding(inputs[:, : position + 1])
             state = model.decoder(prefix, None, encoded, is_causal=True)[:, -1]
             logits.append(model.target_embedding.attend(state))
-        mean, _ = losses.smoothed_cross_entropy(
+        mean, _ = cross_entropy.smoothed_cross_entropy(
             jnp.stack(logits, axis=1), batch.target, smoothing=0.0
         )
         return mean.value

@@ -20,11 +20,11 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from jaxtyping import Array, Int
 
-from nat_ar import losses
 from nat_ar.config_json import ConfigError
 from nat_ar.data.batching import BatchingConfig, BatchPlan
 from nat_ar.data.loader import Loader
 from nat_ar.data.ragged import Ragged
+from nat_ar.losses import cross_entropy
 from nat_ar.methods.base import Teacher
 from nat_ar.special import NUM_SPECIAL, PAD
 from nat_ar.training import logging, loop, optimizer, step
@@ -62,7 +62,7 @@ class Bag(nnx.Module):
         assert rngs is not None
         noise = jax.random.normal(rngs.dropout(), batch.target.shape)
         errors = self.weights[...][batch.target] - 0.1 * batch.source - noise
-        squares = losses.masked_mean(errors**2, batch.target != PAD)
+        squares = cross_entropy.masked_mean(errors**2, batch.target != PAD)
         return Loss(squares.value, {"square": squares})
 
 

@@ -1,4 +1,4 @@
-"""Loss functions over logits: nats, float32, averaged over what is not PAD."""
+"""Cross entropies over logits: nats, float32, averaged over what is not PAD."""
 
 import jax
 import jax.numpy as jnp

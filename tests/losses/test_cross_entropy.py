@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nat_ar import losses
+from nat_ar.losses import cross_entropy
 from nat_ar.special import PAD
 from nat_ar.types import Mean
 
-cross_entropy = jax.jit(losses.smoothed_cross_entropy, static_argnames="smoothing")
+smoothed_cross_entropy = jax.jit(cross_entropy.smoothed_cross_entropy, static_argnames="smoothing")
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -44,7 +44,9 @@ def example(seed: int) -> tuple[np.ndarray, np.ndarray]:
 @given(seed=st.integers(0, 10_000), smoothing=st.sampled_from([0.0, 0.1, 0.5, 1.0]))
 def test_smoothed_cross_entropy_equals_its_definition(seed: int, smoothing: float) -> None:
     logits, target = example(seed)
-    smoothed, plain = cross_entropy(jnp.asarray(logits), jnp.asarray(target), smoothing=smoothing)
+    smoothed, plain = smoothed_cross_entropy(
+        jnp.asarray(logits), jnp.asarray(target), smoothing=smoothing
+    )
     for mean, share in [(smoothed, smoothing), (plain, 0.0)]:
         total, count = reference(logits, target, share)
         assert float(mean.count) == count
@@ -53,7 +55,7 @@ def test_smoothed_cross_entropy_equals_its_definition(seed: int, smoothing: floa
 
 def test_equal_logits_cost_log_of_the_vocabulary_whatever_the_smoothing() -> None:
     target = jnp.array([[3, 1, 2, PAD]])
-    smoothed, plain = cross_entropy(jnp.zeros((1, 4, 8)), target, smoothing=0.3)
+    smoothed, plain = smoothed_cross_entropy(jnp.zeros((1, 4, 8)), target, smoothing=0.3)
     assert float(smoothed.value) == pytest.approx(math.log(8))
     assert float(plain.value) == pytest.approx(math.log(8))
     assert float(plain.count) == 3
@@ -61,8 +63,8 @@ def test_equal_logits_cost_log_of_the_vocabulary_whatever_the_smoothing() -> Non
 
 def test_smoothing_zero_is_the_plain_loss() -> None:
     logits, target = (jnp.asarray(array) for array in example(0))
-    smoothed, plain = cross_entropy(logits, target, smoothing=0.0)
-    _, beside = cross_entropy(logits, target, smoothing=0.1)
+    smoothed, plain = smoothed_cross_entropy(logits, target, smoothing=0.0)
+    _, beside = smoothed_cross_entropy(logits, target, smoothing=0.1)
     assert smoothed.total == plain.total == beside.total
 
 
@@ -71,7 +73,7 @@ def test_logits_at_padding_change_neither_loss_nor_gradient() -> None:
     assert bool((target == PAD).any())
 
     def objective(logits: jax.Array) -> jax.Array:
-        return losses.smoothed_cross_entropy(logits, target, smoothing=0.1)[0].value
+        return cross_entropy.smoothed_cross_entropy(logits, target, smoothing=0.1)[0].value
 
     is_padding = np.asarray(target == PAD)[..., None]
     louder = jnp.asarray(np.where(is_padding, logits * 100.0 + 7.0, logits))
@@ -85,7 +87,7 @@ def test_a_batch_of_padding_only_costs_nothing_and_gives_no_nan() -> None:
     target = jnp.full((2, 3), PAD)
 
     def objective(logits: jax.Array) -> jax.Array:
-        return losses.smoothed_cross_entropy(logits, target, smoothing=0.1)[0].value
+        return cross_entropy.smoothed_cross_entropy(logits, target, smoothing=0.1)[0].value
 
     value, gradient = jax.jit(jax.value_and_grad(objective))(jnp.ones((2, 3, 7)))
     assert float(value) == 0.0
@@ -94,10 +96,10 @@ def test_a_batch_of_padding_only_costs_nothing_and_gives_no_nan() -> None:
 
 def test_means_of_parts_add_up_to_the_mean_of_the_whole() -> None:
     logits, target = (jnp.asarray(array) for array in example(2))
-    whole, _ = cross_entropy(logits, target, smoothing=0.1)
+    whole, _ = smoothed_cross_entropy(logits, target, smoothing=0.1)
     parts = Mean(jnp.float32(0.0), jnp.float32(0.0))
     for row in range(3):
-        one, _ = cross_entropy(logits[row : row + 1], target[row : row + 1], smoothing=0.1)
+        one, _ = smoothed_cross_entropy(logits[row : row + 1], target[row : row + 1], smoothing=0.1)
         parts = parts + one
     assert float(parts.count) == float(whole.count)
     assert float(parts.value) == pytest.approx(float(whole.value), rel=1e-6)
@@ -105,18 +107,20 @@ def test_means_of_parts_add_up_to_the_mean_of_the_whole() -> None:
 
 def test_token_log_probabilities_of_all_tokens_sum_to_one() -> None:
     logits = jnp.broadcast_to(jnp.asarray(example(3)[0][0, 0]), (7, 7))
-    probabilities = jnp.exp(losses.token_log_probabilities(logits, jnp.arange(7)))
+    probabilities = jnp.exp(cross_entropy.token_log_probabilities(logits, jnp.arange(7)))
     assert float(probabilities.sum()) == pytest.approx(1.0, rel=1e-6)
 
 
 def test_masked_mean_counts_what_the_mask_keeps() -> None:
     values, mask = jnp.array([1.0, 10.0, 3.0, jnp.inf]), jnp.array([True, False, True, False])
-    mean = losses.masked_mean(values, mask)
+    mean = cross_entropy.masked_mean(values, mask)
     assert (float(mean.total), float(mean.count), float(mean.value)) == (4.0, 2.0, 2.0)
 
 
 def test_class_cross_entropy_by_hand() -> None:
     # p = 3/4 for class 1 in row 0, p = 1/2 for class 0 in row 1; row 2 is masked.
     logits = jnp.log(jnp.array([[1.0, 3.0], [2.0, 2.0], [1.0, 9.0]]))
-    mean = losses.class_cross_entropy(logits, jnp.array([1, 0, 0]), jnp.array([True, True, False]))
+    mean = cross_entropy.class_cross_entropy(
+        logits, jnp.array([1, 0, 0]), jnp.array([True, True, False])
+    )
     assert float(mean.value) == pytest.approx((math.log(4 / 3) + math.log(2)) / 2, rel=1e-6)
