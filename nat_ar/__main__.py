@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
+from nat_ar import allocator
+
 VERBS = {
     "prepare": "corpus -> subwords -> arrays, with a manifest of what was read and dropped",
     "train": "train the model of a config file, or resume it",
@@ -63,6 +65,7 @@ def _fail(message: str) -> int:
 
 def _set_up() -> None:
     """What must be said before JAX does anything."""
+    allocator.keep_freed_memory()
     import jax
 
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nat_ar" / "xla"

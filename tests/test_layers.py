@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "nat_ar"
 FLOORS = {  # room -> floor; a room is a folder or a file of the package itself
     "__init__": 0,
     "special": 0,
+    "allocator": 0,
     "config_json": 0,
     "types": 0,
     "data": 1,
