@@ -22,4 +22,5 @@ def keep_freed_memory() -> bool:
         M_TRIM_THRESHOLD: 2**31 - 1,
         M_TOP_PAD: 2**28,
     }
-    return all([mallopt(name, value) == 1 for name, value in settings.items()])
+    accepted = [mallopt(name, value) == 1 for name, value in settings.items()]
+    return all(accepted)

@@ -46,26 +46,26 @@ config = StudyConfig(
     teacher=Entry(
         "ar",
         Autoregressive(TRANSFORMER),
-        training(1400),
+        training(1200),
         decodings=("Beam(size=4)", "Greedy()"),
     ),
     entries=(
         Entry(
             "length",
             LengthNat(TRANSFORMER, label_smoothing=0.0),
-            training(900),
+            training(800),
             encoder_from_teacher=True,
         ),
-        Entry("fertility", NAT, training(900), encoder_from_teacher=True),
+        Entry("fertility", NAT, training(800), encoder_from_teacher=True),
         Entry(
             "fertility_kd",
             NAT,
-            training(900),
+            training(800),
             distilled=True,
             encoder_from_teacher=True,
             decodings=("Argmax()", "NoisyParallel(samples=8)"),
         ),
     ),
     distillation="Beam(size=3)",
-    speed=SpeedConfig(sentences=50, throughput_sentences=128, batch_sizes=(1, 64), max_seconds=8.0),
+    speed=SpeedConfig(sentences=50, throughput_sentences=128, batch_sizes=(1, 64), max_seconds=6.0),
 )
