@@ -28,8 +28,8 @@ TRANSFORMER = TransformerConfig(
 def training(max_steps: int) -> TrainingConfig:
     return TrainingConfig(
         max_steps=max_steps,
-        batching=BatchingConfig(batch_tokens=2048, buckets=(12, 20, 32, 48, 80)),
-        optimizer=OptimizerConfig(peak_learning_rate=1.5e-3, warmup_steps=800, schedule="cosine"),
+        batching=BatchingConfig(batch_tokens=2048, buckets=(9, 13, 18, 25, 36, 52, 80)),
+        optimizer=OptimizerConfig(peak_learning_rate=1.5e-3, warmup_steps=600, schedule="cosine"),
         average_decay=0.999,
         validation=ValidationConfig(every_steps=1000, sentences=300),
     )
@@ -44,14 +44,14 @@ config = StudyConfig(
     teacher=Entry(
         "ar",
         Autoregressive(TRANSFORMER),
-        training(10_000),
+        training(5000),
         decodings=("Beam(size=4)", "Greedy()"),
     ),
     entries=(
         Entry(
             "length_kd",
             LengthNat(TRANSFORMER),
-            training(6000),
+            training(2500),
             distilled=True,
             encoder_from_teacher=True,
             decodings=("LengthBeam()", "LengthBeam(size=5, rescore=True)"),
@@ -59,7 +59,7 @@ config = StudyConfig(
         Entry(
             "fertility_kd",
             FertilityNat(TRANSFORMER),
-            training(6000),
+            training(2500),
             distilled=True,
             encoder_from_teacher=True,
             decodings=("Argmax()", "NoisyParallel(samples=10)"),
