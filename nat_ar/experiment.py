@@ -59,14 +59,15 @@ class ExperimentConfig:
     """run of the same method whose best parameters this one starts with"""
 
     def __post_init__(self) -> None:
-        longest, known = self.training.batching.buckets[-1], self.method.transformer.max_length
-        if longest > known:
+        longest = self.training.batching.buckets[-1]
+        known = base.network_of(self.method).max_length
+        if known is not None and longest > known:
             raise ConfigError(
                 f"the longest bucket must fit the model: training.batching.buckets ends at {longest}, "
                 f"method.transformer.max_length is {known}; raise it or drop the bucket"
             )
         widest = limits.length_limit(BUCKETS[-1]) + 1  # and EOS, where a teacher rescores
-        if known < widest:
+        if known is not None and known < widest:
             raise ConfigError(
                 "the longest translation must fit the model: sources of up to "
                 f"{BUCKETS[-1]} tokens are translated and may become {widest}, "
@@ -74,7 +75,12 @@ class ExperimentConfig:
             )
         if self.encoder_from_teacher and self.teacher is None:
             raise ConfigError("encoder_from_teacher needs a teacher: name its run in `teacher`")
-        if getattr(self.method.decoding, "rescore", False) and self.teacher is None:
+        if self.encoder_from_teacher and getattr(self.method, "has_own_encoder", False):
+            raise ConfigError(
+                f"encoder_from_teacher cannot be: {type(self.method).__name__} does not have the "
+                "Transformer encoder of its teacher; set it to False"
+            )
+        if needs_scorer(self.method, self.method.decoding) and self.teacher is None:
             raise ConfigError(
                 f"decoding {self.method.decoding} rescores with a teacher: name its run in `teacher`"
             )
@@ -128,6 +134,11 @@ class Loaded:
     @property
     def num_parameters(self) -> int:
         return sum(leaf.size for leaf in jax.tree.leaves(self.model.params))
+
+    @property
+    def dtype(self) -> str:
+        """Of activations; parameters are float32."""
+        return base.network_of(self.config.method).dtype
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +232,7 @@ def open_translator(
     loaded = run.load(checkpoint)
     chosen = parse_decoding(loaded.config.method, decoding)
     scorer = None
-    if getattr(chosen, "rescore", False):
+    if needs_scorer(loaded.config.method, chosen):
         if loaded.config.teacher is None:
             raise ConfigError(
                 f"{chosen} rescores with a teacher, but {run.directory} was trained without one; "
@@ -292,6 +303,12 @@ def decoding_text(decoding: Any) -> str:
 def _signature(cls: type) -> str:
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     return ", ".join(f"{field.name}={field.default!r}" for field in fields)
+
+
+def needs_scorer(method: Method, decoding: Any) -> bool:
+    """Whether the decoding chooses by another model's scores: the teacher's."""
+    rescores_itself = getattr(method, "rescores_itself", False)
+    return getattr(decoding, "rescore", False) and not rescores_itself
 
 
 def decodings_of(method: Method) -> tuple[type, ...]:

@@ -17,8 +17,10 @@ from nat_ar.commands import prepare, study, train
 from nat_ar.commands.study import StudyConfig
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.experiment import ExperimentConfig
+from nat_ar.methods import base
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.catalogue import Method
+from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.training.loop import TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,15 +95,18 @@ def test_its_models_can_be_built(config: Config) -> None:
     sizes = VocabularySizes(words.size, words.size, words.joint)
     for method in {method for method, _ in parts_of(config)}:
         shapes = shapes_of(shallow(method), sizes)
-        assert (words.size, method.transformer.d_model) in shapes
-        assert (method.transformer.d_model, method.transformer.d_hidden) in shapes
+        network = base.network_of(method)
+        assert (words.size, network.d_model) in shapes
+        if isinstance(network, TransformerConfig):
+            assert (network.d_model, network.d_hidden) in shapes
 
 
 def shallow(method: Method) -> Method:
-    transformer = dataclasses.replace(
-        method.transformer, num_encoder_layers=1, num_decoder_layers=1
+    network = dataclasses.replace(
+        base.network_of(method), num_encoder_layers=1, num_decoder_layers=1
     )
-    return dataclasses.replace(method, transformer=transformer)
+    name = "transformer" if isinstance(network, TransformerConfig) else "network"
+    return dataclasses.replace(method, **{name: network})
 
 
 @functools.cache

@@ -168,7 +168,7 @@ def _identity(
         "config_hash": config_json.hash_of(loaded.config),
         "checkpoint_step": loaded.step,
         "device": speed.device_name(),
-        "dtype": loaded.config.method.transformer.dtype,
+        "dtype": loaded.dtype,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command,
         "threads": speed.num_threads(),

@@ -425,7 +425,7 @@ def _teacher(run: Run, loaded: Loaded) -> dict[str, Any]:
         "run": str(run.directory),
         "method": type(loaded.config.method).__name__,
         "parameters": loaded.num_parameters,
-        "dtype": loaded.config.method.transformer.dtype,
+        "dtype": loaded.dtype,
         "training_data": run.facts()["training_data"],
     }
 

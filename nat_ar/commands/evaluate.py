@@ -85,7 +85,7 @@ def evaluate(
         "checkpoint_step": loaded.step,
         "parameters": loaded.num_parameters,
         "device": speed.device_name(),
-        "dtype": loaded.config.method.transformer.dtype,
+        "dtype": loaded.dtype,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join(
             [

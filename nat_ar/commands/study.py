@@ -26,6 +26,7 @@ from nat_ar.data.prepare import DataConfig
 from nat_ar.evaluation import plots, results, speed, table
 from nat_ar.evaluation.speed import SpeedConfig
 from nat_ar.experiment import ExperimentConfig, Run
+from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.catalogue import Method
 from nat_ar.training.checkpoint import Checkpoints
@@ -100,10 +101,10 @@ class StudyConfig:
 
 def _check_start(entry: Entry, entries: dict[str, Entry], teacher: Entry) -> None:
     """Raises ConfigError where parameters that the entry takes over would not fit: before any training."""
-    if entry.encoder_from_teacher:
+    if entry.encoder_from_teacher and not getattr(entry.method, "has_own_encoder", False):
         for size in ("d_model", "d_hidden", "num_heads", "num_encoder_layers", "norm"):
-            expected = getattr(teacher.method.transformer, size)
-            got = getattr(entry.method.transformer, size)
+            expected = getattr(base.network_of(teacher.method), size)
+            got = getattr(base.network_of(entry.method), size)
             if got != expected:
                 raise ConfigError(
                     f"{entry.name} starts from the teacher's encoder: expected transformer.{size} "
@@ -111,8 +112,8 @@ def _check_start(entry: Entry, entries: dict[str, Entry], teacher: Entry) -> Non
                 )
     if entry.start_from is not None:
         start = entries[entry.start_from]
-        mine = (type(entry.method).__name__, entry.method.transformer)
-        theirs = (type(start.method).__name__, start.method.transformer)
+        mine = (type(entry.method).__name__, base.network_of(entry.method))
+        theirs = (type(start.method).__name__, base.network_of(start.method))
         if mine != theirs:
             raise ConfigError(
                 f"{entry.name} starts from {start.name}: expected its method and transformer, "

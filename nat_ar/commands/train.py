@@ -15,10 +15,12 @@ from nat_ar.config_json import ConfigError
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.batching import BatchPlan
 from nat_ar.data.loader import Loader
+from nat_ar.data.ragged import Ragged
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.evaluation import metrics
 from nat_ar.experiment import ExperimentConfig, Loaded, Run
 from nat_ar.methods import base
+from nat_ar.methods.catalogue import Method
 from nat_ar.training import logging, loop, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.logging import RunLog
@@ -167,6 +169,21 @@ def _say_start(
             f"warning: {batches.plan.num_left_out:,} training pairs are longer than the last bucket "
             f"({config.training.batching.buckets[-1]}) and are left out"
         )
+    infeasible = num_infeasible(config.method, batches.source, batches.target)
+    if infeasible:
+        log.say(
+            f"warning: {infeasible:,} of {len(batches.source):,} training pairs have a target that "
+            f"{type(config.method).__name__} as configured cannot make of so short a source; the loss "
+            "leaves them out"
+        )
+
+
+def num_infeasible(method: Method, source: Ragged, target: Ragged) -> int:
+    """Pairs whose target the method could not produce whatever it learned; see base.MethodConfig."""
+    is_feasible = getattr(method, "is_feasible", None)
+    if is_feasible is None:
+        return 0
+    return int((~is_feasible(source.lengths, target.lengths, target.repeats)).sum())
 
 
 def _validation(
@@ -176,9 +193,8 @@ def _validation(
     split = data.split("validation")
     number = config.training.validation.sentences
     sources, references = split.source_text[:number], split.target_text[:number]
-    scorer = (
-        teacher.model if getattr(config.method.decoding, "rescore", False) and teacher else None
-    )
+    is_rescored = experiment.needs_scorer(config.method, config.method.decoding)
+    scorer = teacher.model if is_rescored and teacher else None
     translator: Translator | None = None
 
     def validate(params: nnx.State) -> dict[str, float]:

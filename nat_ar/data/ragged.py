@@ -43,3 +43,11 @@ class Ragged:
     @property
     def lengths(self) -> Int[np.ndarray, "rows"]:
         return np.diff(self.offsets)
+
+    @property
+    def repeats(self) -> Int[np.ndarray, "rows"]:
+        """Values of each row that equal the one before them."""
+        places = np.flatnonzero(self.values[1:] == self.values[:-1]) + 1
+        rows = np.searchsorted(self.offsets, places, side="right") - 1
+        is_in_row = places > self.offsets[rows]  # the one before is of the same row
+        return np.bincount(rows[is_in_row], minlength=len(self))

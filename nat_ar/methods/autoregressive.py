@@ -13,14 +13,15 @@ from jaxtyping import Array, Float, Int
 
 from nat_ar.losses import cross_entropy
 from nat_ar.methods import base
+from nat_ar.nn import layers
 from nat_ar.nn.attention import KeyValue
 from nat_ar.nn.transformer import Decoder, TransformerConfig
-from nat_ar.search import beam, greedy, limits, sampling
+from nat_ar.search import left_to_right
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
 from nat_ar.search.sampling import Sampled
 from nat_ar.special import BOS, EOS, PAD
-from nat_ar.types import Batch, Hypotheses, Loss, StepFunction
+from nat_ar.types import Batch, Encoded, Hypotheses, Loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +58,7 @@ class AutoregressiveModel(base.Seq2Seq):
     ) -> Float[Array, "batch target_length vocabulary"]:
         """Teacher-forced: position t sees the source and target[:t]. The target ends with EOS."""
         encoded = self.encode(source, rngs=rngs)
-        inputs = self.target_embedding(shift_right(target))
-        states = self.decoder(inputs, None, encoded, is_causal=True, rngs=rngs)
-        return self.target_embedding.attend(states)
+        return causal_logits(self.target_embedding, self.decoder, encoded, target, rngs=rngs)
 
     def loss(
         self,
@@ -84,50 +83,9 @@ class AutoregressiveModel(base.Seq2Seq):
         scorer: base.Scorer | None = None,
     ) -> Hypotheses:
         encoded = self.encode(source)
-        step = self._step_function(self.decoder.memory(encoded), encoded.lengths)
-        batch = source.shape[0]
-        row_limits, is_sentence = limits.length_limit(encoded.lengths), encoded.lengths > 0
-        if isinstance(decoding, Greedy):
-            cache = self.decoder.empty_cache(batch, 1, max_length + 1)
-            return greedy.search(
-                step,
-                cache,
-                length_limits=row_limits,
-                is_sentence=is_sentence,
-                max_length=max_length,
-            )
-        if isinstance(decoding, Sampled):
-            cache = self.decoder.empty_cache(batch, 1, max_length + 1)
-            return sampling.search(
-                step,
-                cache,
-                decoding,
-                keys=sampling.row_keys(source, seed=decoding.seed),
-                length_limits=row_limits,
-                is_sentence=is_sentence,
-                max_length=max_length,
-            )
-        cache = self.decoder.empty_cache(batch, decoding.size, max_length + 1)
-        return beam.search(
-            step,
-            cache,
-            decoding,
-            length_limits=row_limits,
-            is_sentence=is_sentence,
-            max_length=max_length,
+        return causal_search(
+            self.target_embedding, self.decoder, encoded, source, decoding, max_length=max_length
         )
-
-    def _step_function(
-        self, memory: list[KeyValue], memory_lengths: Int[Array, "batch"]
-    ) -> StepFunction:
-        def step(
-            token_ids: Int[Array, "batch beam"], cache: list[KeyValue], position: Int[Array, ""]
-        ) -> tuple[Float[Array, "batch beam vocabulary"], list[KeyValue]]:
-            inputs = self.target_embedding(token_ids)
-            states, cache = self.decoder.step(inputs, cache, position, memory, memory_lengths)
-            return self.target_embedding.attend(states), cache
-
-        return step
 
     def score(
         self,
@@ -136,16 +94,83 @@ class AutoregressiveModel(base.Seq2Seq):
     ) -> Float[Array, "batch n_best"]:
         """log p of each hypothesis and its EOS, divided by length ** rescoring_length_penalty, all
         positions of all hypotheses in one pass over one encoding."""
-        batch, n_best, length = hypotheses.shape
-        encoded = self.encode(source)
-        target = append_eos(hypotheses.reshape(batch * n_best, length))
-        inputs = self.target_embedding(shift_right(target))
-        states = self.decoder(inputs, None, encoded, is_causal=True)
-        logits = self.target_embedding.attend(states)
-        log_probabilities = cross_entropy.token_log_probabilities(logits, target)
-        total = jnp.where(target != PAD, log_probabilities, 0.0).sum(axis=-1)
-        lengths = base.lengths_of(target).astype(jnp.float32)
-        return (total / lengths**self.config.rescoring_length_penalty).reshape(batch, n_best)
+        return causal_scores(
+            self.target_embedding,
+            self.decoder,
+            self.encode(source),
+            hypotheses,
+            length_penalty=self.config.rescoring_length_penalty,
+        )
+
+
+def causal_logits(
+    embedding: layers.Embedding,
+    decoder: Decoder,
+    encoded: Encoded,
+    target: Int[Array, "rows target_length"],
+    *,
+    rngs: nnx.Rngs | None = None,
+) -> Float[Array, "rows target_length vocabulary"]:
+    """What a causal decoder expects at every position of given targets, rows = batch * hypotheses."""
+    inputs = embedding(shift_right(target))
+    return embedding.attend(decoder(inputs, None, encoded, is_causal=True, rngs=rngs))
+
+
+def causal_search(
+    embedding: layers.Embedding,
+    decoder: Decoder,
+    encoded: Encoded,
+    source: Int[Array, "batch source_length"],
+    decoding: Greedy | Beam | Sampled,
+    *,
+    max_length: int,
+) -> Hypotheses:
+    """Translations by a causal decoder that goes step by step over its caches."""
+    memory = decoder.memory(encoded)
+
+    def step(
+        token_ids: Int[Array, "batch beam"], cache: list[KeyValue], position: Int[Array, ""]
+    ) -> tuple[Float[Array, "batch beam vocabulary"], list[KeyValue]]:
+        inputs = embedding(token_ids)
+        states, cache = decoder.step(inputs, cache, position, memory, encoded.lengths)
+        return embedding.attend(states), cache
+
+    def empty_cache(beam: int) -> list[KeyValue]:
+        return decoder.empty_cache(source.shape[0], beam, max_length + 1)
+
+    return left_to_right.search(step, empty_cache, source, decoding, max_length=max_length)
+
+
+def causal_scores(
+    embedding: layers.Embedding,
+    decoder: Decoder,
+    encoded: Encoded,
+    hypotheses: Int[Array, "batch n_best length"],
+    *,
+    length_penalty: float,
+) -> Float[Array, "batch n_best"]:
+    """log p / length ** length_penalty by a causal decoder, on states that are already there."""
+    target = flat_targets(hypotheses)
+    logits = causal_logits(embedding, decoder, encoded, target)
+    return normalised_log_p(logits, target, length_penalty).reshape(hypotheses.shape[:2])
+
+
+def flat_targets(
+    hypotheses: Int[Array, "batch n_best length"],
+) -> Int[Array, "rows length_plus_one"]:
+    """A row for each hypothesis, with its EOS; the rows of one source stand together."""
+    return append_eos(hypotheses.reshape(-1, hypotheses.shape[-1]))
+
+
+def normalised_log_p(
+    logits: Float[Array, "rows length vocabulary"],
+    target: Int[Array, "rows length"],
+    length_penalty: float,
+) -> Float[Array, "rows"]:
+    """log p of each target, its EOS among it, divided by its length ** length_penalty."""
+    log_probabilities = cross_entropy.token_log_probabilities(logits, target)
+    total = jnp.where(target != PAD, log_probabilities, 0.0).sum(axis=-1)
+    return total / base.lengths_of(target).astype(jnp.float32) ** length_penalty
 
 
 def shift_right(target: Int[Array, "rows length"]) -> Int[Array, "rows length"]:

@@ -1,7 +1,7 @@
-"""The contract of every method, and the encoder that all of them share.
+"""The contract of every method, and the encoder that Transformers share.
 
-A method is a config dataclass with `transformer`, a default `decoding` and `build`; what it builds is a
-TranslationModel. Everything above (training, translating, evaluating) knows this file only."""
+A method is a config dataclass with `transformer` (or `network`), a default `decoding` and `build`; what it
+builds is a TranslationModel. Everything above (training, translating, evaluating) knows this file only."""
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -78,14 +78,35 @@ class TranslationModel(Protocol):
 
 
 @runtime_checkable
-class MethodConfig(Protocol):
-    """What a method's config dataclass has besides its own fields.
-
-    A config may also have `needs_fertilities` or `needs_teacher`: where it is True, an experiment whose
-    data have no alignments, or that names no teacher, is refused before any work."""
+class NetworkConfig(Protocol):
+    """What is asked of the sizes of any network; nn.transformer.TransformerConfig is one."""
 
     @property
-    def transformer(self) -> TransformerConfig: ...
+    def d_model(self) -> int: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def max_length(self) -> int | None:
+        """Positions that the network knows, source and target each; None: as many as there are."""
+        ...
+
+
+@runtime_checkable
+class MethodConfig(Protocol):
+    """What a method's config dataclass has besides its own fields, of which one is `transformer`, a
+    TransformerConfig, or for another architecture `network`, a NetworkConfig (see network_of).
+
+    A config may also have `needs_fertilities` or `needs_teacher`: where it is True, an experiment whose
+    data have no alignments, or that names no teacher, is refused before any work. Where it has
+    `rescores_itself`, decodings with `rescore` need no teacher. Where it has `has_own_encoder`, its model
+    cannot start with a teacher's encoder.
+
+    A method that cannot produce every target from every source leaves such pairs out of its loss and has
+    is_feasible(source_lengths, target_lengths, target_repeats): numpy arrays with a number for each pair of a
+    corpus, True where it can. Lengths do not count EOS; repeats are tokens that equal the one before. Training
+    says at its start for how many pairs it is False."""
 
     @property
     def decoding(self) -> Any:
@@ -96,26 +117,26 @@ class MethodConfig(Protocol):
     def build(self, sizes: VocabularySizes, *, rngs: nnx.Rngs) -> TranslationModel: ...
 
 
+def network_of(method: MethodConfig) -> NetworkConfig:
+    """The sizes of a method's network."""
+    return getattr(method, "network" if hasattr(method, "network") else "transformer")
+
+
 def lengths_of(token_ids: Int[Array, "*axes length"]) -> Int[Array, "*axes"]:
     """Tokens of each right-padded row."""
     return (token_ids != PAD).sum(axis=-1).astype(jnp.int32)
 
 
-class Seq2Seq(nnx.Module):
-    """Embeddings and encoder, the same for every method, so that a student can start from its
-    teacher's."""
+class Embedded(nnx.Module):
+    """The embeddings of source and target, one table where the vocabularies are joint."""
 
-    def __init__(
-        self, transformer: TransformerConfig, sizes: VocabularySizes, *, rngs: nnx.Rngs
-    ) -> None:
-        dtype, d_model = transformer.dtype, transformer.d_model
+    def __init__(self, d_model: int, dtype: str, sizes: VocabularySizes, *, rngs: nnx.Rngs) -> None:
         self.target_embedding = layers.Embedding(sizes.target, d_model, dtype=dtype, rngs=rngs)
         self.source_embedding = (
             None
             if sizes.is_joint
             else layers.Embedding(sizes.source, d_model, dtype=dtype, rngs=rngs)
         )
-        self.encoder = Encoder(transformer, rngs=rngs)
 
     def embed_source(
         self, source: Int[Array, "batch length"]
@@ -123,16 +144,33 @@ class Seq2Seq(nnx.Module):
         is_joint = self.source_embedding is None
         return (self.target_embedding if is_joint else self.source_embedding)(source)  # type: ignore[misc]
 
+
+class Seq2Seq(Embedded):
+    """Embeddings and encoder, the same for every Transformer with an encoder, so that a student can
+    start from its teacher's."""
+
+    def __init__(
+        self, transformer: TransformerConfig, sizes: VocabularySizes, *, rngs: nnx.Rngs
+    ) -> None:
+        super().__init__(transformer.d_model, transformer.dtype, sizes, rngs=rngs)
+        self.encoder = Encoder(transformer, rngs=rngs)
+
     def encode(
         self, source: Int[Array, "batch length"], *, rngs: nnx.Rngs | None = None
     ) -> Encoded:
         return self.encoder(self.embed_source(source), lengths_of(source), rngs=rngs)
 
 
-def start_encoder(student: Seq2Seq, teacher: Seq2Seq) -> None:
+def start_encoder(student: Embedded, teacher: Embedded) -> None:
     """Gives the student a copy of the teacher's embeddings and encoder (Gu et al. 2018, section 4.2).
 
     Raises ValueError where they do not fit, and leaves the student as it was."""
+    if not isinstance(student, Seq2Seq) or not isinstance(teacher, Seq2Seq):
+        raise ValueError(
+            "only a Transformer encoder can be handed over, got a teacher that is "
+            f"{type(teacher).__name__} and a student that is {type(student).__name__}; set "
+            "encoder_from_teacher to False"
+        )
     for name in ("target_embedding", "source_embedding"):
         mine, theirs = getattr(student, name), getattr(teacher, name)
         expected, got = (None if x is None else x.table.shape for x in (mine, theirs))

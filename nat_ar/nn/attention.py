@@ -87,7 +87,7 @@ class SelfAttention(nnx.Module):
         self.num_heads = num_heads
         self.implementation: Implementation = implementation
 
-    def _heads(self, x: Float[Array, "*axes d_model"]) -> list[Array]:
+    def heads(self, x: Float[Array, "*axes d_model"]) -> list[Array]:
         """Query, key and value, each [*axes, heads, head_dim]."""
         parts = jnp.split(self.project(x), 3, axis=-1)
         return [part.reshape(*part.shape[:-1], self.num_heads, -1) for part in parts]
@@ -101,7 +101,7 @@ class SelfAttention(nnx.Module):
         sees_itself: bool = True,
     ) -> Float[Array, "rows length d_model"]:
         """`sees_itself` False hides each position from itself (Gu et al. 2018, section 3.1)."""
-        query, key, value = self._heads(x)
+        query, key, value = self.heads(x)
         length = x.shape[1]
         mask = None if sees_itself else ~jnp.eye(length, dtype=bool)[None]
         if mask is not None and lengths is not None:
@@ -122,7 +122,7 @@ class SelfAttention(nnx.Module):
     ) -> tuple[Float[Array, "batch beam d_model"], KeyValue]:
         """One position of a causal sequence: writes its key and value into the cache at `position`
         and attends to all positions up to it. Cache leaves: [batch, beam, length, heads, head_dim]."""
-        query, key, value = self._heads(x)
+        query, key, value = self.heads(x)
         start = (0, 0, position, 0, 0)
         keys = jax.lax.dynamic_update_slice(cache.key, key[:, :, None], start)
         values = jax.lax.dynamic_update_slice(cache.value, value[:, :, None], start)

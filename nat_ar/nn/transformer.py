@@ -4,6 +4,7 @@ The decoder serves both families: causal with caches, step by step, for autoregr
 positions at once, with Gu's options, for non-autoregressive ones. Arrays only: no text, no search."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -124,6 +125,15 @@ class EncoderBlock(nnx.Module):
         return self.around_feed_forward.leave(x, y, rngs)
 
 
+def require_positions(length: int, config: TransformerConfig) -> None:
+    """Raises ConfigError where a batch is longer than the model's positions."""
+    if length > config.max_length:
+        raise ConfigError(
+            f"a batch of length {length} does not fit max_length {config.max_length} of the model; "
+            "raise transformer.max_length or shorten the buckets"
+        )
+
+
 def add_positions(
     x: Float[Array, "rows length d_model"],
     config: TransformerConfig,
@@ -132,11 +142,7 @@ def add_positions(
 ) -> Float[Array, "rows length d_model"]:
     """Embeddings plus position encodings, with dropout on the sum."""
     length, d_model = x.shape[1:]
-    if length > config.max_length:
-        raise ConfigError(
-            f"a batch of length {length} does not fit max_length {config.max_length} of the model; "
-            "raise transformer.max_length or shorten the buckets"
-        )
+    require_positions(length, config)
     x = x + jnp.asarray(positions.sinusoids(length, d_model), x.dtype)
     return layers.dropout(x, config.dropout_rate, rngs=rngs)
 
@@ -240,6 +246,12 @@ class DecoderBlock(nnx.Module):
         return self.around_feed_forward.leave(x, y, rngs)
 
 
+BetweenBlocks = Callable[
+    [int, Float[Array, "rows length d_model"]], Float[Array, "rows length d_model"]
+]
+"""A block's index and its output in; what the next block reads out."""
+
+
 class Decoder(nnx.Module):
     """Decoder inputs and Encoded to states; the vocabulary projection is the model's."""
 
@@ -269,18 +281,25 @@ class Decoder(nnx.Module):
         lengths: Int[Array, "rows"] | None,
         encoded: Encoded,
         *,
+        memory: list[KeyValue] | None = None,
         is_causal: bool = False,
         sees_itself: bool = True,
+        between_blocks: BetweenBlocks | None = None,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "rows length d_model"]:
         """All positions at once. `lengths` None: the causal mask already hides the padding on the
-        right. rows = batch * hypotheses; the rows of one source stand together."""
+        right. rows = batch * hypotheses; the rows of one source stand together. `memory` is what
+        `memory(encoded)` answers, for who asks more than once. `between_blocks` is called after every
+        block but the last, before the final norm."""
+        memories = self.memory(encoded) if memory is None else memory
         x = add_positions(inputs, self.config, rngs=rngs)
-        for block, memory in zip(self.blocks, self.memory(encoded), strict=True):
+        for index, (block, block_memory) in enumerate(zip(self.blocks, memories, strict=True)):
+            if between_blocks is not None and index > 0:
+                x = between_blocks(index - 1, x)
             x = block(
                 x,
                 lengths,
-                memory,
+                block_memory,
                 encoded.lengths,
                 is_causal=is_causal,
                 sees_itself=sees_itself,

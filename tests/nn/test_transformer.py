@@ -94,6 +94,33 @@ def test_cached_steps_equal_the_parallel_causal_pass(norm: str, beam: int) -> No
         np.testing.assert_allclose(states, parallel[:, :, position], rtol=1e-4, atol=1e-5)
 
 
+def test_what_stands_between_blocks_changes_what_the_next_one_reads() -> None:
+    """Three blocks have two places between them, before the final norm; adding 0.0 there changes
+    nothing, setting to 0.0 before the last block leaves its positions alike."""
+    config = dataclasses.replace(CONFIG, num_decoder_layers=3)
+    decoder = Decoder(config, rngs=nnx.Rngs(0))
+    x, lengths, encoded = normal(0, 2, 5, D_MODEL), jnp.array([5, 3]), encoded_example()
+    seen = []
+
+    @functools.partial(jax.jit, static_argnames="kept")
+    def states(kept: tuple[float, float]) -> jax.Array:
+        def between_blocks(index: int, y: jax.Array) -> jax.Array:
+            seen.append(index)
+            return kept[index] * y
+
+        memory = decoder.memory(encoded)
+        return decoder(x, lengths, encoded, memory=memory, between_blocks=between_blocks)
+
+    plain = jax.jit(decoder)(x, lengths, encoded)
+    np.testing.assert_allclose(states((1.0, 1.0)), plain, atol=1e-5)
+    assert seen == [0, 1]
+    forgotten = np.asarray(states((1.0, 0.0)))
+    np.testing.assert_allclose(
+        forgotten, np.broadcast_to(forgotten[:, :1], forgotten.shape), atol=1e-5
+    )
+    assert np.abs(np.asarray(plain) - forgotten).max() > 0.1
+
+
 def test_dropout_needs_rngs_and_repeats_with_the_same_key() -> None:
     encoder = Encoder(dataclasses.replace(CONFIG, dropout_rate=0.3), rngs=nnx.Rngs(0))
     x, lengths = normal(0, 2, 4, D_MODEL), jnp.array([4, 3])

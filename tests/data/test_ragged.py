@@ -1,0 +1,33 @@
+"""Sentences of different lengths in flat arrays, against lists of lists."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nat_ar.data.ragged import Ragged
+
+ROWS = [[7, 7, 7], [], [7, 8], [8, 8], []]
+
+
+def test_rows_come_back_from_the_disk(tmp_path: Path) -> None:
+    Ragged.from_rows(ROWS).save(tmp_path / "ids")
+    loaded = Ragged.load(tmp_path / "ids")
+    assert [row.tolist() for row in loaded] == ROWS
+    assert len(loaded) == 5
+    assert loaded.lengths.tolist() == [3, 0, 2, 2, 0]
+
+
+def test_repeats_by_hand() -> None:
+    """The 7 that opens the third row and the 8 that opens the fourth repeat nothing of their own row."""
+    assert Ragged.from_rows(ROWS).repeats.tolist() == [2, 0, 0, 1, 0]
+
+
+@given(st.lists(st.lists(st.integers(0, 2), max_size=6), max_size=5))
+def test_repeats_are_equal_neighbours(rows: list[list[int]]) -> None:
+    expected = [sum(a == b for a, b in itertools.pairwise(row)) for row in rows]
+    found = Ragged.from_rows(rows).repeats
+    assert found.tolist() == expected
+    assert np.issubdtype(found.dtype, np.integer)

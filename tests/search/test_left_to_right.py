@@ -1,0 +1,55 @@
+"""One function for every search that goes from left to right: each setting gets its own search, cache and
+limits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nat_ar.search import left_to_right
+from nat_ar.search.beam import Beam
+from nat_ar.search.greedy import Greedy
+from nat_ar.search.sampling import Sampled
+from nat_ar.special import EOS, PAD
+from nat_ar.types import Cache, Hypotheses
+
+A, B, C = 6, 7, 8
+VOCABULARY, ROOM = 9, 14
+SOURCE = jnp.array([[EOS, PAD], [A, EOS], [PAD, PAD]])  # one token, two, and no sentence
+
+
+def table() -> np.ndarray:
+    """Logits of each row and position: the first row says A for ever, the second B C and then EOS."""
+    logits = np.zeros((3, ROOM + 1, VOCABULARY), np.float32)
+    logits[..., EOS] = -20.0
+    logits[0, :, A] = 20.0
+    logits[1, 0, B] = logits[1, 1, C] = 20.0
+    logits[1, 2:, EOS] = 40.0
+    return logits
+
+
+@pytest.mark.parametrize("decoding", [Greedy(), Beam(3), Sampled(top_k=1)], ids=repr)
+def test_each_search_writes_what_is_certain_within_the_limit_of_each_source(
+    decoding: Greedy | Beam | Sampled,
+) -> None:
+    """A source of one token may become 12; max_length has room for the 14 of two."""
+    asked = []
+
+    def empty_cache(beam: int) -> Cache:
+        asked.append(beam)
+        return jnp.repeat(jnp.asarray(table())[:, None], beam, axis=1)
+
+    def step(last: jax.Array, cache: Cache, position: jax.Array) -> tuple[jax.Array, Cache]:
+        return jax.lax.dynamic_index_in_dim(cache, position, axis=2, keepdims=False), cache
+
+    @jax.jit
+    def search(source: jax.Array) -> Hypotheses:
+        return left_to_right.search(step, empty_cache, source, decoding, max_length=ROOM)
+
+    found = jax.device_get(search(SOURCE))
+    assert asked == [3 if isinstance(decoding, Beam) else 1]
+    expected = np.full((3, ROOM), PAD)
+    expected[0, :12] = A
+    expected[1, :2] = B, C
+    np.testing.assert_array_equal(found.tokens[:, 0], expected)
+    np.testing.assert_array_equal(found.steps, [13, 3, 0])
