@@ -5,9 +5,20 @@ The one-pass model of Lee et al. 2018 (arXiv:1802.06901, without refinement) and
 baselines: the length is predicted as an offset to the source's, decoder inputs are uniform copies (Gu et
 al. 2018) or soft copies (Wei et al. 2019) of the source embeddings. Decoding takes the best length, or
 the best few in parallel (length beam, Ghazvininejad et al. 2019, section 3.3) and keeps the candidate
-with the highest mean log p, its own or a rescorer's."""
+with the highest mean log p, its own or a rescorer's.
+
+Options are the training methods that leave this model as it is when it translates:
+- glancing (GLAT, Qian et al. 2021, arXiv:2008.07905);
+- token_loss: losses.axe, which may shift words and leave places blank, or losses.oaxe, which ignores order;
+- deep_supervision (DSLP, Huang et al. 2022, arXiv:2110.07515): every decoder layer predicts.
+
+What differs from their papers: AXE and OaXE train a masked language model there, this one-pass model here,
+and equal neighbours are not removed from their translations. With AXE the length predicted is one of places:
+LengthBeam.length_multiplier makes room for blanks among them."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -16,12 +27,17 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from nat_ar.config_json import ConfigError
-from nat_ar.losses import cross_entropy
-from nat_ar.methods import base
-from nat_ar.nn import layers, upsampling
-from nat_ar.nn.transformer import Decoder, TransformerConfig
+from nat_ar.losses import axe, cross_entropy, oaxe
+from nat_ar.losses.axe import Axe
+from nat_ar.losses.oaxe import Oaxe
+from nat_ar.methods import base, deep_supervision, glancing, length_prediction
+from nat_ar.methods.deep_supervision import DeepSupervision
+from nat_ar.methods.glancing import Glancing
+from nat_ar.methods.length_prediction import LengthPredictor
+from nat_ar.nn import upsampling
+from nat_ar.nn.transformer import BetweenBlocks, Decoder, TransformerConfig
 from nat_ar.search import limits, rescoring
-from nat_ar.special import EOS, PAD
+from nat_ar.special import BLANK, EOS, PAD
 from nat_ar.types import Batch, Encoded, Hypotheses, Loss, Mean
 
 
@@ -35,12 +51,25 @@ class LengthBeam:
     """choose by the autoregressive teacher instead of by the model's own mean log p"""
     n_best: int = 1
     """translations handed back, best first; at most size"""
+    length_multiplier: float = 1.0
+    """predicted lengths are tried this many times as long, rounded: room for the blanks of losses.axe
+    (the length multiplier of Ghazvininejad et al. 2020)"""
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_best <= self.size:
             raise ConfigError(
                 f"LengthBeam needs 1 <= n_best <= size, got n_best {self.n_best} and size {self.size}"
             )
+        if self.length_multiplier < 1.0:
+            raise ConfigError(
+                f"length_multiplier must be at least 1, got {self.length_multiplier}: blanks need room, "
+                "and what is shorter cuts words off"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossEntropy:
+    """Every word at its own place."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +92,30 @@ class LengthNat:
     """weight of the length loss beside the token loss"""
     label_smoothing: float = 0.1
     """share of the target probability spread over the vocabulary"""
+    token_loss: CrossEntropy | Axe | Oaxe = CrossEntropy()
+    """what a prediction is compared with: the word at its place, the word that the best alignment or
+    the best order gives it"""
+    glancing: Glancing | None = None
+    """training reveals some of the true words to the decoder (GLAT); None: none"""
+    deep_supervision: bool = False
+    """every decoder layer predicts, learns, and hands its words to the next (DSLP)"""
     decoding: LengthBeam = LengthBeam()
     """decoding used unless the command says otherwise"""
+
+    def __post_init__(self) -> None:
+        if self.glancing is not None and not isinstance(self.token_loss, CrossEntropy):
+            raise ConfigError(
+                "glancing counts and reveals the words at their own places and needs token_loss "
+                f"CrossEntropy, got {type(self.token_loss).__name__}; set glancing to None or "
+                "token_loss to CrossEntropy()"
+            )
+        if self.deep_supervision:
+            deep_supervision.check(self.transformer)
+        if self.transformer.attention == "cudnn" and not self.sees_itself:
+            raise ConfigError(
+                "attention 'cudnn' cannot hide a position from itself; set transformer.attention to "
+                "'xla' or sees_itself to True"
+            )
 
     def build(self, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> "LengthNatModel":
         return LengthNatModel(self, sizes, rngs=rngs)
@@ -77,16 +128,13 @@ class LengthNatModel(base.Seq2Seq):
         self.decoder = Decoder(
             transformer, has_positional_attention=config.positional_attention, rngs=rngs
         )
-        num_classes = 2 * config.max_length_offset + 1
-        self.length_head = layers.Linear(transformer.d_model, num_classes, rngs=rngs)
+        self.length_predictor = LengthPredictor(
+            transformer.d_model, config.max_length_offset, rngs=rngs
+        )
+        self.deep_supervision = (
+            DeepSupervision(transformer, rngs=rngs) if config.deep_supervision else None
+        )
         self.config = config
-
-    def length_logits(self, encoded: Encoded) -> Float[Array, "batch classes"]:
-        """Class c stands for target length = source length + c - max_length_offset, EOS counted in
-        neither."""
-        is_source = jnp.arange(encoded.states.shape[1]) < encoded.lengths[:, None]
-        total = jnp.where(is_source[..., None], encoded.states.astype(jnp.float32), 0.0).sum(axis=1)
-        return self.length_head(total / jnp.maximum(encoded.lengths, 1)[:, None])
 
     def decoder_inputs(
         self,
@@ -115,10 +163,39 @@ class LengthNatModel(base.Seq2Seq):
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "rows width vocabulary"]:
         """All positions at once, each blind to the other words."""
-        states = self.decoder(
-            inputs, lengths, encoded, sees_itself=self.config.sees_itself, rngs=rngs
-        )
-        return self.target_embedding.attend(states)
+        return self.layer_logits(inputs, lengths, encoded, rngs=rngs)[-1]
+
+    def layer_logits(
+        self,
+        inputs: Float[Array, "rows width d_model"],
+        lengths: Int[Array, "rows"],
+        encoded: Encoded,
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> list[Float[Array, "rows width vocabulary"]]:
+        """The logits of every layer that is supervised; the last ones are the model's."""
+
+        def run_decoder(
+            between_blocks: BetweenBlocks | None = None,
+        ) -> Float[Array, "rows width d_model"]:
+            return self.decoder(
+                inputs,
+                lengths,
+                encoded,
+                sees_itself=self.config.sees_itself,
+                between_blocks=between_blocks,
+                rngs=rngs,
+            )
+
+        if self.deep_supervision is None:
+            return [self.target_embedding.attend(run_decoder())]
+        words = functools.partial(best_words, may_be_blank=self.may_be_blank)
+        return self.deep_supervision.layer_logits(run_decoder, self.target_embedding, words)
+
+    @property
+    def may_be_blank(self) -> bool:
+        """Whether a place may stand for no word."""
+        return isinstance(self.config.token_loss, Axe)
 
     def loss(
         self,
@@ -128,24 +205,67 @@ class LengthNatModel(base.Seq2Seq):
         rngs: nnx.Rngs | None,
         teacher: base.Teacher | None = None,
     ) -> Loss:
-        encoded = self.encode(batch.source, rngs=rngs)
-        target = without_eos(batch.target)
-        target_lengths = base.lengths_of(target)
-        inputs = self.decoder_inputs(batch.source, target_lengths, target.shape[1])
-        logits = self.logits(inputs, target_lengths, encoded, rngs=rngs)
-        smoothed, plain = cross_entropy.smoothed_cross_entropy(
-            logits, target, smoothing=self.config.label_smoothing
-        )
-        length = self._length_loss(encoded, target_lengths)
-        objective = smoothed.value + self.config.length_loss_weight * length.value
-        return Loss(objective, {"token": plain, "length": length})
+        """Token loss, the mean of all supervised layers, plus weighted length loss. Terms are the last
+        layer's. With glancing, `token` is the first pass's, to which nothing is revealed, and `glanced` the
+        second's, over the words that stay hidden. Without rngs nothing is revealed."""
+        return self.loss_of(self.encode(batch.source, rngs=rngs), batch, step=step, rngs=rngs)
 
-    def _length_loss(self, encoded: Encoded, target_lengths: Int[Array, "batch"]) -> Mean:
-        furthest = self.config.max_length_offset
-        offset = target_lengths - (encoded.lengths - 1)
-        classes = jnp.clip(offset, -furthest, furthest) + furthest
-        logits = self.length_logits(encoded)
-        return cross_entropy.class_cross_entropy(logits, classes, encoded.lengths > 0)
+    def loss_of(
+        self, encoded: Encoded, batch: Batch, *, step: Int[Array, ""], rngs: nnx.Rngs | None
+    ) -> Loss:
+        """The loss, given the encoded source of the batch."""
+        target = without_eos(batch.target)
+        lengths = base.lengths_of(target)
+        inputs = self.decoder_inputs(batch.source, lengths, target.shape[1])
+        length = self.length_predictor.loss(encoded, lengths)
+        weighted_length = self.config.length_loss_weight * length.value
+        if self.config.glancing is None or rngs is None:
+            layers = self.layer_logits(inputs, lengths, encoded, rngs=rngs)
+            objective, terms = self.token_loss(layers, target, step)
+            return Loss(objective + weighted_length, {**terms, "length": length})
+
+        key = rngs.dropout()  # one key, the same dropout in both passes
+        first = self.logits(inputs, lengths, encoded, rngs=nnx.Rngs(dropout=key))
+        first = jax.lax.stop_gradient(first)
+        is_word = target != PAD
+        is_wrong = best_words(first) != target
+        ratio = self.config.glancing.ratio(step)
+        is_revealed = glancing.revealed(is_wrong, is_word, ratio, rngs.dropout())
+        inputs = jnp.where(is_revealed[..., None], self.target_embedding(target), inputs)
+        layers = self.layer_logits(inputs, lengths, encoded, rngs=nnx.Rngs(dropout=key))
+        objective, glanced = self.token_loss(layers, jnp.where(is_revealed, PAD, target), step)
+        _, plain = cross_entropy.smoothed_cross_entropy(first, target, smoothing=0.0)
+        terms = {
+            "token": plain,
+            "glanced": glanced["token"],
+            "wrong": cross_entropy.masked_mean(is_wrong.astype(jnp.float32), is_word),
+            "revealed": cross_entropy.masked_mean(is_revealed.astype(jnp.float32), is_word),
+            "length": length,
+        }
+        return Loss(objective + weighted_length, terms)
+
+    def token_loss(
+        self,
+        layers: list[Float[Array, "batch width vocabulary"]],
+        target: Int[Array, "batch width"],
+        step: Int[Array, ""],
+    ) -> tuple[Float[Array, ""], dict[str, Mean]]:
+        """The mean over layers of what is minimised, in nats per word, and terms of the last layer."""
+        kind, smoothing = self.config.token_loss, self.config.label_smoothing
+        objectives = []
+        terms: dict[str, Mean] = {}
+        for logits in layers:
+            if isinstance(kind, Axe):
+                objective, terms = axe_loss(logits, target, kind, smoothing=smoothing)
+            elif isinstance(kind, Oaxe):
+                objective, terms = oaxe_loss(logits, target, kind, step, smoothing=smoothing)
+            else:
+                smoothed, plain = cross_entropy.smoothed_cross_entropy(
+                    logits, target, smoothing=smoothing
+                )
+                objective, terms = smoothed.value, {"token": plain}
+            objectives.append(objective)
+        return jnp.stack(objectives).mean(), terms
 
     def decode(
         self,
@@ -157,22 +277,31 @@ class LengthNatModel(base.Seq2Seq):
     ) -> Hypotheses:
         if decoding.rescore and scorer is None:
             raise ValueError("LengthBeam(rescore=True) needs a teacher to rescore with; got none")
-        encoded = self.encode(source)
-        furthest = self.config.max_length_offset
-        longest = limits.length_limit(encoded.lengths)[:, None]
-        candidates = (encoded.lengths - 1)[:, None] + jnp.arange(-furthest, furthest + 1)
-        is_possible = (candidates >= 1) & (candidates <= longest)
-        length_logits = jnp.where(is_possible, self.length_logits(encoded), -jnp.inf)
-        _, classes = jax.lax.top_k(length_logits, decoding.size)
-        lengths = jnp.take_along_axis(candidates, classes, axis=1)
-        lengths = jnp.clip(lengths, 1, longest)  # where fewer than `size` are possible
-        lengths = jnp.where(encoded.lengths[:, None] > 0, lengths, 0)  # [batch, size]
+        score = functools.partial(scorer.score, source) if decoding.rescore and scorer else None
+        return self.best_of_lengths(
+            self.encode(source), source, decoding, max_length=max_length, score=score
+        )
+
+    def best_of_lengths(
+        self,
+        encoded: Encoded,
+        source: Int[Array, "batch source_length"],
+        decoding: LengthBeam,
+        *,
+        max_length: int,
+        score: Callable[[Int[Array, "batch size width"]], Float[Array, "batch size"]] | None,
+    ) -> Hypotheses:
+        """Translations of an encoded source; `score` None: ordered by their own mean log p."""
+        lengths = self.length_predictor.best(encoded, decoding.size)
+        lengths = length_prediction.stretch(
+            lengths, encoded.lengths, multiplier=decoding.length_multiplier
+        )
 
         def decode_at(width: int) -> Hypotheses:
             tokens, scores = self._candidates(source, lengths, width, encoded)
             steps = jnp.where(encoded.lengths > 0, 1, 0)
-            if decoding.rescore and scorer is not None:
-                scores, steps = scorer.score(source, tokens), 2 * steps
+            if score is not None:
+                scores, steps = score(tokens), 2 * steps
             return rescoring.best_first(tokens, scores, steps, n_best=decoding.n_best)
 
         return limits.at_width(lengths.max(), limits.width_ladder(max_length), decode_at)
@@ -189,7 +318,63 @@ class LengthNatModel(base.Seq2Seq):
         flat_lengths = lengths.reshape(-1)
         inputs = self.decoder_inputs(jnp.repeat(source, size, axis=0), flat_lengths, width)
         logits = self.logits(inputs, flat_lengths, encoded)
-        return one_pass_tokens(logits.reshape(batch, size, width, -1), lengths)
+        logits = logits.reshape(batch, size, width, -1)
+        return one_pass_tokens(logits, lengths, may_be_blank=self.may_be_blank)
+
+
+def axe_loss(
+    logits: Float[Array, "batch width vocabulary"],
+    target: Int[Array, "batch width"],
+    config: Axe,
+    *,
+    smoothing: float,
+) -> tuple[Float[Array, ""], dict[str, Mean]]:
+    """Aligned cross entropy in nats per word, as many places as words. Every place predicts one word or
+    BLANK, whose smoothing is spread over the vocabulary."""
+    is_place = target != PAD
+    lengths = base.lengths_of(target)
+    nats = axe.aligned_cross_entropy(
+        logits, lengths, target, skip_target_penalty=config.skip_target_penalty
+    )
+    token = Mean(nats.sum(), lengths.sum().astype(jnp.float32))
+    is_blank = (best_words(logits, may_be_blank=True) == BLANK).astype(jnp.float32)
+    terms = {"token": token, "blank": cross_entropy.masked_mean(is_blank, is_place)}
+    if smoothing == 0.0:
+        return token.value, terms
+    spread = jax.nn.logsumexp(logits, axis=-1) - logits.mean(axis=-1)
+    uniform = cross_entropy.masked_mean(spread, is_place)
+    return (1.0 - smoothing) * token.value + smoothing * uniform.value, terms
+
+
+def oaxe_loss(
+    logits: Float[Array, "batch width vocabulary"],
+    target: Int[Array, "batch width"],
+    config: Oaxe,
+    step: Int[Array, ""],
+    *,
+    smoothing: float,
+) -> tuple[Float[Array, ""], dict[str, Mean]]:
+    """Cross entropy of the target as it stands and in its best order, in nats per word, weighted by step.
+    `token` is of the best order, with no word left out; `in_place` of the target as it stands."""
+    weight = config.plain_weight(step)
+    ordered = jax.lax.cond(
+        weight < 1.0, oaxe.best_order, lambda logits, target: target, logits, target
+    )
+    in_place, plain_in_place = cross_entropy.smoothed_cross_entropy(
+        logits, target, smoothing=smoothing
+    )
+    log_p = cross_entropy.token_log_probabilities(jax.lax.stop_gradient(logits), ordered)
+    is_left_out = jnp.exp(log_p) < config.truncation_margin
+    kept = jnp.where(is_left_out, PAD, ordered)
+    in_order, _ = cross_entropy.smoothed_cross_entropy(logits, kept, smoothing=smoothing)
+    in_order = Mean(in_order.total, in_place.count)  # per word, those left out among them
+    is_word = ordered != PAD
+    terms = {
+        "token": cross_entropy.masked_mean(-log_p, is_word),
+        "in_place": plain_in_place,
+        "left_out": cross_entropy.masked_mean(is_left_out.astype(jnp.float32), is_word),
+    }
+    return weight * in_place.value + (1.0 - weight) * in_order.value, terms
 
 
 def without_eos(target: Int[Array, "batch length"]) -> Int[Array, "batch length"]:
@@ -197,12 +382,34 @@ def without_eos(target: Int[Array, "batch length"]) -> Int[Array, "batch length"
     return jnp.where(target == EOS, PAD, target)
 
 
+def best_words(
+    logits: Float[Array, "*axes vocabulary"], *, may_be_blank: bool = False
+) -> Int[Array, "*axes"]:
+    """The most probable word of each place, or BLANK where that may be."""
+    never = {*limits.NEVER_TEXT, EOS} - ({BLANK} if may_be_blank else set())
+    return jnp.argmax(limits.forbid(logits, sorted(never)), axis=-1).astype(jnp.int32)
+
+
 def one_pass_tokens(
-    logits: Float[Array, "*axes width vocabulary"], lengths: Int[Array, "*axes"]
+    logits: Float[Array, "*axes width vocabulary"],
+    lengths: Int[Array, "*axes"],
+    *,
+    may_be_blank: bool = False,
 ) -> tuple[Int[Array, "*axes width"], Float[Array, "*axes"]]:
-    """The most probable word of each place within the length, and their mean log p."""
-    tokens = jnp.argmax(limits.text_logits(logits, may_end=False), axis=-1).astype(jnp.int32)
+    """The most probable word of each place within the length, and their mean log p. Blanks, where they
+    may be, are dropped from the words but not from the mean."""
+    tokens = best_words(logits, may_be_blank=may_be_blank)
     gains = cross_entropy.token_log_probabilities(logits, tokens)
     is_place = jnp.arange(tokens.shape[-1]) < lengths[..., None]
     total = jnp.where(is_place, gains, 0.0).sum(axis=-1)
-    return jnp.where(is_place, tokens, PAD), total / jnp.maximum(lengths, 1)
+    tokens = jnp.where(is_place, tokens, PAD)
+    if may_be_blank:
+        tokens = without_blanks(tokens)
+    return tokens, total / jnp.maximum(lengths, 1)
+
+
+def without_blanks(tokens: Int[Array, "*axes width"]) -> Int[Array, "*axes width"]:
+    """The words in their order, packed to the left. Equal neighbours stay: blanks separate nothing."""
+    tokens = jnp.where(tokens == BLANK, PAD, tokens)
+    words_first = jnp.argsort(tokens == PAD, axis=-1, stable=True)
+    return jnp.take_along_axis(tokens, words_first, axis=-1)

@@ -1,0 +1,63 @@
+"""Deep supervision with layer-wise prediction, DSLP (Huang et al. 2022, arXiv:2110.07515, section 3): every decoder
+layer predicts the words, learns from them, and tells the next layer what it predicted.
+
+Layer l predicts by the shared output embedding; the next layer reads W_l [h_l ; e(argmax)]. Any decoder
+that predicts all words at once can have it: layer_logits runs it.
+
+What differs from the paper: under pre-norm, h_l has a layer normalisation of its own before both uses, as
+the last layer has; losses are averaged over layers, not added, so that one weight of the length loss fits
+any depth; the words handed upwards are always predicted ones (no mixed training)."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from nat_ar.config_json import ConfigError
+from nat_ar.nn import layers
+from nat_ar.nn.transformer import BetweenBlocks, TransformerConfig
+
+
+def check(transformer: TransformerConfig) -> None:
+    """Raises ConfigError where there is no layer below the last."""
+    if transformer.num_decoder_layers < 2:
+        raise ConfigError(
+            "deep_supervision needs transformer.num_decoder_layers of at least 2, got "
+            f"{transformer.num_decoder_layers}; set deep_supervision to False or add layers"
+        )
+
+
+class DeepSupervision(nnx.Module):
+    """What every decoder layer but the last needs to predict and to hand its words on."""
+
+    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs) -> None:
+        below = range(config.num_decoder_layers - 1)
+        is_pre, d_model = config.norm == "pre", config.d_model
+        self.norms = nnx.List([layers.LayerNorm(d_model) for _ in below]) if is_pre else None
+        self.merges = nnx.List(
+            [layers.Linear(2 * d_model, d_model, dtype=config.dtype, rngs=rngs) for _ in below]
+        )
+
+    def layer_logits(
+        self,
+        run_decoder: Callable[[BetweenBlocks], Float[Array, "rows length d_model"]],
+        embedding: layers.Embedding,
+        best_words: Callable[[Float[Array, "rows length vocabulary"]], Int[Array, "rows length"]],
+    ) -> list[Float[Array, "rows length vocabulary"]]:
+        """What each layer predicts, the first first; the last layer's are the model's. best_words says
+        which word of a layer's logits is handed on."""
+        predictions = []
+
+        def hand_on(
+            layer: int, states: Float[Array, "rows length d_model"]
+        ) -> Float[Array, "rows length d_model"]:
+            if self.norms is not None:
+                states = self.norms[layer](states)
+            logits = embedding.attend(states)
+            predictions.append(logits)
+            words = embedding(best_words(logits))
+            return self.merges[layer](jnp.concatenate([states, words], axis=-1))
+
+        states = run_decoder(hand_on)
+        return [*predictions, embedding.attend(states)]
