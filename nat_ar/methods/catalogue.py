@@ -1,7 +1,13 @@
 """Every method there is. To add one: write its file, and put its config class here."""
 
 from nat_ar.methods.autoregressive import Autoregressive
+from nat_ar.methods.ctc import Ctc
 from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.methods.length_nat import LengthNat
 
-Method = Autoregressive | FertilityNat | LengthNat
+Method = (
+    Autoregressive
+    | Ctc
+    | FertilityNat
+    | LengthNat
+)

@@ -64,3 +64,20 @@ def soft_copy(
     is_source = sources < source_lengths[:, None, None]
     weights = jax.nn.softmax(jnp.where(is_source, -distance / temperature, -1e9), axis=-1)
     return jnp.einsum("bts,bsd->btd", weights.astype(embeddings.dtype), embeddings)
+
+
+def repeat(
+    embeddings: Float[Array, "batch source_length d_model"], factor: int
+) -> Float[Array, "batch frames d_model"]:
+    """Every row `factor` times in turn: uniform copies for a decoder that is `factor` times as long as the
+    source (Gu & Kong 2020, arXiv:2012.15833)."""
+    return jnp.repeat(embeddings, factor, axis=1)
+
+
+def split(
+    states: Float[Array, "batch source_length wide"], factor: int
+) -> Float[Array, "batch frames d_model"]:
+    """Every row cut into `factor` rows of wide / factor (Libovicky & Helcl 2018, arXiv:1811.04719, section
+    3, state splitting)."""
+    batch, length, wide = states.shape
+    return states.reshape(batch, factor * length, wide // factor)

@@ -17,8 +17,13 @@ import numpy as np
 import pytest
 
 from nat_ar import __main__
+from nat_ar.commands import train
+from nat_ar.data.arrays import PreparedData
+from nat_ar.data.ragged import Ragged
 from nat_ar.experiment import Run
-from nat_ar.training import logging, optimizer, step
+from nat_ar.methods.ctc import Ctc
+from nat_ar.methods.length_nat import LengthNat
+from nat_ar.training import logging, loop, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
 
 CONFIG = """
@@ -217,3 +222,32 @@ def test_a_config_that_cannot_start_leaves_no_directory(config_file: Path, tmp_p
         assert status == 2
         assert message in said
         assert not run.exists(), option
+
+
+def test_pairs_that_a_method_cannot_learn_are_counted() -> None:
+    """One frame a source token, EOS counted: two, two and three of them, for A B, A A and B B B."""
+    source, target = (
+        Ragged.from_rows(rows) for rows in ([[7], [7], [7, 8]], [[6, 7], [6, 6], [7] * 3])
+    )
+    assert train.num_infeasible(Ctc(upsample_factor=1), source, target) == 2
+    assert train.num_infeasible(Ctc(upsample_factor=2), source, target) == 0
+    assert train.num_infeasible(LengthNat(), source, target) == 0
+
+
+def test_a_run_says_at_its_start_how_many_pairs_it_cannot_learn(
+    tiny_runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Here: all of more than a letter. Nothing is trained."""
+    monkeypatch.setattr(loop, "run", lambda *arguments, **named: None)
+    monkeypatch.setattr(Ctc, "is_feasible", lambda self, source, target, repeats: target < 2)
+    before = tiny_runs.length_nat.config()
+    config = dataclasses.replace(
+        before, method=Ctc(before.method.transformer, upsample_factor=2), teacher=None
+    )
+    train.train(config, Run(tmp_path / "run"))
+    lengths = PreparedData.load(tiny_runs.data).split("train").target.lengths
+    number = (lengths > 1).sum()
+    assert 0 < number < 36
+    assert (
+        f"warning: {number} of 36 training pairs have a target that Ctc" in capsys.readouterr().err
+    )

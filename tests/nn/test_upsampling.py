@@ -60,3 +60,15 @@ def test_trim_takes_from_the_end_until_the_sum_fits() -> None:
     trimmed = upsampling.trim(candidates, jnp.array([[4], [10], [3]]))
     assert trimmed[0].tolist() == [[2, 0, 2, 0], [4, 0, 0, 0]]
     assert trimmed.sum(axis=-1).tolist() == [[4, 4], [2, 4], [3, 3]]
+
+
+def test_repeat_gives_every_token_as_many_frames() -> None:
+    frames = upsampling.repeat(EMBEDDINGS[:, :3], 2)[..., 0]
+    assert frames.tolist() == [[0, 0, 1, 1, 2, 2], [10, 10, 11, 11, 12, 12]]
+
+
+def test_split_cuts_every_state_into_frames_in_order() -> None:
+    states = jnp.arange(12.0).reshape(1, 2, 6)
+    assert upsampling.split(states, 3).tolist() == [
+        [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10, 11]]
+    ]

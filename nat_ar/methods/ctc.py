@@ -1,0 +1,316 @@
+"""Non-autoregressive Transformer with connectionist temporal classification: several frames for every
+source token, each a word or BLANK, and no length to predict.
+
+Libovicky & Helcl 2018 (arXiv:1811.04719) split every encoder state into frames and train with CTC, which
+sums over all ways to place the target's words on the frames. Gu & Kong 2020 (arXiv:2012.15833, "Fully
+non-autoregressive neural machine translation: tricks of the trade") copy source embeddings instead and add
+glancing (Qian et al. 2021) or a latent variable (as Shu et al. 2020, arXiv:1908.07181). One config has all
+of it: their CTC + GLAT is Ctc(upsampling="copy", glancing=Glancing(...)), their CTC + VAE is
+Ctc(upsampling="copy", latent=Latent()), both on distilled data.
+
+Glancing follows the best alignment: a first pass says which labelling of the frames stands for the target
+most probably (Viterbi); where its own best labels differ there is an error; revealed frames have the
+embedding of their label, BLANK's included, for an input; the second pass pays the whole CTC loss.
+
+What differs from the papers:
+- the CTC loss is a mean over target words, and label smoothing a mean over frames;
+- revealed frames are as many as methods.glancing says and are chosen evenly, not by a Poisson mask;
+- the posterior reads the encoder's states and a small encoder of its own over the target's embeddings;
+  its free nats fall linearly to nothing, since decoding takes the mean of the prior;
+- all decoder blocks attend to the source (Libovicky & Helcl's third variant, with positions)."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from nat_ar.config_json import ConfigError
+from nat_ar.losses import cross_entropy
+from nat_ar.losses import ctc as ctc_losses
+from nat_ar.methods import base, glancing, length_nat
+from nat_ar.methods.glancing import Glancing
+from nat_ar.nn import layers, upsampling
+from nat_ar.nn.transformer import Decoder, Encoder, TransformerConfig
+from nat_ar.search import ctc as ctc_search
+from nat_ar.search import limits
+from nat_ar.search.ctc import Collapse, PrefixBeam
+from nat_ar.special import PAD
+from nat_ar.types import Batch, Encoded, Hypotheses, Loss, Mean, pytree_dataclass
+
+
+@dataclasses.dataclass(frozen=True)
+class Latent:
+    """A Gaussian vector for each source token, drawn from a posterior that sees the target in training
+    and set to the mean of a prior in decoding (Gu & Kong 2020)."""
+
+    size: int = 8
+    """dimensions of each vector"""
+    num_layers: int = 3
+    """depth of the posterior: of its encoder of the target, and of its decoder over both sides"""
+    free_nats: float = 1.0
+    """nats of KL divergence at each source token that cost nothing at step 0 (free bits, Kingma et al.
+    2016, arXiv:1606.04934, appendix C.8)"""
+    anneal_steps: int = 300_000
+    """optimizer steps until none are free; until then they fall linearly"""
+
+    def __post_init__(self) -> None:
+        if min(self.size, self.num_layers, self.anneal_steps) < 1:
+            raise ConfigError(
+                "latent.size, latent.num_layers and latent.anneal_steps must be at least 1, got "
+                f"{self.size}, {self.num_layers} and {self.anneal_steps}"
+            )
+        if self.free_nats < 0.0:
+            raise ConfigError(f"latent.free_nats must be at least 0, got {self.free_nats}")
+
+    def free(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        """Free nats at an optimizer step."""
+        return self.free_nats * (1.0 - jnp.minimum(step / self.anneal_steps, 1.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Ctc:
+    """Non-autoregressive Transformer with CTC (Libovicky & Helcl 2018; Gu & Kong 2020)."""
+
+    transformer: TransformerConfig = TransformerConfig()
+    """sizes of encoder and decoder; max_length counts tokens, not frames"""
+    upsample_factor: int = 3
+    """frames for each source token, EOS counted"""
+    upsampling: Literal["split", "copy"] = "split"
+    """decoder inputs: encoder states, each projected to several frames, or copies of source embeddings"""
+    label_smoothing: float = 0.0
+    """share of the loss that draws every frame towards the whole vocabulary"""
+    glancing: Glancing | None = None
+    """reveal some labels of the best alignment in training (CTC + GLAT); None: no first pass"""
+    latent: Latent | None = None
+    """a latent variable for each source token (CTC + VAE); None: none"""
+    decoding: Collapse | PrefixBeam = Collapse()
+    """decoding used unless the command says otherwise"""
+
+    def __post_init__(self) -> None:
+        if self.upsample_factor < 1:
+            raise ConfigError(f"upsample_factor must be at least 1, got {self.upsample_factor}")
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise ConfigError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
+
+    def is_feasible(
+        self,
+        source_lengths: Int[np.ndarray, "pairs"],
+        target_lengths: Int[np.ndarray, "pairs"],
+        target_repeats: Int[np.ndarray, "pairs"],
+    ) -> Bool[np.ndarray, "pairs"]:
+        """Whether there is a frame for every word, and a BLANK between equal neighbours."""
+        frames = self.upsample_factor * (source_lengths + 1)
+        return frames >= target_lengths + target_repeats
+
+    def build(self, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> "CtcModel":
+        return CtcModel(self, sizes, rngs=rngs)
+
+
+@pytree_dataclass
+class Gaussian:
+    """Independent normal distributions."""
+
+    mean: Float[Array, "batch source_length size"]
+    deviation: Float[Array, "batch source_length size"]
+
+    def sample(self, key: PRNGKeyArray) -> Float[Array, "batch source_length size"]:
+        return self.mean + self.deviation * jax.random.normal(key, self.mean.shape)
+
+
+def divergence(posterior: Gaussian, prior: Gaussian) -> Float[Array, "batch source_length"]:
+    """KL(posterior || prior) in nats, summed over the dimensions."""
+    ratio = posterior.deviation / prior.deviation
+    distance = (posterior.mean - prior.mean) / prior.deviation
+    return (0.5 * (ratio**2 + distance**2 - 1.0) - jnp.log(ratio)).sum(axis=-1)
+
+
+class GaussianHead(nnx.Module):
+    """States to normal distributions. All heads start with the same one for whatever state, so that a
+    divergence starts at 0 and not, where a random prior is narrow, at hundreds of nats."""
+
+    def __init__(self, d_model: int, size: int, *, rngs: nnx.Rngs) -> None:
+        self.linear = layers.Linear(d_model, size, parts=2, rngs=rngs)
+        self.linear.kernel[...] = jnp.zeros_like(self.linear.kernel[...])
+
+    def __call__(self, states: Float[Array, "batch source_length d_model"]) -> Gaussian:
+        mean, width = jnp.split(self.linear(states), 2, axis=-1)
+        return Gaussian(mean, jax.nn.softplus(width) + 1e-3)  # never 0
+
+
+class LatentNetworks(nnx.Module):
+    """Prior, posterior, and the way of a latent variable into the frames."""
+
+    def __init__(self, config: Ctc, latent: Latent, *, rngs: nnx.Rngs) -> None:
+        transformer, factor = config.transformer, config.upsample_factor
+        posterior = dataclasses.replace(
+            transformer,
+            num_encoder_layers=latent.num_layers,
+            num_decoder_layers=latent.num_layers,
+        )
+        d_model, dtype = transformer.d_model, transformer.dtype
+        self.prior = GaussianHead(d_model, latent.size, rngs=rngs)
+        self.target_encoder = Encoder(posterior, rngs=rngs)
+        self.decoder = Decoder(posterior, rngs=rngs)
+        self.posterior_head = GaussianHead(d_model, latent.size, rngs=rngs)
+        self.output = layers.Linear(latent.size, d_model, parts=factor, dtype=dtype, rngs=rngs)
+        self.factor = factor
+
+    def posterior(
+        self,
+        encoded: Encoded,
+        target_embeddings: Float[Array, "batch target_length d_model"],
+        target_lengths: Int[Array, "batch"],
+        *,
+        rngs: nnx.Rngs | None,
+    ) -> Gaussian:
+        """What the source and its translation say of the latent variables."""
+        target = self.target_encoder(target_embeddings, target_lengths, rngs=rngs)
+        return self.posterior_head(self.decoder(encoded.states, encoded.lengths, target, rngs=rngs))
+
+    def frames(
+        self, latent: Float[Array, "batch source_length size"]
+    ) -> Float[Array, "batch frames d_model"]:
+        """What is added to the decoder inputs."""
+        return upsampling.split(self.output(latent), self.factor)
+
+
+class CtcModel(base.Seq2Seq):
+    def __init__(self, config: Ctc, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> None:
+        super().__init__(config.transformer, sizes, rngs=rngs)
+        transformer, factor = config.transformer, config.upsample_factor
+        d_model, dtype = transformer.d_model, transformer.dtype
+        frames = factor * transformer.max_length
+        self.decoder = Decoder(dataclasses.replace(transformer, max_length=frames), rngs=rngs)
+        self.splitter = (
+            layers.Linear(d_model, d_model, parts=factor, dtype=dtype, rngs=rngs)
+            if config.upsampling == "split"
+            else None
+        )
+        self.latent = (
+            None if config.latent is None else LatentNetworks(config, config.latent, rngs=rngs)
+        )
+        self.config = config
+
+    def frame_lengths(self, encoded: Encoded) -> Int[Array, "batch"]:
+        return self.config.upsample_factor * encoded.lengths
+
+    def decoder_inputs(
+        self, source: Int[Array, "batch source_length"], encoded: Encoded
+    ) -> Float[Array, "batch frames d_model"]:
+        """An input for each frame, without the latent variable's part."""
+        factor = self.config.upsample_factor
+        if self.splitter is None:
+            return upsampling.repeat(self.embed_source(source), factor)
+        return upsampling.split(self.splitter(encoded.states), factor)
+
+    def logits(
+        self,
+        inputs: Float[Array, "batch frames d_model"],
+        encoded: Encoded,
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "batch frames vocabulary"]:
+        """All frames at once, each blind to the labels of the others."""
+        states = self.decoder(inputs, self.frame_lengths(encoded), encoded, rngs=rngs)
+        return self.target_embedding.attend(states)
+
+    def loss(
+        self,
+        batch: Batch,
+        *,
+        step: Int[Array, ""],
+        rngs: nnx.Rngs | None,
+        teacher: base.Teacher | None = None,
+    ) -> Loss:
+        """Nats per target word; sentences with too few frames have no part in it. With glancing, `token`
+        is the first pass's, to which nothing is revealed, and `glanced` the second's. Without rngs the
+        latent variable is the posterior's mean, and nothing is revealed."""
+        encoded = self.encode(batch.source, rngs=rngs)
+        frame_lengths, target = self.frame_lengths(encoded), length_nat.without_eos(batch.target)
+        target_lengths = base.lengths_of(target)
+        is_learned = ctc_losses.is_feasible(frame_lengths, target)
+        num_words = jnp.where(is_learned, target_lengths, 0).sum().astype(jnp.float32)
+        is_infeasible = (~is_learned).astype(jnp.float32)
+        terms = {"infeasible": cross_entropy.masked_mean(is_infeasible, encoded.lengths > 0)}
+
+        def nats_per_word(logits: Float[Array, "batch frames vocabulary"]) -> Mean:
+            return Mean(ctc_losses.ctc_loss(logits, frame_lengths, target).sum(), num_words)
+
+        inputs = self.decoder_inputs(batch.source, encoded)
+        is_frame = jnp.arange(inputs.shape[1]) < frame_lengths[:, None]
+        is_frame &= is_learned[:, None]
+        paid = jnp.float32(0.0)
+        if self.latent is not None and self.config.latent is not None:
+            embeddings = self.target_embedding(target)
+            posterior = self.latent.posterior(encoded, embeddings, target_lengths, rngs=rngs)
+            latent = posterior.mean if rngs is None else posterior.sample(rngs.dropout())
+            inputs = inputs + self.latent.frames(latent)
+            nats = divergence(posterior, self.latent.prior(encoded.states))
+            is_token = (batch.source != PAD) & is_learned[:, None]
+            terms["kl"] = Mean(jnp.where(is_token, nats, 0.0).sum(), num_words)
+            beyond_free = jnp.maximum(nats, self.config.latent.free(step))
+            paid = Mean(jnp.where(is_token, beyond_free, 0.0).sum(), num_words).value
+
+        settings = self.config.glancing
+        if rngs is None or settings is None:
+            logits = self.logits(inputs, encoded, rngs=rngs)
+            token = terms["token"] = nats_per_word(logits)
+        else:
+            key = rngs.dropout()  # one key: the same dropout in both passes
+            first = self.logits(inputs, encoded, rngs=nnx.Rngs(dropout=key))
+            first = jax.lax.stop_gradient(first)
+            path, is_wrong = wrong_frames(first, frame_lengths, target)
+            ratio = settings.ratio(step)
+            is_revealed = glancing.revealed(is_wrong, is_frame, ratio, rngs.dropout())
+            inputs = jnp.where(is_revealed[..., None], self.target_embedding(path), inputs)
+            logits = self.logits(inputs, encoded, rngs=nnx.Rngs(dropout=key))
+            token = terms["glanced"] = nats_per_word(logits)
+            terms["token"] = nats_per_word(first)
+            terms["wrong"] = cross_entropy.masked_mean(is_wrong.astype(jnp.float32), is_frame)
+            terms["revealed"] = cross_entropy.masked_mean(is_revealed.astype(jnp.float32), is_frame)
+
+        objective = token.value
+        if self.config.label_smoothing > 0.0:
+            uniform = ctc_losses.uniform_cross_entropy(logits, is_frame)
+            smoothing = self.config.label_smoothing
+            objective = (1.0 - smoothing) * objective + smoothing * uniform.value
+        return Loss(objective + paid, terms)
+
+    def decode(
+        self,
+        source: Int[Array, "batch source_length"],
+        *,
+        decoding: Collapse | PrefixBeam,
+        max_length: int,
+        scorer: base.Scorer | None = None,
+    ) -> Hypotheses:
+        """Scores: by Collapse log p of the best path divided by the number of words, by PrefixBeam log p
+        of the translation, divided as its length penalty says."""
+        encoded = self.encode(source)
+        inputs = self.decoder_inputs(source, encoded)
+        if self.latent is not None:
+            inputs = inputs + self.latent.frames(self.latent.prior(encoded.states).mean)
+        logits, frame_lengths = self.logits(inputs, encoded), self.frame_lengths(encoded)
+        row_limits = jnp.minimum(limits.length_limit(encoded.lengths), max_length)
+        if isinstance(decoding, PrefixBeam):
+            return ctc_search.search_prefixes(
+                logits, frame_lengths, decoding, length_limits=row_limits, max_length=max_length
+            )
+        return ctc_search.search_best_path(
+            logits, frame_lengths, length_limits=row_limits, max_length=max_length
+        )
+
+
+def wrong_frames(
+    logits: Float[Array, "batch frames vocabulary"],
+    frame_lengths: Int[Array, "batch"],
+    target: Int[Array, "batch target_length"],
+) -> tuple[Int[Array, "batch frames"], Bool[Array, "batch frames"]]:
+    """The best alignment of each target, and True at the frames of it whose most probable label is another.
+    PAD, and False, where there is no alignment."""
+    path = ctc_losses.best_alignment(logits, frame_lengths, target)
+    return path, (ctc_search.best_path(logits, frame_lengths) != path) & (path != PAD)
