@@ -19,8 +19,12 @@ from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.experiment import ExperimentConfig, Run
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.catalogue import Method
+from nat_ar.methods.ctc import Ctc
+from nat_ar.methods.decoder_only import DecoderOnly
 from nat_ar.methods.fertility_nat import Argmax, Average, FertilityNat, FineTuning, NoisyParallel
+from nat_ar.methods.joint import Joint
 from nat_ar.methods.length_nat import LengthBeam, LengthNat
+from nat_ar.methods.recurrent import Recurrent
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
@@ -147,6 +151,13 @@ def test_the_longest_translation_fits_the_positions() -> None:
         ExperimentConfig("x", DATA, LengthNat(TransformerConfig(max_length=522)))
 
 
+def test_positions_are_counted_in_tokens_not_in_frames() -> None:
+    """A CTC decoder with eight frames a token knows eight times max_length places."""
+    ExperimentConfig("x", DATA, Ctc(TransformerConfig(max_length=523), upsample_factor=8))
+    with pytest.raises(ConfigError, match=r"may become 523, .*max_length is 522"):
+        ExperimentConfig("x", DATA, Ctc(TransformerConfig(max_length=522), upsample_factor=8))
+
+
 def test_rescoring_and_starting_from_a_teacher_need_one() -> None:
     rescoring = LengthNat(decoding=LengthBeam(rescore=True))
     with pytest.raises(ConfigError, match="rescores with a teacher: name its run in `teacher`"):
@@ -154,6 +165,27 @@ def test_rescoring_and_starting_from_a_teacher_need_one() -> None:
     with pytest.raises(ConfigError, match="encoder_from_teacher needs a teacher"):
         ExperimentConfig("x", DATA, LengthNat(), encoder_from_teacher=True)
     ExperimentConfig("x", DATA, rescoring, teacher="runs/ar", encoder_from_teacher=True)
+
+
+def test_a_model_that_rescores_itself_needs_no_teacher() -> None:
+    own, rescoring = Joint(), LengthBeam(2, rescore=True)
+    assert own.decoding.rescore
+    ExperimentConfig("x", DATA, own)
+    assert not experiment.needs_scorer(own, rescoring)
+    assert experiment.needs_scorer(LengthNat(), rescoring)
+    assert not experiment.needs_scorer(LengthNat(), LengthBeam(2))
+    assert not experiment.needs_scorer(Autoregressive(), Greedy())
+
+
+@pytest.mark.parametrize("method", [Recurrent(), DecoderOnly()])
+def test_a_method_without_the_teachers_encoder_cannot_start_with_it(method: Method) -> None:
+    with pytest.raises(ConfigError, match=f"{type(method).__name__} does not have the Transformer"):
+        ExperimentConfig("x", DATA, method, teacher="runs/ar", encoder_from_teacher=True)
+
+
+def test_a_recurrent_network_knows_sentences_of_any_length() -> None:
+    batching = BatchingConfig(batch_tokens=4096, buckets=(8, 2048))
+    ExperimentConfig("x", DATA, Recurrent(), TrainingConfig(batching=batching))
 
 
 def test_an_experiment_trains_on_its_data_unless_told_otherwise() -> None:

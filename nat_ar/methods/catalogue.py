@@ -2,12 +2,18 @@
 
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.ctc import Ctc
+from nat_ar.methods.decoder_only import DecoderOnly
 from nat_ar.methods.fertility_nat import FertilityNat
+from nat_ar.methods.joint import Joint
 from nat_ar.methods.length_nat import LengthNat
+from nat_ar.methods.recurrent import Recurrent
 
 Method = (
     Autoregressive
     | Ctc
+    | DecoderOnly
     | FertilityNat
+    | Joint
     | LengthNat
+    | Recurrent
 )

@@ -12,6 +12,8 @@ from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive, AutoregressiveModel
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.length_nat import LengthNat, LengthNatModel
+from nat_ar.methods.recurrent import Recurrent
+from nat_ar.nn.recurrent import RecurrentConfig
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.special import EOS, PAD
 
@@ -93,6 +95,22 @@ def test_a_teacher_of_another_shape_is_refused_and_the_student_left_as_it_was(
     assert len(str(error.value)) < 400
     for old, new in zip(before, leaves(student), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_only_a_transformer_encoder_is_handed_over() -> None:
+    teacher, student = teacher_and_student(JOINT)
+    recurrent = Recurrent(RecurrentConfig(16)).build(JOINT, rngs=nnx.Rngs(0))
+    with pytest.raises(
+        ValueError, match="a teacher that is RecurrentModel and a student that is Le"
+    ):
+        base.start_encoder(student, recurrent)
+    with pytest.raises(ValueError, match="a student that is RecurrentModel"):
+        base.start_encoder(recurrent, teacher)
+
+
+def test_the_network_of_a_method_is_its_transformer_or_its_own() -> None:
+    assert base.network_of(LengthNat(TRANSFORMER)) == TRANSFORMER
+    assert base.network_of(Recurrent(RecurrentConfig(16))) == RecurrentConfig(16)
 
 
 def test_a_teacher_of_other_vocabularies_is_refused() -> None:

@@ -1,0 +1,170 @@
+"""Translation by one Transformer stack: a language model whose prefix is the source (Liu et al. 2018,
+arXiv:1801.10198; prefix language model of Raffel et al. 2020, arXiv:1910.10683, section 3.2.1).
+
+Source and target are one sequence with a segment embedding each; the source sees all of itself, the target
+the source and what comes before. There is no encoder and no cross attention: at every depth the target
+looks at the source of the same depth (as in He et al. 2018, layer-wise coordination). The stack has as many
+blocks as encoder and decoder of the same TransformerConfig, so that it has about as many parameters as
+methods/autoregressive.py (less the cross attentions) and twice the depth on every path; a step of decoding
+goes through all of it. With `source_attention` "causal" the source can be learned as a language, too
+(Wang et al. 2021, arXiv:2106.13627), by a loss of fixed weight."""
+
+import dataclasses
+from typing import ClassVar, Literal
+
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from nat_ar.config_json import ConfigError
+from nat_ar.losses import cross_entropy
+from nat_ar.methods import autoregressive, base
+from nat_ar.nn.attention import KeyValue
+from nat_ar.nn.prefix import PrefixEncoded, PrefixStack
+from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.search import left_to_right
+from nat_ar.search.beam import Beam
+from nat_ar.search.greedy import Greedy
+from nat_ar.search.sampling import Sampled
+from nat_ar.types import Batch, Hypotheses, Loss
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderOnly:
+    """One Transformer stack, translating as a prefix language model (Raffel et al. 2020)."""
+
+    has_own_encoder: ClassVar[bool] = True
+
+    transformer: TransformerConfig = TransformerConfig()
+    """sizes; the stack has num_encoder_layers + num_decoder_layers blocks"""
+    source_attention: Literal["bidirectional", "causal"] = "bidirectional"
+    """a position of the source sees all of the source, or what comes before it"""
+    source_loss_weight: float = 0.0
+    """weight of predicting the source's own next token, beside the target's; needs "causal\""""
+    label_smoothing: float = 0.1
+    """share of the target probability spread over the vocabulary"""
+    decoding: Greedy | Beam | Sampled = Beam()
+    """search used unless the command says otherwise"""
+    rescoring_length_penalty: float = 1.0
+    """as a rescorer: candidates are ordered by log p / length ** rescoring_length_penalty"""
+
+    def __post_init__(self) -> None:
+        if self.source_loss_weight < 0.0:
+            raise ConfigError(
+                f"source_loss_weight must not be below 0, got {self.source_loss_weight}"
+            )
+        if self.source_loss_weight > 0.0 and self.source_attention == "bidirectional":
+            raise ConfigError(
+                "a source that sees its own next token learns nothing by predicting it: set "
+                "source_attention to 'causal' or source_loss_weight to 0, got "
+                f"{self.source_attention!r} and {self.source_loss_weight}"
+            )
+        if self.transformer.attention == "cudnn":
+            raise ConfigError(
+                "attention 'cudnn' cannot see a padded prefix and what follows it; set "
+                "transformer.attention to 'xla'"
+            )
+
+    def build(self, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> "DecoderOnlyModel":
+        return DecoderOnlyModel(self, sizes, rngs=rngs)
+
+
+class DecoderOnlyModel(base.Embedded):
+    def __init__(self, config: DecoderOnly, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> None:
+        transformer = config.transformer
+        super().__init__(transformer.d_model, transformer.dtype, sizes, rngs=rngs)
+        is_causal = config.source_attention == "causal"
+        self.stack = PrefixStack(transformer, is_source_causal=is_causal, rngs=rngs)
+        self.config = config
+
+    def encode(
+        self, source: Int[Array, "batch source_length"], *, rngs: nnx.Rngs | None = None
+    ) -> PrefixEncoded:
+        """The source's part of the sequence."""
+        return self.stack.read(self.embed_source(source), base.lengths_of(source), rngs=rngs)
+
+    def logits(
+        self,
+        source: Int[Array, "batch source_length"],
+        target: Int[Array, "batch target_length"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "batch target_length vocabulary"]:
+        """Teacher-forced: position t sees the source and target[:t]. The target ends with EOS."""
+        return self._logits(self.encode(source, rngs=rngs), target, rngs=rngs)
+
+    def _logits(
+        self,
+        encoded: PrefixEncoded,
+        target: Int[Array, "rows target_length"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "rows target_length vocabulary"]:
+        inputs = self.target_embedding(autoregressive.shift_right(target))
+        return self.target_embedding.attend(self.stack.write(inputs, encoded, rngs=rngs))
+
+    def loss(
+        self,
+        batch: Batch,
+        *,
+        step: Int[Array, ""],
+        rngs: nnx.Rngs | None,
+        teacher: base.Teacher | None = None,
+    ) -> Loss:
+        encoded = self.encode(batch.source, rngs=rngs)
+        smoothed, plain = cross_entropy.smoothed_cross_entropy(
+            self._logits(encoded, batch.target, rngs=rngs),
+            batch.target,
+            smoothing=self.config.label_smoothing,
+        )
+        weight = self.config.source_loss_weight
+        if weight == 0.0:
+            return Loss(smoothed.value, {"token": plain})
+        of_source, plain_of_source = cross_entropy.smoothed_cross_entropy(
+            self.source_logits(encoded),
+            batch.source[:, 1:],
+            smoothing=self.config.label_smoothing,
+        )
+        objective = smoothed.value + weight * of_source.value
+        return Loss(objective, {"token": plain, "source": plain_of_source})
+
+    def source_logits(
+        self, encoded: PrefixEncoded
+    ) -> Float[Array, "batch source_length_less_one source_vocabulary"]:
+        """What every source position but the last expects next; the first token is given."""
+        joint, own = self.target_embedding, self.source_embedding
+        return (joint if own is None else own).attend(encoded.states[:, :-1])
+
+    def decode(
+        self,
+        source: Int[Array, "batch source_length"],
+        *,
+        decoding: Greedy | Beam | Sampled,
+        max_length: int,
+        scorer: base.Scorer | None = None,
+    ) -> Hypotheses:
+        encoded = self.encode(source)
+
+        def step(
+            token_ids: Int[Array, "batch beam"], cache: list[KeyValue], position: Int[Array, ""]
+        ) -> tuple[Float[Array, "batch beam vocabulary"], list[KeyValue]]:
+            inputs = self.target_embedding(token_ids)
+            states, cache = self.stack.step(inputs, cache, position, encoded)
+            return self.target_embedding.attend(states), cache
+
+        def empty_cache(beam: int) -> list[KeyValue]:
+            return self.stack.empty_cache(source.shape[0], beam, max_length + 1)
+
+        return left_to_right.search(step, empty_cache, source, decoding, max_length=max_length)
+
+    def score(
+        self,
+        source: Int[Array, "batch source_length"],
+        hypotheses: Int[Array, "batch n_best length"],
+    ) -> Float[Array, "batch n_best"]:
+        """log p of each hypothesis and its EOS, divided by length ** rescoring_length_penalty, all
+        positions of all hypotheses in one pass over one source."""
+        target = autoregressive.flat_targets(hypotheses)
+        scores = autoregressive.normalised_log_p(
+            self._logits(self.encode(source), target), target, self.config.rescoring_length_penalty
+        )
+        return scores.reshape(hypotheses.shape[:2])

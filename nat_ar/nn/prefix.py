@@ -1,0 +1,193 @@
+"""One Transformer stack over a source and its target: the source is a prefix that every position sees,
+the target is causal.
+
+No position of the source sees the target. So the one sequence [source | target] falls into two passes
+through the same blocks: the source, whose keys and values every block hands on, and the target, which
+attends to them and to itself. That is the masked pass over both at once, less what its mask would hide,
+and several hypotheses share one source. The source's padding stands between the two: lengths hide it, and
+target positions go on from each row's own source length. Arrays only: no text, no search."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from nat_ar.nn import attention, layers, positions, transformer
+from nat_ar.nn.attention import NEGATIVE, KeyValue
+from nat_ar.nn.transformer import EncoderBlock, TransformerConfig
+from nat_ar.types import Encoded, pytree_dataclass
+
+SOURCE, TARGET = 0, 1  # segments
+
+
+@pytree_dataclass
+class PrefixEncoded(Encoded):
+    """The source after the whole stack, and its keys and values in each block."""
+
+    memory: list[KeyValue]
+
+
+def attend_after(
+    query: Float[Array, "batch beam queries heads head_dim"],
+    prefix: KeyValue,
+    prefix_lengths: Int[Array, "batch"],
+    own: KeyValue,
+    seen: Bool[Array, "#queries keys"],
+) -> Float[Array, "batch beam queries heads head_dim"]:
+    """One softmax over a prefix, rows [batch], and over a hypothesis' own keys, rows [batch, beam], of
+    which a query sees those where `seen` is True."""
+    query = query * query.shape[-1] ** -0.5
+    exact = jnp.float32
+    before = jnp.einsum("bnqhd,bkhd->bnhqk", query, prefix.key, preferred_element_type=exact)
+    since = jnp.einsum("bnqhd,bnkhd->bnhqk", query, own.key, preferred_element_type=exact)
+    width = before.shape[-1]
+    is_source = jnp.arange(width) < prefix_lengths[:, None, None, None, None]
+    scores = [jnp.where(is_source, before, NEGATIVE), jnp.where(seen, since, NEGATIVE)]
+    weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1).astype(query.dtype)
+    states = jnp.einsum("bnhqk,bkhd->bnqhd", weights[..., :width], prefix.value)
+    return states + jnp.einsum("bnhqk,bnkhd->bnqhd", weights[..., width:], own.value)
+
+
+class PrefixBlock(EncoderBlock):
+    """The parameters of an encoder block, for both segments."""
+
+    def read(
+        self,
+        x: Float[Array, "batch length d_model"],
+        lengths: Int[Array, "batch"],
+        *,
+        is_causal: bool,
+        rngs: nnx.Rngs | None,
+    ) -> tuple[Float[Array, "batch length d_model"], KeyValue]:
+        """The source, and its keys and values."""
+        query, key, value = self.attention.heads(self.around_attention.enter(x))
+        memory = KeyValue(key, value)
+        states = attention.attend(query, memory, lengths=lengths, is_causal=is_causal)
+        return self._rest(x, states, rngs), memory
+
+    def write(
+        self,
+        x: Float[Array, "batch beam length d_model"],
+        prefix: KeyValue,
+        prefix_lengths: Int[Array, "batch"],
+        *,
+        rngs: nnx.Rngs | None,
+    ) -> Float[Array, "batch beam length d_model"]:
+        """All positions of the targets at once."""
+        query, key, value = self.attention.heads(self.around_attention.enter(x))
+        seen = jnp.tril(jnp.ones((x.shape[2], x.shape[2]), bool))
+        states = attend_after(query, prefix, prefix_lengths, KeyValue(key, value), seen)
+        return self._rest(x, states, rngs)
+
+    def step(
+        self,
+        x: Float[Array, "batch beam d_model"],
+        cache: KeyValue,
+        position: Int[Array, ""],
+        prefix: KeyValue,
+        prefix_lengths: Int[Array, "batch"],
+    ) -> tuple[Float[Array, "batch beam d_model"], KeyValue]:
+        """One position of the targets, whose key and value are written into the cache."""
+        query, key, value = self.attention.heads(self.around_attention.enter(x[:, :, None]))
+        start = (0, 0, position, 0, 0)
+        keys = jax.lax.dynamic_update_slice(cache.key, key, start)
+        values = jax.lax.dynamic_update_slice(cache.value, value, start)
+        cache = KeyValue(keys, values)
+        seen = (jnp.arange(keys.shape[2]) <= position)[None]
+        states = attend_after(query, prefix, prefix_lengths, cache, seen)
+        return self._rest(x, states[:, :, 0], None), cache
+
+    def _rest(
+        self,
+        x: Float[Array, "*rows d_model"],
+        states: Float[Array, "*rows heads head_dim"],
+        rngs: nnx.Rngs | None,
+    ) -> Float[Array, "*rows d_model"]:
+        y = self.attention.output(states.reshape(x.shape))
+        x = self.around_attention.leave(x, y, rngs)
+        y = self.feed_forward(self.around_feed_forward.enter(x), rngs=rngs)
+        return self.around_feed_forward.leave(x, y, rngs)
+
+
+class PrefixStack(nnx.Module):
+    """Embeddings to states, as many blocks as encoder and decoder of the config have together.
+
+    `is_source_causal`: a position of the source sees those before it only."""
+
+    def __init__(
+        self, config: TransformerConfig, *, is_source_causal: bool = False, rngs: nnx.Rngs
+    ) -> None:
+        depth = config.num_encoder_layers + config.num_decoder_layers
+        self.blocks = nnx.List([PrefixBlock(config, rngs=rngs) for _ in range(depth)])
+        self.segments = layers.Embedding(2, config.d_model, dtype=config.dtype, rngs=rngs)
+        self.final_norm = layers.LayerNorm(config.d_model) if config.norm == "pre" else None
+        self.is_source_causal = is_source_causal
+        self.config = config
+
+    def read(
+        self,
+        embeddings: Float[Array, "batch length d_model"],
+        lengths: Int[Array, "batch"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> PrefixEncoded:
+        """The source through all blocks."""
+        x = embeddings + self.segments(jnp.int32(SOURCE))
+        x, memory = transformer.add_positions(x, self.config, rngs=rngs), []
+        for block in self.blocks:
+            x, key_value = block.read(x, lengths, is_causal=self.is_source_causal, rngs=rngs)
+            memory.append(key_value)
+        return PrefixEncoded(self._final(x), lengths, memory)
+
+    def write(
+        self,
+        inputs: Float[Array, "rows length d_model"],
+        encoded: PrefixEncoded,
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "rows length d_model"]:
+        """Targets after their sources, all positions at once. rows = batch * hypotheses; the rows of one
+        source stand together. Causality hides the padding on the right."""
+        length, d_model = inputs.shape[1:]
+        transformer.require_positions(length, self.config)
+        x = inputs.reshape(encoded.lengths.shape[0], -1, length, d_model)
+        x = x + self._places(encoded, jnp.arange(length), length)[:, None]
+        x = layers.dropout(x, self.config.dropout_rate, rngs=rngs)
+        for block, memory in zip(self.blocks, encoded.memory, strict=True):
+            x = block.write(x, memory, encoded.lengths, rngs=rngs)
+        return self._final(x).reshape(inputs.shape)
+
+    def empty_cache(self, batch: int, beam: int, max_length: int) -> list[KeyValue]:
+        """Zeros for max_length target positions: [batch, beam, max_length, heads, head_dim] a block."""
+        config = self.config
+        heads = (config.num_heads, config.d_model // config.num_heads)
+        zeros = jnp.zeros((batch, beam, max_length, *heads), config.dtype)
+        return [KeyValue(zeros, zeros) for _ in self.blocks]
+
+    def step(
+        self,
+        inputs: Float[Array, "batch beam d_model"],
+        cache: list[KeyValue],
+        position: Int[Array, ""],
+        encoded: PrefixEncoded,
+    ) -> tuple[Float[Array, "batch beam d_model"], list[KeyValue]]:
+        """States at target position `position` and the cache that now holds it."""
+        x = inputs + self._places(encoded, position[None], cache[0].key.shape[2])
+        new_cache = []
+        for block, block_cache, memory in zip(self.blocks, cache, encoded.memory, strict=True):
+            x, block_cache = block.step(x, block_cache, position, memory, encoded.lengths)
+            new_cache.append(block_cache)
+        return self._final(x), new_cache
+
+    def _places(
+        self, encoded: PrefixEncoded, target_positions: Int[Array, "positions"], length: int
+    ) -> Float[Array, "batch positions d_model"]:
+        """What is added to target embeddings at positions below `length`: their segment, and position
+        encodings that go on where each row's source ends."""
+        width, d_model = encoded.states.shape[1:]
+        table = jnp.asarray(positions.sinusoids(width + length, d_model), self.config.dtype)
+        places = encoded.lengths[:, None] + target_positions
+        return table[places] + self.segments(jnp.int32(TARGET))
+
+    def _final(self, x: Float[Array, "*rows d_model"]) -> Float[Array, "*rows d_model"]:
+        return x if self.final_norm is None else self.final_norm(x)

@@ -1,0 +1,177 @@
+"""The LSTM model under the searches and the contract that it shares with the Transformer."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nat_ar.methods.base import VocabularySizes
+from nat_ar.methods.recurrent import Recurrent, RecurrentModel
+from nat_ar.nn.recurrent import RecurrentConfig
+from nat_ar.search import limits
+from nat_ar.search.beam import Beam
+from nat_ar.search.greedy import Greedy
+from nat_ar.special import EOS, NUM_SPECIAL, PAD
+from nat_ar.types import Batch, Hypotheses
+
+VOCABULARY = 14
+NETWORK = RecurrentConfig(d_model=16, dropout_rate=0.0)
+LENGTHS = [1, 2, 3, 4, 5, 4, 3, 2]
+ROOM = limits.length_limit(5)
+BEAM = Beam(3, n_best=3)
+RAGGED = st.lists(st.integers(0, 5), min_size=8, max_size=8)
+"""Lengths of eight sources, EOS counted; 0: no sentence."""
+
+
+def sentences(seed: int, lengths: list[int], width: int) -> jax.Array:
+    """Random words, EOS after each row's length (0: no sentence), padded to width."""
+    rows = np.random.default_rng(seed).integers(NUM_SPECIAL, VOCABULARY, (len(lengths), width))
+    for row, length in zip(rows, lengths, strict=True):
+        row[length:] = PAD
+        if length:
+            row[length - 1] = EOS
+    return jnp.asarray(rows, jnp.int32)
+
+
+@functools.cache
+def model_of(kind: str) -> RecurrentModel:
+    """Random, but with opinions: embeddings four times as large make peaked distributions."""
+    config = Recurrent(dataclasses.replace(NETWORK, attention=kind), label_smoothing=0.0)
+    model = config.build(VocabularySizes(VOCABULARY, VOCABULARY, True), rngs=nnx.Rngs(0))
+    model.target_embedding.table[...] = 4.0 * model.target_embedding.table[...]
+    return model
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "decoding", "max_length"))
+def decode_jitted(
+    graph: nnx.GraphDef,
+    params: nnx.State,
+    source: jax.Array,
+    decoding: Greedy | Beam,
+    max_length: int,
+) -> Hypotheses:
+    return nnx.merge(graph, params).decode(source, decoding=decoding, max_length=max_length)
+
+
+def decode(
+    model: RecurrentModel,
+    source: jax.Array,
+    decoding: Greedy | Beam,
+    max_length: int = ROOM,
+) -> Hypotheses:
+    parts = nnx.split(model, nnx.Param)
+    return jax.device_get(decode_jitted(*parts, source, decoding, max_length))
+
+
+@pytest.mark.parametrize(("kind", "decoding"), [("additive", BEAM), ("dot", Greedy())])
+@given(RAGGED, st.permutations(range(8)), st.integers(0, 99))
+@settings(max_examples=10, deadline=None, derandomize=True)
+def test_company_padding_and_room_change_no_translation(
+    kind: str, decoding: Greedy | Beam, lengths: list[int], order: list[int], seed: int
+) -> None:
+    """The same sentences in another order, and each alone with wider padding and a larger max_length."""
+    model, source = model_of(kind), sentences(seed, lengths, 5)
+    together = decode(model, source, decoding)
+    elsewhere = decode(model, source[np.array(order)], decoding)
+    for one, other in zip(jax.tree.leaves(together), jax.tree.leaves(elsewhere), strict=True):
+        np.testing.assert_allclose(one[order], other, atol=1e-4)
+    wider = jnp.pad(source, ((0, 0), (0, 4)), constant_values=PAD)
+    alone = [decode(model, wider[i : i + 1], decoding, ROOM + 8) for i in range(8)]
+    tokens = np.concatenate([found.tokens for found in alone])
+    np.testing.assert_array_equal(tokens[..., :ROOM], together.tokens)
+    assert not tokens[..., ROOM:].any()
+    scores = np.concatenate([found.scores for found in alone])
+    np.testing.assert_allclose(scores, together.scores, atol=1e-4)
+    steps = np.concatenate([found.steps for found in alone])
+    np.testing.assert_array_equal(steps, together.steps)
+    written = (together.tokens != PAD).sum(axis=-1).max(axis=1)
+    assert (written <= [limits.length_limit(length) if length else 0 for length in lengths]).all()
+
+
+def test_beam_scores_are_those_of_score_and_of_the_teacher_forced_logits() -> None:
+    """Length penalty 1 in all: the mean log p of the tokens and EOS."""
+    model, source = model_of("additive"), sentences(2, LENGTHS, 5)
+    found = decode(model, source, BEAM)
+    assert np.isfinite(found.scores).all()
+    scores = jax.jit(model.score)(source, jnp.asarray(found.tokens))
+    np.testing.assert_allclose(scores, found.scores, atol=1e-5)
+    best = np.pad(found.tokens[:, 0], ((0, 0), (0, 1)))
+    lengths = (best != PAD).sum(axis=1)
+    assert len(set(lengths.tolist())) > 2  # or the tests here say little
+    best[np.arange(8), lengths] = EOS
+    log_p = jax.nn.log_softmax(jax.jit(model.logits)(source, jnp.asarray(best)), axis=-1)
+    chosen = np.take_along_axis(np.asarray(log_p), best[..., None], axis=-1)[..., 0]
+    expected = np.where(best != PAD, chosen, 0.0).sum(axis=1) / (lengths + 1)
+    np.testing.assert_allclose(found.scores[:, 0], expected, atol=1e-5)
+
+
+def test_a_beam_of_one_is_greedy() -> None:
+    model, source = model_of("dot"), sentences(2, LENGTHS, 5)
+    by_beam, greedy = decode(model, source, Beam(1)), decode(model, source, Greedy())
+    np.testing.assert_array_equal(by_beam.tokens, greedy.tokens)
+    np.testing.assert_array_equal(by_beam.steps, greedy.steps)
+
+
+def test_a_row_without_a_sentence_decodes_to_nothing() -> None:
+    source = sentences(4, [3, 0, 5, 0, 0, 0, 0, 0], 5)
+    for kind, decoding in (("additive", BEAM), ("dot", Greedy())):
+        found = decode(model_of(kind), source, decoding)
+        assert not found.tokens[[1, 3]].any()
+        assert not found.steps[[1, 3]].any()
+        assert (found.steps[[0, 2]] > 0).all()
+
+
+def test_a_row_without_a_sentence_and_padding_change_no_loss() -> None:
+    model = model_of("additive")
+    loss = jax.jit(lambda batch: model.loss(batch, step=jnp.int32(0), rngs=None))
+    batch = Batch(sentences(0, [5, 3, 4], 5), sentences(1, [6, 4, 5], 6))
+    found = loss(batch)
+    wider = loss(jax.tree.map(lambda ids: jnp.pad(ids, ((0, 2), (0, 3))), batch))
+    assert float(found.terms["token"].count) == float(wider.terms["token"].count) == 6 + 4 + 5
+    assert float(wider.objective) == pytest.approx(float(found.objective), rel=1e-5)
+
+
+def test_vocabularies_may_differ() -> None:
+    sizes = VocabularySizes(9, 12, is_joint=False)
+    model = Recurrent(NETWORK).build(sizes, rngs=nnx.Rngs(0))
+    source, target = sentences(0, [3, 2], 3), sentences(1, [4, 2], 4)
+    assert jax.eval_shape(model.logits, source, target).shape == (2, 4, 12)
+
+
+def test_eight_pairs_are_learned_by_heart() -> None:
+    """Without attention: through nothing but the states that the decoder starts with."""
+    network = dataclasses.replace(NETWORK, d_model=32, attention="none")
+    config = Recurrent(network, label_smoothing=0.0)
+    sizes = VocabularySizes(VOCABULARY, VOCABULARY, is_joint=True)
+    graph, params = nnx.split(config.build(sizes, rngs=nnx.Rngs(0)), nnx.Param)
+    batch = Batch(sentences(5, [5, 4, 3, 3, 5, 5, 4, 5], 5), sentences(6, LENGTHS, 5))
+    optimizer = optax.adam(optax.cosine_decay_schedule(2e-2, 120))
+
+    @jax.jit
+    def train(params: nnx.State) -> tuple[nnx.State, jax.Array]:
+        def objective(params: nnx.State) -> jax.Array:
+            return nnx.merge(graph, params).loss(batch, step=jnp.int32(0), rngs=None).objective
+
+        def update(state: tuple, _: None) -> tuple[tuple, jax.Array]:
+            params, moments = state
+            loss, gradients = jax.value_and_grad(objective)(params)
+            updates, moments = optimizer.update(gradients, moments, params)
+            return (optax.apply_updates(params, updates), moments), loss
+
+        (params, _), history = jax.lax.scan(update, (params, optimizer.init(params)), length=120)
+        return params, history
+
+    params, history = train(params)
+    assert history[0] > 2.0
+    assert history[-1] < 0.05
+    found = decode(nnx.merge(graph, params), batch.source, Greedy())
+    expected = np.where(batch.target == EOS, PAD, batch.target)
+    np.testing.assert_array_equal(found.tokens[:, 0, :5], expected)
+    assert not np.asarray(found.tokens[:, 0, 5:]).any()
