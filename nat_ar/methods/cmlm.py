@@ -1,0 +1,172 @@
+"""Conditional masked language model with mask-predict decoding (Ghazvininejad et al. 2019,
+arXiv:1904.09324).
+
+The decoder sees the target with some words hidden behind MASK and predicts those, from the source and from
+the words on both sides. Training hides a uniformly drawn number of words, so that decoding can start from
+masks alone and finish a translation in any number of passes with one set of parameters.
+
+What differs from the paper:
+- the length is predicted from the encoder's mean state, as an offset to the source's, not from a token of
+  its own in the encoder;
+- a sentence of fewer words than iterations needs fewer passes (those that would hide no word are not run);
+  the translation is the same;
+- without rngs the loss hides every word: it is the loss of the first pass, comparable with one-pass models."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from nat_ar.config_json import ConfigError
+from nat_ar.losses import cross_entropy
+from nat_ar.methods import base, length_nat
+from nat_ar.methods.length_prediction import LengthPredictor
+from nat_ar.nn.attention import KeyValue
+from nat_ar.nn.transformer import Decoder, TransformerConfig
+from nat_ar.search import limits, refinement, rescoring
+from nat_ar.special import MASK, PAD
+from nat_ar.types import Batch, Encoded, Hypotheses, Loss
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskPredict:
+    """All words at once, then the least probable ones again, fewer each time (section 3.1)."""
+
+    iterations: int = 10
+    """decoder passes; 1 is the one-pass decoder"""
+    length_beam: int = 5
+    """lengths tried in parallel, of which the best translation is kept (section 3.3)"""
+    rescore: bool = False
+    """choose by the autoregressive teacher instead of by the model's own mean log p"""
+    n_best: int = 1
+    """translations handed back, best first; at most length_beam"""
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1:
+            raise ConfigError(f"MaskPredict needs iterations of at least 1, got {self.iterations}")
+        if not 1 <= self.n_best <= self.length_beam:
+            raise ConfigError(
+                "MaskPredict needs 1 <= n_best <= length_beam, got "
+                f"n_best {self.n_best} and length_beam {self.length_beam}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Cmlm:
+    """Conditional masked language model (Ghazvininejad et al. 2019)."""
+
+    transformer: TransformerConfig = TransformerConfig()
+    """sizes of encoder and decoder"""
+    max_length_offset: int = 64
+    """target lengths from source length minus to plus this many tokens can be predicted"""
+    length_loss_weight: float = 0.1
+    """weight of the length loss beside the token loss"""
+    label_smoothing: float = 0.1
+    """share of the target probability spread over the vocabulary"""
+    decoding: MaskPredict = MaskPredict()
+    """decoding used unless the command says otherwise"""
+
+    def build(self, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> "CmlmModel":
+        return CmlmModel(self, sizes, rngs=rngs)
+
+
+class CmlmModel(base.Seq2Seq):
+    def __init__(self, config: Cmlm, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> None:
+        super().__init__(config.transformer, sizes, rngs=rngs)
+        transformer = config.transformer
+        self.decoder = Decoder(transformer, rngs=rngs)
+        self.length_predictor = LengthPredictor(
+            transformer.d_model, config.max_length_offset, rngs=rngs
+        )
+        self.config = config
+
+    def logits(
+        self,
+        tokens: Int[Array, "rows width"],
+        lengths: Int[Array, "rows"],
+        encoded: Encoded,
+        *,
+        memory: list[KeyValue] | None = None,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "rows width vocabulary"]:
+        """What each place could hold, given a target in which MASK stands for hidden words."""
+        inputs = self.target_embedding(tokens)
+        states = self.decoder(inputs, lengths, encoded, memory=memory, rngs=rngs)
+        return self.target_embedding.attend(states)
+
+    def loss(
+        self,
+        batch: Batch,
+        *,
+        step: Int[Array, ""],
+        rngs: nnx.Rngs | None,
+        teacher: base.Teacher | None = None,
+    ) -> Loss:
+        """Cross entropy of the hidden words, and of the length. The term `masked` is the share of words
+        that were hidden."""
+        encoded = self.encode(batch.source, rngs=rngs)
+        target = length_nat.without_eos(batch.target)
+        target_lengths, is_word = base.lengths_of(target), target != PAD
+        is_hidden = is_word
+        if rngs is not None:
+            is_hidden = random_masks(target_lengths, target.shape[1], rngs.dropout())
+        inputs = jnp.where(is_hidden, MASK, target)
+        logits = self.logits(inputs, target_lengths, encoded, rngs=rngs)
+        smoothed, plain = cross_entropy.smoothed_cross_entropy(
+            logits, jnp.where(is_hidden, target, PAD), smoothing=self.config.label_smoothing
+        )
+        length = self.length_predictor.loss(encoded, target_lengths)
+        masked = cross_entropy.masked_mean(is_hidden.astype(jnp.float32), is_word)
+        objective = smoothed.value + self.config.length_loss_weight * length.value
+        return Loss(objective, {"token": plain, "length": length, "masked": masked})
+
+    def decode(
+        self,
+        source: Int[Array, "batch source_length"],
+        *,
+        decoding: MaskPredict,
+        max_length: int,
+        scorer: base.Scorer | None = None,
+    ) -> Hypotheses:
+        """Scores: mean log p of the words, each from the pass that chose it, or the scorer's. Steps:
+        the passes that the longest candidate of the row needed, and one for the scorer."""
+        if decoding.rescore and scorer is None:
+            raise ValueError("MaskPredict(rescore=True) needs a teacher to rescore with; got none")
+        encoded = self.encode(source)
+        memory = self.decoder.memory(encoded)
+        lengths = self.length_predictor.best(encoded, decoding.length_beam)
+
+        def decode_at(width: int) -> Hypotheses:
+            def logits_of(
+                tokens: Int[Array, "batch size width"],
+            ) -> Float[Array, "batch size width vocabulary"]:
+                flat = self.logits(
+                    tokens.reshape(-1, width), lengths.reshape(-1), encoded, memory=memory
+                )
+                return flat.reshape(*tokens.shape, -1)
+
+            found = refinement.mask_predict(
+                logits_of, lengths, width, iterations=decoding.iterations
+            )
+            scores, steps = found.scores, found.passes.max(axis=1)
+            if decoding.rescore and scorer is not None:
+                scores = scorer.score(source, found.tokens)
+                steps = steps + (encoded.lengths > 0)
+            return rescoring.best_first(found.tokens, scores, steps, n_best=decoding.n_best)
+
+        return limits.at_width(lengths.max(), limits.width_ladder(max_length), decode_at)
+
+
+def random_masks(
+    lengths: Int[Array, "batch"], width: int, key: PRNGKeyArray
+) -> Bool[Array, "batch width"]:
+    """True at the words to hide: of a sentence of N words 1 to N, every number as likely, at places
+    drawn without preference (section 2.2)."""
+    number_key, place_key = jax.random.split(key)
+    numbers = 1 + jnp.floor(jax.random.uniform(number_key, lengths.shape) * lengths)
+    numbers = jnp.minimum(numbers.astype(jnp.int32), lengths)  # nothing where there are no words
+    heights = jax.random.uniform(place_key, (*lengths.shape, width))
+    is_place = refinement.places(lengths, width)
+    return refinement.lowest(jnp.where(is_place, heights, jnp.inf), numbers)

@@ -1,0 +1,332 @@
+"""Iterative refinement (Lee et al. 2018, arXiv:1802.06901): a one-pass translation, corrected pass by pass.
+
+One decoder translates from copies of the source embeddings; a second one reads the whole translation and
+writes it anew, as often as wanted. Training unrolls a few passes, each with the true target as its answer;
+some of them read, in place of the model's own words, the target with artificial errors (a denoising
+autoencoder).
+
+What differs from the paper:
+- the second decoder reads words only, where the authors' code adds the states of the pass before: a
+  translation that repeats itself is then final, and adaptive stopping there loses nothing. Stopping at a
+  small Jaccard distance, as the paper does, is an option; it compares each pass with the one before it,
+  where the authors' code looks back over several;
+- which passes read the corrupted target is drawn for each sentence, not for a whole batch; as in the paper
+  the next pass reads what this one made of it;
+- the share of corrupted words is the same in every pass;
+- the objective is the mean over passes, not their sum; the length is learned with the rest, not afterwards;
+- residual connections as in every Transformer here, where the paper has highway layers;
+- repeated words are removed only where the decoding asks for it (the paper's numbers have it)."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from nat_ar.config_json import ConfigError
+from nat_ar.losses import cross_entropy
+from nat_ar.methods import base, length_nat
+from nat_ar.methods.length_prediction import LengthPredictor
+from nat_ar.nn import upsampling
+from nat_ar.nn.attention import KeyValue
+from nat_ar.nn.transformer import Decoder, TransformerConfig
+from nat_ar.search import limits, refinement, rescoring
+from nat_ar.special import NUM_SPECIAL, PAD
+from nat_ar.types import Batch, Encoded, Hypotheses, Loss, Mean
+
+KEEP, REPEAT, REPLACE, SWAP = range(4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Refine:
+    """One translation, written anew from itself until the passes are used up or nothing changes."""
+
+    iterations: int = 10
+    """decoder passes at most, the first among them; 1 is the one-pass decoder"""
+    adaptive: bool = True
+    """stop a sentence once a pass has changed none of its words; the same translations, sooner"""
+    stop_distance: float | None = None
+    """stop it also once a pass changes little: the Jaccard distance of the words before and after, from 0
+    (the same in any order) to 1, is at most this (section 3, inference)"""
+    length_beam: int = 1
+    """lengths tried in parallel, of which the best translation is kept"""
+    rescore: bool = False
+    """choose by the autoregressive teacher instead of by the model's own mean log p"""
+    remove_repeats: bool = False
+    """hand back one of every run of equal words, as the paper does; own scores stay those before"""
+    n_best: int = 1
+    """translations handed back, best first; at most length_beam"""
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1:
+            raise ConfigError(f"Refine needs iterations of at least 1, got {self.iterations}")
+        if self.stop_distance is not None and not self.adaptive:
+            raise ConfigError(
+                "stop_distance stops sentences early and needs adaptive True, got adaptive False and "
+                f"stop_distance {self.stop_distance}; set stop_distance to None or adaptive to True"
+            )
+        if self.stop_distance is not None and not 0.0 <= self.stop_distance < 1.0:
+            raise ConfigError(
+                "stop_distance must be from 0 to less than 1, where every sentence would stop, got "
+                f"{self.stop_distance}; None stops only where nothing changes"
+            )
+        if not 1 <= self.n_best <= self.length_beam:
+            raise ConfigError(
+                "Refine needs 1 <= n_best <= length_beam, got "
+                f"n_best {self.n_best} and length_beam {self.length_beam}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class IterativeRefinement:
+    """Non-autoregressive Transformer that corrects its own translation (Lee et al. 2018)."""
+
+    transformer: TransformerConfig = TransformerConfig()
+    """sizes of the encoder and of each of the two decoders"""
+    copy: Literal["uniform", "soft"] = "uniform"
+    """inputs of the first pass: one source embedding each, or a distance-weighted mean of all"""
+    soft_copy_temperature: float = 1.0
+    """width, in source positions, of the soft copy"""
+    training_iterations: int = 4
+    """passes unrolled in training, the first among them"""
+    denoising_probability: float = 0.5
+    """share of the later passes that read the corrupted target instead of the model's own words"""
+    corruption_probability: float = 0.33
+    """share of the corrupted target's words at which an error is made"""
+    max_length_offset: int = 64
+    """target lengths from source length minus to plus this many tokens can be predicted"""
+    length_loss_weight: float = 0.1
+    """weight of the length loss beside the token loss"""
+    label_smoothing: float = 0.1
+    """share of the target probability spread over the vocabulary"""
+    decoding: Refine = Refine()
+    """decoding used unless the command says otherwise"""
+
+    def __post_init__(self) -> None:
+        if self.training_iterations < 2:
+            raise ConfigError(
+                "IterativeRefinement needs training_iterations of at least 2, or its second decoder "
+                f"learns nothing, got {self.training_iterations}; LengthNat is the model of one pass"
+            )
+        shares = (self.denoising_probability, self.corruption_probability)
+        if not all(0.0 <= share <= 1.0 for share in shares):
+            raise ConfigError(
+                "denoising_probability and corruption_probability must be from 0 to 1, got "
+                f"{shares[0]} and {shares[1]}"
+            )
+
+    def build(self, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> "IterativeRefinementModel":
+        return IterativeRefinementModel(self, sizes, rngs=rngs)
+
+
+class IterativeRefinementModel(base.Seq2Seq):
+    def __init__(
+        self, config: IterativeRefinement, sizes: base.VocabularySizes, *, rngs: nnx.Rngs
+    ) -> None:
+        super().__init__(config.transformer, sizes, rngs=rngs)
+        transformer = config.transformer
+        self.decoder = Decoder(transformer, rngs=rngs)
+        self.refiner = Decoder(transformer, rngs=rngs)
+        self.length_predictor = LengthPredictor(
+            transformer.d_model, config.max_length_offset, rngs=rngs
+        )
+        self.config = config
+
+    def decoder_inputs(
+        self,
+        source: Int[Array, "rows source_length"],
+        target_lengths: Int[Array, "rows"],
+        width: int,
+    ) -> Float[Array, "rows width d_model"]:
+        embeddings, source_lengths = self.embed_source(source), base.lengths_of(source)
+        if self.config.copy == "uniform":
+            places = upsampling.uniform_places(source_lengths, target_lengths, width)
+            return upsampling.copy(embeddings, places)
+        return upsampling.soft_copy(
+            embeddings,
+            source_lengths,
+            target_lengths,
+            width,
+            temperature=self.config.soft_copy_temperature,
+        )
+
+    def first_logits(
+        self,
+        source: Int[Array, "rows source_length"],
+        lengths: Int[Array, "rows"],
+        width: int,
+        encoded: Encoded,
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "rows width vocabulary"]:
+        """The first pass: from the source alone."""
+        inputs = self.decoder_inputs(source, lengths, width)
+        return self.target_embedding.attend(self.decoder(inputs, lengths, encoded, rngs=rngs))
+
+    def refined_logits(
+        self,
+        tokens: Int[Array, "rows width"],
+        lengths: Int[Array, "rows"],
+        encoded: Encoded,
+        *,
+        memory: list[KeyValue] | None = None,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "rows width vocabulary"]:
+        """Every later pass: from the source and a translation."""
+        inputs = self.target_embedding(tokens)
+        states = self.refiner(inputs, lengths, encoded, memory=memory, rngs=rngs)
+        return self.target_embedding.attend(states)
+
+    def loss(
+        self,
+        batch: Batch,
+        *,
+        step: Int[Array, ""],
+        rngs: nnx.Rngs | None,
+        teacher: base.Teacher | None = None,
+    ) -> Loss:
+        """Mean cross entropy of all passes, and of the length. Terms: `token` over all passes,
+        `first_pass` and `last_pass` alone. Without rngs every pass reads the one before it."""
+        encoded = self.encode(batch.source, rngs=rngs)
+        memory = self.refiner.memory(encoded)
+        target = length_nat.without_eos(batch.target)
+        lengths, width = base.lengths_of(target), target.shape[1]
+
+        def losses_of(logits: Float[Array, "batch width vocabulary"]) -> tuple[Mean, Mean]:
+            smoothing = self.config.label_smoothing
+            return cross_entropy.smoothed_cross_entropy(logits, target, smoothing=smoothing)
+
+        def another_pass(
+            tokens: Int[Array, "batch width"], key: PRNGKeyArray | None
+        ) -> tuple[Int[Array, "batch width"], tuple[Mean, Mean]]:
+            pass_rngs = None
+            if key is not None:
+                noise_key, dropout_key = jax.random.split(key)
+                tokens = self._with_denoising(tokens, target, noise_key)
+                pass_rngs = nnx.Rngs(dropout=dropout_key)
+            logits = self.refined_logits(tokens, lengths, encoded, memory=memory, rngs=pass_rngs)
+            return refinement.most_probable(logits, lengths).tokens, losses_of(logits)
+
+        logits = self.first_logits(batch.source, lengths, width, encoded, rngs=rngs)
+        first = losses_of(logits)
+        num_later = self.config.training_iterations - 1
+        _, later = jax.lax.scan(
+            another_pass,
+            refinement.most_probable(logits, lengths).tokens,
+            None if rngs is None else jax.random.split(rngs.dropout(), num_later),
+            length=num_later,
+        )
+        smoothed, plain = jax.tree.map(lambda one, more: one + more.sum(), first, later)
+        length = self.length_predictor.loss(encoded, lengths)
+        return Loss(
+            smoothed.value + self.config.length_loss_weight * length.value,
+            {
+                "token": plain,
+                "first_pass": first[1],
+                "last_pass": jax.tree.map(lambda more: more[-1], later[1]),
+                "length": length,
+            },
+        )
+
+    def _with_denoising(
+        self,
+        tokens: Int[Array, "batch width"],
+        target: Int[Array, "batch width"],
+        key: PRNGKeyArray,
+    ) -> Int[Array, "batch width"]:
+        """Some sentences' own words replaced by their corrupted target."""
+        choice_key, noise_key = jax.random.split(key)
+        probability, batch = self.config.denoising_probability, len(tokens)
+        is_denoised = jax.random.bernoulli(choice_key, probability, (batch, 1))
+        vocabulary_size = self.target_embedding.table.shape[0]
+        operations, replacements = random_errors(
+            target.shape, self.config.corruption_probability, vocabulary_size, noise_key
+        )
+        return jnp.where(is_denoised, corrupt(target, operations, replacements), tokens)
+
+    def decode(
+        self,
+        source: Int[Array, "batch source_length"],
+        *,
+        decoding: Refine,
+        max_length: int,
+        scorer: base.Scorer | None = None,
+    ) -> Hypotheses:
+        """Scores: mean log p of the words in the last pass, or the scorer's. Steps: the passes of the
+        row's candidate that took most, and one for the scorer."""
+        if decoding.rescore and scorer is None:
+            raise ValueError("Refine(rescore=True) needs a teacher to rescore with; got none")
+        encoded = self.encode(source)
+        memory = self.refiner.memory(encoded)
+        lengths = self.length_predictor.best(encoded, decoding.length_beam)
+        flat_lengths = lengths.reshape(-1)
+        repeated_source = jnp.repeat(source, decoding.length_beam, axis=0)
+
+        def decode_at(width: int) -> Hypotheses:
+            shape = (*lengths.shape, width)
+
+            def logits_of(
+                tokens: Int[Array, "batch size width"],
+            ) -> Float[Array, "batch size width vocabulary"]:
+                flat = tokens.reshape(-1, width)
+                logits = self.refined_logits(flat, flat_lengths, encoded, memory=memory)
+                return logits.reshape(*shape, -1)
+
+            first_logits = self.first_logits(repeated_source, flat_lengths, width, encoded)
+            found = refinement.refine(
+                logits_of,
+                refinement.most_probable(first_logits.reshape(*shape, -1), lengths),
+                lengths,
+                iterations=decoding.iterations,
+                is_adaptive=decoding.adaptive,
+                stop_distance=decoding.stop_distance,
+            )
+            tokens, scores, steps = found.tokens, found.scores, found.passes.max(axis=1)
+            if decoding.remove_repeats:
+                tokens = refinement.remove_repeats(tokens)
+            if decoding.rescore and scorer is not None:
+                scores, steps = scorer.score(source, tokens), steps + (encoded.lengths > 0)
+            return rescoring.best_first(tokens, scores, steps, n_best=decoding.n_best)
+
+        return limits.at_width(lengths.max(), limits.width_ladder(max_length), decode_at)
+
+
+def random_errors(
+    shape: tuple[int, ...], probability: float, vocabulary_size: int, key: PRNGKeyArray
+) -> tuple[Int[Array, "batch width"], Int[Array, "batch width"]]:
+    """Operations for `corrupt`, each error as likely, and the words that REPLACE writes."""
+    place_key, kind_key, word_key = jax.random.split(key, 3)
+    is_error = jax.random.bernoulli(place_key, probability, shape)
+    kinds = jax.random.randint(kind_key, shape, REPEAT, SWAP + 1)
+    replacements = jax.random.randint(word_key, shape, NUM_SPECIAL, vocabulary_size)
+    return jnp.where(is_error, kinds, KEEP), replacements
+
+
+def corrupt(
+    target: Int[Array, "batch width"],
+    operations: Int[Array, "batch width"],
+    replacements: Int[Array, "batch width"],
+) -> Int[Array, "batch width"]:
+    """The target with errors that keep its length, made from left to right (section 3, the corruption
+    process): a word also overwrites the one after it (REPEAT), becomes another one (REPLACE), or changes
+    places with the next (SWAP), where the next error may take it further. What needs a next word does
+    nothing at the last one."""
+    following = jnp.pad(target[:, 1:], ((0, 0), (0, 1)), constant_values=PAD)
+    is_possible = (target != PAD) & ((following != PAD) | (operations == REPLACE))
+    operations = jnp.where(is_possible, operations, KEEP)
+
+    def write(
+        current: Int[Array, "batch"], column: tuple[Array, Array, Array]
+    ) -> tuple[Int[Array, "batch"], Int[Array, "batch"]]:
+        """`current` is the word that has come to stand here by now."""
+        operation, following, replacement = column
+        written = jnp.where(operation == SWAP, following, current)
+        written = jnp.where(operation == REPLACE, replacement, written)
+        is_carried = (operation == REPEAT) | (operation == SWAP)
+        return jnp.where(is_carried, current, following), written
+
+    columns = (operations.T, following.T, replacements.T)
+    _, written = jax.lax.scan(write, target[:, 0], columns)
+    return written.T

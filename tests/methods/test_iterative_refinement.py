@@ -1,0 +1,359 @@
+"""A translation that is read and written anew: passes one by one, errors for the denoiser, stopping."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nat_ar.config_json import ConfigError
+from nat_ar.losses import cross_entropy
+from nat_ar.methods import iterative_refinement
+from nat_ar.methods.autoregressive import Autoregressive, AutoregressiveModel
+from nat_ar.methods.base import VocabularySizes
+from nat_ar.methods.iterative_refinement import (
+    KEEP,
+    REPEAT,
+    REPLACE,
+    SWAP,
+    IterativeRefinement,
+    IterativeRefinementModel,
+    Refine,
+)
+from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.search import limits, refinement
+from nat_ar.special import BLANK, BOS, EOS, MASK, NUM_SPECIAL, PAD
+from nat_ar.types import Batch, Hypotheses, Loss
+
+VOCABULARY = 16
+TRANSFORMER = TransformerConfig(
+    d_model=16,
+    d_hidden=32,
+    num_heads=2,
+    num_encoder_layers=1,
+    num_decoder_layers=1,
+    dropout_rate=0.05,
+)
+CONFIG = IterativeRefinement(
+    TRANSFORMER, training_iterations=3, max_length_offset=5, label_smoothing=0.0
+)
+SIZES = VocabularySizes(VOCABULARY, VOCABULARY, is_joint=True)
+LENGTHS = [1, 2, 3, 3, 0, 3, 2]  # of sources, EOS counted
+ROOM = limits.length_limit(3)
+ONE_PASS = Refine(1, length_beam=2, n_best=2)
+ADAPTIVE, FIXED = Refine(5, length_beam=2, n_best=2), Refine(5, False, length_beam=2, n_best=2)
+STOPPED = Refine(5, stop_distance=0.5, length_beam=2, n_best=2)
+RESCORED = Refine(5, length_beam=2, rescore=True, remove_repeats=True, n_best=2)
+
+
+def sentences(seed: int, lengths: list[int], width: int) -> jax.Array:
+    """Random words, EOS after each row's length (0: no sentence), padded to width."""
+    rows = np.random.default_rng(seed).integers(NUM_SPECIAL, VOCABULARY, (len(lengths), width))
+    for row, length in zip(rows, lengths, strict=True):
+        row[length:] = PAD
+        if length:
+            row[length - 1] = EOS
+    return jnp.asarray(rows, jnp.int32)
+
+
+RAGGED = Batch(sentences(0, [5, 3, 0, 2], 6), sentences(1, [4, 6, 0, 1], 7))  # 3, 5, 0, 0 words
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_width() -> Iterator[None]:
+    """A third of the compilation; the ladder has its tests where the one-pass model is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "width_ladder", lambda max_length: (max_length,))
+        yield
+
+
+@pytest.fixture(scope="module")
+def model() -> IterativeRefinementModel:
+    return CONFIG.build(SIZES, rngs=nnx.Rngs(1))
+
+
+@pytest.fixture(scope="module")
+def teacher() -> AutoregressiveModel:
+    return Autoregressive(TRANSFORMER).build(SIZES, rngs=nnx.Rngs(1))
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "scorer_graph", "decoding", "max_length"))
+def decode_jitted(
+    graph: nnx.GraphDef,
+    params: nnx.State,
+    scorer_graph: nnx.GraphDef,
+    scorer_params: nnx.State,
+    source: jax.Array,
+    decoding: Refine,
+    max_length: int,
+) -> Hypotheses:
+    scorer = nnx.merge(scorer_graph, scorer_params)
+    model = nnx.merge(graph, params)
+    return model.decode(source, decoding=decoding, max_length=max_length, scorer=scorer)
+
+
+def decode(
+    model: IterativeRefinementModel,
+    teacher: AutoregressiveModel,
+    source: jax.Array,
+    decoding: Refine,
+    max_length: int = ROOM,
+) -> Hypotheses:
+    parts = (*nnx.split(model, nnx.Param), *nnx.split(teacher, nnx.Param))
+    return jax.device_get(decode_jitted(*parts, source, decoding, max_length))
+
+
+def loss_of(params: nnx.State, graph: nnx.GraphDef, batch: Batch, rngs: nnx.Rngs | None) -> Loss:
+    return nnx.merge(graph, params).loss(batch, step=jnp.int32(0), rngs=rngs)
+
+
+@functools.partial(jax.jit, static_argnames="graph")
+def certain_loss(graph: nnx.GraphDef, params: nnx.State, batch: Batch) -> Loss:
+    return loss_of(params, graph, batch, None)
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "width"))
+def first_logits(
+    graph: nnx.GraphDef, params: nnx.State, source: jax.Array, lengths: jax.Array, width: int
+) -> jax.Array:
+    model = nnx.merge(graph, params)
+    return model.first_logits(source, lengths, width, model.encode(source))
+
+
+@functools.partial(jax.jit, static_argnames="graph")
+def refined_logits(
+    graph: nnx.GraphDef, params: nnx.State, source: jax.Array, tokens: jax.Array
+) -> jax.Array:
+    model = nnx.merge(graph, params)
+    return model.refined_logits(tokens, (tokens != PAD).sum(axis=1), model.encode(source))
+
+
+def passes_of(
+    model: IterativeRefinementModel, source: jax.Array, lengths: jax.Array, width: int, number: int
+) -> list[jax.Array]:
+    """Logits of the first pass, and of those that each read the one before."""
+    parts = nnx.split(model, nnx.Param)
+    passes = [first_logits(*parts, source, lengths, width)]
+    while len(passes) < number:
+        tokens = refinement.most_probable(passes[-1], lengths).tokens
+        passes.append(refined_logits(*parts, source, tokens))
+    return passes
+
+
+def nats_of(logits: jax.Array, target: jax.Array) -> float:
+    """Mean cross entropy of the target's words."""
+    return float(cross_entropy.smoothed_cross_entropy(logits, target, smoothing=0.0)[1].value)
+
+
+def test_corruption_by_hand() -> None:
+    """Of 6 7 8; where a word is replaced, it becomes 9."""
+    for operations, expected in [
+        ([KEEP, KEEP, KEEP], [6, 7, 8]),
+        ([REPEAT, KEEP, KEEP], [6, 6, 8]),
+        ([REPEAT, REPEAT, KEEP], [6, 6, 6]),  # what was repeated is repeated again
+        ([SWAP, KEEP, KEEP], [7, 6, 8]),
+        ([SWAP, SWAP, KEEP], [7, 8, 6]),  # and what was moved moves on
+        ([KEEP, REPLACE, KEEP], [6, 9, 8]),
+        ([SWAP, REPLACE, KEEP], [7, 9, 8]),
+        ([KEEP, KEEP, REPEAT], [6, 7, 8]),  # the last word has none to overwrite
+        ([KEEP, KEEP, SWAP], [6, 7, 8]),
+        ([KEEP, KEEP, REPLACE], [6, 7, 9]),
+    ]:
+        target = jnp.array([[6, 7, 8, PAD, PAD]])
+        past_the_end = [REPLACE, SWAP]
+        found = iterative_refinement.corrupt(
+            target, jnp.array([operations + past_the_end]), jnp.full((1, 5), 9)
+        )
+        np.testing.assert_array_equal(found, [[*expected, PAD, PAD]])
+
+
+def test_a_third_of_the_words_gets_one_of_three_errors() -> None:
+    operations, words = iterative_refinement.random_errors(
+        (200, 50), 0.33, VOCABULARY, jax.random.key(0)
+    )
+    shares = np.bincount(np.asarray(operations).ravel(), minlength=4) / operations.size
+    np.testing.assert_allclose(shares, [0.67, 0.11, 0.11, 0.11], atol=0.02)
+    assert set(np.unique(words)) == set(range(NUM_SPECIAL, VOCABULARY))
+
+
+def test_without_rngs_every_pass_reads_the_one_before(model: IterativeRefinementModel) -> None:
+    loss = certain_loss(*nnx.split(model, nnx.Param), RAGGED)
+    lengths = jnp.array([3, 5, 0, 0])
+    target = jnp.where(jnp.arange(7) < lengths[:, None], RAGGED.target, PAD)
+    passes = passes_of(model, RAGGED.source, lengths, 7, 3)
+    nats = [nats_of(logits, target) for logits in passes]
+    terms = {name: float(term.value) for name, term in loss.terms.items()}
+    assert terms["first_pass"] == pytest.approx(nats[0], rel=1e-4)
+    assert terms["last_pass"] == pytest.approx(nats[2], rel=1e-4)
+    assert terms["token"] == pytest.approx(np.mean(nats), rel=1e-4)
+    assert float(loss.terms["token"].count) == 3 * (3 + 5)
+    assert float(loss.terms["length"].count) == 3
+    assert float(loss.objective) == pytest.approx(terms["token"] + 0.1 * terms["length"], rel=1e-5)
+
+
+def test_a_denoiser_reads_the_target_with_its_errors(model: IterativeRefinementModel) -> None:
+    """Without errors, and where all sentences are denoised, every later pass reads the target itself."""
+    graph, params = nnx.split(model, nnx.Param)
+    config = dataclasses.replace(
+        CONFIG,
+        transformer=dataclasses.replace(TRANSFORMER, dropout_rate=0.0),
+        denoising_probability=1.0,
+        corruption_probability=0.0,
+    )
+    denoiser = nnx.graphdef(config.build(SIZES, rngs=nnx.Rngs(0)))
+    loss = jax.jit(lambda key: loss_of(params, denoiser, RAGGED, nnx.Rngs(dropout=key)))
+    terms = loss(jax.random.key(0)).terms
+    target = jnp.where(jnp.arange(7) < jnp.array([3, 5, 0, 0])[:, None], RAGGED.target, PAD)
+    expected = nats_of(refined_logits(graph, params, RAGGED.source, target), target)
+    assert float(terms["last_pass"].value) == pytest.approx(expected, rel=1e-4)
+    both = (float(terms["first_pass"].value) + 2 * expected) / 3
+    assert float(terms["token"].value) == pytest.approx(both, rel=1e-4)
+
+
+def test_padding_and_empty_rows_change_no_loss(model: IterativeRefinementModel) -> None:
+    wider = jax.tree.map(lambda ids: jnp.pad(ids, ((0, 2), (0, 4))), RAGGED)
+    expected, found = (
+        float(certain_loss(*nnx.split(model, nnx.Param), batch).objective)
+        for batch in (RAGGED, wider)
+    )
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("decoding", [ONE_PASS, FIXED])
+def test_decoding_is_one_pass_after_another(
+    model: IterativeRefinementModel, teacher: AutoregressiveModel, decoding: Refine
+) -> None:
+    """A loop in Python over the two best lengths, each in a batch of its own."""
+    source = sentences(2, LENGTHS, 3)
+    found = decode(model, teacher, source, decoding)
+    best = jax.jit(lambda source: model.length_predictor.best(model.encode(source), 2))
+    lengths = best(source).T
+    candidates = []
+    for column in lengths:
+        last = passes_of(model, source, column, ROOM, decoding.iterations)[-1]
+        words = refinement.most_probable(last, column)
+        means = words.log_probabilities.sum(axis=1) / jnp.maximum(column, 1)
+        candidates.append((np.asarray(words.tokens), np.asarray(means)))
+    for row in range(len(LENGTHS)):
+        by_hand = sorted(candidates, key=lambda candidate: -candidate[1][row])
+        for place, (tokens, means) in enumerate(by_hand):
+            np.testing.assert_array_equal(found.tokens[row, place], tokens[row])
+            assert found.scores[row, place] == pytest.approx(means[row], abs=1e-5)
+    steps = np.where(np.array(LENGTHS) > 0, decoding.iterations, 0)
+    np.testing.assert_array_equal(found.steps, steps)
+
+
+def test_adaptive_stopping_gives_the_same_translations_in_fewer_passes(
+    model: IterativeRefinementModel, teacher: AutoregressiveModel
+) -> None:
+    """And where a small change stops a sentence, in fewer still, but not the same ones."""
+    source = sentences(2, LENGTHS, 3)
+    adaptive, fixed, stopped = (
+        decode(model, teacher, source, decoding) for decoding in (ADAPTIVE, FIXED, STOPPED)
+    )
+    np.testing.assert_array_equal(adaptive.tokens, fixed.tokens)
+    np.testing.assert_allclose(adaptive.scores, fixed.scores, atol=1e-5)
+    assert (stopped.steps <= adaptive.steps).all()
+    assert (adaptive.steps <= fixed.steps).all()
+    assert stopped.steps.sum() < adaptive.steps.sum() < fixed.steps.sum()
+    assert (stopped.tokens != adaptive.tokens).any()
+    assert len(set(adaptive.steps.tolist())) > 2  # none, few and many
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(lengths=st.lists(st.integers(0, 3), min_size=7, max_size=7), seed=st.integers(0, 10_000))
+def test_company_padding_and_room_change_no_translation(
+    model: IterativeRefinementModel, teacher: AutoregressiveModel, lengths: list[int], seed: int
+) -> None:
+    """The same sentence among six others, and alone with wider padding and a larger max_length. It stops
+    where it would change again if it were not left alone, in as many passes as it needs by itself."""
+    source = sentences(seed, lengths, 3)
+    wider = jnp.pad(source, ((0, 0), (0, 5)), constant_values=PAD)
+    together = decode(model, teacher, source, STOPPED)
+    alone = [decode(model, teacher, wider[i : i + 1], STOPPED, ROOM + 2) for i in range(7)]
+    tokens = np.concatenate([part.tokens for part in alone])
+    np.testing.assert_array_equal(tokens[..., :ROOM], together.tokens)
+    assert not tokens[..., ROOM:].any()
+    scores = np.concatenate([part.scores for part in alone])
+    np.testing.assert_allclose(scores, together.scores, atol=1e-5)
+    np.testing.assert_array_equal(np.concatenate([part.steps for part in alone]), together.steps)
+    assert (np.diff(together.scores, axis=1) <= 0).all()
+    assert not np.isin(together.tokens, [BOS, EOS, MASK, BLANK]).any()
+    np.testing.assert_array_equal(together.tokens.any(axis=(1, 2)), np.array(lengths) > 0)
+
+
+def test_rescoring_orders_what_is_handed_back(
+    model: IterativeRefinementModel, teacher: AutoregressiveModel
+) -> None:
+    """The candidates without their repeated words, by the teacher; nothing for the empty row."""
+    source = sentences(2, LENGTHS, 3)
+    rescored, own = (decode(model, teacher, source, d) for d in (RESCORED, ADAPTIVE))
+    expected = jax.jit(teacher.score)(source, jnp.asarray(rescored.tokens))
+    np.testing.assert_allclose(rescored.scores, expected, atol=1e-5)
+    cleaned = np.asarray(refinement.remove_repeats(jnp.asarray(own.tokens)))
+    assert (cleaned != own.tokens).any()
+    for row in range(len(LENGTHS)):
+        assert {tuple(t) for t in cleaned[row]} == {tuple(t) for t in rescored.tokens[row]}
+    np.testing.assert_array_equal(rescored.steps, own.steps + (np.array(LENGTHS) > 0))
+    assert not rescored.tokens[4].any()
+    assert np.isfinite(rescored.scores).all()
+
+
+def test_rescoring_without_a_teacher_is_refused(model: IterativeRefinementModel) -> None:
+    with pytest.raises(ValueError, match="needs a teacher to rescore with; got none"):
+        model.decode(sentences(0, [3], 3), decoding=RESCORED, max_length=16)
+
+
+def test_impossible_settings_are_refused() -> None:
+    with pytest.raises(ConfigError, match="iterations of at least 1, got 0"):
+        Refine(0)
+    with pytest.raises(ConfigError, match="got n_best 3 and length_beam 2"):
+        Refine(length_beam=2, n_best=3)
+    with pytest.raises(ConfigError, match=r"got adaptive False and stop_distance 0\.1"):
+        Refine(adaptive=False, stop_distance=0.1)
+    with pytest.raises(ConfigError, match=r"from 0 to less than 1, .* got 1\.0"):
+        Refine(stop_distance=1.0)
+    with pytest.raises(ConfigError, match=r"at least 2, or .* learns nothing, got 1"):
+        IterativeRefinement(training_iterations=1)
+    with pytest.raises(ConfigError, match=r"from 0 to 1, got 0\.5 and 1\.5"):
+        IterativeRefinement(corruption_probability=1.5)
+
+
+def test_five_pairs_are_learned_by_heart(teacher: AutoregressiveModel) -> None:
+    """Beside a row without a sentence and a target without words; translated in one pass and in more."""
+    graph, params = nnx.split(CONFIG.build(SIZES, rngs=nnx.Rngs(0)), nnx.Param)
+    pairs = Batch(sentences(5, LENGTHS, 3), sentences(6, [2, 3, 4, 5, 0, 1, 6], 6))
+    batch = jax.tree.map(lambda rows: jnp.repeat(rows, 4, axis=0), pairs)  # four draws a step
+    optimizer = optax.adam(optax.cosine_decay_schedule(1e-2, 200))
+
+    @jax.jit
+    def train(params: nnx.State) -> tuple[nnx.State, jax.Array]:
+        def objective(params: nnx.State, key: jax.Array) -> jax.Array:
+            return loss_of(params, graph, batch, nnx.Rngs(dropout=key)).objective
+
+        def update(state: tuple, key: jax.Array) -> tuple[tuple, jax.Array]:
+            params, moments = state
+            loss, gradients = jax.value_and_grad(objective)(params, key)
+            updates, moments = optimizer.update(gradients, moments, params)
+            return (optax.apply_updates(params, updates), moments), loss
+
+        keys = jax.random.split(jax.random.key(0), 200)
+        (params, _), history = jax.lax.scan(update, (params, optimizer.init(params)), keys)
+        return params, history
+
+    params, history = train(params)
+    assert history[0] > 2.0
+    assert history[-20:].mean() < 0.4  # with dropout, and with errors in what is read
+    expected = np.where(pairs.target == EOS, PAD, pairs.target)
+    expected = np.pad(expected, ((0, 0), (0, ROOM - 6)))[:, None]
+    for decoding in (ONE_PASS, ADAPTIVE):
+        found = decode(nnx.merge(graph, params), teacher, pairs.source, decoding)
+        is_right = (found.tokens == expected).all(axis=-1).any(axis=-1)  # at one of the lengths
+        np.testing.assert_array_equal(is_right, [1, 1, 1, 1, 1, 0, 1])
