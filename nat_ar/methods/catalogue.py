@@ -3,6 +3,7 @@
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.cmlm import Cmlm
 from nat_ar.methods.ctc import Ctc
+from nat_ar.methods.da_transformer import DaTransformer
 from nat_ar.methods.decoder_only import DecoderOnly
 from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.methods.iterative_refinement import IterativeRefinement
@@ -14,6 +15,7 @@ Method = (
     Autoregressive
     | Cmlm
     | Ctc
+    | DaTransformer
     | DecoderOnly
     | FertilityNat
     | IterativeRefinement

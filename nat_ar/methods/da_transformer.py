@@ -1,0 +1,348 @@
+"""Directed Acyclic Transformer (Huang et al. 2022, arXiv:2205.07459).
+
+The decoder has several times as many places as the source has tokens: the vertices of a directed acyclic
+graph. All at once, each predicts a token distribution and how probable it is that the path of a translation
+goes on to each vertex to its right; training maximises the sum over all paths that emit the target, so that
+different translations can live side by side on different paths, without distillation. Training glances along
+the best path (section 3.3): a first pass finds it, and the second pass sees some of its tokens.
+
+What differs from the paper:
+- BOS and EOS are not emitted: a path starts at vertex 0 and has ended when it comes to the last vertex;
+- decoder inputs are uniform copies of the source embeddings (Gu et al. 2018) unless `inputs` says
+  "positions", which is the paper's: nothing but where a vertex stands. Positions are sinusoidal, not learned;
+- a glanced token is certain at its vertex, and its vertex emits no other (the authors' code keeps the
+  vertex's own probability of the token, without its gradient);
+- beam search sums over all paths of a prefix, and not over those that were found; no n-gram model;
+- sentences whose target has more tokens than the graph has room for are left out of the loss and counted as
+  `infeasible`; the authors' code trims them.
+
+The transition features are the decoder states beside position encodings, as in the authors' code.
+
+Training never holds the logits of all vertices, which are several times a batch's tokens times the vocabulary:
+the loss wants those of the target's tokens alone, and the normaliser of each vertex (log_normalisers).
+MEASURED"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from nat_ar.config_json import ConfigError
+from nat_ar.losses import cross_entropy, dag
+from nat_ar.methods import base, glancing
+from nat_ar.methods.glancing import Glancing
+from nat_ar.nn import layers, positions, upsampling
+from nat_ar.nn.transformer import Decoder, TransformerConfig
+from nat_ar.search import dag as dag_search
+from nat_ar.search import limits
+from nat_ar.search.dag import Graph, GraphDecoding, Lookahead
+from nat_ar.special import EOS, MASK, PAD
+from nat_ar.types import Batch, Encoded, Hypotheses, Loss, Mean, pytree_dataclass
+
+
+@dataclasses.dataclass(frozen=True)
+class DaTransformer:
+    """Directed Acyclic Transformer (Huang et al. 2022)."""
+
+    transformer: TransformerConfig = TransformerConfig()
+    """sizes of encoder and decoder; max_length counts tokens, not vertices"""
+    upsample_factor: int = 8
+    """vertices for each source token, EOS counted; 8 in the paper, 4 is lighter on a CPU"""
+    num_link_heads: int = 4
+    """heads of the transitions, mixed by a gate; d_model must be divisible by it"""
+    inputs: Literal["uniform", "positions"] = "uniform"
+    """decoder inputs: a source embedding each, copied evenly, or the same vector for all vertices, which
+    then know no more than where they stand"""
+    glancing: Glancing | None = Glancing(start_ratio=0.5, end_ratio=0.1, anneal_steps=200_000)
+    """how much of the best path training shows the decoder; None: nothing, and a single pass"""
+    label_smoothing: float = 0.0
+    """share of each vertex's log p that is the mean over the vocabulary instead of the target token's"""
+    decoding: GraphDecoding = Lookahead()
+    """decoding used unless the command says otherwise"""
+
+    def __post_init__(self) -> None:
+        if self.upsample_factor < 2:
+            raise ConfigError(
+                "upsample_factor must be at least 2, for a graph has a first and a last vertex, got "
+                f"{self.upsample_factor}"
+            )
+        if self.num_link_heads < 1 or self.transformer.d_model % self.num_link_heads:
+            raise ConfigError(
+                "d_model must be divisible by num_link_heads, got d_model "
+                f"{self.transformer.d_model} and num_link_heads {self.num_link_heads}; change one "
+                "of them"
+            )
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise ConfigError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
+
+    def is_feasible(
+        self,
+        source_lengths: Int[np.ndarray, "pairs"],
+        target_lengths: Int[np.ndarray, "pairs"],
+        target_repeats: Int[np.ndarray, "pairs"],
+    ) -> Bool[np.ndarray, "pairs"]:
+        """Whether there is a vertex for every word between the first and the last."""
+        return target_lengths <= self.upsample_factor * (source_lengths + 1) - 2
+
+    def build(self, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> "DaTransformerModel":
+        return DaTransformerModel(self, sizes, rngs=rngs)
+
+
+class Links(nnx.Module):
+    """Vertex states to transitions: several heads of queries and keys, mixed by a gate (section 3.2)."""
+
+    def __init__(self, d_model: int, num_heads: int, *, dtype: str, rngs: nnx.Rngs) -> None:
+        self.query_key = layers.Linear(2 * d_model, d_model, parts=2, dtype=dtype, rngs=rngs)
+        self.gate = layers.Linear(2 * d_model, num_heads, dtype=dtype, rngs=rngs)
+        self.num_heads = num_heads
+
+    def __call__(
+        self, states: Float[Array, "batch graph d_model"], graph_lengths: Int[Array, "batch"]
+    ) -> Float[Array, "batch graph graph"]:
+        batch, graph, d_model = states.shape
+        places = jnp.asarray(positions.sinusoids(graph, d_model), states.dtype)
+        places = jnp.broadcast_to(places, states.shape)
+        features = jnp.concatenate([states, places], axis=-1)
+        shape = (batch, graph, self.num_heads, d_model // self.num_heads)
+        query, key = (x.reshape(shape) for x in jnp.split(self.query_key(features), 2, axis=-1))
+        return transition_log_probabilities(query, key, self.gate(features), graph_lengths)
+
+
+def transition_log_probabilities(
+    query: Float[Array, "batch graph heads head_dim"],
+    key: Float[Array, "batch graph heads head_dim"],
+    gate_logits: Float[Array, "batch graph heads"],
+    graph_lengths: Int[Array, "batch"],
+) -> Float[Array, "batch graph graph"]:
+    """log p of moving from vertex i to j, in float32: sum over heads of gate_i,h softmax_j(q_i k_j), where
+    j goes over the vertices to the right of i within the row's graph; dag.IMPOSSIBLE elsewhere, so that the
+    last vertex leads nowhere."""
+    query = query * query.shape[-1] ** -0.5
+    scores = jnp.einsum("bihd,bjhd->bhij", query, key, preferred_element_type=jnp.float32)
+    vertices = jnp.arange(scores.shape[-1])
+    is_inside = (vertices < graph_lengths[:, None])[:, None]
+    may_move = (vertices > vertices[:, None]) & is_inside  # [batch, graph, graph]
+    scores = jnp.where(may_move[:, None], scores, dag.IMPOSSIBLE)
+    gates = jax.nn.log_softmax(gate_logits.astype(jnp.float32)).swapaxes(1, 2)
+    mixed = jax.nn.logsumexp(jax.nn.log_softmax(scores) + gates[..., None], axis=1)
+    return jnp.where(may_move, mixed, dag.IMPOSSIBLE)
+
+
+@pytree_dataclass
+class TargetGraph:
+    """All that the loss asks of a decoder pass: what its graph says to one target a row."""
+
+    emissions: Float[Array, "batch target_length graph"]
+    """log p of each target token at each vertex, in nats; 0 for EOS, which coming to the last vertex says"""
+    smoothed: Float[Array, "batch target_length graph"] | None
+    """the same with label smoothing; None: without"""
+    transitions: Float[Array, "batch graph graph"]
+    target_lengths: Int[Array, "batch"]
+    graph_lengths: Int[Array, "batch"]
+
+    def has_path(self) -> Bool[Array, "batch"]:
+        return dag.has_path(self.target_lengths, self.graph_lengths)
+
+    def infeasible(self) -> Mean:
+        """The share of sentences whose target does not fit into their graph."""
+        has_no_path = (~self.has_path()).astype(jnp.float32)
+        return cross_entropy.masked_mean(has_no_path, self.target_lengths > 0)
+
+    def best_path(self) -> Int[Array, "batch target_length"]:
+        """The vertex of every target token; 0 where there is none."""
+        path, _ = dag.best_path(
+            self.emissions, self.transitions, self.target_lengths, self.graph_lengths
+        )
+        return path
+
+    def showing(self, is_at: Bool[Array, "batch target_length graph"]) -> "TargetGraph":
+        """The graph in which a token shown at a vertex is certain there, and the vertex emits no other."""
+
+        def certain(emissions: Array) -> Array:
+            emissions = jnp.where(is_at.any(axis=1, keepdims=True), dag.IMPOSSIBLE, emissions)
+            return jnp.where(is_at, 0.0, emissions)
+
+        smoothed = None if self.smoothed is None else certain(self.smoothed)
+        return dataclasses.replace(self, emissions=certain(self.emissions), smoothed=smoothed)
+
+    def nats(self) -> tuple[Mean, Mean]:
+        """-log p for each token, EOS counted, of the targets that have a path: with label smoothing, to
+        minimise, and without, to report."""
+        is_learned = self.has_path()
+        num_tokens = jnp.where(is_learned, self.target_lengths, 0).sum().astype(jnp.float32)
+
+        def mean(emissions: Array) -> Mean:
+            log_p = dag.log_likelihood(
+                emissions, self.transitions, self.target_lengths, self.graph_lengths
+            )
+            return Mean(-jnp.where(is_learned, log_p, 0.0).sum(), num_tokens)
+
+        plain = mean(self.emissions)
+        return (plain if self.smoothed is None else mean(self.smoothed)), plain
+
+
+class DaTransformerModel(base.Seq2Seq):
+    def __init__(
+        self, config: DaTransformer, sizes: base.VocabularySizes, *, rngs: nnx.Rngs
+    ) -> None:
+        super().__init__(config.transformer, sizes, rngs=rngs)
+        transformer = config.transformer
+        vertices = transformer.max_length * config.upsample_factor
+        self.decoder = Decoder(dataclasses.replace(transformer, max_length=vertices), rngs=rngs)
+        self.links = Links(
+            transformer.d_model, config.num_link_heads, dtype=transformer.dtype, rngs=rngs
+        )
+        self.config = config
+
+    def decoder_inputs(
+        self, source: Int[Array, "batch source_length"], width: int
+    ) -> Float[Array, "batch width d_model"]:
+        """What every vertex knows before glancing."""
+        if self.config.inputs == "positions":
+            hidden = self.target_embedding(jnp.int32(MASK))
+            return jnp.broadcast_to(hidden, (source.shape[0], width, hidden.shape[0]))
+        lengths = base.lengths_of(source)
+        places = upsampling.uniform_places(lengths, lengths * self.config.upsample_factor, width)
+        return upsampling.copy(self.embed_source(source), places)
+
+    def graph_lengths(self, encoded: Encoded) -> Int[Array, "batch"]:
+        return self.config.upsample_factor * encoded.lengths
+
+    def states(
+        self,
+        source: Int[Array, "batch source_length"],
+        encoded: Encoded,
+        shown: Int[Array, "batch graph"] | None = None,
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "batch graph d_model"]:
+        """One decoder pass; `shown` has a token at the vertices that glancing reveals, PAD elsewhere."""
+        inputs = self.decoder_inputs(source, self.config.upsample_factor * source.shape[1])
+        if shown is not None:
+            inputs = jnp.where((shown != PAD)[..., None], self.target_embedding(shown), inputs)
+        return self.decoder(inputs, self.graph_lengths(encoded), encoded, rngs=rngs)
+
+    def graph(self, source: Int[Array, "batch source_length"], encoded: Encoded) -> Graph:
+        """What decoding searches."""
+        states, lengths = self.states(source, encoded), self.graph_lengths(encoded)
+        return Graph(self.target_embedding.attend(states), self.links(states, lengths), lengths)
+
+    def target_graph(
+        self,
+        states: Float[Array, "batch graph d_model"],
+        encoded: Encoded,
+        target: Int[Array, "batch target_length"],
+    ) -> TargetGraph:
+        """What the loss asks of the states of a decoder pass."""
+        embedding, smoothing = self.target_embedding, self.config.label_smoothing
+        table = embedding.table[...].astype(states.dtype)
+        normalisers = log_normalisers(embedding.attend, states)[:, None]
+        chosen = jnp.einsum(
+            "btd,bgd->btg", table[target], states, preferred_element_type=jnp.float32
+        )
+        is_eos = (target == EOS)[..., None]
+        emissions, smoothed = jnp.where(is_eos, 0.0, chosen - normalisers), None
+        if smoothing > 0.0:
+            mean_logit = (states.astype(jnp.float32) @ embedding.table[...].mean(axis=0))[:, None]
+            uniform = jnp.where(is_eos, 0.0, mean_logit - normalisers)
+            smoothed = (1.0 - smoothing) * emissions + smoothing * uniform
+        lengths = self.graph_lengths(encoded)
+        return TargetGraph(
+            emissions, smoothed, self.links(states, lengths), base.lengths_of(target), lengths
+        )
+
+    def loss(
+        self,
+        batch: Batch,
+        *,
+        step: Int[Array, ""],
+        rngs: nnx.Rngs | None,
+        teacher: base.Teacher | None = None,
+    ) -> Loss:
+        """Nats per target token, EOS counted, of the sum over all paths. Without rngs nothing is glanced
+        at; with them, the term `token` is the first pass's, which sees nothing, and `glanced` the second's."""
+        encoded, target = self.encode(batch.source, rngs=rngs), batch.target
+        settings = self.config.glancing
+        if rngs is None or settings is None:
+            states = self.states(batch.source, encoded, rngs=rngs)
+            graph = self.target_graph(states, encoded, target)
+            objective, plain = graph.nats()
+            return Loss(objective.value, {"token": plain, "infeasible": graph.infeasible()})
+
+        key = rngs.dropout()  # one key: the same dropout in both passes
+        states = self.states(batch.source, encoded, rngs=nnx.Rngs(dropout=key))
+        states = jax.lax.stop_gradient(states)
+        first = jax.lax.stop_gradient(self.target_graph(states, encoded, target))
+        path = first.best_path()
+        is_word = (target != PAD) & (target != EOS) & first.has_path()[:, None]
+        is_wrong = (self.words_at(states, path) != target) & is_word
+        is_revealed = glancing.revealed(is_wrong, is_word, settings.ratio(step), rngs.dropout())
+        vertices = jnp.arange(states.shape[1])
+        is_at = is_revealed[..., None] & (path[..., None] == vertices)  # [batch, target, graph]
+        shown = jnp.where(is_at, target[..., None], PAD).max(axis=1)
+
+        states = self.states(batch.source, encoded, shown, rngs=nnx.Rngs(dropout=key))
+        second = self.target_graph(states, encoded, target).showing(is_at)
+        objective, glanced = second.nats()
+        terms = {
+            "token": first.nats()[1],
+            "glanced": glanced,
+            "wrong": cross_entropy.masked_mean(is_wrong.astype(jnp.float32), is_word),
+            "revealed": cross_entropy.masked_mean(is_revealed.astype(jnp.float32), is_word),
+            "infeasible": first.infeasible(),
+        }
+        return Loss(objective.value, terms)
+
+    def words_at(
+        self,
+        states: Float[Array, "batch graph d_model"],
+        path: Int[Array, "batch target_length"],
+    ) -> Int[Array, "batch target_length"]:
+        """The most probable token of every vertex of a path."""
+        on_path = jnp.take_along_axis(states, path[..., None], axis=1)
+        return jnp.argmax(self.target_embedding.attend(on_path), axis=-1)
+
+    def decode(
+        self,
+        source: Int[Array, "batch source_length"],
+        *,
+        decoding: GraphDecoding,
+        max_length: int,
+        scorer: base.Scorer | None = None,
+    ) -> Hypotheses:
+        """Scores as of search.dag.search."""
+        encoded = self.encode(source)
+        return dag_search.search(
+            self.graph(source, encoded),
+            decoding,
+            length_limits=jnp.minimum(limits.length_limit(encoded.lengths), max_length),
+            max_length=max_length,
+        )
+
+
+def log_normalisers(
+    attend: Callable[[Float[Array, "... d_model"]], Float[Array, "... vocabulary"]],
+    states: Float[Array, "batch graph d_model"],
+    *,
+    rows: int = 2048,
+) -> Float[Array, "batch graph"]:
+    """log of the sum of exp(logits) at each vertex. About `rows` vertices have logits at a time, and once
+    more on the way back, so that memory grows with rows * vocabulary and not batch * graph * vocabulary."""
+    batch, graph, d_model = states.shape
+    num_blocks = -(-batch * graph // rows)
+    width = -(-graph // min(num_blocks, graph))
+    missing = -graph % width
+    padded = jnp.pad(states, ((0, 0), (0, missing), (0, 0)))
+    blocks = padded.reshape(batch, -1, width, d_model).swapaxes(0, 1)
+
+    @jax.checkpoint
+    def normalise(block: Float[Array, "batch width d_model"]) -> Float[Array, "batch width"]:
+        return jax.nn.logsumexp(attend(block), axis=-1)
+
+    normalisers = jax.lax.map(normalise, blocks)  # [blocks, batch, width]
+    return normalisers.swapaxes(0, 1).reshape(batch, -1)[:, :graph]

@@ -1,0 +1,429 @@
+"""The DA-Transformer: the graph that it predicts, the loss over its paths, glancing, decoding."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nat_ar.config_json import ConfigError
+from nat_ar.losses import dag
+from nat_ar.methods import da_transformer
+from nat_ar.methods.base import VocabularySizes
+from nat_ar.methods.da_transformer import DaTransformer, DaTransformerModel, Links, TargetGraph
+from nat_ar.methods.glancing import Glancing
+from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.search import limits
+from nat_ar.search.dag import Graph, GraphBeam, GraphDecoding, Lookahead
+from nat_ar.special import EOS, NUM_SPECIAL, PAD, UNK
+from nat_ar.types import Batch, Encoded, Hypotheses, Loss
+
+VOCABULARY = 14
+CONFIG = DaTransformer(
+    TransformerConfig(
+        d_model=16,
+        d_hidden=32,
+        num_heads=2,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
+        dropout_rate=0.01,
+    ),
+    upsample_factor=3,
+    num_link_heads=2,
+    glancing=Glancing(1.0, 0.0, anneal_steps=10),
+)
+SIZES = VocabularySizes(VOCABULARY, VOCABULARY, is_joint=True)
+ROWS, WIDTH, TARGET_WIDTH = 8, 5, 8
+ROOM = limits.length_limit(WIDTH)
+
+
+def sentences(seed: int, lengths: list[int], width: int) -> jax.Array:
+    """Random words, EOS after each row's length (0: no sentence), padded to width."""
+    rows = np.random.default_rng(seed).integers(NUM_SPECIAL, VOCABULARY, (len(lengths), width))
+    for row, length in zip(rows, lengths, strict=True):
+        row[length:] = PAD
+        if length:
+            row[length - 1] = EOS
+    return jnp.asarray(rows, jnp.int32)
+
+
+def ragged(seed: int) -> Batch:
+    """Of 8 rows some are no sentence, and some targets are too long for 3 vertices a source token."""
+    random = np.random.default_rng(seed)
+    source_lengths = random.integers(0, WIDTH + 1, ROWS)
+    target_lengths = np.where(source_lengths, random.integers(1, TARGET_WIDTH + 1, ROWS), 0)
+    source = sentences(seed, source_lengths.tolist(), WIDTH)
+    return Batch(source, sentences(seed + 1, target_lengths.tolist(), TARGET_WIDTH))
+
+
+def example() -> Batch:
+    """The third target has 7 tokens for 6 vertices; the last rows are no sentences."""
+    none = [0] * 5
+    return Batch(
+        sentences(0, [5, 3, 2, *none], WIDTH), sentences(1, [4, 6, 7, *none], TARGET_WIDTH)
+    )
+
+
+def alone(batch: Batch, row: int) -> Batch:
+    """One row, in wider arrays."""
+    return jax.tree.map(lambda ids: jnp.pad(ids[row : row + 1], ((0, 0), (0, 3))), batch)
+
+
+@pytest.fixture(scope="module")
+def model() -> DaTransformerModel:
+    return CONFIG.build(SIZES, rngs=nnx.Rngs(0))
+
+
+@functools.partial(jax.jit, static_argnames="graph")
+def training_loss(
+    graph: nnx.GraphDef, params: nnx.State, batch: Batch, step: jax.Array, key: jax.Array
+) -> tuple[Loss, nnx.State]:
+    """With dropout and glancing; and its gradient."""
+
+    def objective(params: nnx.State) -> tuple[jax.Array, Loss]:
+        rngs = nnx.Rngs(dropout=key)
+        loss = nnx.merge(graph, params).loss(batch, step=step, rngs=rngs)
+        return loss.objective, loss
+
+    gradients, loss = jax.grad(objective, has_aux=True)(params)
+    return loss, gradients
+
+
+def in_training(model: DaTransformerModel, batch: Batch, step: int = 0) -> tuple[Loss, nnx.State]:
+    parts = nnx.split(model, nnx.Param)
+    return training_loss(*parts, batch, jnp.int32(step), jax.random.key(7))
+
+
+@functools.partial(jax.jit, static_argnames="graph")
+def loss_jitted(graph: nnx.GraphDef, params: nnx.State, batch: Batch) -> Loss:
+    return nnx.merge(graph, params).loss(batch, step=jnp.int32(0), rngs=None)
+
+
+def in_evaluation(model: DaTransformerModel, batch: Batch) -> Loss:
+    return loss_jitted(*nnx.split(model, nnx.Param), batch)
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "max_length"))
+def decode_jitted(
+    graph: nnx.GraphDef, params: nnx.State, source: jax.Array, max_length: int
+) -> Hypotheses:
+    return nnx.merge(graph, params).decode(source, decoding=Lookahead(), max_length=max_length)
+
+
+def decode(model: DaTransformerModel, source: jax.Array, max_length: int = ROOM) -> Hypotheses:
+    return jax.device_get(decode_jitted(*nnx.split(model, nnx.Param), source, max_length))
+
+
+def even_moves(graph: int) -> jax.Array:
+    """From every vertex to each on its right with the same probability."""
+    moves = np.full((1, graph, graph), dag.IMPOSSIBLE, np.float32)
+    for i in range(graph - 1):
+        moves[0, i, i + 1 :] = -math.log(graph - 1 - i)
+    return jnp.asarray(moves)
+
+
+def test_each_vertex_moves_to_the_right_within_its_graph() -> None:
+    links, lengths = Links(16, 2, dtype="float32", rngs=nnx.Rngs(0)), [12, 3, 0]
+    states = np.random.default_rng(0).normal(size=(3, 12, 16)).astype(np.float32)
+    moves = np.exp(jax.jit(lambda *given: links(*given))(states, np.array(lengths, np.int32)))
+    for row, length in enumerate(lengths):
+        may_move = np.triu(np.ones((12, 12), bool), 1) & (np.arange(12) < length)
+        np.testing.assert_array_equal(moves[row] > 0.0, may_move)
+        np.testing.assert_allclose(moves[row].sum(axis=1)[: max(length - 1, 0)], 1.0, rtol=1e-5)
+
+
+def test_transitions_mix_heads_by_their_gates() -> None:
+    """From vertex 0 one head goes to 1 and 2 alike, the other to 2 with odds 3 : 1; the gate says 1 : 4.
+    To vertex 2: 0.2 * 0.5 + 0.8 * 0.75 = 0.7."""
+    query = np.ones((1, 3, 2, 1), np.float32)
+    key = np.zeros((1, 3, 2, 1), np.float32)
+    key[0, 2, 1] = math.log(3.0)
+    gates = np.broadcast_to(np.log(np.array([1.0, 4.0], np.float32)), (1, 3, 2))
+    mix = jax.jit(da_transformer.transition_log_probabilities)
+    found = mix(query, key, gates, np.array([3], np.int32))
+    expected = [[0.0, 0.3, 0.7], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
+    np.testing.assert_allclose(np.exp(found[0]), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 6, 1000])
+def test_normalisers_in_blocks_are_those_of_all_logits(rows: int) -> None:
+    """2 * 7 vertices: one at a time, three of each row at a time, all at once; and their gradients."""
+    random = np.random.default_rng(0)
+    states, table = random.normal(size=(2, 7, 4)), random.normal(size=(VOCABULARY, 4))
+    logits = states @ table.T
+    softmax = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+
+    @jax.jit
+    def normalisers(states: jax.Array, table: jax.Array) -> tuple[jax.Array, Any]:
+        found, back = jax.vjp(
+            lambda states, table: da_transformer.log_normalisers(
+                lambda block: block @ table.T, states, rows=rows
+            ),
+            states,
+            table,
+        )
+        return found, back(jnp.ones_like(found))
+
+    found, gradients = normalisers(*(jnp.asarray(x, jnp.float32) for x in (states, table)))
+    np.testing.assert_allclose(found, np.log(np.exp(logits).sum(axis=-1)), rtol=1e-5)
+    np.testing.assert_allclose(gradients[0], softmax @ table, atol=1e-5)
+    np.testing.assert_allclose(gradients[1], np.einsum("bgv,bgd->vd", softmax, states), atol=1e-5)
+
+
+def sizes_of(jaxpr: Any) -> Iterator[int]:
+    """Elements of every array that a program makes, loops and inner programs too."""
+    for equation in jaxpr.eqns:
+        yield from (math.prod(variable.aval.shape) for variable in equation.outvars)
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from sizes_of(inner)
+
+
+def test_training_never_holds_the_logits_of_all_vertices() -> None:
+    """Glancing and gradient at 32 * 240 vertices and 6,000 tokens: blocks of 2,048 vertices at most."""
+    config = dataclasses.replace(CONFIG, upsample_factor=8)
+    sizes = VocabularySizes(6000, 6000, is_joint=True)
+    parts = nnx.split(nnx.eval_shape(lambda: config.build(sizes, rngs=nnx.Rngs(0))), nnx.Param)
+    ids = np.zeros((32, 30), np.int32)
+    arguments = jax.eval_shape(lambda: (Batch(*2 * [jnp.asarray(ids)]), 0, jax.random.key(0)))
+    program = jax.make_jaxpr(functools.partial(training_loss, parts[0]))(parts[1], *arguments)
+    largest = max(sizes_of(program.jaxpr))
+    assert 1024 * 6000 < largest <= 2048 * 6000  # so the walk does see them
+
+
+def test_emissions_are_log_probabilities_of_the_vocabulary() -> None:
+    """log softmax of the logits of all tokens, with smoothing 0.3 mixed with their mean; EOS is certain."""
+    model = dataclasses.replace(CONFIG, label_smoothing=0.3).build(SIZES, rngs=nnx.Rngs(0))
+    target = jnp.array([[8, 11, EOS, PAD]])
+
+    @jax.jit
+    def emit(states: jax.Array) -> tuple[jax.Array, TargetGraph]:
+        encoded = Encoded(jnp.zeros((1, 1, 16)), jnp.array([1]))
+        logits = model.target_embedding.attend(states)
+        return jax.nn.log_softmax(logits), model.target_graph(states, encoded, target)
+
+    states = np.random.default_rng(0).normal(size=(1, 3, 16))
+    log_p, found = jax.device_get(emit(jnp.asarray(states, jnp.float32)))
+    np.testing.assert_allclose(found.emissions[0, :2], log_p[0][:, [8, 11]].T, rtol=1e-5)
+    expected = 0.7 * log_p[0][:, [8, 11]].T + 0.3 * log_p[0].mean(axis=1)
+    np.testing.assert_allclose(found.smoothed[0, :2], expected, rtol=1e-5)
+    assert not found.emissions[0, 2].any()
+    assert not found.smoothed[0, 2].any()
+    assert (found.target_lengths.tolist(), found.graph_lengths.tolist()) == ([3], [3])
+
+
+def test_the_loss_is_minus_log_of_the_sum_over_paths() -> None:
+    """Words of 1/14, and every move even: one word in a graph of 4 vertices goes by vertex 1 (1/3 * 1/2)
+    or vertex 2 (1/3 * 1). Two tokens, EOS counted, share the nats; smoothing takes one more off."""
+    emissions = jnp.zeros((1, 3, 4)).at[:, 0].set(-math.log(VOCABULARY))
+    lengths = jnp.array([2]), jnp.array([4])
+    graph = TargetGraph(emissions, emissions.at[:, 0].add(-1.0), even_moves(4), *lengths)
+    smoothed, plain = jax.jit(TargetGraph.nats)(graph)
+    expected = -math.log((1 / 6 + 1 / 3) / VOCABULARY) / 2
+    assert float(plain.value) == pytest.approx(expected, rel=1e-5)
+    assert float(smoothed.value) == pytest.approx(expected + 0.5, rel=1e-5)
+
+
+def test_a_shown_token_is_certain_at_its_vertex_and_the_vertex_emits_no_other() -> None:
+    """Words a b in a graph of 5 vertices, where each of 3 emits both with 1/14 and every move is even.
+    With b shown at vertex 2 there are the paths 1 2 (moves 1/4 * 1/3 * 1/2) and, with another b, 1 3
+    (1/4 * 1/3 * 1), but no longer 2 3, for vertex 2 emits no a."""
+    emissions = jnp.full((1, 3, 5), -math.log(VOCABULARY)).at[:, 2].set(0.0)
+    is_at = jnp.zeros((1, 3, 5), bool).at[0, 1, 2].set(True)
+    lengths = jnp.array([3]), jnp.array([5])
+    graph = TargetGraph(emissions, emissions, even_moves(5), *lengths)
+    for found in jax.jit(lambda graph, is_at: graph.showing(is_at).nats())(graph, is_at):
+        expected = 1 / VOCABULARY / 24 + 1 / VOCABULARY**2 / 12
+        assert float(jnp.exp(-found.total)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_tokens_and_sentences_without_a_path_are_counted(model: DaTransformerModel) -> None:
+    trained, gradients = in_training(model, example())
+    evaluated = in_evaluation(model, example())
+    for loss in (trained, evaluated):
+        assert float(loss.terms["token"].count) == 4 + 6
+        assert float(loss.terms["infeasible"].total) == 1
+        assert float(loss.terms["infeasible"].count) == 3
+    assert float(evaluated.objective) == float(evaluated.terms["token"].value)
+    assert float(trained.objective) == float(trained.terms["glanced"].value)
+    assert float(trained.terms["revealed"].count) == 3 + 5  # words: no EOS
+    for name in ("links", "decoder", "encoder", "target_embedding"):
+        leaves = [np.asarray(x) for x in jax.tree.leaves(gradients[name])]
+        assert all(np.isfinite(x).all() for x in leaves)
+        assert any(x.any() for x in leaves)
+
+
+def test_a_batch_of_what_has_no_path_costs_and_teaches_nothing(model: DaTransformerModel) -> None:
+    none = [0] * 6
+    batch = Batch(sentences(0, [2, 2, *none], WIDTH), sentences(1, [7, 7, *none], TARGET_WIDTH))
+    loss, gradients = in_training(model, batch)
+    assert float(loss.objective) == float(in_evaluation(model, batch).objective) == 0.0
+    assert not any(np.asarray(x).any() for x in jax.tree.leaves(gradients))
+    assert float(loss.terms["infeasible"].value) == 1.0
+
+
+def test_infeasible_pairs_of_a_corpus_are_those_of_the_loss(model: DaTransformerModel) -> None:
+    """Graphs of 6 vertices hold 4 words between the first and the last: 5 tokens, EOS counted. Lengths
+    of a corpus count no EOS, repeats do no harm."""
+    source, target = np.array([1, 1, 1, 2, 1]), np.array([3, 4, 5, 7, 0])
+    expected = [True, True, False, True, True]
+    assert CONFIG.is_feasible(source, target, np.zeros(5, np.int64)).tolist() == expected
+    assert CONFIG.is_feasible(source, target, np.maximum(target - 1, 0)).tolist() == expected
+    none = [0] * 3
+    batch = Batch(
+        sentences(0, [*(source + 1).tolist(), *none], WIDTH),
+        sentences(1, [*(target + 1).tolist(), *none], TARGET_WIDTH),
+    )
+    loss = in_evaluation(model, batch)
+    assert float(loss.terms["infeasible"].total) == 1
+    assert float(loss.terms["token"].count) == 4 + 5 + 8 + 1
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 100_000))
+def test_neighbours_padding_and_buckets_change_no_loss(
+    seed: int, model: DaTransformerModel
+) -> None:
+    """What a batch pays is the sum of what its sentences pay alone, in wider arrays."""
+    batch = ragged(seed)
+    together = in_evaluation(model, batch).terms
+    each = [in_evaluation(model, alone(batch, row)).terms for row in range(ROWS)]
+    for name in ("token", "infeasible"):
+        for part in ("total", "count"):
+            total = sum(float(getattr(terms[name], part)) for terms in each)
+            assert float(getattr(together[name], part)) == pytest.approx(total, rel=1e-4)
+
+
+def test_as_many_words_are_shown_as_the_annealed_ratio_of_the_wrong_ones(
+    model: DaTransformerModel,
+) -> None:
+    shares = {}
+    for step in (0, 5, 10):
+        terms = in_training(model, example(), step)[0].terms
+        shares[step] = float(terms["revealed"].total) / float(terms["wrong"].total)
+    assert shares[0] == 1.0
+    assert 0.3 < shares[5] < 0.7  # two sentences, each rounded
+    assert shares[10] == 0.0
+
+
+def test_both_passes_drop_the_same_values(model: DaTransformerModel) -> None:
+    """At step 10 nothing is shown any more: the second pass is the first once more, dropout and all."""
+    terms = in_training(model, example(), step=10)[0].terms
+    assert float(terms["glanced"].value) == pytest.approx(float(terms["token"].value), rel=1e-6)
+    without_dropout = in_evaluation(model, example()).terms["token"]
+    assert float(terms["token"].value) != pytest.approx(float(without_dropout.value), rel=1e-4)
+
+
+def test_shown_tokens_replace_the_inputs_of_their_vertices(model: DaTransformerModel) -> None:
+    source = sentences(0, [2, 2], 2)
+
+    @jax.jit
+    def states(shown: jax.Array) -> jax.Array:
+        return model.states(source, model.encode(source), shown)
+
+    hidden = states(jnp.full((2, 6), PAD))
+    shown = states(jnp.full((2, 6), PAD).at[0, 3].set(9))
+    assert (np.abs(shown[0] - hidden[0]).max(axis=1) > 1e-4).all()  # all vertices see it
+    np.testing.assert_allclose(shown[1], hidden[1], atol=1e-6)
+
+
+def test_vertices_start_as_copies_of_the_source_or_all_alike(model: DaTransformerModel) -> None:
+    """Two tokens and EOS on nine vertices: 0 0 1 1 1 2 2 2 2, as 3 / 9 of a place rounds."""
+    source = sentences(0, [3], 4)
+    copies, embeddings = jax.jit(
+        lambda source: (model.decoder_inputs(source, 12), model.embed_source(source))
+    )(source)
+    np.testing.assert_array_equal(
+        copies[0, :9], embeddings[0, jnp.array([0, 0, 1, 1, 1, 2, 2, 2, 2])]
+    )
+    alike = dataclasses.replace(CONFIG, inputs="positions").build(SIZES, rngs=nnx.Rngs(0))
+    inputs = jax.jit(lambda source: alike.decoder_inputs(source, 12))(source)
+    assert inputs.shape == (1, 12, 16)
+    assert np.ptp(inputs, axis=1).max() == 0.0
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 100_000))
+def test_neighbours_padding_and_room_change_no_translation(
+    seed: int, model: DaTransformerModel
+) -> None:
+    """A sentence among seven others, and alone in a wider bucket with a larger max_length."""
+    batch = ragged(seed)
+    together = decode(model, batch.source)
+    for row, length in enumerate((batch.source != PAD).sum(axis=1).tolist()):
+        found = decode(model, alone(batch, row).source, ROOM + 2)
+        np.testing.assert_array_equal(found.tokens[0, :, :ROOM], together.tokens[row])
+        assert not found.tokens[..., ROOM:].any()
+        np.testing.assert_allclose(found.scores[0], together.scores[row], atol=1e-4)
+        assert found.steps[0] == together.steps[row] == (1 if length else 0)
+    assert np.isin(together.tokens, [PAD, UNK, *range(NUM_SPECIAL, VOCABULARY)]).all()
+
+
+def test_searches_get_the_limits_of_each_sentence(
+    model: DaTransformerModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Graphs of 3 vertices a token and limits of 2 * tokens + 10, or max_length."""
+    told = {}
+
+    def remember(
+        graph: Graph, decoding: GraphDecoding, *, length_limits: jax.Array, max_length: int
+    ) -> Hypotheses:
+        told.update(decoding=decoding, max_length=max_length)
+        tokens = jnp.zeros((3, 1, max_length), jnp.int32)
+        return Hypotheses(tokens, length_limits[:, None].astype(jnp.float32), graph.lengths)
+
+    monkeypatch.setattr(da_transformer.dag_search, "search", remember)
+    source = sentences(2, [4, 2, 0], 4)
+    decode = functools.partial(model.decode, decoding=GraphBeam(3), max_length=17)
+    found = jax.jit(decode)(source)
+    assert told == {"decoding": GraphBeam(3), "max_length": 17}
+    assert found.steps.tolist() == [12, 6, 0]
+    assert found.scores[:, 0].tolist() == [17, 14, 10]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"upsample_factor": 1}, "upsample_factor must be at least 2"),
+        ({"num_link_heads": 3}, "got d_model 16 and num_link_heads 3"),
+        ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), got 1.0"),
+    ],
+)
+def test_impossible_settings_are_refused(changes: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(CONFIG, **changes)
+
+
+def test_eight_pairs_are_learned_by_heart_with_glancing(model: DaTransformerModel) -> None:
+    graph, params = nnx.split(model, nnx.Param)
+    lengths = [5, 4, 5, 3, 5, 5, 4, 5], [2, 3, 4, 5, 6, 7, 8, 8]
+    batch = Batch(sentences(5, lengths[0], WIDTH), sentences(6, lengths[1], TARGET_WIDTH))
+    optimizer = optax.adam(optax.cosine_decay_schedule(1e-2, 180))
+    moments = optimizer.init(params)
+
+    @jax.jit
+    def update(params: nnx.State, moments: optax.OptState, gradients: nnx.State) -> tuple:
+        updates, moments = optimizer.update(gradients, moments, params)
+        return optax.apply_updates(params, updates), moments
+
+    for step in range(180):
+        glancing_step = jnp.int32(step // 5)  # shows all wrong words at first, none from step 50 on
+        loss, gradients = training_loss(graph, params, batch, glancing_step, jax.random.key(step))
+        params, moments = update(params, moments, gradients)
+        if step == 0:
+            assert float(loss.terms["token"].value) > 2.0
+    assert float(loss_jitted(graph, params, batch).objective) < 0.2
+    found = decode(nnx.merge(graph, params), batch.source).tokens[:, 0]
+    expected = np.where(batch.target == EOS, PAD, batch.target)
+    np.testing.assert_array_equal(found[:, :TARGET_WIDTH], expected)
+    assert not found[:, TARGET_WIDTH:].any()
