@@ -29,9 +29,9 @@ def training(max_steps: int) -> TrainingConfig:
     return TrainingConfig(
         max_steps=max_steps,
         batching=BatchingConfig(batch_tokens=2048, buckets=(9, 13, 18, 25, 36, 52, 80)),
-        optimizer=OptimizerConfig(peak_learning_rate=1.5e-3, warmup_steps=600, schedule="cosine"),
+        optimizer=OptimizerConfig(peak_learning_rate=1.5e-3, warmup_steps=500, schedule="cosine"),
         average_decay=0.999,
-        validation=ValidationConfig(every_steps=1000, sentences=300),
+        validation=ValidationConfig(every_steps=max_steps // 4, sentences=300),
     )
 
 
@@ -44,14 +44,14 @@ config = StudyConfig(
     teacher=Entry(
         "ar",
         Autoregressive(TRANSFORMER),
-        training(5000),
+        training(3600),
         decodings=("Beam(size=4)", "Greedy()"),
     ),
     entries=(
         Entry(
             "length_kd",
             LengthNat(TRANSFORMER),
-            training(2500),
+            training(1500),
             distilled=True,
             encoder_from_teacher=True,
             decodings=("LengthBeam()", "LengthBeam(size=5, rescore=True)"),
@@ -59,7 +59,7 @@ config = StudyConfig(
         Entry(
             "fertility_kd",
             FertilityNat(TRANSFORMER),
-            training(2500),
+            training(1500),
             distilled=True,
             encoder_from_teacher=True,
             decodings=("Argmax()", "NoisyParallel(samples=10)"),

@@ -1,5 +1,5 @@
-"""A first real study: short everyday sentences, English to German, sized for an hour on two CPU cores
-(not yet measured to the end).
+"""A first real study: short everyday sentences, English to German, sized for an hour on two CPU cores: a training
+step takes 0.6 s there, a teacher 16 minutes. (docs/results/tatoeba_en_de took 94 minutes beside other work.)
 
     python -m nat_ar study configs/tatoeba_en_de/study.py                            # from the hub
     python -m nat_ar study configs/tatoeba_en_de/study.py --corpus-file pairs.tsv.gz # English TAB German
@@ -75,5 +75,5 @@ config = StudyConfig(
             decodings=("Argmax()", "Average()", "NoisyParallel(samples=10)"),
         ),
     ),
-    speed=SpeedConfig(sentences=100, throughput_sentences=256, max_seconds=20.0),
+    speed=SpeedConfig(sentences=100, throughput_sentences=256, max_seconds=12.0),
 )

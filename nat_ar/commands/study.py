@@ -10,6 +10,7 @@ with the same table:
 
 import dataclasses
 import functools
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -139,12 +140,16 @@ class Study:
     corpus_file: str | None = None
     """tab-separated file (source, target), plain or gzipped, to read in place of the config's corpus and
     split by the same hold-out"""
+    only: tuple[str, ...] = ()
+    """names of entries: the teacher, these, and those that they start from; none: all"""
     publish: str | None = None
     """also write table.md, picture and examples to this directory, such as docs/results/toy"""
 
 
 def run(arguments: Study) -> None:
     config = load_config(arguments.path)
+    if arguments.only:
+        config = only(config, arguments.only)
     if arguments.directory is not None:
         config = dataclasses.replace(config, directory=arguments.directory)
     command = f"python -m nat_ar study {arguments.path}"
@@ -152,7 +157,27 @@ def run(arguments: Study) -> None:
         data = prepare.from_file(config.data, arguments.corpus_file)
         config = dataclasses.replace(config, data=data)
         command += f" --corpus-file {Path(arguments.corpus_file).name}"
+    if arguments.only:
+        command += f" --only {shlex.join(arguments.only)}"
     study(config, command, publish=arguments.publish)
+
+
+def only(config: StudyConfig, names: Sequence[str]) -> StudyConfig:
+    """The study with the named entries and those that they start from.
+
+    Raises ConfigError for a name that the study does not have."""
+    entries = {entry.name: entry for entry in config.entries}
+    wanted = set(names) - {config.teacher.name}
+    unknown = sorted(wanted - set(entries))
+    if unknown:
+        raise ConfigError(
+            f"--only: expected entries of the study ({', '.join(entries)}), got {', '.join(unknown)}"
+        )
+    for entry in reversed(config.entries):  # an entry starts from an earlier one
+        if entry.name in wanted and entry.start_from in entries:
+            wanted.add(entry.start_from)
+    chosen = tuple(entry for entry in config.entries if entry.name in wanted)
+    return dataclasses.replace(config, entries=chosen)
 
 
 class _Stages:

@@ -116,6 +116,28 @@ def test_every_entry_but_the_teacher_has_the_teacher() -> None:
     assert student.train_on == "study/distilled"
 
 
+def test_only_keeps_what_the_named_entries_start_from() -> None:
+    more = dataclasses.replace(STUDENT, name="more", start_from="nat")
+    most = dataclasses.replace(STUDENT, name="most", start_from="more")
+    other = dataclasses.replace(STUDENT, name="other")
+    config = dataclasses.replace(POSSIBLE, entries=(STUDENT, more, most, other))
+    for names, kept in [
+        (["most"], (STUDENT, more, most)),
+        (["other", "nat"], (STUDENT, other)),
+        (["ar"], ()),
+    ]:
+        chosen = study.only(config, names)
+        assert chosen.entries == kept
+        assert chosen.teacher == TEACHER
+
+
+def test_only_an_entry_that_the_study_has() -> None:
+    with pytest.raises(
+        ConfigError, match=r"expected entries of the study \(nat\), got latter, nta"
+    ):
+        study.only(POSSIBLE, ["nta", "nat", "latter"])
+
+
 @pytest.fixture
 def letters(tmp_path: Path) -> Callable[[str], Path]:
     """Makes a directory with the config, and pairs such as "b a d" and "B A D": 60 for training, 4
