@@ -90,7 +90,7 @@ def test_experiments_of_a_study_are_possible(config: Config) -> None:
 
 
 def test_its_models_can_be_built(config: Config) -> None:
-    """As shapes only: nothing is computed. One block of each depth: the others are alike."""
+    """As shapes only: nothing is computed. One or two blocks of each depth: the others are alike."""
     words: VocabularyConfig = config.data.vocabulary
     sizes = VocabularySizes(words.size, words.size, words.joint)
     for method in {method for method, _ in parts_of(config)}:
@@ -102,9 +102,9 @@ def test_its_models_can_be_built(config: Config) -> None:
 
 
 def shallow(method: Method) -> Method:
-    network = dataclasses.replace(
-        base.network_of(method), num_encoder_layers=1, num_decoder_layers=1
-    )
+    network = base.network_of(method)
+    decoder_layers = min(2, network.num_decoder_layers)  # deep supervision has one below the last
+    network = dataclasses.replace(network, num_encoder_layers=1, num_decoder_layers=decoder_layers)
     name = "transformer" if isinstance(network, TransformerConfig) else "network"
     return dataclasses.replace(method, **{name: network})
 
