@@ -13,16 +13,17 @@ matrix of transitions.
 
 That product is taken of probabilities, in blocks of 32 vertices, each shifted by its largest, and only the
 sum over blocks is taken in log space. At batch 32, 30 target tokens and 240 vertices, value and gradient
-took 85 ms of a CPU; a sum of exponentials over all pairs of vertices 306 ms; one shift for all vertices 56 ms,
-but before training nearly all of a long graph's mass lies near its end, where the rest of the target hardly
-fits: what counts was e^-87 of the largest, which float32 cannot hold, and log p of 120 tokens on 480
-vertices was wrong by 12 nats. Within a block such a share still counts as e^-87, without a gradient: no
-value is ever infinite.
+took 85 ms of a CPU; a sum of exponentials over all pairs of vertices 306 ms. With one shift for all vertices
+it were 56 ms: but before training nearly all of a long graph's mass comes near its end, where the rest of the
+target hardly fits, and the prefixes that count were less than e^-87 of the largest, which float32 cannot hold:
+log p of 120 tokens on 480 vertices was wrong by 12 nats. What is less than e^-87 of its block's largest counts
+as e^-87 of it, without a gradient, so that no value is ever infinite.
 
-Gradients come from automatic differentiation. Every position is computed again on the way back, so that it
-leaves one [batch, graph] array behind and nothing grows with target * graph * graph: at the sizes above the
-compiled value and gradient needs 18 MiB of temporary memory (40 without the recomputation) beside 8 MiB of
-inputs and 8 MiB of gradients, batch * graph * graph floats each. It grows with the square of the graph."""
+Gradients come from automatic differentiation. Every position is computed again on the way back: it leaves one
+[batch, graph] array behind, and nothing of the size target * graph * graph ever is. At the sizes above the
+compiled value and gradient need 18 MiB of temporary memory (40 without computing again) beside 8 MiB of
+inputs and 8 MiB of gradients. Nearly all of it is batch * graph * graph floats, a few times over: the peak grows
+with the square of the graph, and hardly with the target."""
 
 import functools
 

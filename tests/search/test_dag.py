@@ -126,14 +126,18 @@ def test_lookahead_knows_that_the_end_needs_no_word() -> None:
     assert words_of(search(graph, GraphGreedy(), NO_LIMIT).tokens[0, 0]) == (A,)
 
 
-@pytest.mark.parametrize("decoding", [GraphGreedy(), Lookahead()])
+@pytest.mark.parametrize("decoding", [GraphGreedy(), Lookahead(), Viterbi(1.0), EVERYTHING])
 @pytest.mark.parametrize("limit", [0, 2, 3, 4])
 def test_at_its_limit_a_path_goes_to_the_end(decoding: GraphDecoding, limit: int) -> None:
+    """Each move to the next vertex has 0.9, each over others 0.01: words are worth it as long as they may
+    be."""
     moves = {(i, j): 0.9 if j == i + 1 else 0.01 for j in range(5) for i in range(j)}
     found = search(graph_of([{A: 1.0}, {B: 1.0}, {C: 1.0}], moves), decoding, [limit] * BATCH)
-    assert words_of(found.tokens[0, 0]) == (A, B, C)[:limit]
-    ends = 0.9 if limit >= 3 else 0.01
-    assert np.exp(found.scores[0, 0]) == pytest.approx(0.9 ** min(limit, 3) * ends, rel=1e-4)
+    words = (A, B, C)[:limit]
+    assert words_of(found.tokens[0, 0]) == words
+    log_p = len(words) * math.log(0.9) + math.log(0.9 if limit >= 3 else 0.01)
+    expected = log_p / (len(words) + 1) ** getattr(decoding, "length_penalty", 0.0)
+    assert found.scores[0, 0] == pytest.approx(expected, rel=1e-4)
 
 
 @settings(max_examples=15, deadline=None)
@@ -200,6 +204,18 @@ def test_a_beam_adds_up_the_paths_of_a_translation_and_viterbi_does_not() -> Non
     beam = search(graph, NARROW, NO_LIMIT)
     assert [words_of(tokens) for tokens in beam.tokens[0]] == [(A,), (B,)]
     np.testing.assert_allclose(np.exp(2 * beam.scores[0]), [0.6, 0.4], rtol=1e-4)
+
+
+def test_a_beam_goes_on_while_a_longer_translation_may_win() -> None:
+    """No word at all has 0.3, A alone as a prefix 0.7 * 0.4, and B C follow for certain: 0.3 is more than
+    0.28, but not by length, ln 0.3 / 1 < ln 0.28 / 4."""
+    graph = graph_of(
+        [{A: 0.4, B: 0.3, UNK: 0.3}, {B: 1.0}, {C: 1.0}],
+        {(0, 4): 0.3, (0, 1): 0.7, (1, 2): 1.0, (2, 3): 1.0, (3, 4): 1.0},
+    )
+    found = search(graph, GraphBeam(size=4), NO_LIMIT)
+    assert words_of(found.tokens[0, 0]) == (A, B, C)
+    assert found.scores[0, 0] == pytest.approx(math.log(0.28) / 4, rel=1e-4)
 
 
 def test_expected_visits_are_the_sums_over_all_paths() -> None:
