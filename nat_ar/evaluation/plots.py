@@ -309,11 +309,11 @@ def _set_log_ticks(axis: matplotlib.axis.Axis, low: float, high: float) -> None:
 
 
 def _look(method: str, methods: Sequence[str]) -> tuple[str, str]:
-    """(colour, marker) of a method; the autoregressive one is first in `methods`."""
-    place_in_list = methods.index(method)
-    if place_in_list == 0:
+    """(colour, marker) of a method, no pair twice; the autoregressive one is first in `methods`."""
+    if methods.index(method) == 0:
         return INK, "s"
-    return COLOURS[(place_in_list - 1) % len(COLOURS)], MARKERS[(place_in_list - 1) % len(MARKERS)]
+    lap, place = divmod(methods.index(method) - 1, len(COLOURS))
+    return COLOURS[place], MARKERS[(place + lap) % len(MARKERS)]
 
 
 def _whiskers(estimate: Estimate) -> np.ndarray:

@@ -93,3 +93,8 @@ def test_nothing_to_draw_and_a_wrong_suffix_are_errors(
         plots.save(untimed, tmp_path / "quality.png")
     with pytest.raises(ValueError, match=r"\.png or \.svg"):
         plots.save(comparison, tmp_path / "quality.jpg")
+
+
+def test_no_two_methods_look_alike() -> None:
+    methods = [f"method {number}" for number in range(20)]
+    assert len({plots._look(method, methods) for method in methods}) == 20

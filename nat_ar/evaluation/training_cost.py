@@ -1,0 +1,138 @@
+"""What one train step of each method costs: memory by the compiler's account, and time beside another method's.
+
+All methods get the same batch: the same number of target tokens, every sentence of the same length, random
+words, one subword of the target for each of the source. The steps of all methods are run in turn, round by
+round, so that noise of the machine hits all alike, and ratios are taken within a round."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from nat_ar.methods.base import VocabularySizes
+from nat_ar.methods.catalogue import Method
+from nat_ar.special import EOS, NUM_SPECIAL
+from nat_ar.training import optimizer, step
+from nat_ar.training.optimizer import OptimizerConfig
+from nat_ar.types import Batch, TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class StepCost:
+    """One method's train step."""
+
+    name: str
+    parameters: int
+    """numbers that are learned"""
+    state_bytes: int
+    """parameters, Adam's two means and the batch: what a step is given"""
+    temporary_bytes: int
+    """what the step needs beside them at its peak, as the compiler planned it"""
+    compile_seconds: float
+    seconds: tuple[float, ...]
+    """of every timed step"""
+    ratios: tuple[float, ...]
+    """each of them by the first method's step of the same round"""
+
+    @property
+    def median_seconds(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def measure(
+    methods: Mapping[str, Method],
+    sizes: VocabularySizes,
+    *,
+    batch_tokens: int,
+    length: int,
+    rounds: int,
+    on_round: Callable[[], Any] = lambda: None,
+) -> list[StepCost]:
+    """The costs, in the order of `methods`, the first of which is what the ratios refer to.
+
+    Batches have batch_tokens // length sentences of `length` tokens each, EOS counted. on_round is called
+    after every round."""
+    batch = random_batch(batch_tokens // length, length, sizes)
+    prepared = [_prepare(name, method, sizes, batch) for name, method in methods.items()]
+    times: list[list[float]] = [[] for _ in prepared]
+    for is_warm in (False, *[True] * rounds):  # the first round is not counted
+        for mine, runner in zip(times, prepared, strict=True):
+            seconds = runner.timed_step(batch)
+            if is_warm:
+                mine.append(seconds)
+        on_round()
+    return [
+        dataclasses.replace(
+            runner.cost,
+            seconds=tuple(mine),
+            ratios=tuple(a / b for a, b in zip(mine, times[0], strict=True)),
+        )
+        for mine, runner in zip(times, prepared, strict=True)
+    ]
+
+
+def random_batch(rows: int, length: int, sizes: VocabularySizes, seed: int = 0) -> Batch:
+    """Sentences of the same length, without padding, every target word from one source word."""
+    generator = np.random.default_rng(seed)
+    source = generator.integers(NUM_SPECIAL, sizes.source, (rows, length), dtype=np.int32)
+    target = generator.integers(NUM_SPECIAL, sizes.target, (rows, length), dtype=np.int32)
+    source[:, -1] = target[:, -1] = EOS
+    fertilities = np.ones_like(source)
+    fertilities[:, -1] = 0
+    return Batch(*map(jnp.asarray, (source, target, fertilities)))
+
+
+@dataclasses.dataclass
+class _Runner:
+    cost: StepCost
+    compiled: Any
+    state: TrainState
+
+    def timed_step(self, batch: Batch) -> float:
+        start = time.perf_counter()
+        self.state, terms = self.compiled(self.state, batch, None)
+        jax.block_until_ready((self.state, terms))
+        return time.perf_counter() - start
+
+
+def _prepare(name: str, method: Method, sizes: VocabularySizes, batch: Batch) -> _Runner:
+    graphdef, params = nnx.split(method.build(sizes, rngs=nnx.Rngs(0)), nnx.Param)
+    updates = optimizer.build(OptimizerConfig(), max_steps=10_000)
+    state = step.initial_state(params, updates, seed=0, has_average=False)
+    train_step: Any = step.build_train_step(graphdef, updates, step.data_mesh(1))
+    start = time.perf_counter()
+    compiled = train_step.lower(state, batch, None).compile()
+    compile_seconds = time.perf_counter() - start
+    memory = compiled.memory_analysis()
+    cost = StepCost(
+        name=name,
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
+        state_bytes=memory.argument_size_in_bytes,
+        temporary_bytes=memory.temp_size_in_bytes,
+        compile_seconds=compile_seconds,
+        seconds=(),
+        ratios=(),
+    )
+    return _Runner(cost, compiled, state)
+
+
+def markdown(costs: list[StepCost]) -> str:
+    """A table; ratios are medians with the middle half of them."""
+    lines = [
+        "| method | parameters | state MiB | temporary MiB | step ms (median) | × the first | compile s |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for cost in costs:
+        low, middle, high = np.quantile(cost.ratios, (0.25, 0.5, 0.75))
+        lines.append(
+            f"| {cost.name} | {cost.parameters / 1e6:.2f}M | {cost.state_bytes / 2**20:.0f} "
+            f"| {cost.temporary_bytes / 2**20:.0f} | {1e3 * cost.median_seconds:.0f} "
+            f"| {middle:.2f} [{low:.2f}, {high:.2f}] | {cost.compile_seconds:.0f} |"
+        )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,61 @@
+"""Memory and time of a train step of every method of a study, as a Markdown table.
+
+    python scripts/training_cost.py configs/debian_en_de/family.py --only ar length ctc
+
+All on one random batch of the same number of target tokens; the first row is the study's teacher."""
+
+import argparse
+import datetime
+import sys
+
+import jax
+import tqdm
+
+from nat_ar.allocator import keep_freed_memory
+from nat_ar.commands import study
+from nat_ar.evaluation import speed, training_cost
+from nat_ar.methods.base import VocabularySizes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="file of a study")
+    parser.add_argument("--only", nargs="+", default=[], help="entries to measure; default: all")
+    parser.add_argument("--batch-tokens", type=int, default=2048, help="target tokens of a batch")
+    parser.add_argument("--length", type=int, default=32, help="tokens of a sentence, EOS counted")
+    parser.add_argument("--rounds", type=int, default=10, help="timed steps of each method")
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    config = study.load_config(arguments.config)
+    if arguments.only:
+        config = study.only(config, arguments.only)
+    methods, seen = {}, set()
+    for entry in (config.teacher, *config.entries):
+        if entry.method not in seen:  # raw and distilled are one method
+            methods[entry.name] = entry.method
+            seen.add(entry.method)
+    words = config.data.vocabulary
+    with tqdm.tqdm(
+        total=arguments.rounds + 1, unit="round", disable=not sys.stderr.isatty()
+    ) as bar:
+        costs = training_cost.measure(
+            methods,
+            VocabularySizes(words.size, words.size, words.joint),
+            batch_tokens=arguments.batch_tokens,
+            length=arguments.length,
+            rounds=arguments.rounds,
+            on_round=bar.update,
+        )
+    print(training_cost.markdown(costs))
+    rows = arguments.batch_tokens // arguments.length
+    print(
+        f"{rows} sentences of {arguments.length} tokens a batch, vocabulary {words.size:,}, "
+        f"{speed.device_name()}, {speed.num_threads()} threads, jax {jax.__version__}, "
+        f"{datetime.date.today()}; {arguments.rounds} rounds, all methods in turn in each."
+    )
+
+
+if __name__ == "__main__":
+    main()
