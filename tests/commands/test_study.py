@@ -294,7 +294,7 @@ def test_a_corpus_file_takes_the_place_of_the_corpus(
     )
     text = text.replace("import TextFiles", "import HoldOut, TextFiles")
     Path("study.py").write_text(text, "utf-8")
-    study.run(study.Study("study.py", "elsewhere", "/some/pairs.tsv", "docs"))
+    study.run(study.Study("study.py", "elsewhere", "/some/pairs.tsv", publish="docs"))
     ((config, command), more) = seen[0]
     assert config.directory == "elsewhere"
     assert config.data.corpus.train == ("/some/pairs.tsv",)
