@@ -11,7 +11,6 @@ run/translations/    what evaluate translated"""
 import ast
 import dataclasses
 import json
-import os
 import runpy
 import shutil
 import traceback
@@ -22,7 +21,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from nat_ar import config_json
+from nat_ar import config_json, files
 from nat_ar.config_json import ConfigError
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.prepare import DataConfig
@@ -179,8 +178,10 @@ class Run:
         shutil.copytree(
             data.directory / "vocabulary", self.directory / "vocabulary", dirs_exist_ok=True
         )
-        _write(self.directory / "facts.json", json.dumps(facts, indent=2) + "\n")
-        _write(self.config_path, config_json.dumps(config))  # last: a run with a config is complete
+        files.write_text(self.directory / "facts.json", json.dumps(facts, indent=2) + "\n")
+        files.write_text(
+            self.config_path, config_json.dumps(config)
+        )  # last: a run with a config is complete
 
     def _config_data(self) -> Any:
         if not self.config_path.exists():
@@ -246,12 +247,6 @@ def open_translator(
         scorer = teacher.model
     translator = Translator(loaded.model, loaded.vocabulary, decoding=chosen, scorer=scorer)
     return loaded, translator
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, "utf-8")
-    os.replace(partial, path)
 
 
 def vocabulary_sizes(vocabulary: Vocabulary) -> base.VocabularySizes:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from nat_ar import files
 from nat_ar.evaluation import metrics, plots, results, table
 from nat_ar.evaluation.metrics import PairedResult
 from nat_ar.evaluation.results import Joined, Row, System
@@ -64,7 +65,7 @@ def run(arguments: Compare) -> None:
     for name in arguments.output:
         path = Path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(table.render(comparison, FORMAT_OF_SUFFIX[path.suffix]), encoding="utf-8")
+        files.write_text(path, table.render(comparison, FORMAT_OF_SUFFIX[path.suffix]))
     if arguments.picture is not None:
         plots.save(comparison, Path(arguments.picture), title=arguments.title)
 

@@ -11,7 +11,6 @@ import dataclasses
 import datetime
 import itertools
 import json
-import os
 import shlex
 import shutil
 import sys
@@ -22,7 +21,7 @@ from typing import Any, Literal
 
 import tqdm
 
-from nat_ar import config_json, experiment, translator
+from nat_ar import config_json, experiment, files, translator
 from nat_ar.data import alignment, arrays, prepare
 from nat_ar.data.alignment import AlignerConfig
 from nat_ar.data.arrays import PreparedData, Split
@@ -275,7 +274,7 @@ def _open_shards(shards: Path, inputs: dict[str, Any]) -> None:
     if path.exists():
         _check_inputs(shards, _read_json(path), inputs)
     else:
-        _write_json(path, inputs)
+        files.write_text(path, json.dumps(inputs, ensure_ascii=False))
 
 
 def _translate(
@@ -306,7 +305,8 @@ def _translate(
         for number, (rows, path, made) in enumerate(zip(spans, paths, is_made, strict=True)):
             if not made:
                 part = f"shard {number + 1}/{len(spans)}"
-                _write_json(path, _translate_shard(teacher, train, rows, choose, title=part))
+                shard = _translate_shard(teacher, train, rows, choose, title=part)
+                files.write_text(path, json.dumps(shard, ensure_ascii=False))
                 bar.update(len(rows))
     return [_read_shard(path, rows) for path, rows in zip(paths, spans, strict=True)]
 
@@ -351,7 +351,7 @@ def _validation_bleu(path: Path, teacher: Translator, validation: Split) -> dict
     found = teacher.translate(validation.source_text, title="validation")
     bleu = metrics.bleu([translation.texts[0] for translation in found], validation.target_text)
     result = {**dataclasses.asdict(bleu), "sentences": len(validation)}
-    _write_json(path, result)
+    files.write_text(path, json.dumps(result, ensure_ascii=False))
     return result
 
 
@@ -452,16 +452,6 @@ def _warnings(card: dict[str, Any]) -> list[str]:
         "sources were longer than the longest bucket": card["shortened"],
     }
     return warnings + [f"{count} {what}" for what, count in counts.items() if count]
-
-
-def _write_json(path: Path, value: Any) -> None:
-    """In one step: the file is complete or not there, even after a power cut."""
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(value, file, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def _read_json(path: Path) -> Any:

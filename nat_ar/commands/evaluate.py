@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nat_ar import config_json, experiment
+from nat_ar import config_json, experiment, files
 from nat_ar.data import toy
 from nat_ar.data.arrays import PreparedData, Split
 from nat_ar.data.toy import ToyCorpus
@@ -69,8 +69,8 @@ def evaluate(
     folder.mkdir(exist_ok=True)
     hypotheses = folder / f"{split}.{label}.txt"
     references = folder / f"{split}.references.txt"
-    hypotheses.write_text("".join(text + "\n" for text in texts), "utf-8", newline="\n")
-    references.write_text("".join(t + "\n" for t in test.target_text), "utf-8", newline="\n")
+    files.write_text(hypotheses, "".join(text + "\n" for text in texts))
+    files.write_text(references, "".join(text + "\n" for text in test.target_text))
     row = {
         "kind": "quality",
         "name": loaded.config.name,

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nat_ar import config_json, experiment
+from nat_ar import config_json, experiment, files
 from nat_ar.commands import benchmark, compare, distill, evaluate, train
 from nat_ar.commands.benchmark import System
 from nat_ar.config_json import ConfigError
@@ -196,7 +196,16 @@ class _Stages:
 
 
 def study(config: StudyConfig, command: str, *, publish: str | None = None) -> table.Table:
-    """Runs what is missing, writes the reports and prints the table."""
+    """Runs what is missing, writes the reports and prints the table.
+
+    Raises ConfigError where another process is at the same study."""
+    root = Path(config.directory)
+    root.mkdir(parents=True, exist_ok=True)
+    with files.locked(root):
+        return _study(config, command, publish)
+
+
+def _study(config: StudyConfig, command: str, publish: str | None) -> table.Table:
     root, stage = Path(config.directory), _Stages()
     data = dataclasses.replace(config.data, directory=str(root / "data"))
     entries = [config.teacher, *config.entries]
@@ -317,9 +326,9 @@ def _write_reports(
                 f"# {config.name}\n\nMade by `{command}`.\n\n![quality against latency](picture.png)"
                 f"\n\n{text}\n{_groups(entries, runs, config)}"
             )
-        (directory / f"table{suffix}").write_text(text, "utf-8")
+        files.write_text(directory / f"table{suffix}", text)
     plots.save(comparison, directory / "picture", title=config.name)
-    (directory / "examples.md").write_text(_examples(entries, runs, config, command), "utf-8")
+    files.write_text(directory / "examples.md", _examples(entries, runs, config, command))
 
 
 def _groups(entries: Sequence[Entry], runs: dict[str, Run], config: StudyConfig) -> str:

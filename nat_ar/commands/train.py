@@ -9,8 +9,9 @@ from pathlib import Path
 
 import jax
 from flax import nnx
+from jax.sharding import Mesh
 
-from nat_ar import experiment
+from nat_ar import experiment, files
 from nat_ar.config_json import ConfigError
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.batching import BatchPlan
@@ -55,7 +56,9 @@ def run(arguments: Train) -> None:
 
 
 def train(config: ExperimentConfig, to: Run) -> None:
-    """Trains to the end, or from where the run stopped to the end."""
+    """Trains to the end, or from where the run stopped to the end.
+
+    Raises ConfigError where another process is training this run."""
     data = PreparedData.load(config.training_directory)
     teacher = None if config.teacher is None else Run(Path(config.teacher)).load()
     _check_vocabularies(data.vocabulary, teacher)
@@ -65,7 +68,19 @@ def train(config: ExperimentConfig, to: Run) -> None:
     if config.training.tensorboard:
         logging.require_tensorboard()
     to.start(config, data)  # last: a config that cannot be must not lay claim to the directory
+    with files.locked(to.directory):
+        _train(config, to, data, teacher, mesh, batches, model)
 
+
+def _train(
+    config: ExperimentConfig,
+    to: Run,
+    data: PreparedData,
+    teacher: Loaded | None,
+    mesh: Mesh,
+    batches: Loader,
+    model: nnx.Module,
+) -> None:
     graphdef, params = nnx.split(model, nnx.Param)
     updates = optimizer.build(config.training.optimizer, max_steps=config.training.max_steps)
     has_average = config.training.average_decay is not None

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from nat_ar import files
 from nat_ar.data.pair import Pair
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.vocabulary import Vocabulary
@@ -197,19 +198,19 @@ def write_manifest(directory: Path, fields: dict[str, Any]) -> dict[str, Any]:
     """Hashes all files in `directory`, writes the manifest and returns it.
 
     `fields` say everything that the files do not: config, report, splits, training_data."""
-    files = {}
+    listed = {}
     for path in sorted(path for path in directory.rglob("*") if path.is_file()):
         name = path.relative_to(directory).as_posix()
-        files[name] = {"bytes": path.stat().st_size, "sha256": _file_hash(path)}
-    lines = "".join(f"{name} {file['sha256']}\n" for name, file in files.items())
+        listed[name] = {"bytes": path.stat().st_size, "sha256": _file_hash(path)}
+    lines = "".join(f"{name} {file['sha256']}\n" for name, file in listed.items())
     manifest = {
         "format": FORMAT,
         "data_hash": hashlib.sha256(lines.encode()).hexdigest(),
         **fields,
-        "files": files,
+        "files": listed,
     }
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-    (directory / MANIFEST).write_text(text, "utf-8")
+    files.write_text(directory / MANIFEST, text)
     return manifest
 
 

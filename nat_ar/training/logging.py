@@ -1,10 +1,11 @@
 """The record of a run: metrics.jsonl, the console, and TensorBoard where it is wanted."""
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
+
+from nat_ar import files
 
 FILE_NAME = "metrics.jsonl"
 
@@ -26,9 +27,7 @@ class RunLog:
         # The last line of a killed run may be cut short.
         lines = [line for line in self.path.read_text("utf-8").split("\n") if line.endswith("}")]
         kept = [line for line in lines if json.loads(line)["step"] <= step]
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(line + "\n" for line in kept), "utf-8")
-        os.replace(partial, self.path)
+        files.write_text(self.path, "".join(line + "\n" for line in kept))
 
     def write(self, kind: str, step: int, values: dict[str, float]) -> None:
         """One row: {"kind": "train" | "validation", "step": ..., names and numbers}."""

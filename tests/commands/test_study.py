@@ -241,7 +241,7 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {
         str(path): path.read_bytes()
         for path in directory.rglob("*")
-        if path.is_file() and path.name not in ("picture.svg", "picture.png", "progress")
+        if path.is_file() and path.name not in ("picture.svg", "picture.png", "progress", "lock")
     }
 
 

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from nat_ar import __main__
+from nat_ar import __main__, files
 from nat_ar.commands import train
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.ragged import Ragged
@@ -172,7 +172,8 @@ def test_a_finished_run_returns_at_once(finished: tuple[Path, str], config_file:
     run = finished[0]
 
     def times() -> dict[Path, int]:
-        return {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+        paths = (path for path in run.rglob("*") if path.is_file() and path.name != files.LOCK_NAME)
+        return {path: path.stat().st_mtime_ns for path in paths}
 
     def build_train_step(*_: Any, **__: Any) -> None:
         raise AssertionError("nothing is left to train")
@@ -222,6 +223,18 @@ def test_a_config_that_cannot_start_leaves_no_directory(config_file: Path, tmp_p
         assert status == 2
         assert message in said
         assert not run.exists(), option
+
+
+def test_a_run_that_is_being_trained_is_left_alone(
+    config_file: Path, finished: tuple[Path, str]
+) -> None:
+    run, _ = finished
+    before = end_of(run)
+    with files.locked(run):
+        status, said = main(str(config_file), "--run", str(run))
+    assert status == 2
+    assert f"nat-ar: error: {run} is in use by process {os.getpid()}; wait for it" in said
+    assert end_of(run) == before
 
 
 def test_pairs_that_a_method_cannot_learn_are_counted() -> None:

@@ -1,0 +1,54 @@
+"""Files that are complete or not there, and directories that one process at a time writes to."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from nat_ar.config_json import ConfigError
+
+LOCK_NAME = "lock"
+
+
+def write_text(path: Path, text: str) -> None:
+    """UTF-8, lines as they are, in one step: after a crash or a power cut the file holds the new text or
+    what it held before."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    _sync_directory(path.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Makes the names in it last, too."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """This process alone writes to the directory until the block ends, or the process does, however.
+
+    Raises ConfigError, and says who, where another process holds it. The file `lock` stays behind and means
+    nothing by itself: the operating system keeps the lock, and gives it back when its process is gone."""
+    with (directory / LOCK_NAME).open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise ConfigError(
+                f"{directory} is in use by process {holder}; wait for it, stop it, or name another "
+                "directory"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield

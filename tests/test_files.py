@@ -1,0 +1,70 @@
+"""Files are complete or not there; a directory has one writer."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nat_ar import files
+from nat_ar.config_json import ConfigError
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from nat_ar import files
+with files.locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_text_is_written_as_it_is_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    for text in ("old\n", "grüße\r\nनमस्ते 🎉\n"):
+        files.write_text(path, text)
+        assert path.read_bytes() == text.encode()
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_what_was_there_stays_until_the_new_text_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.txt"
+    files.write_text(path, "old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_text(path, "new")
+    assert path.read_text() == "old"
+
+
+def test_the_second_process_is_told_who_is_the_first(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with (
+            pytest.raises(ConfigError, match=f"is in use by process {holder.pid};"),
+            files.locked(tmp_path),
+        ):
+            pass
+        holder.send_signal(signal.SIGKILL)  # a crash leaves the file, and no lock
+        holder.wait()
+    assert (tmp_path / files.LOCK_NAME).exists()
+    for _ in range(2):  # and a block that ends gives it back
+        with files.locked(tmp_path):
+            assert int((tmp_path / files.LOCK_NAME).read_text()) == os.getpid()
+
+
+def test_the_second_does_not_wait(tmp_path: Path) -> None:
+    start = time.monotonic()
+    with files.locked(tmp_path), pytest.raises(ConfigError), files.locked(tmp_path):
+        pass
+    assert time.monotonic() - start < 5.0
