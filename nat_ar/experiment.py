@@ -179,9 +179,8 @@ class Run:
             data.directory / "vocabulary", self.directory / "vocabulary", dirs_exist_ok=True
         )
         files.write_text(self.directory / "facts.json", json.dumps(facts, indent=2) + "\n")
-        files.write_text(
-            self.config_path, config_json.dumps(config)
-        )  # last: a run with a config is complete
+        # Last: a run with a config is complete.
+        files.write_text(self.config_path, config_json.dumps(config))
 
     def _config_data(self) -> Any:
         if not self.config_path.exists():

@@ -1,6 +1,6 @@
 """Memory and time of a train step of every method of a study, as a Markdown table.
 
-    python scripts/training_cost.py configs/debian_en_de/family.py --only ar length ctc
+    python -m scripts.training_cost configs/debian_en_de/family.py --only ar length ctc
 
 All on one random batch of the same number of target tokens; the first row is the study's teacher."""
 
