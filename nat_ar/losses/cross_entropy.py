@@ -46,3 +46,11 @@ def class_cross_entropy(
 ) -> Mean:
     """Cross entropy in nats of a classifier (lengths, fertilities) where the mask is True."""
     return masked_mean(-token_log_probabilities(logits, classes), mask)
+
+
+def uniform_cross_entropy(
+    logits: Float[Array, "*axes vocabulary"], mask: Bool[Array, "*axes"]
+) -> Mean:
+    """Cross entropy in nats against equal probabilities of the whole vocabulary, where the mask is True: what
+    label smoothing adds to a loss that has no word for each place."""
+    return masked_mean(jax.nn.logsumexp(logits, axis=-1) - logits.mean(axis=-1), mask)

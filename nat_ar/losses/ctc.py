@@ -19,9 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from nat_ar.losses import cross_entropy
 from nat_ar.special import BLANK, PAD
-from nat_ar.types import Mean
 
 IMPOSSIBLE = -1e9
 """The log of 0: finite, so that neither sums of it nor gradients are NaN."""
@@ -148,13 +146,3 @@ def best_alignment(
     labels = jnp.take_along_axis(states.labels, jnp.maximum(path.T, 0), axis=1)
     is_labelled = is_frame.T & is_feasible(frame_lengths, target)[:, None]
     return jnp.where(is_labelled, labels, PAD)
-
-
-def uniform_cross_entropy(
-    logits: Float[Array, "batch frames vocabulary"], is_frame: Bool[Array, "batch frames"]
-) -> Mean:
-    """Cross entropy in nats of the frames against equal probabilities of the whole vocabulary: what label
-    smoothing adds to a loss that has no label for each frame."""
-    return cross_entropy.masked_mean(
-        jax.nn.logsumexp(logits, axis=-1) - logits.mean(axis=-1), is_frame
-    )

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from nat_ar.nn import layers
 from nat_ar.nn.transformer import Encoder, TransformerConfig
-from nat_ar.special import PAD
+from nat_ar.special import EOS, PAD
 from nat_ar.types import Batch, Encoded, Hypotheses, Loss
 
 
@@ -125,6 +125,11 @@ def network_of(method: MethodConfig) -> NetworkConfig:
 def lengths_of(token_ids: Int[Array, "*axes length"]) -> Int[Array, "*axes"]:
     """Tokens of each right-padded row."""
     return (token_ids != PAD).sum(axis=-1).astype(jnp.int32)
+
+
+def without_eos(target: Int[Array, "batch length"]) -> Int[Array, "batch length"]:
+    """The target as one-pass models see it: their length says where it ends."""
+    return jnp.where(target == EOS, PAD, target)
 
 
 class Embedded(nnx.Module):

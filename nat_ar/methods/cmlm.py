@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
-from nat_ar.methods import base, length_nat
+from nat_ar.methods import base
 from nat_ar.methods.length_prediction import LengthPredictor
 from nat_ar.nn.attention import KeyValue
 from nat_ar.nn.transformer import Decoder, TransformerConfig
@@ -107,7 +107,7 @@ class CmlmModel(base.Seq2Seq):
         """Cross entropy of the hidden words, and of the length. The term `masked` is the share of words
         that were hidden."""
         encoded = self.encode(batch.source, rngs=rngs)
-        target = length_nat.without_eos(batch.target)
+        target = base.without_eos(batch.target)
         target_lengths, is_word = base.lengths_of(target), target != PAD
         is_hidden = is_word
         if rngs is not None:

@@ -31,7 +31,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
 from nat_ar.losses import ctc as ctc_losses
-from nat_ar.methods import base, glancing, length_nat
+from nat_ar.methods import base, glancing
 from nat_ar.methods.glancing import Glancing
 from nat_ar.nn import layers, upsampling
 from nat_ar.nn.transformer import Decoder, Encoder, TransformerConfig
@@ -230,7 +230,7 @@ class CtcModel(base.Seq2Seq):
         is the first pass's, to which nothing is revealed, and `glanced` the second's. Without rngs the
         latent variable is the posterior's mean, and nothing is revealed."""
         encoded = self.encode(batch.source, rngs=rngs)
-        frame_lengths, target = self.frame_lengths(encoded), length_nat.without_eos(batch.target)
+        frame_lengths, target = self.frame_lengths(encoded), base.without_eos(batch.target)
         target_lengths = base.lengths_of(target)
         is_learned = ctc_losses.is_feasible(frame_lengths, target)
         num_words = jnp.where(is_learned, target_lengths, 0).sum().astype(jnp.float32)
@@ -275,7 +275,7 @@ class CtcModel(base.Seq2Seq):
 
         objective = token.value
         if self.config.label_smoothing > 0.0:
-            uniform = ctc_losses.uniform_cross_entropy(logits, is_frame)
+            uniform = cross_entropy.uniform_cross_entropy(logits, is_frame)
             smoothing = self.config.label_smoothing
             objective = (1.0 - smoothing) * objective + smoothing * uniform.value
         return Loss(objective + paid, terms)

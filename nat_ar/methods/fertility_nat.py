@@ -165,19 +165,15 @@ class FertilityNatModel(base.Seq2Seq):
         fertilities: Int[Array, "rows source_length"],
         width: int,
     ) -> Float[Array, "rows width d_model"]:
-        embeddings, source_lengths = self.embed_source(source), base.lengths_of(source)
+        embeddings = self.embed_source(source)
         if self.config.copy == "fertility":
-            places = upsampling.fertility_places(fertilities, width)
-            return upsampling.copy(embeddings, places)
-        target_lengths = fertilities.sum(axis=1)
-        if self.config.copy == "uniform":
-            places = upsampling.uniform_places(source_lengths, target_lengths, width)
-            return upsampling.copy(embeddings, places)
-        return upsampling.soft_copy(
+            return upsampling.copy(embeddings, upsampling.fertility_places(fertilities, width))
+        return upsampling.even_copies(
             embeddings,
-            source_lengths,
-            target_lengths,
+            base.lengths_of(source),
+            fertilities.sum(axis=1),
             width,
+            kind=self.config.copy,
             temperature=self.config.soft_copy_temperature,
         )
 
@@ -211,7 +207,7 @@ class FertilityNatModel(base.Seq2Seq):
                 "FertilityNat needs Batch.fertilities, got None; prepare the data with an aligner"
             )
         encoded = self.encode(batch.source, rngs=rngs)
-        target = length_nat.without_eos(batch.target)
+        target = base.without_eos(batch.target)
         target_lengths, width = base.lengths_of(target), target.shape[1]
         inputs = self.decoder_inputs(batch.source, batch.fertilities, width)
         logits = self.logits(inputs, target_lengths, encoded, rngs=rngs)

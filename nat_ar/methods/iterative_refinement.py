@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
-from nat_ar.methods import base, length_nat
+from nat_ar.methods import base
 from nat_ar.methods.length_prediction import LengthPredictor
 from nat_ar.nn import upsampling
 from nat_ar.nn.attention import KeyValue
@@ -140,15 +140,12 @@ class IterativeRefinementModel(base.Seq2Seq):
         target_lengths: Int[Array, "rows"],
         width: int,
     ) -> Float[Array, "rows width d_model"]:
-        embeddings, source_lengths = self.embed_source(source), base.lengths_of(source)
-        if self.config.copy == "uniform":
-            places = upsampling.uniform_places(source_lengths, target_lengths, width)
-            return upsampling.copy(embeddings, places)
-        return upsampling.soft_copy(
-            embeddings,
-            source_lengths,
+        return upsampling.even_copies(
+            self.embed_source(source),
+            base.lengths_of(source),
             target_lengths,
             width,
+            kind=self.config.copy,
             temperature=self.config.soft_copy_temperature,
         )
 
@@ -191,7 +188,7 @@ class IterativeRefinementModel(base.Seq2Seq):
         `first_pass` and `last_pass` alone. Without rngs every pass reads the one before it."""
         encoded = self.encode(batch.source, rngs=rngs)
         memory = self.refiner.memory(encoded)
-        target = length_nat.without_eos(batch.target)
+        target = base.without_eos(batch.target)
         lengths, width = base.lengths_of(target), target.shape[1]
 
         def losses_of(logits: Float[Array, "batch width vocabulary"]) -> tuple[Mean, Mean]:

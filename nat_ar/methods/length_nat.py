@@ -142,15 +142,12 @@ class LengthNatModel(base.Seq2Seq):
         target_lengths: Int[Array, "batch"],
         width: int,
     ) -> Float[Array, "batch width d_model"]:
-        embeddings, source_lengths = self.embed_source(source), base.lengths_of(source)
-        if self.config.copy == "uniform":
-            places = upsampling.uniform_places(source_lengths, target_lengths, width)
-            return upsampling.copy(embeddings, places)
-        return upsampling.soft_copy(
-            embeddings,
-            source_lengths,
+        return upsampling.even_copies(
+            self.embed_source(source),
+            base.lengths_of(source),
             target_lengths,
             width,
+            kind=self.config.copy,
             temperature=self.config.soft_copy_temperature,
         )
 
@@ -214,7 +211,7 @@ class LengthNatModel(base.Seq2Seq):
         self, encoded: Encoded, batch: Batch, *, step: Int[Array, ""], rngs: nnx.Rngs | None
     ) -> Loss:
         """The loss, given the encoded source of the batch."""
-        target = without_eos(batch.target)
+        target = base.without_eos(batch.target)
         lengths = base.lengths_of(target)
         inputs = self.decoder_inputs(batch.source, lengths, target.shape[1])
         length = self.length_predictor.loss(encoded, lengths)
@@ -341,8 +338,7 @@ def axe_loss(
     terms = {"token": token, "blank": cross_entropy.masked_mean(is_blank, is_place)}
     if smoothing == 0.0:
         return token.value, terms
-    spread = jax.nn.logsumexp(logits, axis=-1) - logits.mean(axis=-1)
-    uniform = cross_entropy.masked_mean(spread, is_place)
+    uniform = cross_entropy.uniform_cross_entropy(logits, is_place)
     return (1.0 - smoothing) * token.value + smoothing * uniform.value, terms
 
 
@@ -375,11 +371,6 @@ def oaxe_loss(
         "left_out": cross_entropy.masked_mean(is_left_out.astype(jnp.float32), is_word),
     }
     return weight * in_place.value + (1.0 - weight) * in_order.value, terms
-
-
-def without_eos(target: Int[Array, "batch length"]) -> Int[Array, "batch length"]:
-    """The target as one-pass models see it: their length says where it ends."""
-    return jnp.where(target == EOS, PAD, target)
 
 
 def best_words(

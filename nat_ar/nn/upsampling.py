@@ -2,6 +2,8 @@
 
 Everything is right-padded; lengths say how much of a row is real."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -64,6 +66,25 @@ def soft_copy(
     is_source = sources < source_lengths[:, None, None]
     weights = jax.nn.softmax(jnp.where(is_source, -distance / temperature, -1e9), axis=-1)
     return jnp.einsum("bts,bsd->btd", weights.astype(embeddings.dtype), embeddings)
+
+
+def even_copies(
+    embeddings: Float[Array, "batch source_length d_model"],
+    source_lengths: Int[Array, "batch"],
+    target_lengths: Int[Array, "batch"],
+    target_length: int,
+    *,
+    kind: Literal["uniform", "soft"],
+    temperature: float,
+) -> Float[Array, "batch target_length d_model"]:
+    """The source spread evenly over the target: one embedding a place, or a mean of all around it; the
+    temperature is the soft copy's."""
+    if kind == "uniform":
+        places = uniform_places(source_lengths, target_lengths, target_length)
+        return copy(embeddings, places)
+    return soft_copy(
+        embeddings, source_lengths, target_lengths, target_length, temperature=temperature
+    )
 
 
 def repeat(

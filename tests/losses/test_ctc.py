@@ -182,11 +182,3 @@ def test_extreme_logits_give_finite_losses_and_gradients() -> None:
     assert np.isfinite(gradient).all()
     is_feasible = ctc.is_feasible(jnp.asarray(frame_lengths), jnp.asarray(target))
     np.testing.assert_allclose(losses, np.where(is_feasible, 1e4 * frame_lengths, 0.0), rtol=1e-3)
-
-
-def test_the_uniform_cross_entropy_by_hand() -> None:
-    """log of the vocabulary for equal logits; for p = (3/4, 1/4) the mean of log 4/3 and log 4."""
-    logits = jnp.log(jnp.array([[[1.0, 1.0], [3.0, 1.0], [9.0, 1.0]]]))
-    mean = jax.jit(ctc.uniform_cross_entropy)(logits, jnp.array([[True, True, False]]))
-    expected = (np.log(2) + (np.log(4 / 3) + np.log(4)) / 2) / 2
-    assert float(mean.value) == pytest.approx(expected, rel=1e-6)
