@@ -1,11 +1,12 @@
 """The prefix language model under the searches and the contract that it shares with the others."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 from hypothesis import given, settings
@@ -188,27 +189,15 @@ def test_impossible_settings_are_refused(change: dict, message: str) -> None:
         DecoderOnly(**change)
 
 
-def test_eight_pairs_are_learned_by_heart() -> None:
+def test_eight_pairs_are_learned_by_heart(learn: Callable[..., Any]) -> None:
     config = DecoderOnly(TRANSFORMER, label_smoothing=0.0)
     graph, params = nnx.split(config.build(SIZES, rngs=nnx.Rngs(0)), nnx.Param)
     batch = Batch(sentences(5, [5, 4, 3, 3, 5, 5, 4, 5], 5), sentences(6, LENGTHS, 5))
-    optimizer = optax.adam(optax.cosine_decay_schedule(1e-2, 120))
 
-    @jax.jit
-    def train(params: nnx.State) -> tuple[nnx.State, jax.Array]:
-        def objective(params: nnx.State) -> jax.Array:
-            return nnx.merge(graph, params).loss(batch, step=jnp.int32(0), rngs=None).objective
+    def objective(params: nnx.State, step: jax.Array) -> jax.Array:
+        return nnx.merge(graph, params).loss(batch, step=jnp.int32(0), rngs=None).objective
 
-        def update(state: tuple, _: None) -> tuple[tuple, jax.Array]:
-            params, moments = state
-            loss, gradients = jax.value_and_grad(objective)(params)
-            updates, moments = optimizer.update(gradients, moments, params)
-            return (optax.apply_updates(params, updates), moments), loss
-
-        (params, _), history = jax.lax.scan(update, (params, optimizer.init(params)), length=120)
-        return params, history
-
-    params, history = train(params)
+    params, history = learn(objective, params, jnp.arange(120))
     assert history[0] > 2.0
     assert history[-1] < 0.05
     found = decode(nnx.merge(graph, params), batch.source, Greedy())

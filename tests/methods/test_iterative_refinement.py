@@ -2,12 +2,12 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 from hypothesis import given, settings
@@ -316,29 +316,16 @@ def test_impossible_settings_are_refused() -> None:
         IterativeRefinement(corruption_probability=1.5)
 
 
-def test_five_pairs_are_learned_by_heart() -> None:
+def test_five_pairs_are_learned_by_heart(learn: Callable[..., Any]) -> None:
     """Beside a row without a sentence and a target without words."""
     graph, params = nnx.split(CONFIG.build(SIZES, rngs=nnx.Rngs(0)), nnx.Param)
     pairs = Batch(sentences(5, LENGTHS, 3), sentences(6, [2, 3, 4, 5, 0, 1, 6], 6))
     batch = jax.tree.map(lambda rows: jnp.repeat(rows, 4, axis=0), pairs)  # four draws a step
-    optimizer = optax.adam(optax.cosine_decay_schedule(1e-2, 200))
 
-    @jax.jit
-    def train(params: nnx.State) -> tuple[nnx.State, jax.Array]:
-        def objective(params: nnx.State, key: jax.Array) -> jax.Array:
-            return loss_of(params, graph, batch, nnx.Rngs(dropout=key)).objective
+    def objective(params: nnx.State, key: jax.Array) -> jax.Array:
+        return loss_of(params, graph, batch, nnx.Rngs(dropout=key)).objective
 
-        def update(state: tuple, key: jax.Array) -> tuple[tuple, jax.Array]:
-            params, moments = state
-            loss, gradients = jax.value_and_grad(objective)(params, key)
-            updates, moments = optimizer.update(gradients, moments, params)
-            return (optax.apply_updates(params, updates), moments), loss
-
-        keys = jax.random.split(jax.random.key(0), 200)
-        (params, _), history = jax.lax.scan(update, (params, optimizer.init(params)), keys)
-        return params, history
-
-    params, history = train(params)
+    params, history = learn(objective, params, jax.random.split(jax.random.key(0), 200))
     assert history[0] > 2.0
     assert history[-20:].mean() < 0.4  # with dropout, and with errors in what is read
     expected = np.where(pairs.target == EOS, PAD, pairs.target)

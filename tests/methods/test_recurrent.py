@@ -2,11 +2,12 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 from hypothesis import given, settings
@@ -145,30 +146,18 @@ def test_vocabularies_may_differ() -> None:
     assert jax.eval_shape(model.logits, source, target).shape == (2, 4, 12)
 
 
-def test_eight_pairs_are_learned_by_heart() -> None:
+def test_eight_pairs_are_learned_by_heart(learn: Callable[..., Any]) -> None:
     """Without attention: through nothing but the states that the decoder starts with."""
     network = dataclasses.replace(NETWORK, d_model=32, attention="none")
     config = Recurrent(network, label_smoothing=0.0)
     sizes = VocabularySizes(VOCABULARY, VOCABULARY, is_joint=True)
     graph, params = nnx.split(config.build(sizes, rngs=nnx.Rngs(0)), nnx.Param)
     batch = Batch(sentences(5, [5, 4, 3, 3, 5, 5, 4, 5], 5), sentences(6, LENGTHS, 5))
-    optimizer = optax.adam(optax.cosine_decay_schedule(2e-2, 120))
 
-    @jax.jit
-    def train(params: nnx.State) -> tuple[nnx.State, jax.Array]:
-        def objective(params: nnx.State) -> jax.Array:
-            return nnx.merge(graph, params).loss(batch, step=jnp.int32(0), rngs=None).objective
+    def objective(params: nnx.State, step: jax.Array) -> jax.Array:
+        return nnx.merge(graph, params).loss(batch, step=jnp.int32(0), rngs=None).objective
 
-        def update(state: tuple, _: None) -> tuple[tuple, jax.Array]:
-            params, moments = state
-            loss, gradients = jax.value_and_grad(objective)(params)
-            updates, moments = optimizer.update(gradients, moments, params)
-            return (optax.apply_updates(params, updates), moments), loss
-
-        (params, _), history = jax.lax.scan(update, (params, optimizer.init(params)), length=120)
-        return params, history
-
-    params, history = train(params)
+    params, history = learn(objective, params, jnp.arange(120), peak_learning_rate=2e-2)
     assert history[0] > 2.0
     assert history[-1] < 0.05
     found = decode(nnx.merge(graph, params), batch.source, Greedy())
