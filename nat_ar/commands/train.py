@@ -94,6 +94,10 @@ def _train(
     log = RunLog(
         to.directory, resumed_step=int(state.step), tensorboard=config.training.tensorboard
     )
+    for damage in checkpoints.damaged:
+        log.say(
+            f"warning: {damage}; moved to {to.directory / 'damaged'}, going on from an older step"
+        )
     _say_start(log, config, batches, params, int(state.step))
     train_step = step.build_train_step(
         graphdef,

@@ -1,15 +1,20 @@
 """Everything Orbax: what a run keeps on disk, and how it comes back.
 
 Three items a step: `params` (all that translating needs: the average where there is one), `training`
-(raw parameters, optimizer, step, key) and `progress` (JSON: epoch, position, best score, seconds). The
-latest and the best by validation are kept."""
+(raw parameters, optimizer, step, key) and `progress` (JSON: epoch, position, best score, seconds, and the
+SHA-256 of all three). The latest and the best by validation are kept. What comes back is checked against
+its SHA-256: a file that lost a bit is an error, or an older step, never other numbers."""
 
 import dataclasses
+import hashlib
+import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 from jax.sharding import SingleDeviceSharding
@@ -43,11 +48,20 @@ class LatestAndBest(checkpoint_managers.PreservationPolicy):
         return [step in keep for step in steps]
 
 
+NOT_AS_WRITTEN = "its SHA-256 is not that of what was written"
+
+
+class DamagedCheckpointError(ValueError):
+    """Files of a checkpoint that cannot be read, or do not hold what was written."""
+
+
 class Checkpoints:
     """The checkpoints of one run directory."""
 
     def __init__(self, directory: Path, *, is_read_only: bool = False) -> None:
         self.directory = directory.absolute()
+        self.damaged: list[str] = []
+        """what `restore` could not use, a line each"""
         self.policy = LatestAndBest({})
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self.policy,
@@ -58,55 +72,125 @@ class Checkpoints:
             cleanup_tmp_directories=not is_read_only,
         )
         self.manager = ocp.CheckpointManager(self.directory, options=options)
-        self.policy.scores = {
-            step: self.progress(step)["score"] for step in self.manager.all_steps()
-        }
+        self.policy.scores = {step: self._score(step) for step in self.manager.all_steps()}
+
+    def _score(self, step: int) -> float | None:
+        """A step that lost its progress has no score: it can be latest, but not best."""
+        try:
+            return self.progress(step)["score"]
+        except DamagedCheckpointError:
+            return None
 
     def progress(self, step: int) -> dict[str, Any]:
-        item = ocp.args.JsonRestore()
-        return self.manager.restore(step, args=ocp.args.Composite(progress=item))["progress"]
+        """As `save` got it, with its score. Raises DamagedCheckpointError."""
+        return self._progress_and_hashes(step)[0]
+
+    def _progress_and_hashes(self, step: int) -> tuple[dict[str, Any], dict[str, str]]:
+        """Of a run from before there were hashes: none, and nothing is checked."""
+        progress = self._read(step, "progress", ocp.args.JsonRestore())
+        checksum = progress.pop("checksum", None)
+        if (checksum is not None or "sha256" in progress) and checksum != _json_hash(progress):
+            raise self._damaged(step, "progress", NOT_AS_WRITTEN)
+        hashes = progress.pop("sha256", {})
+        return progress, hashes
+
+    def _read(self, step: int, item: str, args: Any) -> Any:
+        try:
+            return self.manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
+        except (
+            Exception
+        ) as error:  # of Orbax, TensorStore, JSON, the file system: anything may be damaged
+            raise self._damaged(step, item, f"{type(error).__name__}: {error}") from error
+
+    def _damaged(self, step: int, item: str, why: str) -> DamagedCheckpointError:
+        where = self.directory / str(step) / item
+        return DamagedCheckpointError(f"{where} cannot be used: {' '.join(why.split())[:300]}")
+
+    def _read_arrays(
+        self, step: int, item: str, like: dict[str, jax.ShapeDtypeStruct], expected: str | None
+    ) -> dict[str, jax.Array]:
+        arrays = self._read(step, item, ocp.args.StandardRestore(like))
+        if expected is not None and _arrays_hash(arrays) != expected:
+            raise self._damaged(step, item, NOT_AS_WRITTEN)
+        return arrays
 
     @property
     def latest_step(self) -> int | None:
         return self.manager.latest_step()
 
     def save(self, state: TrainState, progress: dict[str, Any], *, score: float | None) -> None:
-        """Writes all three items of state.step; a step that exists already is left as it is."""
+        """Writes all three items of state.step; a step that exists already is left as it is.
+
+        Raises OSError where the disk does not take them."""
         step = int(state.step)
         if step in self.manager.all_steps():
             return
+        params, training = _by_path(_translating(state)), _by_path(_training(state))
+        hashes = {"params": _arrays_hash(params), "training": _arrays_hash(training)}
+        facts = {**progress, "score": score, "sha256": hashes}
         self.policy.scores[step] = score
-        self.manager.save(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardSave(_by_path(_translating(state))),
-                training=ocp.args.StandardSave(_by_path(_training(state))),
-                progress=ocp.args.JsonSave({**progress, "score": score}),
-            ),
-        )
+        try:
+            self.manager.save(
+                step,
+                args=ocp.args.Composite(
+                    params=ocp.args.StandardSave(params),
+                    training=ocp.args.StandardSave(training),
+                    progress=ocp.args.JsonSave({**facts, "checksum": _json_hash(facts)}),
+                ),
+            )
+        except Exception as error:  # TensorStore's for a full disk is a ValueError
+            raise OSError(
+                f"{self.directory / str(step)} cannot be written: {' '.join(str(error).split())[:300]}; "
+                "the checkpoint before it is whole: make room, and run the same command"
+            ) from error
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The latest state, of the shapes, types and placement of `like`, and its progress."""
+        """The latest state that is whole, of the shapes, types and placement of `like`, and its progress.
+
+        Damaged steps after it are moved to `damaged/` beside the checkpoints, and listed in `damaged`.
+        Raises DamagedCheckpointError, and moves nothing, where no step is whole."""
+        damaged: list[DamagedCheckpointError] = []
+        for step in sorted(self.manager.all_steps(), reverse=True):
+            try:
+                restored = self._restore(step, like)
+            except DamagedCheckpointError as error:
+                damaged.append(error)
+                continue
+            self._set_aside([after for after in self.manager.all_steps() if after > step])
+            self.damaged = [str(error) for error in damaged]
+            return restored
+        raise damaged[0]
+
+    def _set_aside(self, steps: Sequence[int]) -> None:
+        place = self.directory.with_name("damaged")
+        for step in steps:
+            place.mkdir(exist_ok=True)
+            os.replace(self.directory / str(step), place / str(step))
+        if steps:
+            self.manager.reload()
+            self.policy.scores = {step: self._score(step) for step in self.manager.all_steps()}
+
+    def _restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        progress, hashes = self._progress_and_hashes(step)
         training = _training(like)
-        restored = self.manager.restore(
-            self.latest_step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(_abstract(_translating(like))),
-                training=ocp.args.StandardRestore(_abstract(training)),
-                progress=ocp.args.JsonRestore(),
-            ),
+        saved = _from_paths(
+            training,
+            self._read_arrays(step, "training", _abstract(training), hashes.get("training")),
         )
-        saved = _from_paths(training, restored["training"])
-        average = _from_paths(_translating(like), restored["params"])
+        average = None
+        if like.average is not None:
+            abstract = _abstract(like.average)
+            params = self._read_arrays(step, "params", abstract, hashes.get("params"))
+            average = _from_paths(like.average, params)
         key = jax.random.wrap_key_data(saved["key"], impl=jax.random.key_impl(like.key))
         state = TrainState(
             step=saved["step"],
             params=saved["params"],
             opt_state=saved["opt_state"],
             key=key,
-            average=None if like.average is None else average,
+            average=average,
         )
-        return state, restored["progress"]
+        return state, progress
 
     def resolve(self, which: str) -> int:
         """The step that `best`, `latest` or a number names."""
@@ -123,10 +207,13 @@ class Checkpoints:
         raise ValueError(f"expected checkpoint best, latest or one of {kept}; got {which!r}")
 
     def params(self, step: int, like: nnx.State) -> nnx.State:
-        """What translating needs, of the shapes of `like` (jax.eval_shape will do)."""
-        item = ocp.args.StandardRestore(_abstract(like))
-        restored = self.manager.restore(step, args=ocp.args.Composite(params=item))
-        return _from_paths(like, restored["params"])
+        """What translating needs, of the shapes of `like` (jax.eval_shape will do).
+
+        Raises DamagedCheckpointError."""
+        _, hashes = self._progress_and_hashes(step)
+        return _from_paths(
+            like, self._read_arrays(step, "params", _abstract(like), hashes.get("params"))
+        )
 
     def close(self) -> None:
         self.manager.close()
@@ -150,6 +237,19 @@ def _by_path(tree: Any) -> dict[str, Any]:
     flax and optax that hold them."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _arrays_hash(arrays: dict[str, Any]) -> str:
+    """SHA-256 over names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, array in sorted(jax.device_get(arrays).items()):
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _json_hash(value: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _from_paths(like: Any, arrays: dict[str, Any]) -> Any:

@@ -1,6 +1,9 @@
 """What a run keeps on disk comes back as it was, and the right steps are kept."""
 
+import contextlib
 import dataclasses
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from flax import nnx
 
 from nat_ar.nn import layers
 from nat_ar.training import step
-from nat_ar.training.checkpoint import Checkpoints
+from nat_ar.training.checkpoint import Checkpoints, DamagedCheckpointError
 from nat_ar.training.loop import Progress
 from nat_ar.types import TrainState
 
@@ -146,3 +149,91 @@ def test_a_reader_makes_and_removes_nothing(tmp_path: Path) -> None:
     assert reader.resolve("latest") == 1
     reader.close()
     assert half.exists()
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut_in_half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.fixture(scope="module")
+def two_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoints of steps 1 (best) and 2."""
+    directory = tmp_path_factory.mktemp("two_steps") / "checkpoints"
+    checkpoints = Checkpoints(directory)
+    checkpoints.save(state_of(at=1, seed=1), PROGRESS, score=2.0)
+    checkpoints.save(state_of(at=2, seed=2), PROGRESS, score=1.0)
+    checkpoints.close()
+    return directory
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, cut_in_half])
+def test_damage_to_any_file_is_found(
+    two_steps: Path, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    """Each file of step 2 in its turn: what is read is what was written, or it is an error that names the
+    place and step 1 takes over."""
+    names = sorted(
+        path.relative_to(two_steps) for path in (two_steps / "2").rglob("*") if path.is_file()
+    )
+    assert {name.parts[1] for name in names} >= {"params", "training", "progress"}
+    written = {step: arrays_of(state_of(at=step, seed=step)) for step in (1, 2)}
+    fallen_back = set()
+    for number, name in enumerate(names):
+        directory = tmp_path / str(number) / "checkpoints"
+        shutil.copytree(two_steps, directory)
+        damage(directory / name)
+        like = state_of()
+        reader = Checkpoints(directory, is_read_only=True)
+        params = None
+        with contextlib.suppress(DamagedCheckpointError):
+            params = reader.params(2, like.params)
+        if params is not None:
+            for found, expected in zip(
+                jax.tree.leaves(params), jax.tree.leaves(state_of(seed=2).average), strict=True
+            ):
+                np.testing.assert_array_equal(found, expected)
+        reader.close()
+        checkpoints = Checkpoints(directory)
+        restored, _ = checkpoints.restore(like)
+        checkpoints.close()
+        at = int(restored.step)
+        for found, expected in zip(arrays_of(restored), written[at], strict=True):
+            np.testing.assert_array_equal(found, expected)
+        if at == 1:
+            fallen_back.add(name.parts[1])
+            assert checkpoints.latest_step == 1
+            assert len(checkpoints.damaged) == 1
+            assert (directory.with_name("damaged") / "2").is_dir()
+        shutil.rmtree(directory.parent)
+    assert fallen_back >= {"params", "training", "progress"}
+
+
+def test_where_nothing_is_whole_nothing_is_touched(two_steps: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "checkpoints"
+    shutil.copytree(two_steps, directory)
+    for path in directory.glob("*/training/**/*"):
+        if path.is_file():
+            cut_in_half(path)
+    before = sorted(tmp_path.rglob("*"))
+    checkpoints = Checkpoints(directory)
+    with pytest.raises(DamagedCheckpointError, match="/2/training cannot be used"):
+        checkpoints.restore(state_of())
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_step_saved_after_damage_takes_its_place(two_steps: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "checkpoints"
+    shutil.copytree(two_steps, directory)
+    flip_a_bit(next((directory / "2" / "progress").rglob("metadata")))
+    checkpoints = Checkpoints(directory)
+    checkpoints.restore(state_of())
+    checkpoints.save(state_of(at=2, seed=2), PROGRESS, score=3.0)
+    assert checkpoints.resolve("best") == 2
+    restored, _ = checkpoints.restore(state_of())
+    np.testing.assert_array_equal(arrays_of(restored)[0], arrays_of(state_of(at=2, seed=2))[0])
