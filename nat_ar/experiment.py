@@ -167,7 +167,8 @@ class Run:
         if self.config_path.exists():
             old, new = self._config_data(), config_json.to_json(config)
             changed = [*config_json.differences(old, new)]
-            changed += [*config_json.differences(self.facts(), facts)]
+            recorded = {name: self.facts().get(name) for name in facts}
+            changed += [*config_json.differences(recorded, facts)]
             if changed:
                 raise ConfigError(
                     f"{self.directory} holds another experiment: {'; '.join(changed)}. Give the same "
@@ -178,6 +179,8 @@ class Run:
         shutil.copytree(
             data.directory / "vocabulary", self.directory / "vocabulary", dirs_exist_ok=True
         )
+        facts["config_hash"] = files.json_hash(config_json.to_json(config))
+        facts["checksum"] = files.json_hash(facts)
         files.write_text(self.directory / "facts.json", json.dumps(facts, indent=2) + "\n")
         # Last: a run with a config is complete.
         files.write_text(self.config_path, config_json.dumps(config))
@@ -185,21 +188,34 @@ class Run:
     def _config_data(self) -> Any:
         if not self.config_path.exists():
             raise ConfigError(f"{self.directory} is no run: it has no config.json; train one first")
+        config = self._read(self.config_path)
+        if self.facts().get("config_hash") not in (None, files.json_hash(config)):
+            raise _changed(self.config_path)
+        return config
+
+    def _read(self, path: Path) -> Any:
         try:
-            return json.loads(self.config_path.read_text("utf-8"))
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"{self.config_path}: not JSON: {error}") from error
+            return json.loads(path.read_bytes())
+        except (ValueError, FileNotFoundError) as error:
+            raise ConfigError(
+                f"{path} cannot be read: {error}; restore it, or train again"
+            ) from error
 
     def config(self) -> ExperimentConfig:
         return config_json.from_json(ExperimentConfig, self._config_data(), str(self.config_path))
 
     def facts(self) -> dict[str, Any]:
-        facts = json.loads((self.directory / "facts.json").read_text("utf-8"))
-        if facts["format"] != FORMAT:
+        path = self.directory / "facts.json"
+        facts = self._read(path)
+        found = facts.get("format") if isinstance(facts, dict) else None
+        if found != FORMAT:
             raise ConfigError(
-                f"{self.directory} has format {facts['format']}, this version reads {FORMAT}; "
-                "retrain it, or use the version that wrote it"
+                f"{self.directory} has format {found}, this version reads {FORMAT}; retrain it, or use "
+                "the version that wrote it"
             )
+        # Runs of early versions have neither this checksum nor the hash of their config.
+        if facts.pop("checksum", None) not in (None, files.json_hash(facts)):
+            raise _changed(path)
         return facts
 
     def vocabulary(self) -> Vocabulary:
@@ -222,6 +238,13 @@ class Run:
         params = checkpoints.params(step, shapes)
         checkpoints.close()
         return Loaded(config, Model(graphdef, params), vocabulary, step)
+
+
+def _changed(path: Path) -> ConfigError:
+    return ConfigError(
+        f"{path} has changed since the run was started, and it describes what was trained: restore it, or "
+        "train another run with the config that you want"
+    )
 
 
 def open_translator(

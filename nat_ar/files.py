@@ -1,10 +1,14 @@
-"""Files that are complete or not there, and directories that one process at a time writes to."""
+"""Files that are complete or not there, lines that are whole, and directories that one process at a time
+writes to."""
 
 import contextlib
 import fcntl
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from nat_ar.config_json import ConfigError
 
@@ -21,6 +25,35 @@ def write_text(path: Path, text: str) -> None:
         os.fsync(file.fileno())
     os.replace(partial, path)
     _sync_directory(path.parent)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Adds one line, and makes it last. What a crash left of an unfinished line before it goes first."""
+    with path.open("ab+") as file:
+        file.seek(0)
+        before = file.read()
+        whole = before.rfind(b"\n") + 1
+        if whole < len(before):
+            file.truncate(whole)
+        file.write(line.encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> list[str]:
+    """The whole lines of a UTF-8 text, split at LF only: a translation may hold any other separator, and an
+    unfinished line at the end is what a crash left. Raises ValueError that names file and line."""
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8").split("\n")[:-1]
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path}:{line}: not UTF-8: {error.reason}") from error
+
+
+def json_hash(value: Any) -> str:
+    """SHA-256 of JSON data, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _sync_directory(directory: Path) -> None:

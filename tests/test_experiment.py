@@ -40,8 +40,12 @@ def copy_of(run: Run, directory: Path) -> Run:
 
 
 def change(path: Path, **fields: object) -> None:
-    """Rewrites some fields of a JSON file."""
+    """Rewrites some fields of a run's config or facts, which then say so nowhere."""
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **fields}), "utf-8")
+    facts_path = path.with_name("facts.json")
+    facts = json.loads(facts_path.read_text("utf-8"))
+    facts = {k: v for k, v in facts.items() if k not in ("checksum", "config_hash")}
+    facts_path.write_text(json.dumps(facts), "utf-8")
 
 
 @pytest.mark.parametrize(
@@ -281,8 +285,27 @@ def test_a_damaged_config_names_its_file(tiny_runs, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"config\.json: .* no field 'nmae'; .*'name'"):
         run.config()
     run.config_path.write_text("{", "utf-8")
-    with pytest.raises(ConfigError, match=r"config\.json: not JSON"):
+    with pytest.raises(ConfigError, match=r"config\.json cannot be read: .*; restore it, or train"):
         run.config()
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("config.json", '"num_heads": 2', '"num_heads": 1'),
+        ("facts.json", '"training_data": "raw"', '"training_data": "ram"'),
+    ],
+)
+def test_a_config_and_facts_that_changed_are_refused(
+    tiny_runs, tmp_path: Path, name: str, old: str, new: str
+) -> None:
+    run = copy_of(tiny_runs.length_nat, tmp_path / "run")
+    path = run.directory / name
+    text = path.read_text("utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), "utf-8")
+    with pytest.raises(ConfigError, match=f"{name} has changed since the run was started"):
+        run.load()
 
 
 def test_a_run_of_another_format_is_refused(tiny_runs, tmp_path: Path) -> None:

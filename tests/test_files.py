@@ -45,6 +45,26 @@ def test_what_was_there_stays_until_the_new_text_is_complete(
     assert path.read_text() == "old"
 
 
+def test_lines_split_at_newlines_only_and_are_whole(tmp_path: Path) -> None:
+    path = tmp_path / "translations.txt"
+    path.write_bytes("eins\u2028a\x85b\r\n\nzwei\nunfini".encode())
+    assert files.read_lines(path) == ["eins\u2028a\x85b\r", "", "zwei"]
+    files.append_line(path, "drei")
+    assert files.read_lines(path) == ["eins\u2028a\x85b\r", "", "zwei", "drei"]
+    for content, lines in [(b"", []), (b"\n", [""]), (b"cut", [])]:
+        path.write_bytes(content)
+        assert files.read_lines(path) == lines
+    path.write_bytes(b"a\n\xff\n")
+    with pytest.raises(ValueError, match=r"translations\.txt:2: not UTF-8"):
+        files.read_lines(path)
+
+
+def test_appending_makes_the_file(tmp_path: Path) -> None:
+    for line in ("grüße", "b"):
+        files.append_line(tmp_path / "a.txt", line)
+    assert (tmp_path / "a.txt").read_text("utf-8") == "grüße\nb\n"
+
+
 def test_the_second_process_is_told_who_is_the_first(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:

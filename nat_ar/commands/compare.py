@@ -148,4 +148,4 @@ def _file(row: Row, key: str) -> list[str]:
             f"{path}, the {key} of {row['name']} {row['decoding']}, does not exist; evaluate the run "
             "again"
         )
-    return results.read_lines(path)
+    return files.read_lines(path)

@@ -234,7 +234,7 @@ class _FirstPairs(Split):
     """A split of which only the first pairs are used."""
 
     def _lines(self, name: str) -> list[str]:
-        return arrays.read_lines(self.directory / f"{name}.txt")[: len(self)]
+        return files.read_lines(self.directory / f"{name}.txt")[: len(self)]
 
 
 def _first_pairs(data: PreparedData, number: int) -> PreparedData:

@@ -378,7 +378,7 @@ def _examples(
     for split in config.tests:
         test = data.split(split)
         outputs = {
-            f"{row['name']} {row['decoding']}": results.read_lines(
+            f"{row['name']} {row['decoding']}": files.read_lines(
                 runs[entry.name].directory / row["hypotheses"]
             )
             for entry in entries

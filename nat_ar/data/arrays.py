@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -82,7 +82,7 @@ class Split:
 
     def _lines(self, name: str) -> list[str]:
         path = self.directory / f"{name}.txt"
-        lines = read_lines(path)
+        lines = files.read_lines(path)
         if len(lines) != len(self):
             raise ValueError(f"{path}: {len(lines)} lines, expected {len(self)}; prepare again")
         return lines
@@ -99,8 +99,9 @@ class PreparedData:
 
     @classmethod
     def load(cls, directory: Path | str) -> "PreparedData":
-        """Opens the directory. Checks the sizes of all files and the hashes of vocabulary and text;
-        `verify` checks the arrays as well. Raises ValueError that names the file at fault."""
+        """Opens the directory, after every file of it has been found to hold what was written.
+
+        Raises ValueError that names the file at fault."""
         directory = Path(directory)
         manifest = read_manifest(directory)
         for name, file in manifest["files"].items():
@@ -112,8 +113,11 @@ class PreparedData:
                     f"{path} {found}, expected {file['bytes']} bytes: the prepared data are damaged; "
                     "remove the directory and prepare it again"
                 )
-            if not name.endswith(".npy"):
-                _check_hash(path, file["sha256"])
+            if _file_hash(path) != file["sha256"]:
+                raise ValueError(
+                    f"{path} has changed since it was prepared (its SHA-256 is not the manifest's); "
+                    "remove the directory and prepare it again"
+                )
         return cls(
             directory=directory,
             manifest=manifest,
@@ -144,31 +148,31 @@ class PreparedData:
             )
         return self._splits[name]
 
-    def verify(self) -> None:
-        """Reads every byte: raises ValueError for the first file that is not what was written."""
-        for name, file in self.manifest["files"].items():
-            _check_hash(self.directory / name, file["sha256"])
-
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """The manifest of a complete prepared directory; ValueError where there is none."""
+    """The manifest of a complete prepared directory; ValueError where there is none, or where it is not as it
+    was written."""
     path = directory / MANIFEST
     if not path.exists():
         raise ValueError(f"{path} is missing: not a prepared directory; run `nat_ar prepare` first")
     try:
-        manifest = json.loads(path.read_text("utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from error
-    if manifest.get("format") != FORMAT:
+        manifest = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON: {error}; prepare the data again") from error
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{path}: format {found}, expected {FORMAT}: prepare the data again")
+    checksum = manifest.pop("checksum", None)  # older manifests have none
+    if checksum not in (None, files.json_hash(manifest)):
         raise ValueError(
-            f"{path}: format {manifest.get('format')}, expected {FORMAT}: prepare the data again"
+            f"{path} has changed since it was written; remove the directory and prepare it again"
         )
+    for name in [*manifest["files"], *manifest["splits"]]:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise ValueError(
+                f"{path} names a file outside its directory: {name!r}; do not use these data"
+            )
     return manifest
-
-
-def read_lines(path: Path) -> list[str]:
-    """Lines that end in LF only, as everything here is written."""
-    return path.read_bytes().decode().split("\n")[:-1]
 
 
 @contextlib.contextmanager
@@ -209,7 +213,8 @@ def write_manifest(directory: Path, fields: dict[str, Any]) -> dict[str, Any]:
         **fields,
         "files": listed,
     }
-    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    signed = {**manifest, "checksum": files.json_hash(manifest)}
+    text = json.dumps(signed, indent=2, ensure_ascii=False) + "\n"
     files.write_text(directory / MANIFEST, text)
     return manifest
 
@@ -269,14 +274,6 @@ class RaggedWriter:
         Ragged(values, offsets).save(self._stem)
         self._raw.unlink()
         return Ragged.load(self._stem)
-
-
-def _check_hash(path: Path, expected: str) -> None:
-    if _file_hash(path) != expected:
-        raise ValueError(
-            f"{path} has changed since it was prepared (its SHA-256 is not the manifest's); "
-            "remove the directory and prepare it again"
-        )
 
 
 def _file_hash(path: Path) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nat_ar import files
+
 FILE_NAME = "results.jsonl"
 
 Row = dict[str, Any]
@@ -100,8 +102,7 @@ def append(run: Path, row: Row) -> None:
     if problem:
         raise ValueError(f"row for {run / FILE_NAME}: {problem}")
     line = json.dumps(row, ensure_ascii=False, allow_nan=False, default=_plain)
-    with (run / FILE_NAME).open("a", encoding="utf-8", newline="\n") as file:
-        file.write(line + "\n")
+    files.append_line(run / FILE_NAME, line)
 
 
 def read(run: Path) -> list[Row]:
@@ -115,7 +116,7 @@ def read(run: Path) -> list[Row]:
             "`python -m nat_ar evaluate` and `python -m nat_ar benchmark`"
         )
     rows = []
-    for number, line in enumerate(read_lines(path), start=1):
+    for number, line in enumerate(files.read_lines(path), start=1):
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
@@ -125,17 +126,6 @@ def read(run: Path) -> list[Row]:
             raise ValueError(f"{path}:{number}: {problem}")
         rows.append({**row, "run": str(run)})
     return rows
-
-
-def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 text, split at "\\n" only: a translation may hold any other
-    separator."""
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise ValueError(f"{path}:{line}: not UTF-8: {error.reason}") from error
-    return text.removesuffix("\n").split("\n") if text else []
 
 
 def condition(speed: Row) -> Condition:

@@ -7,7 +7,6 @@ its SHA-256: a file that lost a bit is an error, or an older step, never other n
 
 import dataclasses
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from flax import nnx
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import checkpoint_managers
 
+from nat_ar import files
 from nat_ar.types import TrainState
 
 
@@ -89,7 +89,7 @@ class Checkpoints:
         """Of a run from before there were hashes: none, and nothing is checked."""
         progress = self._read(step, "progress", ocp.args.JsonRestore())
         checksum = progress.pop("checksum", None)
-        if (checksum is not None or "sha256" in progress) and checksum != _json_hash(progress):
+        if (checksum is not None or "sha256" in progress) and checksum != files.json_hash(progress):
             raise self._damaged(step, "progress", NOT_AS_WRITTEN)
         hashes = progress.pop("sha256", {})
         return progress, hashes
@@ -135,7 +135,7 @@ class Checkpoints:
                 args=ocp.args.Composite(
                     params=ocp.args.StandardSave(params),
                     training=ocp.args.StandardSave(training),
-                    progress=ocp.args.JsonSave({**facts, "checksum": _json_hash(facts)}),
+                    progress=ocp.args.JsonSave({**facts, "checksum": files.json_hash(facts)}),
                 ),
             )
         except Exception as error:  # TensorStore's for a full disk is a ValueError
@@ -246,10 +246,6 @@ def _arrays_hash(arrays: dict[str, Any]) -> str:
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).view(np.uint8).data)
     return digest.hexdigest()
-
-
-def _json_hash(value: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _from_paths(like: Any, arrays: dict[str, Any]) -> Any:

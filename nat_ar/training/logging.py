@@ -24,16 +24,14 @@ class RunLog:
     def _forget_after(self, step: int) -> None:
         if not self.path.exists():
             return
-        # The last line of a killed run may be cut short.
-        lines = [line for line in self.path.read_text("utf-8").split("\n") if line.endswith("}")]
+        lines = files.read_lines(self.path)  # whole ones: a kill may cut the last
         kept = [line for line in lines if json.loads(line)["step"] <= step]
         files.write_text(self.path, "".join(line + "\n" for line in kept))
 
     def write(self, kind: str, step: int, values: dict[str, float]) -> None:
         """One row: {"kind": "train" | "validation", "step": ..., names and numbers}."""
         row = {"kind": kind, "step": step, **values}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        files.append_line(self.path, json.dumps(row))
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(f"{kind}/{name}", value, step)
@@ -60,5 +58,4 @@ def require_tensorboard() -> Any:
 
 def read(run: Path) -> list[dict[str, Any]]:
     """All rows of a run's metrics.jsonl."""
-    path = run / FILE_NAME
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return [json.loads(line) for line in files.read_lines(run / FILE_NAME)]

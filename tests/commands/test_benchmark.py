@@ -1,16 +1,15 @@
 import dataclasses
 import shlex
-import shutil
 from pathlib import Path
 
 import pytest
 
 import nat_ar.__main__ as command_line
-from nat_ar import config_json
 from nat_ar.commands import benchmark
 from nat_ar.commands.benchmark import Benchmark, System
 from nat_ar.config_json import ConfigError
 from nat_ar.data import prepare
+from nat_ar.data.arrays import PreparedData
 from nat_ar.evaluation import results
 from nat_ar.evaluation.speed import SpeedConfig
 from nat_ar.experiment import Run
@@ -109,10 +108,8 @@ def test_the_command_times_a_rescored_system_and_prints_a_table(
     assert row["throughput_curve"].keys() == {"1"}
 
 
-def test_systems_of_different_text_are_refused(tiny_runs, tmp_path: Path) -> None:
+def test_systems_of_different_text_are_refused(tiny_runs, start_run, tmp_path: Path) -> None:
     """A run whose config names other data than that of the first."""
-    other = Run(tmp_path / "other")
-    shutil.copytree(tiny_runs.length_nat.directory, other.directory)
     words = tmp_path / "words.tsv"
     words.write_text("a b\tA B\nc d\tC D\n", "utf-8")
     config = tiny_runs.length_nat.config()
@@ -122,6 +119,7 @@ def test_systems_of_different_text_are_refused(tiny_runs, tmp_path: Path) -> Non
         corpus=dataclasses.replace(config.data.corpus, test=(str(words),)),
     )
     prepare.prepare(data, quiet=True)
-    other.config_path.write_text(config_json.dumps(dataclasses.replace(config, data=data)), "utf-8")
+    other = Run(tmp_path / "other")
+    start_run(other, dataclasses.replace(config, data=data), PreparedData.load(tiny_runs.data))
     with pytest.raises(ValueError, match="has other sources than that of"):
         benchmark.benchmark([System(tiny_runs.length_nat), System(other)], QUICK)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from nat_ar import __main__ as command_line
-from nat_ar import config_json, experiment
+from nat_ar import config_json, experiment, files
 from nat_ar.commands import evaluate
 from nat_ar.commands.evaluate import Evaluate
 from nat_ar.data import prepare
@@ -73,8 +73,8 @@ def test_each_decoding_leaves_a_row(run: Run, tiny_runs) -> None:
 def test_the_files_hold_raw_references_and_a_line_for_each_sentence(run: Run, tiny_runs) -> None:
     test = PreparedData.load(tiny_runs.data).split("test")
     for row in results.read(run.directory):
-        assert results.read_lines(run.directory / row["references"]) == test.target_text
-        assert len(results.read_lines(run.directory / row["hypotheses"])) == 12
+        assert files.read_lines(run.directory / row["references"]) == test.target_text
+        assert len(files.read_lines(run.directory / row["hypotheses"])) == 12
 
 
 def test_the_test_hash_is_that_of_the_text(run: Run, tiny_runs) -> None:
@@ -145,7 +145,7 @@ def test_of_the_toy_language_it_says_valid_and_mixed(
     (row,) = results.read(run.directory)
     assert (row["valid"], row["mixed"]) == (50.0, 25.0)
     assert row["domains"].keys() == set(test.domains)
-    assert results.read_lines(run.directory / row["hypotheses"]) == answers
+    assert files.read_lines(run.directory / row["hypotheses"]) == answers
     assert any("1 translations reached their length limit" in text for text in row["warnings"])
     said = capsys.readouterr().out
     assert "valid 50.0 %   mixed 25.0 %" in said

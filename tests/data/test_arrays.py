@@ -1,9 +1,11 @@
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from nat_ar import files
 from nat_ar.data import arrays, prepare
 from nat_ar.data.arrays import PreparedData, RaggedWriter
 from nat_ar.data.corpus import HoldOut, TextFiles
@@ -51,7 +53,7 @@ def test_pairs_come_back_from_text_files(tmp_path: Path) -> None:
     writer.append(pairs[2])
     writer.close()
     assert list(arrays.read_pairs(tmp_path / "train")) == pairs
-    assert arrays.read_lines(tmp_path / "train" / "source.txt") == ["  a \xa0", "ü", "x"]
+    assert files.read_lines(tmp_path / "train" / "source.txt") == ["  a \xa0", "ü", "x"]
 
 
 def test_a_new_directory_is_complete_or_not_there(tmp_path: Path) -> None:
@@ -98,34 +100,54 @@ def test_missing_and_cut_files_are_named(prepared: Path, tmp_path: Path) -> None
         PreparedData.load(directory)
 
 
-@pytest.mark.parametrize("name", ["test/target.txt", "vocabulary/joint.model"])
-def test_changed_text_and_vocabulary_are_found_by_load(
-    prepared: Path, tmp_path: Path, name: str
-) -> None:
+@pytest.mark.parametrize(
+    "name", ["test/target.txt", "vocabulary/joint.model", "train/source.values.npy"]
+)
+def test_a_changed_file_is_found(prepared: Path, tmp_path: Path, name: str) -> None:
     directory = shutil.copytree(prepared, tmp_path / "data")
-    change_last_byte(directory / name)
+    flip_last_bit(directory / name)
     with pytest.raises(ValueError, match=f"{name} has changed since it was prepared"):
         PreparedData.load(directory)
 
 
-def test_changed_arrays_are_found_by_verify(prepared: Path, tmp_path: Path) -> None:
-    directory = shutil.copytree(prepared, tmp_path / "data")
-    change_last_byte(directory / "train/source.values.npy")
-    data = PreparedData.load(directory)
-    with pytest.raises(ValueError, match=r"train/source\.values\.npy has changed"):
-        data.verify()
-
-
-def change_last_byte(path: Path) -> None:
+def flip_last_bit(path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def test_a_changed_manifest_is_found(prepared: Path, tmp_path: Path) -> None:
+    """Every seventh byte in its turn: another number, another name, no JSON any more."""
+    content = (prepared / arrays.MANIFEST).read_bytes()
+    places = range(0, len(content), 7)
+    found = 0
+    for place in places:
+        changed = bytearray(content)
+        changed[place] ^= 1
+        (tmp_path / arrays.MANIFEST).write_bytes(changed)
+        try:
+            read = arrays.read_manifest(tmp_path)
+        except ValueError:
+            found += 1
+        else:  # white space, or the name of the checksum
+            assert {**read, "checksum": 0} == {**arrays.read_manifest(prepared), "checksum": 0} or (
+                b'"checksum"' not in changed
+            )
+    assert found > 0.9 * len(places)
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "/etc/passwd", "train/../../outside.txt"])
+def test_a_manifest_cannot_name_files_outside(prepared: Path, tmp_path: Path, name: str) -> None:
+    manifest = arrays.read_manifest(prepared)
+    manifest["files"][name] = {"bytes": 0, "sha256": ""}
+    (tmp_path / arrays.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="names a file outside its directory"):
+        PreparedData.load(tmp_path)
 
 
 def test_a_directory_may_be_moved(prepared: Path, tmp_path: Path) -> None:
     data = PreparedData.load(prepared)
     shutil.copytree(prepared, tmp_path / "moved")
     moved = PreparedData.load(tmp_path / "moved")
-    moved.verify()
     assert moved.hash == data.hash
     assert moved.split("test").target_text == data.split("test").target_text
 

@@ -51,14 +51,15 @@ def test_a_broken_line_is_named(tmp_path: Path, quality) -> None:
         results.read(tmp_path / "nowhere")
 
 
-def test_lines_split_at_newlines_only(tmp_path: Path) -> None:
-    path = tmp_path / "translations.txt"
-    path.write_bytes("eins\u2028a\x85b\r\n\nzwei\n".encode())
-    assert results.read_lines(path) == ["eins\u2028a\x85b\r", "", "zwei"]
-    path.write_bytes(b"")
-    assert results.read_lines(path) == []
-    path.write_bytes(b"\n")
-    assert results.read_lines(path) == [""]
+def test_a_row_that_a_crash_cut_is_no_row(tmp_path: Path, quality) -> None:
+    rows = [quality("ar", "Greedy()", score) for score in (30.0, 31.0)]
+    results.append(tmp_path, rows[0])
+    with (tmp_path / results.FILE_NAME).open("a") as file:
+        file.write('{"kind": "qua')
+    expected = [{**row, "run": str(tmp_path)} for row in rows]
+    assert results.read(tmp_path) == expected[:1]
+    results.append(tmp_path, rows[1])
+    assert results.read(tmp_path) == expected
 
 
 def test_join_pairs_equal_systems_and_keeps_the_order(quality, speed) -> None:
