@@ -34,6 +34,7 @@ from nat_ar.training.loop import TrainingConfig
 from nat_ar.translator import BUCKETS, Model, Translator
 
 FORMAT = 1
+RESTORE = "restore it, or train again in another directory"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,42 +181,33 @@ class Run:
             data.directory / "vocabulary", self.directory / "vocabulary", dirs_exist_ok=True
         )
         facts["config_hash"] = files.json_hash(config_json.to_json(config))
-        facts["checksum"] = files.json_hash(facts)
-        files.write_text(self.directory / "facts.json", json.dumps(facts, indent=2) + "\n")
+        text = json.dumps(files.signed(facts), indent=2) + "\n"
+        files.write_text(self.directory / "facts.json", text)
         # Last: a run with a config is complete.
         files.write_text(self.config_path, config_json.dumps(config))
 
     def _config_data(self) -> Any:
         if not self.config_path.exists():
             raise ConfigError(f"{self.directory} is no run: it has no config.json; train one first")
-        config = self._read(self.config_path)
+        config = files.read_json(self.config_path, remedy=RESTORE)
+        # A run of an early version does not know the hash of its config.
         if self.facts().get("config_hash") not in (None, files.json_hash(config)):
-            raise _changed(self.config_path)
-        return config
-
-    def _read(self, path: Path) -> Any:
-        try:
-            return json.loads(path.read_bytes())
-        except (ValueError, FileNotFoundError) as error:
             raise ConfigError(
-                f"{path} cannot be read: {error}; restore it, or train again"
-            ) from error
+                f"{self.config_path} has changed since the run was started, and it describes what was "
+                f"trained: {RESTORE}"
+            )
+        return config
 
     def config(self) -> ExperimentConfig:
         return config_json.from_json(ExperimentConfig, self._config_data(), str(self.config_path))
 
     def facts(self) -> dict[str, Any]:
-        path = self.directory / "facts.json"
-        facts = self._read(path)
-        found = facts.get("format") if isinstance(facts, dict) else None
-        if found != FORMAT:
+        facts = files.read_json(self.directory / "facts.json", remedy=RESTORE)
+        if facts.get("format") != FORMAT:
             raise ConfigError(
-                f"{self.directory} has format {found}, this version reads {FORMAT}; retrain it, or use "
-                "the version that wrote it"
+                f"{self.directory} has format {facts.get('format')}, this version reads {FORMAT}; "
+                "retrain it, or use the version that wrote it"
             )
-        # Runs of early versions have neither this checksum nor the hash of their config.
-        if facts.pop("checksum", None) not in (None, files.json_hash(facts)):
-            raise _changed(path)
         return facts
 
     def vocabulary(self) -> Vocabulary:
@@ -238,13 +230,6 @@ class Run:
         params = checkpoints.params(step, shapes)
         checkpoints.close()
         return Loaded(config, Model(graphdef, params), vocabulary, step)
-
-
-def _changed(path: Path) -> ConfigError:
-    return ConfigError(
-        f"{path} has changed since the run was started, and it describes what was trained: restore it, or "
-        "train another run with the config that you want"
-    )
 
 
 def open_translator(

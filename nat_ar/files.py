@@ -56,6 +56,31 @@ def json_hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def signed(value: dict[str, Any]) -> dict[str, Any]:
+    """The same with a checksum of all its fields, for a JSON file."""
+    return {**value, "checksum": json_hash(value)}
+
+
+def without_checksum(value: dict[str, Any]) -> dict[str, Any]:
+    """What was signed. Raises ValueError where it is not what was; passes what never had a checksum, as
+    early versions wrote it."""
+    fields = {name: field for name, field in value.items() if name != "checksum"}
+    if value.get("checksum") not in (None, json_hash(fields)):
+        raise ValueError("it has changed since it was written and signed")
+    return fields
+
+
+def read_json(path: Path, *, remedy: str) -> dict[str, Any]:
+    """The fields of a JSON file, signed or not. Raises ValueError that names it and says the remedy."""
+    try:
+        value = json.loads(path.read_bytes())
+        if not isinstance(value, dict):
+            raise ValueError(f"it holds a {type(value).__name__}, not fields")
+        return without_checksum(value)
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(f"{path} cannot be used: {error}; {remedy}") from error
+
+
 def _sync_directory(directory: Path) -> None:
     """Makes the names in it last, too."""
     descriptor = os.open(directory, os.O_RDONLY)

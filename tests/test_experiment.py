@@ -285,7 +285,7 @@ def test_a_damaged_config_names_its_file(tiny_runs, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"config\.json: .* no field 'nmae'; .*'name'"):
         run.config()
     run.config_path.write_text("{", "utf-8")
-    with pytest.raises(ConfigError, match=r"config\.json cannot be read: .*; restore it, or train"):
+    with pytest.raises(ValueError, match=r"config\.json cannot be used: .*; restore it, or train"):
         run.config()
 
 
@@ -304,7 +304,7 @@ def test_a_config_and_facts_that_changed_are_refused(
     text = path.read_text("utf-8")
     assert old in text
     path.write_text(text.replace(old, new), "utf-8")
-    with pytest.raises(ConfigError, match=f"{name} has changed since the run was started"):
+    with pytest.raises(ValueError, match=f"{name}.* has changed since"):
         run.load()
 
 

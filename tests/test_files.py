@@ -1,5 +1,6 @@
 """Files are complete or not there; a directory has one writer."""
 
+import json
 import os
 import signal
 import subprocess
@@ -63,6 +64,26 @@ def test_appending_makes_the_file(tmp_path: Path) -> None:
     for line in ("grüße", "b"):
         files.append_line(tmp_path / "a.txt", line)
     assert (tmp_path / "a.txt").read_text("utf-8") == "grüße\nb\n"
+
+
+def test_signed_fields_come_back_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    fields = {"b": 1, "a": ["ü", None, 0.1]}
+    files.write_text(path, json.dumps(files.signed(fields)))
+    assert files.read_json(path, remedy="") == fields
+    path.write_text(path.read_text().replace('"b": 1', '"b": 2'))
+    with pytest.raises(
+        ValueError, match=r"a\.json cannot be used: it has changed .*; make it again"
+    ):
+        files.read_json(path, remedy="make it again")
+    path.write_text('{"b": 2}')  # never signed
+    assert files.read_json(path, remedy="") == {"b": 2}
+    for text, why in [("[1]", "it holds a list"), ("{", "Expecting"), ("\xff", "utf-8")]:
+        path.write_bytes(text.encode("latin-1"))
+        with pytest.raises(ValueError, match=why):
+            files.read_json(path, remedy="")
+    with pytest.raises(ValueError, match=r"nothing\.json cannot be used: .*No such file"):
+        files.read_json(tmp_path / "nothing.json", remedy="")
 
 
 def test_the_second_process_is_told_who_is_the_first(tmp_path: Path) -> None:

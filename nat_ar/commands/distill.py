@@ -274,7 +274,7 @@ def _open_shards(shards: Path, inputs: dict[str, Any]) -> None:
     if path.exists():
         _check_inputs(shards, _read_json(path), inputs)
     else:
-        files.write_text(path, json.dumps(inputs, ensure_ascii=False))
+        _write_json(path, inputs)
 
 
 def _translate(
@@ -306,7 +306,7 @@ def _translate(
             if not made:
                 part = f"shard {number + 1}/{len(spans)}"
                 shard = _translate_shard(teacher, train, rows, choose, title=part)
-                files.write_text(path, json.dumps(shard, ensure_ascii=False))
+                _write_json(path, shard)
                 bar.update(len(rows))
     return [_read_shard(path, rows) for path, rows in zip(paths, spans, strict=True)]
 
@@ -351,7 +351,7 @@ def _validation_bleu(path: Path, teacher: Translator, validation: Split) -> dict
     found = teacher.translate(validation.source_text, title="validation")
     bleu = metrics.bleu([translation.texts[0] for translation in found], validation.target_text)
     result = {**dataclasses.asdict(bleu), "sentences": len(validation)}
-    files.write_text(path, json.dumps(result, ensure_ascii=False))
+    _write_json(path, result)
     return result
 
 
@@ -454,11 +454,12 @@ def _warnings(card: dict[str, Any]) -> list[str]:
     return warnings + [f"{count} {what}" for what, count in counts.items() if count]
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON: {error}; remove it and distil again") from error
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    files.write_text(path, json.dumps(files.signed(value), ensure_ascii=False))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return files.read_json(path, remedy="remove it and distil again")
 
 
 def _say(message: str) -> None:

@@ -155,17 +155,10 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     path = directory / MANIFEST
     if not path.exists():
         raise ValueError(f"{path} is missing: not a prepared directory; run `nat_ar prepare` first")
-    try:
-        manifest = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}; prepare the data again") from error
-    found = manifest.get("format") if isinstance(manifest, dict) else None
-    if found != FORMAT:
-        raise ValueError(f"{path}: format {found}, expected {FORMAT}: prepare the data again")
-    checksum = manifest.pop("checksum", None)  # older manifests have none
-    if checksum not in (None, files.json_hash(manifest)):
+    manifest = files.read_json(path, remedy="remove the directory and prepare the data again")
+    if manifest.get("format") != FORMAT:
         raise ValueError(
-            f"{path} has changed since it was written; remove the directory and prepare it again"
+            f"{path}: format {manifest.get('format')}, expected {FORMAT}: prepare the data again"
         )
     for name in [*manifest["files"], *manifest["splits"]]:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
@@ -213,8 +206,7 @@ def write_manifest(directory: Path, fields: dict[str, Any]) -> dict[str, Any]:
         **fields,
         "files": listed,
     }
-    signed = {**manifest, "checksum": files.json_hash(manifest)}
-    text = json.dumps(signed, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(files.signed(manifest), indent=2, ensure_ascii=False) + "\n"
     files.write_text(directory / MANIFEST, text)
     return manifest
 

@@ -48,9 +48,6 @@ class LatestAndBest(checkpoint_managers.PreservationPolicy):
         return [step in keep for step in steps]
 
 
-NOT_AS_WRITTEN = "its SHA-256 is not that of what was written"
-
-
 class DamagedCheckpointError(ValueError):
     """Files of a checkpoint that cannot be read, or do not hold what was written."""
 
@@ -85,12 +82,19 @@ class Checkpoints:
         """As `save` got it, with its score. Raises DamagedCheckpointError."""
         return self._progress_and_hashes(step)[0]
 
+    def hashes(self, step: int) -> dict[str, str]:
+        """SHA-256 of the arrays of "params" and of "training". Raises DamagedCheckpointError."""
+        return self._progress_and_hashes(step)[1]
+
     def _progress_and_hashes(self, step: int) -> tuple[dict[str, Any], dict[str, str]]:
         """Of a run from before there were hashes: none, and nothing is checked."""
-        progress = self._read(step, "progress", ocp.args.JsonRestore())
-        checksum = progress.pop("checksum", None)
-        if (checksum is not None or "sha256" in progress) and checksum != files.json_hash(progress):
-            raise self._damaged(step, "progress", NOT_AS_WRITTEN)
+        written = self._read(step, "progress", ocp.args.JsonRestore())
+        try:
+            if "sha256" in written and "checksum" not in written:
+                raise ValueError("its checksum is missing")
+            progress = files.without_checksum(written)
+        except ValueError as error:
+            raise self._damaged(step, "progress", str(error)) from error
         hashes = progress.pop("sha256", {})
         return progress, hashes
 
@@ -111,7 +115,7 @@ class Checkpoints:
     ) -> dict[str, jax.Array]:
         arrays = self._read(step, item, ocp.args.StandardRestore(like))
         if expected is not None and _arrays_hash(arrays) != expected:
-            raise self._damaged(step, item, NOT_AS_WRITTEN)
+            raise self._damaged(step, item, "its SHA-256 is not that of what was written")
         return arrays
 
     @property
@@ -135,7 +139,7 @@ class Checkpoints:
                 args=ocp.args.Composite(
                     params=ocp.args.StandardSave(params),
                     training=ocp.args.StandardSave(training),
-                    progress=ocp.args.JsonSave({**facts, "checksum": files.json_hash(facts)}),
+                    progress=ocp.args.JsonSave(files.signed(facts)),
                 ),
             )
         except Exception as error:  # TensorStore's for a full disk is a ValueError

@@ -83,7 +83,9 @@ def test_no_manifest_or_another_format_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"manifest\.json is missing: not a prepared directory"):
         PreparedData.load(tmp_path)
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(ValueError, match=r"manifest\.json: not JSON"):
+    with pytest.raises(
+        ValueError, match=r"manifest\.json cannot be used: .*; remove the directory"
+    ):
         PreparedData.load(tmp_path)
     (tmp_path / "manifest.json").write_text('{"format": 0}')
     with pytest.raises(ValueError, match="format 0, expected 1: prepare the data again"):
