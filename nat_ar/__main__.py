@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
     except Stopped as stop:
         print(f"nat-ar: {stop}", file=sys.stderr)
         sys.exit(130)
-    except (ValueError, ArithmeticError, OSError) as error:
+    except (ValueError, ArithmeticError, OSError, MemoryError) as error:
         if os.environ.get("NAT_AR_TRACEBACK"):
             raise
         sys.exit(_fail(str(error)))

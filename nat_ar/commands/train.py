@@ -105,6 +105,7 @@ def _train(
         mesh,
         accumulation=config.training.accumulation,
         average_decay=config.training.average_decay,
+        skips_non_finite=config.training.skip_non_finite > 0,
         teacher_graphdef=None if teacher is None else teacher.model.graphdef,
     )
     try:

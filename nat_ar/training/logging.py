@@ -1,11 +1,15 @@
 """The record of a run: metrics.jsonl, the console, and TensorBoard where it is wanted."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nat_ar import files
+from nat_ar.types import Batch
 
 FILE_NAME = "metrics.jsonl"
 
@@ -38,6 +42,16 @@ class RunLog:
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
+
+    def keep_batch(self, step: int, batch: Batch) -> Path:
+        """Puts a batch aside for inspection: the arrays `source`, `target` and, where it has them,
+        `fertilities` of an .npz file, which is returned."""
+        path = self.path.parent / "non_finite" / f"step_{step}.npz"
+        path.parent.mkdir(exist_ok=True)
+        fields = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+        arrays = {name: np.asarray(array) for name, array in fields.items() if array is not None}
+        np.savez_compressed(path, allow_pickle=False, **arrays)
+        return path
 
     def close(self) -> None:
         if self._writer is not None:

@@ -22,7 +22,7 @@ from nat_ar.config_json import ConfigError
 from nat_ar.data import loader
 from nat_ar.data.batching import BatchingConfig
 from nat_ar.data.loader import HostBatch, Loader
-from nat_ar.training import optimizer, step
+from nat_ar.training import memory, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.logging import RunLog
 from nat_ar.training.optimizer import OptimizerConfig
@@ -65,6 +65,8 @@ class TrainingConfig:
     """translating while training"""
     log_every: int = 100
     """steps between rows of metrics.jsonl"""
+    skip_non_finite: int = 0
+    """so many batches whose loss or gradient is not finite are left out and reported; one more stops the run"""
     num_devices: int | None = None
     """local devices that share each batch; None: all"""
     tensorboard: bool = False
@@ -82,6 +84,8 @@ class TrainingConfig:
         for name, value in positive.items():
             if value is not None and value < 1:
                 raise ConfigError(f"training.{name} must be at least 1, got {value}")
+        if self.skip_non_finite < 0:
+            raise ConfigError(f"skip_non_finite must be at least 0, got {self.skip_non_finite}")
         if self.average_decay is not None and not 0.0 < self.average_decay < 1.0:
             raise ConfigError(f"average_decay must be between 0 and 1, got {self.average_decay}")
 
@@ -101,6 +105,8 @@ class Progress:
     best_step: int = 0
     validations_without_gain: int = 0
     is_finished: bool = False
+    skipped: list[int] = dataclasses.field(default_factory=list)
+    """steps whose loss or gradient was not finite, and which changed nothing"""
     window: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     """term -> [total, count] since the last row of the log"""
     window_tokens: int = 0
@@ -112,7 +118,7 @@ class Stopped(Exception):  # noqa: N818, not an error
 
 
 class NonFiniteLossError(ArithmeticError):
-    """A term of the loss is not a number any more."""
+    """A term of the loss, or the gradient, is not a number any more."""
 
 
 class _StopRequest:
@@ -156,7 +162,9 @@ def run(
     """Trains from `progress` to config.max_steps, or until validation stops gaining.
 
     Raises Stopped after SIGINT or SIGTERM (a checkpoint is written first) and NonFiniteLossError as soon as a
-    term is not finite (nothing is written: the last checkpoint is the last good state)."""
+    term is not finite and config.skip_non_finite batches have been skipped (the last checkpoint is the last good
+    state). Such batches are kept in non_finite/ beside the log. Raises MemoryError where the device has too
+    little."""
     rate = optimizer.schedule(config.optimizer, max_steps=config.max_steps)
     number = int(state.step)
     if progress.is_finished or number >= config.max_steps:
@@ -169,20 +177,31 @@ def run(
 
     teacher_params = step.place(mesh, teacher_params, is_batch=False)
     window = progress.window
-    pending: collections.deque[tuple[int, dict[str, Mean]]] = collections.deque()
+    pending: collections.deque[tuple[int, dict[str, Mean], Batch]] = collections.deque()
 
     def settle(keep: int) -> None:
         """Adds the finished steps' terms to the window; `keep` steps may still be running."""
         while len(pending) > keep:
-            at, terms = pending.popleft()
-            for name, mean in jax.device_get(terms).items():
-                total, count = float(mean.total), float(mean.count)
-                if not (math.isfinite(total) and math.isfinite(count)):
+            at, terms, batch = pending.popleft()
+            values = {
+                name: (float(mean.total), float(mean.count))
+                for name, mean in jax.device_get(terms).items()
+            }
+            broken = [name for name, value in values.items() if not all(map(math.isfinite, value))]
+            if broken:
+                shown = ", ".join(f"{name} is {values[name][0]}" for name in broken)
+                where = log.keep_batch(at, batch)
+                if len(progress.skipped) >= config.skip_non_finite:
                     raise NonFiniteLossError(
-                        f"step {at}: {name} is {total}; the last checkpoint is good. Lower "
-                        "optimizer.peak_learning_rate, raise warmup_steps or set clip_norm, and run "
-                        "the same command"
+                        f"step {at}: {shown}; the batch is in {where}, the last checkpoint is good. Lower "
+                        "optimizer.peak_learning_rate, raise warmup_steps, set clip_norm, or let "
+                        "training.skip_non_finite batches pass (they change nothing), and run the same "
+                        "command, with another --run where the config has changed"
                     )
+                progress.skipped.append(at)
+                log.say(f"warning: step {at} is skipped: {shown}; its batch is in {where}")
+                continue
+            for name, (total, count) in values.items():
                 before = window.get(name, [0.0, 0.0])
                 window[name] = [before[0] + total, before[1] + count]
 
@@ -198,11 +217,15 @@ def run(
         dynamic_ncols=True,
     )
     clock = time.perf_counter()
-    with _StopRequest() as stop, bar, contextlib.closing(stream):
+    lower = (
+        f"lower training.batching.batch_tokens (now {config.batching.batch_tokens:,}) or raise "
+        f"training.accumulation (now {config.accumulation})"
+    )
+    with memory.explained(lower), _StopRequest() as stop, bar, contextlib.closing(stream):
         for epoch, position, batch, num_tokens in stream:
             state, terms = train_step(state, batch, teacher_params)
             number += 1
-            pending.append((number, terms))
+            pending.append((number, terms, batch))
             settle(keep=1)
             is_last = number >= config.max_steps
             is_validation = is_last or number % config.validation.every_steps == 0

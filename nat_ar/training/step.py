@@ -3,6 +3,8 @@
 Batches are sharded over the `data` axis of a mesh of local devices and the state is replicated; the
 compiler inserts the sums over devices."""
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -51,13 +53,15 @@ def build_train_step(
     *,
     accumulation: int = 1,
     average_decay: float | None = None,
+    skips_non_finite: bool = False,
     teacher_graphdef: nnx.GraphDef | None = None,
 ) -> TrainStep:
     """(state, batch, teacher_params) -> (state, terms).
 
     `accumulation` splits the rows of a batch into that many parts run one after the other; parts weigh
     by their target tokens, so that a token loss equals that of the whole batch. Terms hold the method's
-    own, the `objective` and the `gradient_norm` before clipping."""
+    own, the `objective` and the `gradient_norm` before clipping. With `skips_non_finite`, a batch of which any
+    term is not finite changes nothing but the number of the step."""
 
     def objective(
         params: nnx.State, batch: Batch, state: TrainState, part: Array, teacher_params: Any
@@ -115,7 +119,14 @@ def build_train_step(
             warm = (1.0 + state.step) / (10.0 + state.step)
             decay = jnp.minimum(average_decay, warm)
             average = jax.tree.map(lambda a, p: a + (1.0 - decay) * (p - a), average, params)
-        return TrainState(state.step + 1, params, opt_state, state.key, average), terms
+        after = TrainState(state.step + 1, params, opt_state, state.key, average)
+        if skips_non_finite:
+            numbers = jnp.stack(jax.tree.leaves(terms))
+            before = dataclasses.replace(state, step=after.step)
+            after = jax.tree.map(
+                functools.partial(jnp.where, jnp.isfinite(numbers).all()), after, before
+            )
+        return after, terms
 
     replicated = NamedSharding(mesh, PartitionSpec())
     return jax.jit(train_step, donate_argnums=0, out_shardings=replicated)

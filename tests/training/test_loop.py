@@ -3,6 +3,7 @@ vector of numbers; the train step, the data, the checkpoints and the log are the
 
 import dataclasses
 import functools
+import math
 import os
 import signal
 import sys
@@ -290,14 +291,46 @@ def test_a_loss_that_is_not_finite_stops_and_is_not_saved(
     uninterrupted: Training, tmp_path: Path, spoil: int
 ) -> None:
     training = Training(tmp_path)
-    with pytest.raises(NonFiniteLossError, match=f"step {spoil}: square is nan; the last checkp"):
+    with pytest.raises(NonFiniteLossError, match=f"step {spoil}: square is nan; the batch is in"):
         training.start(spoil=spoil)
+    with np.load(tmp_path / "non_finite" / f"step_{spoil}.npz") as kept:
+        assert set(kept) == {"source", "target"}
+        assert kept["source"].tolist() == training.seen[spoil - 1]
     checkpoints = Checkpoints(tmp_path / "checkpoints", is_read_only=True)
     saved = (spoil - 1) // 8 * 8
     assert checkpoints.latest_step == (saved or None)
     checkpoints.close()
     training.start()  # with the cause removed
     assert training.end() == uninterrupted.end()
+
+
+def test_batches_that_are_not_finite_are_skipped_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two may be: the third start meets a third. Steps without numbers are in no row of the log."""
+    training = Training(tmp_path, dataclasses.replace(CONFIG, skip_non_finite=2))
+    with pytest.raises(loop.Stopped):
+        training.start(spoil=4, at_step=terminate(5))
+    assert "warning: step 4 is skipped: square is nan; its batch is in" in capsys.readouterr().err
+    with pytest.raises(loop.Stopped):
+        training.start(spoil=7, at_step=terminate(9))
+    assert training.end()["progress"]["skipped"] == [4, 7]
+    assert all(math.isfinite(row["square"]) for row in rows_of(tmp_path) if row["kind"] == "train")
+    with pytest.raises(NonFiniteLossError, match="step 12: square is nan"):
+        training.start(spoil=12)
+    names = sorted(path.name for path in (tmp_path / "non_finite").iterdir())
+    assert names == ["step_12.npz", "step_4.npz", "step_7.npz"]
+
+
+def test_too_little_memory_says_what_to_lower(tmp_path: Path) -> None:
+    """XLA's own error, for an array that no machine has room for."""
+
+    def fill(_: int) -> None:
+        jnp.zeros((2**20, 2**20, 2**10)).block_until_ready()
+
+    lower = r"lower training\.batching\.batch_tokens \(now 16\) or raise training\.accumulation \(now 1\)"
+    with pytest.raises(MemoryError, match=f"out of memory: .* has .* GiB, .*; {lower}"):
+        Training(tmp_path).start(at_step=fill)
 
 
 def scores(*values: float) -> loop.Validate:

@@ -182,6 +182,42 @@ def test_every_step_has_its_own_number_and_its_own_noise() -> None:
     assert len({*first, *noises(2)}) == 6
 
 
+class Divided(nnx.Module):
+    """Its loss is one over the number of target tokens that are not 7: infinite where all are."""
+
+    def __init__(self) -> None:
+        self.weight = nnx.Param(jnp.float32(2.0))
+
+    def loss(
+        self, batch: Batch, *, step: Int[Array, ""], rngs: nnx.Rngs, teacher: Teacher | None = None
+    ) -> Loss:
+        share = self.weight[...] / (batch.target != 7).sum()
+        return Loss(share, {"share": Mean(share, jnp.float32(1))})
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_a_batch_that_is_not_finite_can_be_skipped(skips: bool) -> None:
+    """Nothing of it is left in parameters, optimizer and average; the next batch has the next step's noise."""
+    graphdef, params = nnx.split(Divided(), nnx.Param)
+    adam, mesh = optax.adam(0.1), step.data_mesh(1)
+    train_step = step.build_train_step(
+        graphdef, adam, mesh, average_decay=0.5, skips_non_finite=skips
+    )
+    state = step.initial_state(params, adam, seed=1, has_average=True)
+    state = step.place(mesh, state, is_batch=False)
+    good, bad = (Batch(jnp.ones((1, 2), int), jnp.full((1, 2), token)) for token in (5, 7))
+    state, _ = train_step(state, good, None)
+    before = jax.device_get((state.params, state.opt_state, state.average))
+    state, terms = train_step(state, bad, None)
+    assert np.isinf(terms["share"].total)
+    after = jax.device_get((state.params, state.opt_state, state.average))
+    is_same = jax.tree.leaves(jax.tree.map(np.array_equal, before, after))
+    assert all(is_same) == skips
+    assert int(state.step) == 2
+    state, _ = train_step(state, good, None)
+    assert bool(jnp.isfinite(state.params["weight"][...])) == skips
+
+
 def test_the_teacher_is_seen_and_left_alone() -> None:
     graphdef, params = nnx.split(Point(0.0), nnx.Param)
     teacher_graphdef, teacher_params = nnx.split(Point(4.0), nnx.Param)

@@ -1,0 +1,47 @@
+"""Too little memory, said with sizes and with what to lower."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+
+import jax
+
+GIB = 2**30
+
+
+@contextlib.contextmanager
+def explained(remedy: str) -> Iterator[None]:
+    """Turns XLA's error into a MemoryError of one line: what was asked for, what there is, the remedy.
+
+    On a CPU, Linux may instead kill the process (exit status 137): nobody can explain that afterwards."""
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        text = str(error)
+        is_memory = re.search("RESOURCE_EXHAUSTED|out of memory", text, re.IGNORECASE)
+        if not is_memory and not isinstance(error, MemoryError):
+            raise
+        raise MemoryError(
+            f"out of memory: {_wanted(text)}, {_available(jax.local_devices()[0])}; {remedy}"
+        ) from error
+
+
+def _wanted(text: str) -> str:
+    found = re.search(r"allocat\w* ([\d.]+ ?[KMGT]?i?B|\d+ bytes)", text)
+    if found is None:
+        return "the size asked for is not known"
+    size = found[1]
+    if size.endswith(" bytes"):
+        size = f"{int(size.removesuffix(' bytes')) / GIB:.1f} GiB"
+    return f"{size} were asked for at once"
+
+
+def _available(device: jax.Device) -> str:
+    stats = device.memory_stats()
+    if stats is not None and "bytes_limit" in stats:
+        total, used = stats["bytes_limit"], stats.get("bytes_in_use", 0)
+        return f"{device.device_kind} has {total / GIB:.1f} GiB, {used / GIB:.1f} of them in use"
+    page = os.sysconf("SC_PAGE_SIZE")
+    total, free = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_AVPHYS_PAGES")
+    return f"the machine has {total * page / GIB:.1f} GiB, {free * page / GIB:.1f} of them free"
