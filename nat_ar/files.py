@@ -51,6 +51,12 @@ def read_lines(path: Path) -> list[str]:
         raise ValueError(f"{path}:{line}: not UTF-8: {error.reason}") from error
 
 
+def file_hash(path: Path) -> str:
+    """SHA-256 of the bytes of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def json_hash(value: Any) -> str:
     """SHA-256 of JSON data, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

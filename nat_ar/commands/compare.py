@@ -86,6 +86,7 @@ def build(
         splits = ", ".join(sorted({row["split"] for row in rows})) or "none"
         raise ValueError(f"no results on split {split!r}; the runs have: {splits}")
     table.check_comparable(joined)
+    _check_files([pair.quality for pair in joined if pair.quality is not None])
     reference = table.find_teacher(joined, teacher)
     comparisons = paired_tests(joined, reference, n_bootstrap=n_bootstrap)
     return table.build(joined, teacher=teacher, comparisons=comparisons)
@@ -134,6 +135,19 @@ def paired_tests(
                 )
         tests[results.system(row)] = test
     return tests
+
+
+def _check_files(rows: Sequence[Row]) -> None:
+    """Raises ValueError for translations or references that are not those that were scored."""
+    for row in rows:
+        for key in ("hypotheses", "references"):
+            expected = row.get(f"{key}_hash")  # rows of early versions do not know it
+            path = _path(row, key)
+            if expected is not None and path.is_file() and files.file_hash(path) != expected:
+                raise ValueError(
+                    f"{path} has changed since its row in {results.FILE_NAME} was written; evaluate the "
+                    "run again"
+                )
 
 
 def _path(row: Row, key: str) -> Path:

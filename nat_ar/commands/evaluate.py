@@ -100,6 +100,8 @@ def evaluate(
         ),
         "hypotheses": str(hypotheses.relative_to(run.directory)),
         "references": str(references.relative_to(run.directory)),
+        "hypotheses_hash": files.file_hash(hypotheses),
+        "references_hash": files.file_hash(references),
         **_scores(found, texts, test),
         **_toy_scores(data, test, texts),
         **_training_cost(run, loaded),

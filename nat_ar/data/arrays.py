@@ -113,7 +113,7 @@ class PreparedData:
                     f"{path} {found}, expected {file['bytes']} bytes: the prepared data are damaged; "
                     "remove the directory and prepare it again"
                 )
-            if _file_hash(path) != file["sha256"]:
+            if files.file_hash(path) != file["sha256"]:
                 raise ValueError(
                     f"{path} has changed since it was prepared (its SHA-256 is not the manifest's); "
                     "remove the directory and prepare it again"
@@ -198,7 +198,7 @@ def write_manifest(directory: Path, fields: dict[str, Any]) -> dict[str, Any]:
     listed = {}
     for path in sorted(path for path in directory.rglob("*") if path.is_file()):
         name = path.relative_to(directory).as_posix()
-        listed[name] = {"bytes": path.stat().st_size, "sha256": _file_hash(path)}
+        listed[name] = {"bytes": path.stat().st_size, "sha256": files.file_hash(path)}
     lines = "".join(f"{name} {file['sha256']}\n" for name, file in listed.items())
     manifest = {
         "format": FORMAT,
@@ -266,8 +266,3 @@ class RaggedWriter:
         Ragged(values, offsets).save(self._stem)
         self._raw.unlink()
         return Ragged.load(self._stem)
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,6 @@
 """The rows of results.jsonl: what `evaluate` and `benchmark` write and `compare` reads.
 
-One JSON object a line, one line a measurement, only ever appended. A quality row says how good
+One JSON object a line, one line a measurement, only ever appended, each with its checksum. A quality row says how good
 the translations of one run, checkpoint, decoding and split are; a speed row how fast they come
 under one condition (device, threads, dtype). `join` pairs them. Knows no JAX and no model."""
 
@@ -101,7 +101,8 @@ def append(run: Path, row: Row) -> None:
     problem = _problem(row)
     if problem:
         raise ValueError(f"row for {run / FILE_NAME}: {problem}")
-    line = json.dumps(row, ensure_ascii=False, allow_nan=False, default=_plain)
+    plain = json.loads(json.dumps(row, allow_nan=False, default=_plain))
+    line = json.dumps(files.signed(plain), ensure_ascii=False)
     files.append_line(run / FILE_NAME, line)
 
 
@@ -124,6 +125,12 @@ def read(run: Path) -> list[Row]:
         problem = _problem(row)
         if problem:
             raise ValueError(f"{path}:{number}: {problem}")
+        try:
+            row = files.without_checksum(row)
+        except ValueError as error:
+            raise ValueError(
+                f"{path}:{number}: {error}; remove the line and measure again"
+            ) from error
         rows.append({**row, "run": str(run)})
     return rows
 

@@ -163,7 +163,10 @@ class Checkpoints:
             self._set_aside([after for after in self.manager.all_steps() if after > step])
             self.damaged = [str(error) for error in damaged]
             return restored
-        raise damaged[0]
+        raise DamagedCheckpointError(
+            f"{damaged[0]}; no older step is whole either: restore the files, or train again in another "
+            "directory"
+        )
 
     def _set_aside(self, steps: Sequence[int]) -> None:
         place = self.directory.with_name("damaged")
@@ -214,10 +217,15 @@ class Checkpoints:
         """What translating needs, of the shapes of `like` (jax.eval_shape will do).
 
         Raises DamagedCheckpointError."""
-        _, hashes = self._progress_and_hashes(step)
-        return _from_paths(
-            like, self._read_arrays(step, "params", _abstract(like), hashes.get("params"))
-        )
+        try:
+            _, hashes = self._progress_and_hashes(step)
+            arrays = self._read_arrays(step, "params", _abstract(like), hashes.get("params"))
+        except DamagedCheckpointError as error:
+            others = ", ".join(str(other) for other in self.manager.all_steps() if other != step)
+            raise DamagedCheckpointError(
+                f"{error}; restore the files, or name another step (there are: {others or 'none'})"
+            ) from error
+        return _from_paths(like, arrays)
 
     def close(self) -> None:
         self.manager.close()

@@ -1,0 +1,299 @@
+"""Damage done on purpose: each ends with one clear line that names the place, never with a traceback, never
+with other numbers."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from nat_ar import __main__, files
+from nat_ar.data import prepare
+from scripts.torture import kills
+
+Inflict = Callable[[Path], contextlib.AbstractContextManager[None]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """What happens to a finished directory of scripts.torture.letters, and how a command then answers."""
+
+    name: str
+    inflict: Inflict
+    """in force while the command runs"""
+    words: tuple[str, ...]
+    says: str
+    """pattern of its error line"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    status: int
+    said: str
+    """on stderr"""
+
+
+def answer(*words: str) -> Answer:
+    """A command in this process, whose JAX stays set up as it is."""
+    said = io.StringIO()
+    before = __main__._set_up
+    __main__._set_up = lambda: None
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            __main__.main(list(words))
+    except SystemExit as end:
+        return Answer(int(end.code or 0), said.getvalue())
+    finally:
+        __main__._set_up = before
+    return Answer(0, said.getvalue())
+
+
+def finish(directory: Path) -> None:
+    """Prepares, trains and evaluates the teacher of a fresh directory of letters."""
+    with contextlib.chdir(directory):
+        for words in (kills.PREPARE, kills.TRAIN, ("evaluate", "teacher")):
+            ended = answer(*words)
+            assert ended.status == 0, ended.said
+
+
+def meet(fault: Fault, finished: Path, scratch: Path) -> str:
+    """Inflicts it on a copy; returns the error line. Raises AssertionError where that is not as it should be."""
+    directory = shutil.copytree(finished, scratch / "faulty")
+    try:
+        with contextlib.chdir(directory), fault.inflict(directory):
+            ended = answer(*fault.words)
+    finally:
+        shutil.rmtree(directory)
+    return check(fault.name, ended, fault.says)
+
+
+def check(name: str, ended: Answer, says: str) -> str:
+    *_, line = ended.said.splitlines() or [""]
+    assert ended.status == 2, f"{name}: exit status {ended.status}: {ended.said}"
+    assert "Traceback" not in ended.said, f"{name}: {ended.said}"
+    assert re.match(f"nat-ar: error: .*{says}", line), f"{name}: expected {says!r} in {line!r}"
+    return line
+
+
+def at_once(inflict: Callable[[Path], object]) -> Inflict:
+    """An infliction that lasts."""
+
+    @contextlib.contextmanager
+    def inflicted(directory: Path) -> Iterator[None]:
+        inflict(directory)
+        yield
+
+    return inflicted
+
+
+def flipped(pattern: str) -> Inflict:
+    """One bit in the middle of the largest file that matches."""
+
+    def flip(directory: Path) -> None:
+        path = _largest(directory, pattern)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+
+    return at_once(flip)
+
+
+def halved(pattern: str) -> Inflict:
+    """The largest file that matches loses its second half."""
+
+    def halve(directory: Path) -> None:
+        path = _largest(directory, pattern)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    return at_once(halve)
+
+
+def removed(pattern: str) -> Inflict:
+    return at_once(lambda directory: _largest(directory, pattern).unlink())
+
+
+def _largest(directory: Path, pattern: str) -> Path:
+    return max(
+        (path for path in directory.glob(pattern) if path.is_file()),
+        key=lambda path: (path.stat().st_size, path),
+    )
+
+
+def _old_format(directory: Path) -> None:
+    path = directory / "teacher" / "facts.json"
+    facts = files.read_json(path, remedy="")
+    path.write_text(json.dumps(files.signed({**facts, "format": 0})))
+
+
+def _damaged_shard(directory: Path) -> None:
+    """As after a kill between the last shard and the distilled directory."""
+
+    def stop(*_: object) -> None:
+        raise OSError("stopped here")
+
+    before = prepare.write_distilled
+    prepare.write_distilled = stop  # type: ignore[assignment]
+    try:
+        assert answer(*DISTILL).said.endswith("stopped here\n")
+    finally:
+        prepare.write_distilled = before
+    path = directory / "distilled.shards" / "000000004.json"
+    path.write_text(path.read_text("utf-8").replace("A", "B", 1), "utf-8")
+
+
+DISTILL = ("distill", "teacher", "--directory", "distilled", "--shard-sentences", "4")
+EVALUATE = ("evaluate", "teacher", "--checkpoint", "latest")
+TRANSLATE = ("translate", "teacher", "--input", "test.tsv", "--checkpoint", "latest")
+TRAIN_ANOTHER = ("train", "teacher.py", "--run", "another")
+COMPARE = ("compare", "teacher", "--teacher", "teacher")
+CHECKPOINT = r"teacher/checkpoints/\d+"
+FAULTS = (
+    Fault(
+        "parameters, a bit",
+        flipped("teacher/checkpoints/*/params/**/*"),
+        TRANSLATE,
+        f"{CHECKPOINT}/params cannot be used",
+    ),
+    Fault(
+        "parameters, cut",
+        halved("teacher/checkpoints/*/params/**/*"),
+        EVALUATE,
+        f"{CHECKPOINT}/params cannot be used",
+    ),
+    Fault(
+        "progress, cut",
+        halved("teacher/checkpoints/*/progress/*"),
+        TRANSLATE,
+        f"{CHECKPOINT}/progress cannot be used",
+    ),
+    Fault(
+        "progress, gone",
+        removed("teacher/checkpoints/*/progress/metadata"),
+        TRANSLATE,
+        f"{CHECKPOINT}/progress cannot be used",
+    ),
+    Fault(
+        "optimizer, a bit",
+        flipped("teacher/checkpoints/*/training/**/*"),
+        kills.TRAIN,
+        f"{CHECKPOINT}/training cannot be used",
+    ),
+    Fault("vocabulary, a bit", flipped("teacher/vocabulary/*"), TRANSLATE, "teacher/vocabulary"),
+    Fault(
+        "vocabulary, gone",
+        removed("teacher/vocabulary/*"),
+        TRANSLATE,
+        "expected joint.model, or source.model and target.model",
+    ),
+    Fault("config, cut", halved("teacher/config.json"), TRANSLATE, "teacher/config.json"),
+    Fault("config, a bit", flipped("teacher/config.json"), TRANSLATE, "teacher/config.json"),
+    Fault("facts, a bit", flipped("teacher/facts.json"), TRANSLATE, "teacher/facts.json"),
+    Fault("facts, gone", removed("teacher/facts.json"), TRANSLATE, "teacher/facts.json"),
+    Fault("array, a bit", flipped("data/train/*.npy"), TRAIN_ANOTHER, r"data/train/.*\.npy"),
+    Fault("array, cut", halved("data/train/*.npy"), TRAIN_ANOTHER, r"data/train/.*\.npy"),
+    Fault("text, a bit", flipped("data/test/target.txt"), EVALUATE, "data/test/target.txt"),
+    Fault("manifest, a bit", flipped("data/manifest.json"), TRAIN_ANOTHER, "data/manifest.json"),
+    Fault("manifest, cut", halved("data/manifest.json"), EVALUATE, "data/manifest.json"),
+    Fault(
+        "results, a bit", flipped("teacher/results.jsonl"), COMPARE, r"teacher/results.jsonl:\d+: "
+    ),
+    Fault(
+        "translations, a bit",
+        flipped("teacher/translations/*"),
+        COMPARE,
+        "teacher/translations/",
+    ),
+    Fault("shard, changed", at_once(_damaged_shard), DISTILL, "distilled.shards/000000004.json"),
+    Fault(
+        "a second process",
+        lambda directory: files.locked(directory / "teacher"),
+        kills.TRAIN,
+        "is in use by process",
+    ),
+    Fault("an older format", at_once(_old_format), TRANSLATE, "has format 0, this version reads 1"),
+)
+
+
+NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c")
+"""mounts of its own, which end with the command"""
+SMALL_DISK = """
+room=$1 made=$2; shift 2
+mkdir disk && mount -t tmpfs -o size=1g tmpfs disk || exit 99
+cp -r $(ls -A | grep -v '^disk$') disk && cd disk || exit 99
+mount -o remount,size=$(( $(du -sk . | cut -f1) + room ))k "$PWD" || exit 99
+"$@" > /dev/null 2> ../first.txt
+echo $? > ../first.status
+mount -o remount,size=1g "$PWD" || exit 99
+"$@" > /dev/null 2> ../second.txt
+status=$?
+[ $status = 0 ] && cp -r "$made" "../$made.found"
+exit $status
+"""
+READ_ONLY = """
+made=$1; shift
+mount --bind "$made" "$made" && mount -o remount,bind,ro "$made" || exit 99
+"$@" > /dev/null 2> first.txt
+"""
+
+
+def has_namespaces() -> bool:
+    """Whether this user may mount at all."""
+    if shutil.which("unshare") is None:
+        return False
+    return (
+        subprocess.run([*NAMESPACE, "mount -t tmpfs tmpfs /mnt"], capture_output=True).returncode
+        == 0
+    )
+
+
+def on_a_full_disk(victim: kills.Victim, directory: Path, cache: Path, *, room: int) -> str:
+    """The command with `room` KiB left, and again after room was made: the first ends with a clear line, or
+    fits; the second ends as if nothing had happened. Returns what the first said. `directory` is one of
+    letters.write in which everything before the victim is done."""
+    made = directory / f"{victim.made}.found"
+    for path in (made, directory / "disk"):
+        shutil.rmtree(path, ignore_errors=True)
+    _in_namespace(SMALL_DISK, (str(room), victim.made), victim.words, directory, cache)
+    first = Answer(
+        int((directory / "first.status").read_text()), (directory / "first.txt").read_text("utf-8")
+    )
+    said = "it fitted"
+    if first.status:
+        said = check(f"{victim.name} with {room} KiB", first, "No space left|cannot be written")
+    reference = victim.outcome(directory / victim.made)
+    assert victim.outcome(made) == reference, f"{victim.name} with {room} KiB, resumed: {made}"
+    return said
+
+
+def read_only(words: tuple[str, ...], made: str, directory: Path, cache: Path) -> str:
+    """The command where what it writes to cannot be written to; returns its error line."""
+    status = _in_namespace(READ_ONLY, (made,), words, directory, cache, may_fail=True)
+    ended = Answer(status, (directory / "first.txt").read_text("utf-8"))
+    return check(f"{words[0]} read-only", ended, "Read-only file system")
+
+
+def _in_namespace(
+    script: str,
+    arguments: tuple[str, ...],
+    words: tuple[str, ...],
+    directory: Path,
+    cache: Path,
+    *,
+    may_fail: bool = False,
+) -> int:
+    ended = subprocess.run(
+        [*NAMESPACE, script, "sh", *arguments, sys.executable, "-m", "nat_ar", *words],
+        cwd=directory,
+        env={**os.environ, **kills.settings(cache)},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode != 99, f"mounting failed: {ended.stderr}"
+    assert may_fail or ended.returncode == 0, (directory / "second.txt").read_text("utf-8")
+    return ended.returncode

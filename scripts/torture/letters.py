@@ -1,0 +1,89 @@
+"""The smallest study that has everything: letters to capitals, a teacher, distilled data, two students."""
+
+import random
+from pathlib import Path
+
+STUDY = """
+from nat_ar.commands.study import Entry, StudyConfig
+from nat_ar.data.alignment import AlignerConfig
+from nat_ar.data.batching import BatchingConfig
+from nat_ar.data.corpus import TextFiles
+from nat_ar.data.prepare import DataConfig
+from nat_ar.data.vocabulary import VocabularyConfig
+from nat_ar.evaluation.speed import SpeedConfig
+from nat_ar.methods.autoregressive import Autoregressive
+from nat_ar.methods.fertility_nat import FertilityNat
+from nat_ar.methods.length_nat import LengthNat
+from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.search.greedy import Greedy
+from nat_ar.training.loop import TrainingConfig, ValidationConfig
+from nat_ar.training.optimizer import OptimizerConfig
+
+TINY = TransformerConfig(16, 32, 2, 1, 1)
+TRAINING = TrainingConfig(
+    max_steps=150,
+    batching=BatchingConfig(64, (8,)),
+    optimizer=OptimizerConfig(peak_learning_rate=0.01, warmup_steps=5),
+    validation=ValidationConfig(every_steps=50),
+    log_every=10,
+)
+config = StudyConfig(
+    "Letters",
+    "study",
+    DataConfig(
+        "data",
+        TextFiles(("train.tsv",), ("validation.tsv",), ("test.tsv",)),
+        VocabularyConfig(size=24, byte_fallback=False),
+        AlignerConfig(iterations=1, flat_iterations=1),
+        remove_overlap=False,
+    ),
+    Entry("ar", Autoregressive(TINY, decoding=Greedy()), TRAINING),
+    (
+        Entry("length", LengthNat(TINY), TRAINING),
+        Entry(
+            "fertility_kd", FertilityNat(TINY), TRAINING, distilled=True, encoder_from_teacher=True
+        ),
+    ),
+    distillation="Greedy()",
+    speed=SpeedConfig(
+        sentences=2, repetitions=3, batch_sizes=(1,), throughput_sentences=2, max_seconds=0.5
+    ),
+)
+"""
+RUNS = ("ar", "length", "fertility_kd")
+TEACHER = """
+import dataclasses
+from pathlib import Path
+
+from nat_ar.experiment import ExperimentConfig, load_file
+from nat_ar.training.loop import ValidationConfig
+
+study = load_file(Path(__file__).with_name("study.py"))
+config = ExperimentConfig(
+    "teacher",
+    study.data,
+    study.teacher.method,
+    dataclasses.replace(
+        study.teacher.training,
+        max_steps={max_steps},
+        average_decay=0.9,
+        validation=ValidationConfig(every_steps={every_steps}),
+    ),
+)
+"""
+
+
+def write(directory: Path, *, max_steps: int = 150, every_steps: int = 50) -> Path:
+    """study.py, teacher.py (the teacher alone, with averaging) and pairs such as "b a d" and "B A D": 60
+    for training, 4 for validation, 4 for the test."""
+    directory.mkdir(parents=True)
+    (directory / "study.py").write_text(STUDY, "utf-8")
+    teacher = TEACHER.format(max_steps=max_steps, every_steps=every_steps)
+    (directory / "teacher.py").write_text(teacher, "utf-8")
+    draw = random.Random(0)
+    drawn = (" ".join(draw.choices("abcdefgh", k=1 + i % 3)) for i in range(120))
+    rows = list(dict.fromkeys(drawn))
+    for split, part in {"validation": rows[:4], "test": rows[4:8], "train": rows[8:68]}.items():
+        text = "".join(f"{row}\t{row.upper()}\n" for row in part)
+        (directory / f"{split}.tsv").write_text(text, "utf-8")
+    return directory
