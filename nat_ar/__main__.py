@@ -71,7 +71,8 @@ def _set_up() -> None:
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nat_ar" / "xla"
     jax.config.update("jax_compilation_cache_dir", os.environ.get(COMPILATION_CACHE, str(default)))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    for name in ("absl", "asyncio"):  # Orbax logs the traceback of an error that it also raises
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("jax").setLevel(logging.ERROR)
 
 

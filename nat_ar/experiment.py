@@ -12,7 +12,6 @@ import ast
 import dataclasses
 import json
 import runpy
-import shutil
 import traceback
 import typing
 from pathlib import Path
@@ -177,9 +176,8 @@ class Run:
                 )
             return
         self.directory.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(
-            data.directory / "vocabulary", self.directory / "vocabulary", dirs_exist_ok=True
-        )
+        with files.naming(self.directory / "vocabulary"):
+            data.vocabulary.save(self.directory / "vocabulary")
         facts["config_hash"] = files.json_hash(config_json.to_json(config))
         text = json.dumps(files.signed(facts), indent=2) + "\n"
         files.write_text(self.directory / "facts.json", text)

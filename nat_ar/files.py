@@ -15,21 +15,35 @@ from nat_ar.config_json import ConfigError
 LOCK_NAME = "lock"
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError that names no file, as that of a full disk, names this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(
+            f"{path} cannot be written: {error}; make room, and run the same command"
+        ) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """UTF-8, lines as they are, in one step: after a crash or a power cut the file holds the new text or
     what it held before."""
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    _sync_directory(path.parent)
+    with naming(path):
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        _sync_directory(path.parent)
 
 
 def append_line(path: Path, line: str) -> None:
     """Adds one line, and makes it last. What a crash left of an unfinished line before it goes first."""
-    with path.open("ab+") as file:
+    with naming(path), path.open("ab+") as file:
         file.seek(0)
         before = file.read()
         whole = before.rfind(b"\n") + 1

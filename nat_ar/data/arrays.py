@@ -182,7 +182,8 @@ def new_directory(directory: Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        yield partial
+        with files.naming(directory):
+            yield partial
     except BaseException:
         shutil.rmtree(partial)
         raise

@@ -6,8 +6,10 @@ SHA-256 of all three). The latest and the best by validation are kept. What come
 its SHA-256: a file that lost a bit is an error, or an older step, never other numbers."""
 
 import dataclasses
+import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,10 @@ class LatestAndBest(checkpoint_managers.PreservationPolicy):
         self.scores = {step: self.scores.get(step) for step in steps}
         keep = {max(steps), self.best_step} if steps else set()
         return [step in keep for step in steps]
+
+
+MARGIN = 2**20
+"""bytes of a checkpoint besides its arrays: names, shapes, directories"""
 
 
 class DamagedCheckpointError(ValueError):
@@ -104,11 +110,10 @@ class Checkpoints:
         except (
             Exception
         ) as error:  # of Orbax, TensorStore, JSON, the file system: anything may be damaged
-            raise self._damaged(step, item, f"{type(error).__name__}: {error}") from error
+            raise self._damaged(step, item, f"{type(error).__name__}: {_reason(error)}") from error
 
     def _damaged(self, step: int, item: str, why: str) -> DamagedCheckpointError:
-        where = self.directory / str(step) / item
-        return DamagedCheckpointError(f"{where} cannot be used: {' '.join(why.split())[:300]}")
+        return DamagedCheckpointError(f"{self.directory / str(step) / item} cannot be used: {why}")
 
     def _read_arrays(
         self, step: int, item: str, like: dict[str, jax.ShapeDtypeStruct], expected: str | None
@@ -132,6 +137,7 @@ class Checkpoints:
         params, training = _by_path(_translating(state)), _by_path(_training(state))
         hashes = {"params": _arrays_hash(params), "training": _arrays_hash(training)}
         facts = {**progress, "score": score, "sha256": hashes}
+        self._check_room(sum(array.nbytes for array in (*params.values(), *training.values())))
         self.policy.scores[step] = score
         try:
             self.manager.save(
@@ -144,9 +150,18 @@ class Checkpoints:
             )
         except Exception as error:  # TensorStore's for a full disk is a ValueError
             raise OSError(
-                f"{self.directory / str(step)} cannot be written: {' '.join(str(error).split())[:300]}; "
-                "the checkpoint before it is whole: make room, and run the same command"
+                f"{self.directory / str(step)} cannot be written: {_reason(error)}; the checkpoint before it "
+                "is whole: remove the cause, and run the same command"
             ) from error
+
+    def _check_room(self, size: int) -> None:
+        """Before anything is written: Orbax's threads talk at length about a disk that fills up."""
+        needed, free = size + MARGIN, shutil.disk_usage(self.directory).free
+        if free < needed:
+            raise OSError(
+                f"{self.directory}: a checkpoint needs {needed / 2**20:,.1f} MiB, the disk has "
+                f"{free / 2**20:,.1f} MiB left: make room, and run the same command"
+            )
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The latest state that is whole, of the shapes, types and placement of `like`, and its progress.
@@ -249,6 +264,15 @@ def _by_path(tree: Any) -> dict[str, Any]:
     flax and optax that hold them."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _reason(error: Exception) -> str:
+    """In one line, and the system's own where it is among TensorStore's words."""
+    text = " ".join(str(error).split())
+    system = [
+        os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+    ]
+    return next((reason for reason in system if reason in text), text[:200])
 
 
 def _arrays_hash(arrays: dict[str, Any]) -> str:

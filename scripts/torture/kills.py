@@ -158,8 +158,8 @@ def torture(
     assert victim.outcome(directory / victim.made) == expected, "two undisturbed runs differ"
     tally = Tally()
     while tally.kills < kills:
-        for path in directory.glob(f"{victim.made}*"):
-            shutil.rmtree(path)
+        for suffix in ("", ".partial", ".shards"):
+            shutil.rmtree(directory / f"{victim.made}{suffix}", ignore_errors=True)
         while True:
             running = Process(victim.words, directory, cache)
             if tally.kills >= kills:
