@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from nat_ar import allocator
+from nat_ar import allocator, config_json
 
 VERBS = {
     "prepare": "corpus -> subwords -> arrays, with a manifest of what was read and dropped",
@@ -96,13 +96,15 @@ def _parse(verb: str, command: Any, words: list[str]) -> Any:
     parsed = dataclasses.make_dataclass(cls.__name__, [("config", flat)], bases=(cls,), frozen=True)
     parsed.__doc__ = cls.__doc__
     with _one_line():
-        return tyro.cli(
+        arguments = tyro.cli(
             parsed,
             args=words[1:],
             prog=f"{program} {words[0]}",
             default=parsed(config=config),
             config=markers,
         )
+    config_json.check(arguments.config)  # numbers that a command line can say, but no config can hold
+    return arguments
 
 
 @contextlib.contextmanager

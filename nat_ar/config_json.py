@@ -22,18 +22,23 @@ class ConfigError(ValueError):
     """A config that cannot be: one line with expected, got and what to do."""
 
 
-def to_json(value: Any) -> Any:
-    """Plain JSON data (dict, list, str, int, float, bool, None) of a config value."""
+def to_json(value: Any, path: str = "config") -> Any:
+    """Plain JSON data (dict, list, str, int, float, bool, None) of a config value.
+
+    Raises ConfigError with the path of the first field that JSON cannot hold."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = {
+            f.name: to_json(getattr(value, f.name), f"{path}.{f.name}")
+            for f in dataclasses.fields(value)
+        }
         return {"type": type(value).__name__, **fields}
     if isinstance(value, tuple | list):
-        return [to_json(item) for item in value]
+        return [to_json(item, f"{path}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"a config holds finite numbers only, got {value}")
+        raise ConfigError(f"{path}: expected a finite number, got {value}")
     if value is None or isinstance(value, str | bool | int | float):
         return value
-    raise ConfigError(f"a config holds dataclasses, tuples, text and numbers, got {value!r}")
+    raise ConfigError(f"{path}: expected dataclasses, tuples, text and numbers, got {value!r}")
 
 
 def dumps(value: Any) -> str:
@@ -135,7 +140,7 @@ def _from_object(cls: type, data: Any, path: str) -> Any:
 
 def check(value: T, path: str = "config") -> T:
     """The value itself, after its fields' types were checked; for configs written in Python."""
-    return from_json(type(value), to_json(value), path)
+    return from_json(type(value), to_json(value, path), path)
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:

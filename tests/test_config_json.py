@@ -35,6 +35,14 @@ def test_round_trip_keeps_the_member_of_a_union() -> None:
     )
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_json_cannot_hold_is_named(value: float) -> None:
+    with pytest.raises(
+        config_json.ConfigError, match=r"config\.shape\.side: expected a finite num"
+    ):
+        config_json.check(Drawing(Square(value)))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

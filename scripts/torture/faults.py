@@ -3,6 +3,7 @@ with other numbers."""
 
 import contextlib
 import dataclasses
+import importlib
 import io
 import json
 import os
@@ -46,13 +47,25 @@ def answer(*words: str) -> Answer:
     before = __main__._set_up
     __main__._set_up = lambda: None
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(printed):
             __main__.main(list(words))
     except SystemExit as end:
         return Answer(int(end.code or 0), said.getvalue())
     finally:
         __main__._set_up = before
     return Answer(0, said.getvalue())
+
+
+def parse_only(verb: str, config: str, words: tuple[str, ...], parsed: list[Any]) -> Answer:
+    """As `answer`, but the command is not run: its arguments go to `parsed`."""
+    command = importlib.import_module(f"nat_ar.commands.{verb}")
+    before = command.run
+    command.run = parsed.append
+    try:
+        return answer(verb, config, *words)
+    finally:
+        command.run = before
 
 
 def finish(directory: Path) -> None:
@@ -268,7 +281,11 @@ def on_a_full_disk(
     )
     said = "it fitted"
     if first.status:
-        said = check(f"{victim.name} with {room} KiB", first, "(No space left|cannot be written|the disk has .* left)")
+        said = check(
+            f"{victim.name} with {room} KiB",
+            first,
+            "(No space left|cannot be written|the disk has .* left)",
+        )
     assert victim.outcome(made) == expected, f"{victim.name} with {room} KiB, resumed: {made}"
     return said
 

@@ -1,6 +1,8 @@
 """SIGKILL at random moments: what a command ends with is what it would have ended with, bit for bit."""
 
+import contextlib
 import dataclasses
+import itertools
 import os
 import random
 import shutil
@@ -195,8 +197,10 @@ def _ended_before(
     return False
 
 
-def _half_written(made: Path) -> Iterator[Path]:
+def _half_written(made: Path) -> Iterator[tuple[Path, int]]:
+    """With the inode: what an earlier kill left has the same name."""
     for pattern in HALF_WRITTEN:
-        yield from made.parent.glob(f"{made.name}{pattern.removeprefix('*')}")
-        if made.exists():
-            yield from made.rglob(pattern)
+        beside = made.parent.glob(f"{made.name}{pattern.removeprefix('*')}")
+        for path in itertools.chain(beside, made.rglob(pattern)):
+            with contextlib.suppress(FileNotFoundError):
+                yield path, path.stat().st_ino

@@ -73,11 +73,15 @@ config = ExperimentConfig(
 """
 
 
-def write(directory: Path, *, max_steps: int = 150, every_steps: int = 50) -> Path:
+def write(
+    directory: Path, *, max_steps: int = 150, every_steps: int = 50, byte_fallback: bool = False
+) -> Path:
     """study.py, teacher.py (the teacher alone, with averaging) and pairs such as "b a d" and "B A D": 60
     for training, 4 for validation, 4 for the test."""
     directory.mkdir(parents=True)
-    (directory / "study.py").write_text(STUDY, "utf-8")
+    words = "size=24, byte_fallback=False"
+    study = STUDY.replace(words, "size=280") if byte_fallback else STUDY
+    (directory / "study.py").write_text(study, "utf-8")
     teacher = TEACHER.format(max_steps=max_steps, every_steps=every_steps)
     (directory / "teacher.py").write_text(teacher, "utf-8")
     draw = random.Random(0)

@@ -1,0 +1,87 @@
+"""A short turn of scripts/torture.sh; and that each of its tests can fail."""
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nat_ar.data.vocabulary import Vocabulary
+from nat_ar.methods.length_nat import LengthNat
+from nat_ar.translator import Translation, Translator
+from scripts.torture import company, faults, inputs, kills, letters
+from scripts.torture.faults import FAULTS, Fault
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of letters with data and an evaluated teacher."""
+    directory = letters.write(tmp_path_factory.mktemp("torture") / "letters", byte_fallback=True)
+    faults.finish(directory)
+    return directory
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
+def test_damage_ends_with_one_clear_line(fault: Fault, finished: Path, tmp_path: Path) -> None:
+    faults.meet(fault, finished, tmp_path)
+
+
+def test_a_fault_that_nobody_notices_is_noticed(finished: Path, tmp_path: Path) -> None:
+    harmless = dataclasses.replace(FAULTS[0], inflict=faults.at_once(lambda directory: None))
+    with pytest.raises(AssertionError, match="parameters, a bit: exit status 0"):
+        faults.meet(harmless, finished, tmp_path)
+
+
+def test_prepare_survives_kills(tmp_path: Path) -> None:
+    """`train` and `study`: tests/commands/test_train.py, test_study.py."""
+    directory = letters.write(tmp_path / "letters")
+    tally = kills.torture(kills.VICTIMS[0], directory, tmp_path / "cache", kills=2, seed=1)
+    assert tally.kills == 2
+    assert tally.completed >= 1
+
+
+def test_another_outcome_is_noticed(tmp_path: Path) -> None:
+    numbers = itertools.count()
+    victim = dataclasses.replace(kills.VICTIMS[0], outcome=lambda made: next(numbers))
+    with pytest.raises(AssertionError, match="two undisturbed runs differ"):
+        kills.torture(victim, letters.write(tmp_path / "letters"), tmp_path, kills=1, seed=1)
+
+
+@pytest.mark.skipif(not faults.has_namespaces(), reason="this user may not mount")
+def test_a_full_disk_is_named_and_left_behind(tmp_path: Path) -> None:
+    directory = letters.write(tmp_path / "letters")
+    prepare = kills.VICTIMS[0]
+    assert kills.Process(prepare.words, directory, tmp_path).wait(300)
+    expected = prepare.outcome(directory / "data")
+    (directory / "data").rename(directory / "reference")
+    said = faults.on_a_full_disk(prepare, directory, tmp_path, room=8, expected=expected)
+    assert said == (
+        "nat-ar: error: data cannot be written: [Errno 28] No space left on device; make room, and run the "
+        "same command"
+    )
+
+
+def test_no_value_of_a_config_is_a_traceback(finished: Path) -> None:
+    met, refused = inputs.fuzz_configs(finished, number=60, seed=0)
+    assert met == 60
+    assert refused > 30
+
+
+def test_hostile_text_has_a_line_each(finished: Path) -> None:
+    with inputs.opened(finished / "teacher"):
+        found = inputs.translate_lines(finished / "teacher", list(inputs.PIECES))
+    assert len(found) == len(inputs.PIECES)
+
+
+def test_a_translation_that_depends_on_its_company_is_noticed(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def translate(self: Translator, sentences: list[str], **_: Any) -> list[Translation]:
+        return [Translation([""], [0.0], [[self.max_rows]], 1) for _ in sentences]
+
+    monkeypatch.setattr(Translator, "translate", translate)
+    vocabulary = Vocabulary.load(finished / "data" / "vocabulary")
+    method = LengthNat(company.TRANSFORMER)
+    with pytest.raises(AssertionError, match=r"LengthNat, LengthBeam\(.*\), 1 a batch: 'a'"):
+        company.check(method, method.decoding, vocabulary, ["a", "b"], seed=0)
