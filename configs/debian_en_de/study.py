@@ -3,7 +3,7 @@
     python -m nat_ar prepare configs/debian_en_de/study.py    # 420 MB of download, 2 minutes
     python -m nat_ar study configs/debian_en_de/study.py      # in the background; goes on after any stop
 
-111,669 training pairs (software documentation, package descriptions, books), split by document; `ding` (example
+110,252 training pairs (software documentation, package descriptions, books), split by document; `ding` (example
 sentences of a dictionary) and `wesnoth` (a game's dialogue) are out-of-domain tests and not trained on.
 Not yet trained by us."""
 

@@ -22,7 +22,8 @@ from nat_ar.training.checkpoint import Checkpoints
 ROOT = Path(__file__).parents[2]
 HALF_WRITTEN = ("*.partial", "*.orbax-checkpoint-tmp*")
 """names of what is being written"""
-CLOCKS = ("second", "date", "versions", "run")
+NO_OUTCOME = {"date", "run"}
+"""fields that differ between equal works, besides those in seconds"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +74,7 @@ def studied(directory: Path) -> dict[str, Any]:
 
 def _timeless(row: dict[str, Any]) -> dict[str, Any]:
     """Without clocks, dates and places."""
-    return {name: x for name, x in row.items() if not any(clock in name for clock in CLOCKS)}
+    return {name: x for name, x in row.items() if "second" not in name and name not in NO_OUTCOME}
 
 
 PREPARE = ("prepare", "study.py")
