@@ -44,11 +44,11 @@ def write_text(path: Path, text: str) -> None:
 def append_line(path: Path, line: str) -> None:
     """Adds one line, and makes it last. What a crash left of an unfinished line before it goes first."""
     with naming(path), path.open("ab+") as file:
-        file.seek(0)
-        before = file.read()
-        whole = before.rfind(b"\n") + 1
-        if whole < len(before):
-            file.truncate(whole)
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(end - 1, 0))
+        if file.read(1) not in (b"", b"\n"):  # rare: only then is all of it read
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
         file.write(line.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
