@@ -23,55 +23,9 @@ from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.training import logging
 from nat_ar.training.loop import TrainingConfig
+from scripts.torture import kills, letters
 
-CONFIG = """
-from nat_ar.commands.study import Entry, StudyConfig
-from nat_ar.data.alignment import AlignerConfig
-from nat_ar.data.batching import BatchingConfig
-from nat_ar.data.corpus import TextFiles
-from nat_ar.data.prepare import DataConfig
-from nat_ar.data.vocabulary import VocabularyConfig
-from nat_ar.evaluation.speed import SpeedConfig
-from nat_ar.methods.autoregressive import Autoregressive
-from nat_ar.methods.fertility_nat import FertilityNat
-from nat_ar.methods.length_nat import LengthNat
-from nat_ar.nn.transformer import TransformerConfig
-from nat_ar.search.greedy import Greedy
-from nat_ar.training.loop import TrainingConfig, ValidationConfig
-from nat_ar.training.optimizer import OptimizerConfig
-
-TINY = TransformerConfig(16, 32, 2, 1, 1)
-TRAINING = TrainingConfig(
-    max_steps=150,
-    batching=BatchingConfig(64, (8,)),
-    optimizer=OptimizerConfig(peak_learning_rate=0.01, warmup_steps=5),
-    validation=ValidationConfig(every_steps=50),
-    log_every=10,
-)
-config = StudyConfig(
-    "Letters",
-    "study",
-    DataConfig(
-        "data",
-        TextFiles(("train.tsv",), ("validation.tsv",), ("test.tsv",)),
-        VocabularyConfig(size=24, byte_fallback=False),
-        AlignerConfig(iterations=1, flat_iterations=1),
-        remove_overlap=False,
-    ),
-    Entry("ar", Autoregressive(TINY, decoding=Greedy()), TRAINING),
-    (
-        Entry("length", LengthNat(TINY), TRAINING),
-        Entry(
-            "fertility_kd", FertilityNat(TINY), TRAINING, distilled=True, encoder_from_teacher=True
-        ),
-    ),
-    distillation="Greedy()",
-    speed=SpeedConfig(
-        sentences=2, repetitions=3, batch_sizes=(1,), throughput_sentences=2, max_seconds=0.5
-    ),
-)
-"""
-RUNS = ("ar", "length", "fertility_kd")
+RUNS = letters.RUNS
 TEACHER = Entry("ar", Autoregressive(), TrainingConfig())
 STUDENT = Entry("nat", LengthNat(), TrainingConfig())
 POSSIBLE = StudyConfig(
@@ -139,37 +93,17 @@ def test_only_an_entry_that_the_study_has() -> None:
 
 
 @pytest.fixture
-def letters(tmp_path: Path) -> Callable[[str], Path]:
-    """Makes a directory with the config, and pairs such as "b a d" and "B A D": 60 for training, 4
-    for validation, 4 for the test."""
-
-    def make(name: str) -> Path:
-        draw, directory = random.Random(0), tmp_path / name
-        directory.mkdir()
-        (directory / "study.py").write_text(CONFIG, "utf-8")
-        drawn = (" ".join(draw.choices("abcdefgh", k=1 + i % 3)) for i in range(120))
-        rows = list(dict.fromkeys(drawn))
-        for split, part in {"validation": rows[:4], "test": rows[4:8], "train": rows[8:68]}.items():
-            text = "".join(f"{row}\t{row.upper()}\n" for row in part)
-            (directory / f"{split}.tsv").write_text(text, "utf-8")
-        return directory
-
-    return make
+def make_letters(tmp_path: Path) -> Callable[[str], Path]:
+    """Makes a directory of letters.write under that name."""
+    return lambda name: letters.write(tmp_path / name)
 
 
 def start(directory: Path, cache: Path) -> subprocess.Popen[bytes]:
     """The study as a process of its own, in `directory`."""
-    root = str(Path(study.__file__).parents[2])
-    settings = {
-        "PYTHONPATH": root,
-        "NAT_AR_COMPILATION_CACHE": str(cache),
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "JAX_PLATFORMS": "cpu",
-    }
     return subprocess.Popen(
         [sys.executable, "-m", "nat_ar", "study", "study.py"],
         cwd=directory,
-        env={**os.environ, **settings},
+        env={**os.environ, **kills.settings(cache)},
         stdout=(directory / "table").open("wb"),
         stderr=(directory / "progress").open("wb"),
     )
@@ -213,10 +147,10 @@ def outcome(directory: Path) -> dict[str, Any]:
 
 
 def test_a_killed_study_ends_with_the_same_results(
-    letters: Callable[[str], Path], tmp_path: Path
+    make_letters: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """Killed while the teacher trains and while the student trains; then nothing is left to do."""
-    killed, straight, cache = letters("killed"), letters("straight"), tmp_path / "cache"
+    killed, straight, cache = make_letters("killed"), make_letters("straight"), tmp_path / "cache"
     delays, runs = random.Random(), killed / "study" / "runs"
     first = runs / "ar" / "checkpoints" / "50" / "commit_success.txt"
     kill_when_there(start(killed, cache), first, delays.uniform(0, 0.3))
@@ -269,9 +203,9 @@ def check_reports(directory: Path) -> None:
 
 
 def test_a_split_that_is_not_there_is_said_before_any_training(
-    letters: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    make_letters: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(letters("here"))
+    monkeypatch.chdir(make_letters("here"))
     config = dataclasses.replace(study.load_config("study.py"), tests=("test", "tset"))
     with pytest.raises(ValueError, match="tset"):
         study.study(config, "")
@@ -279,10 +213,10 @@ def test_a_split_that_is_not_there_is_said_before_any_training(
 
 
 def test_a_corpus_file_takes_the_place_of_the_corpus(
-    letters: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    make_letters: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Split by the hold-out of the config's corpus; without one it cannot be."""
-    monkeypatch.chdir(letters("here"))
+    monkeypatch.chdir(make_letters("here"))
     with pytest.raises(ValueError, match=r"corpus_file pairs\.tsv: TextFiles has no hold_out"):
         study.run(study.Study("study.py", corpus_file="pairs.tsv"))
     seen: list[Any] = []

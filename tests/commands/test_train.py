@@ -1,8 +1,6 @@
 """`train` as a user meets it: started, killed, started again, misused."""
 
-import contextlib
 import dataclasses
-import io
 import os
 import re
 import signal
@@ -25,6 +23,7 @@ from nat_ar.methods.ctc import Ctc
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.training import logging, loop, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
+from scripts.torture import faults
 
 CONFIG = """
 import dataclasses
@@ -66,15 +65,9 @@ def config_file(tiny_runs: Any, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def main(*words: str) -> tuple[int, str]:
-    """Exit status and stderr of `train` in this process, whose JAX stays set up as it is."""
-    status = 0
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as said:
-        patch.setattr(__main__, "_set_up", lambda: None)
-        try:
-            __main__.main(["train", *words])
-        except SystemExit as end:
-            status = int(end.code or 0)
-    return status, said.getvalue()
+    """Exit status and stderr of `train` in this process."""
+    ended = faults.answer("train", *words)
+    return ended.status, ended.said
 
 
 def end_of(run: Path) -> dict[str, Any]:
