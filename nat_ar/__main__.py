@@ -103,9 +103,7 @@ def _parse(verb: str, command: Any, words: list[str]) -> Any:
             default=parsed(config=config),
             config=markers,
         )
-    config_json.check(
-        arguments.config
-    )  # numbers that a command line can say, but no config can hold
+    config_json.check(arguments.config)  # a command line can say nan, a config cannot hold it
     return arguments
 
 
