@@ -167,7 +167,8 @@ class Run:
         if self.config_path.exists():
             old, new = self._config_data(), config_json.to_json(config)
             changed = [*config_json.differences(old, new)]
-            recorded = {name: self.facts().get(name) for name in facts}
+            known = self.facts()
+            recorded = {name: known.get(name) for name in facts}
             changed += [*config_json.differences(recorded, facts)]
             if changed:
                 raise ConfigError(

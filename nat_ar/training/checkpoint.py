@@ -8,6 +8,7 @@ its SHA-256: a file that lost a bit is an error, or an older step, never other n
 import dataclasses
 import errno
 import hashlib
+import itertools
 import os
 import shutil
 from collections.abc import Sequence
@@ -62,7 +63,7 @@ class Checkpoints:
     """The checkpoints of one run directory."""
 
     def __init__(self, directory: Path, *, is_read_only: bool = False) -> None:
-        self.directory = directory.absolute()
+        self.directory, self.is_read_only = directory.absolute(), is_read_only
         self.damaged: list[str] = []
         """what `restore` could not use, a line each"""
         self.policy = LatestAndBest({})
@@ -107,9 +108,7 @@ class Checkpoints:
     def _read(self, step: int, item: str, args: Any) -> Any:
         try:
             return self.manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
-        except (
-            Exception
-        ) as error:  # of Orbax, TensorStore, JSON, the file system: anything may be damaged
+        except Exception as error:  # of Orbax, TensorStore or JSON: anything may be damaged
             raise self._damaged(step, item, f"{type(error).__name__}: {_reason(error)}") from error
 
     def _damaged(self, step: int, item: str, why: str) -> DamagedCheckpointError:
@@ -166,7 +165,8 @@ class Checkpoints:
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The latest state that is whole, of the shapes, types and placement of `like`, and its progress.
 
-        Damaged steps after it are moved to `damaged/` beside the checkpoints, and listed in `damaged`.
+        Damaged steps after it are listed in `damaged`, and moved to `damaged/` beside the checkpoints unless
+        these are only read.
         Raises DamagedCheckpointError, and moves nothing, where no step is whole."""
         damaged: list[DamagedCheckpointError] = []
         for step in sorted(self.manager.all_steps(), reverse=True):
@@ -175,7 +175,8 @@ class Checkpoints:
             except DamagedCheckpointError as error:
                 damaged.append(error)
                 continue
-            self._set_aside([after for after in self.manager.all_steps() if after > step])
+            if damaged and not self.is_read_only:
+                self._set_aside([after for after in self.manager.all_steps() if after > step])
             self.damaged = [str(error) for error in damaged]
             return restored
         raise DamagedCheckpointError(
@@ -185,12 +186,13 @@ class Checkpoints:
 
     def _set_aside(self, steps: Sequence[int]) -> None:
         place = self.directory.with_name("damaged")
+        place.mkdir(exist_ok=True)
         for step in steps:
-            place.mkdir(exist_ok=True)
-            os.replace(self.directory / str(step), place / str(step))
-        if steps:
-            self.manager.reload()
-            self.policy.scores = {step: self._score(step) for step in self.manager.all_steps()}
+            names = itertools.chain([str(step)], (f"{step}.{n}" for n in itertools.count(1)))
+            free = next(name for name in names if not (place / name).exists())
+            os.replace(self.directory / str(step), place / free)
+        self.manager.reload()
+        self.policy.scores = {step: self._score(step) for step in self.manager.all_steps()}
 
     def _restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         progress, hashes = self._progress_and_hashes(step)

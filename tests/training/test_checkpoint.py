@@ -237,3 +237,28 @@ def test_a_step_saved_after_damage_takes_its_place(two_steps: Path, tmp_path: Pa
     assert checkpoints.resolve("best") == 2
     restored, _ = checkpoints.restore(state_of())
     np.testing.assert_array_equal(arrays_of(restored)[0], arrays_of(state_of(at=2, seed=2))[0])
+
+
+def test_a_step_may_be_damaged_twice(two_steps: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "checkpoints"
+    shutil.copytree(two_steps, directory)
+    for _ in range(2):
+        flip_a_bit(directory / "2" / "progress" / "metadata")
+        checkpoints = Checkpoints(directory)
+        restored, _ = checkpoints.restore(state_of())
+        assert int(restored.step) == 1
+        checkpoints.save(state_of(at=2, seed=2), PROGRESS, score=3.0)
+        checkpoints.close()
+        shutil.rmtree(directory)
+        shutil.copytree(two_steps, directory)
+    assert sorted(path.name for path in (tmp_path / "damaged").iterdir()) == ["2", "2.1"]
+
+
+def test_a_reader_moves_no_damage(two_steps: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "checkpoints"
+    shutil.copytree(two_steps, directory)
+    flip_a_bit(directory / "2" / "progress" / "metadata")
+    before = sorted(tmp_path.rglob("*"))
+    restored, _ = Checkpoints(directory, is_read_only=True).restore(state_of())
+    assert int(restored.step) == 1
+    assert sorted(tmp_path.rglob("*")) == before
