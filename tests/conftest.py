@@ -4,7 +4,7 @@ Compiling is most of what these tests wait for: XLA optimises little here, which
 
 import dataclasses
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -27,6 +27,14 @@ from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.loop import Progress
 
 jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compilation_stays_quick() -> Iterator[None]:
+    """A module that leaves the setting changed makes a later test's bits depend on the order of modules."""
+    yield
+    assert jax.config.values["jax_disable_most_optimizations"]
+
 
 LETTERS = "abcdefgh"
 TINY = TransformerConfig(

@@ -2,10 +2,9 @@
 
 import dataclasses
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 import optax
 import pytest
@@ -112,15 +111,6 @@ def test_targets_stand_where_their_sources_do(
     assert train.target_text == [right(source).texts[0] for source in train.source_text]
 
 
-@pytest.fixture
-def quick_compilation() -> Iterator[None]:
-    """Programs this small take far longer to optimise than to run."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.mark.usefixtures("quick_compilation")
 def test_the_model_itself_translates_the_first_sentences(
     teacher: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -1,7 +1,7 @@
 """Sampling over a table of logits instead of a model: its distribution, and what a draw depends on."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -22,14 +22,6 @@ from nat_ar.types import Cache, Hypotheses
 VOCABULARY, MAX_LENGTH = 10, 6
 TEXT = [EOS, UNK, *range(NUM_SPECIAL, VOCABULARY)]
 """What may be drawn."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation() -> Iterator[None]:
-    """Programs this small take far longer to optimise than to run."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def table(seed: int) -> jax.Array:
