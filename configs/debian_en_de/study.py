@@ -5,7 +5,8 @@
 
 110,252 training pairs (software documentation, package descriptions, books), split by document; `ding` (example
 sentences of a dictionary) and `wesnoth` (a game's dialogue) are out-of-domain tests and not trained on.
-Not yet trained by us."""
+docs/results/debian_en_de took 3.2 hours, most of them beside other work: teacher 62 minutes, distilled data 27,
+students 48, translating the three tests 36, benchmark 21."""
 
 from nat_ar.commands.study import Entry, StudyConfig
 from nat_ar.data.batching import BatchingConfig

@@ -54,14 +54,14 @@ config = StudyConfig(
     teacher=Entry(
         "ar",
         Autoregressive(TRANSFORMER),
-        training(1500),
+        training(1300),
         decodings=("Beam(size=4)", "Greedy()"),
     ),
     entries=(
         Entry(
             "length_kd",
             LengthNat(TRANSFORMER),
-            training(1300),
+            training(1000),
             distilled=True,
             encoder_from_teacher=True,
             decodings=("LengthBeam()", "LengthBeam(size=5)", "LengthBeam(size=5, rescore=True)"),
@@ -69,7 +69,7 @@ config = StudyConfig(
         Entry(
             "fertility_kd",
             FertilityNat(TRANSFORMER),
-            training(1300),
+            training(1000),
             distilled=True,
             encoder_from_teacher=True,
             decodings=("Argmax()", "Average()", "NoisyParallel(samples=10)"),
