@@ -29,7 +29,7 @@ def training(max_steps: int) -> TrainingConfig:
         max_steps=max_steps,
         batching=BatchingConfig(batch_tokens=1024, buckets=(16, 26)),
         optimizer=OptimizerConfig(peak_learning_rate=3e-3, warmup_steps=200, schedule="cosine"),
-        validation=ValidationConfig(every_steps=max_steps // 4, sentences=200),
+        validation=ValidationConfig(every_steps=max_steps // 2, sentences=200),
     )
 
 
@@ -46,26 +46,26 @@ config = StudyConfig(
     teacher=Entry(
         "ar",
         Autoregressive(TRANSFORMER),
-        training(1200),
+        training(1100),
         decodings=("Beam(size=4)", "Greedy()"),
     ),
     entries=(
         Entry(
             "length",
             LengthNat(TRANSFORMER, label_smoothing=0.0),
-            training(800),
+            training(600),
             encoder_from_teacher=True,
         ),
-        Entry("fertility", NAT, training(800), encoder_from_teacher=True),
+        Entry("fertility", NAT, training(600), encoder_from_teacher=True),
         Entry(
             "fertility_kd",
             NAT,
-            training(800),
+            training(600),
             distilled=True,
             encoder_from_teacher=True,
-            decodings=("Argmax()", "NoisyParallel(samples=8)"),
+            decodings=("Argmax()", "NoisyParallel(samples=5)"),
         ),
     ),
-    distillation="Beam(size=3)",
-    speed=SpeedConfig(sentences=50, throughput_sentences=128, batch_sizes=(1, 64), max_seconds=6.0),
+    distillation="Greedy()",
+    speed=SpeedConfig(sentences=50, throughput_sentences=128, batch_sizes=(1, 64), max_seconds=5.0),
 )
