@@ -26,6 +26,8 @@ VERBS = {
     "compare": "results of several runs -> one table and one picture",
     "study": "teacher -> distilled data -> students -> table, restartable stage by stage",
 }
+LATENCY_VERBS = ("benchmark", "translate")
+"""whose single sentences are slower where one arena of memory serves all threads (nat_ar/allocator.py)"""
 USAGE = "usage: nat-ar VERB ...    (nat-ar VERB --help explains its options)\n\n" + "".join(
     f"  {verb:<10} {text}\n" for verb, text in VERBS.items()
 )
@@ -41,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     verb, rest = words[0], words[1:]
     if verb not in VERBS:
         sys.exit(_fail(f"expected a verb ({', '.join(VERBS)}), got {verb!r}"))
-    _set_up()
+    _set_up(verb)
     command = importlib.import_module(f"nat_ar.commands.{verb}")
     from nat_ar.training.loop import Stopped
 
@@ -63,9 +65,10 @@ def _fail(message: str) -> int:
     return 2
 
 
-def _set_up() -> None:
+def _set_up(verb: str) -> None:
     """What must be said before JAX does anything."""
-    allocator.keep_freed_memory()
+    if verb not in LATENCY_VERBS:
+        allocator.keep_freed_memory()
     import jax
 
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nat_ar" / "xla"

@@ -15,6 +15,7 @@ FLOORS = {  # room -> floor; a room is a folder or a file of the package itself
     "__init__": 0,
     "special": 0,
     "allocator": 0,
+    "companion": 0,
     "config_json": 0,
     "files": 0,
     "types": 0,

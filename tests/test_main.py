@@ -70,7 +70,9 @@ def experiment_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     """Runs a command line in this process."""
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(command_line, "_set_up", lambda: None)  # it configures the whole process
+    monkeypatch.setattr(
+        command_line, "_set_up", lambda verb: None
+    )  # it configures the whole process
 
     def run(*words: str) -> Said:
         status = 0
@@ -311,7 +313,7 @@ def test_the_compilation_cache_can_be_moved(
     before = {name: getattr(jax.config, name) for name in names}
     try:
         monkeypatch.setenv(command_line.COMPILATION_CACHE, str(tmp_path))
-        command_line._set_up()
+        command_line._set_up("translate")
         assert jax.config.jax_compilation_cache_dir == str(tmp_path)
     finally:
         for name, value in before.items():

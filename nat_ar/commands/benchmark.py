@@ -113,13 +113,15 @@ def benchmark(
     measured = speed.measure(
         [translator for _, translator in opened], text, config, is_quiet=is_quiet
     )
-    command = _command(systems, config, split, checkpoint, data_directory)
+    made_by = shlex.join(
+        ["python", "-m", "nat_ar", *command(systems, config, split, checkpoint, data_directory)]
+    )
     rows = []
     for system, (loaded, translator), prepared, found in zip(
         systems, opened, data, measured, strict=True
     ):
         row = {
-            **_identity(system, loaded, translator, prepared, split, command),
+            **_identity(system, loaded, translator, prepared, split, made_by),
             **_measurements(found),
         }
         results.append(system.run.directory, row)
@@ -193,23 +195,23 @@ def _measurements(found: Speed) -> Row:
     }
 
 
-def _command(
+def command(
     systems: Sequence[System],
     config: SpeedConfig,
-    split: str,
-    checkpoint: str,
-    data_directory: str | None,
-) -> str:
-    """The command that times the same systems in the same way, what was chosen by default spelt out."""
-    words = ["python", "-m", "nat_ar", "benchmark"]
-    words += [f"{system.run.directory}:{system.decoding}" for system in systems]
+    split: str = "test",
+    checkpoint: str = "best",
+    data_directory: str | None = None,
+) -> list[str]:
+    """The words after `python -m nat_ar` that time the same systems in the same way, what was chosen by
+    default spelt out."""
+    words = ["benchmark", *(f"{system.run.directory}:{system.decoding}" for system in systems)]
     words += ["--split", split, "--checkpoint", checkpoint]
     words += [] if data_directory is None else ["--data", data_directory]
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         values = value if isinstance(value, tuple) else (value,)
         words += ["--" + field.name.replace("_", "-"), *map(str, values)]
-    return shlex.join(words)
+    return words
 
 
 def summary(rows: Sequence[Row]) -> str:

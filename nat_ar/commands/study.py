@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nat_ar import config_json, experiment, files
+from nat_ar import companion, config_json, experiment, files
 from nat_ar.commands import benchmark, compare, distill, evaluate, train
 from nat_ar.commands.benchmark import System
 from nat_ar.config_json import ConfigError
@@ -277,7 +277,8 @@ def _evaluate_missing(entry: Entry, run: Run, split: str, data: DataConfig) -> N
 
 
 def _benchmark_missing(systems: Sequence[System], config: StudyConfig) -> None:
-    """Times all systems together, unless every one has a row of this checkpoint and this machine."""
+    """Times all systems together, in a process that has done nothing else, unless every one has a row of
+    this checkpoint and this machine."""
     resolved = [system.resolved() for system in systems]
     split = config.tests[0]
     for system in resolved:
@@ -291,7 +292,7 @@ def _benchmark_missing(systems: Sequence[System], config: StudyConfig) -> None:
             "threads": speed.num_threads(),
         }
         if not _has_row(system.run, expected):
-            benchmark.benchmark(resolved, config.speed, split=split)
+            companion.run(benchmark.command(resolved, config.speed, split))
             return
 
 
