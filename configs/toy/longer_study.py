@@ -12,6 +12,7 @@ from pathlib import Path
 
 from nat_ar.commands.study import Entry, StudyConfig
 from nat_ar.data.toy import ToyCorpus
+from nat_ar.evaluation.speed import SpeedConfig
 from nat_ar.experiment import load_file
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.fertility_nat import FertilityNat, FineTuning
@@ -44,6 +45,7 @@ config = dataclasses.replace(
     data=dataclasses.replace(short.data, corpus=ToyCorpus()),
     teacher=dataclasses.replace(short.teacher, training=training(4000)),
     distillation="Beam(size=4)",
+    speed=SpeedConfig(sentences=50, throughput_sentences=128, batch_sizes=(1, 64), max_seconds=6.0),
     entries=(
         Entry("ar_3_1", Autoregressive(SHALLOW), training(2000), decodings=BOTH),
         Entry("ar_3_1_kd", Autoregressive(SHALLOW), training(2000), distilled=True, decodings=BOTH),

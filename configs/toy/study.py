@@ -67,6 +67,6 @@ config = StudyConfig(
         ),
     ),
     distillation="Greedy()",
-    # Batches of 64 would be another three minutes of compiling: configs/toy/longer_study.py has them.
+    # Larger batches are more programs to compile: configs/toy/longer_study.py has them.
     speed=SpeedConfig(sentences=50, batch_sizes=(1,), max_seconds=5.0),
 )
