@@ -54,14 +54,14 @@ config = StudyConfig(
     teacher=Entry(
         "ar",
         Autoregressive(TRANSFORMER),
-        training(1200),
+        training(1500),
         decodings=("Beam(size=4)", "Greedy()"),
     ),
     entries=(
         Entry(
             "length_kd",
             LengthNat(TRANSFORMER),
-            training(900),
+            training(1300),
             distilled=True,
             encoder_from_teacher=True,
             decodings=("LengthBeam()", "LengthBeam(size=5)", "LengthBeam(size=5, rescore=True)"),
@@ -69,12 +69,11 @@ config = StudyConfig(
         Entry(
             "fertility_kd",
             FertilityNat(TRANSFORMER),
-            training(900),
+            training(1300),
             distilled=True,
             encoder_from_teacher=True,
             decodings=("Argmax()", "Average()", "NoisyParallel(samples=10)"),
         ),
     ),
-    distillation="Greedy()",
     speed=SpeedConfig(sentences=100, throughput_sentences=256, max_seconds=12.0),
 )
