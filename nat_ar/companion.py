@@ -1,7 +1,7 @@
 """A verb in a process of its own, which ends with the process that started it.
 
-What is timed must not depend on what its process did before: where a study had trained and compiled, a
-sentence took the toy's length NAT 4.7 ms; in a process of its own, on the same day, 3.7."""
+What is timed must not depend on what its process did before, and the command that stands beside a number
+must be the one that gave it."""
 
 import os
 import runpy
