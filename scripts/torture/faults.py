@@ -45,7 +45,7 @@ def answer(*words: str) -> Answer:
     """A command in this process, whose JAX stays set up as it is."""
     said = io.StringIO()
     before = __main__._set_up
-    __main__._set_up = lambda: None
+    __main__._set_up = lambda verb: None
     try:
         printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(printed):
