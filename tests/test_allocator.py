@@ -1,5 +1,6 @@
 """Freed memory stays with the process."""
 
+import statistics
 import subprocess
 import sys
 
@@ -14,24 +15,25 @@ import jax, jax.numpy as jnp
 call = jax.jit(lambda x: jnp.cumsum(jnp.flip(x) * 2.0).sum())
 x = jnp.ones(8_000_000)
 assert call.lower(x).compile().memory_analysis().temp_size_in_bytes > 63e6
-for _ in range(5):
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     call(x).block_until_ready()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(5):
-    call(x).block_until_ready()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(*(faults() for _ in range(31)))
 """
 
 
-def page_faults(how: str) -> int:
+def page_faults(how: str) -> list[int]:
+    """Of each of 31 calls."""
     run = [sys.executable, "-c", PROGRAM, how]
     printed = subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip()
     if printed == "no glibc":
         pytest.skip("this system's C library has no mallopt")
-    return int(printed)
+    return [int(faults) for faults in printed.split()]
 
 
-def test_a_call_meets_the_pages_of_the_call_before() -> None:
-    """64 MB of temporary memory are 15,600 pages of 4 kB, five times over; one call in five may still find
-    its buffers at a new place."""
-    assert page_faults("keep") < 17_000 < 70_000 < page_faults("as it comes")
+def test_a_call_meets_the_pages_of_earlier_calls() -> None:
+    """64 MB of temporary memory are 15,600 pages of 4 kB. The first calls may find their buffers at another
+    place each (eight of them did), and one now and then after them."""
+    assert statistics.median(page_faults("keep")) < 1_000
+    assert min(page_faults("as it comes")) > 15_000
