@@ -1,6 +1,5 @@
 """A verb in a process of its own."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -23,19 +22,26 @@ def test_a_verb_that_fails_is_said(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_verb_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
-    """Its config file is a fifo that nobody writes to: it would never end by itself."""
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    program = f"from nat_ar import companion; companion.run(['train', {str(fifo)!r}])"
-    parent = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
-    child = wait_for(lambda: said("pgrep", "-P", str(parent.pid)))
+    """Its config file sleeps for longer than the test waits."""
+    config, pid = tmp_path / "config.py", tmp_path / "pid"
+    config.write_text(
+        "import os, pathlib, time\n"
+        f"pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\n"
+        "time.sleep(300)\n"
+    )
+    program = f"from nat_ar import companion; companion.run(['train', {str(config)!r}])"
+    parent = subprocess.Popen([sys.executable, "-c", program])
+    child = wait_for(lambda: pid.exists() and pid.read_text())
+    assert state_of(child) not in ("", "Z")
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    wait_for(lambda: said("ps", "-o", "stat=", "-p", child) in ("", "Z"))  # gone, or nearly
+    wait_for(lambda: state_of(child) in ("", "Z"))  # gone, or nobody has fetched its status yet
 
 
-def said(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+def state_of(pid: str) -> str:
+    """The first letter of the process's state; empty where there is none."""
+    command = ["ps", "-o", "stat=", "-p", pid]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()[:1]
 
 
 def wait_for(found: Callable[[], T]) -> T:

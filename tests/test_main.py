@@ -70,9 +70,8 @@ def experiment_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     """Runs a command line in this process."""
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(
-        command_line, "_set_up", lambda verb: None
-    )  # it configures the whole process
+    # It configures the whole process.
+    monkeypatch.setattr(command_line, "_set_up", lambda verb: None)
 
     def run(*words: str) -> Said:
         status = 0
