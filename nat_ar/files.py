@@ -38,7 +38,7 @@ def write_text(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-        _sync_directory(path.parent)
+        _sync(path.parent)
 
 
 def append_line(path: Path, line: str) -> None:
@@ -101,9 +101,18 @@ def read_json(path: Path, *, remedy: str) -> dict[str, Any]:
         raise ValueError(f"{path} cannot be used: {error}; {remedy}") from error
 
 
-def _sync_directory(directory: Path) -> None:
-    """Makes the names in it last, too."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def rename_directory(partial: Path, directory: Path) -> None:
+    """Gives a filled directory its name in one step, after everything in it has reached the disk: after a power
+    cut the name stands for all of it, or is not there."""
+    for path in [*partial.rglob("*"), partial]:
+        _sync(path)
+    os.replace(partial, directory)
+    _sync(directory.parent)
+
+
+def _sync(path: Path) -> None:
+    """Makes a file's content, or the names in a directory, last."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

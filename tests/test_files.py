@@ -46,6 +46,27 @@ def test_what_was_there_stays_until_the_new_text_is_complete(
     assert path.read_text() == "old"
 
 
+def test_a_directory_gets_its_name_when_all_of_it_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut between the two would leave the name on files that are empty."""
+    partial, directory = tmp_path / "data.partial", tmp_path / "data"
+    (partial / "train").mkdir(parents=True)
+    (partial / "train" / "source.npy").write_bytes(b"tokens")
+    (partial / "manifest.json").write_bytes(b"{}")
+    expected = {path.stat().st_ino for path in [partial, *partial.rglob("*")]}
+    synced = []
+
+    def sync(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_ino, directory.exists()))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    files.rename_directory(partial, directory)
+    assert {inode for inode, named in synced if not named} == expected
+    assert [inode for inode, named in synced if named] == [tmp_path.stat().st_ino]
+    assert (directory / "train" / "source.npy").read_bytes() == b"tokens"
+
+
 def test_lines_split_at_newlines_only_and_are_whole(tmp_path: Path) -> None:
     path = tmp_path / "translations.txt"
     path.write_bytes("eins\u2028a\x85b\r\n\nzwei\nunfini".encode())

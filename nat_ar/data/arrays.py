@@ -15,7 +15,6 @@ import functools
 import hashlib
 import itertools
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -189,7 +188,7 @@ def new_directory(directory: Path) -> Iterator[Path]:
         raise
     if directory.exists():
         directory.rmdir()
-    os.replace(partial, directory)
+    files.rename_directory(partial, directory)
 
 
 def write_manifest(directory: Path, fields: dict[str, Any]) -> dict[str, Any]:
