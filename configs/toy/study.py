@@ -66,7 +66,7 @@ config = StudyConfig(
             decodings=("Argmax()", "NoisyParallel(samples=5)"),
         ),
     ),
-    distillation="Greedy()",
+    distillation="Beam(size=2)",
     # Larger batches are more programs to compile: configs/toy/longer_study.py has them.
     speed=SpeedConfig(sentences=50, batch_sizes=(1,), max_seconds=5.0),
 )
