@@ -7,8 +7,7 @@ becomes does not depend on the sentences beside it."""
 import dataclasses
 import functools
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +17,7 @@ import tqdm
 from flax import nnx
 from jaxtyping import Int
 
+from nat_ar.compilation import compile_together
 from nat_ar.data import loader
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.vocabulary import Vocabulary
@@ -29,6 +29,8 @@ BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 """source lengths (EOS counted) to which sentences are padded"""
 ROWS = (1, 4, 16, 64, 256)
 """sentences to which batches are padded, besides the largest batch allowed"""
+Shape = tuple[int, int]
+"""Rows and bucket of a padded batch of sources."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Translator:
         self.model, self.scorer = model, scorer
         self.vocabulary, self.decoding = vocabulary, decoding
         self.batch_tokens, self.max_rows = batch_tokens, max_rows
-        self.compiled: dict[tuple[int, int], Any] = {}
+        self.compiled: dict[Shape, Any] = {}
         self.compile_seconds = 0.0
 
     def translate(
@@ -94,6 +96,7 @@ class Translator:
         is_shortened = [len(row) > longest for row in rows]
         rows = [row[:longest] for row in rows]
         source = Ragged.from_rows(rows)
+        plan = self.plan([len(row) for row in rows])
         found = [Translation([""], [0.0], [[]], 0) for _ in rows]
         bar = tqdm.tqdm(
             total=len(rows),
@@ -104,7 +107,8 @@ class Translator:
         )
         with bar:
             bar.update(sum(not row for row in rows))
-            for members, num_rows, bucket in self.plan([len(row) for row in rows]):
+            compile_programs((self, (num_rows, bucket)) for _, num_rows, bucket in plan)
+            for members, num_rows, bucket in plan:
                 padded = np.full(num_rows, -1, np.int64)
                 padded[: len(members)] = members
                 batch = loader.pad_rows(source, padded, bucket, end=EOS)
@@ -145,17 +149,11 @@ class Translator:
 
     def decode(self, source: Int[np.ndarray, "rows bucket"]) -> Hypotheses:
         """Translations of one padded batch, on the device."""
-        program = self.compile(source.shape[0], source.shape[1])
+        shape = (source.shape[0], source.shape[1])
+        if shape not in self.compiled:
+            compile_programs([(self, shape)])
         scorer_leaves = None if self.scorer is None else self.scorer.leaves
-        return program(self.model.leaves, scorer_leaves, jnp.asarray(source))
-
-    def compile(self, rows: int, bucket: int) -> Any:
-        """The program for one shape: from the cache, or compiled now with the seconds counted."""
-        if (rows, bucket) not in self.compiled:
-            start = time.perf_counter()
-            self.compiled[rows, bucket] = self.lower(rows, bucket).compile()
-            self.compile_seconds += time.perf_counter() - start
-        return self.compiled[rows, bucket]
+        return self.compiled[shape](self.model.leaves, scorer_leaves, jnp.asarray(source))
 
     def lower(self, rows: int, bucket: int) -> jax.stages.Lowered:
         """The whole decode of one shape, from source tokens to hypotheses, as one program."""
@@ -197,6 +195,18 @@ class Translator:
                 )
             )
         return found
+
+
+def compile_programs(
+    wanted: Iterable[tuple[Translator, Shape]], tick: Callable[[], Any] = lambda: None
+) -> None:
+    """Compiles the programs that the translators lack; `tick` is called after each."""
+    missing = dict.fromkeys(pair for pair in wanted if pair[1] not in pair[0].compiled)
+    found = compile_together(translator.lower(*shape) for translator, shape in missing)
+    for (translator, shape), (program, seconds) in zip(missing, found, strict=True):
+        translator.compiled[shape] = program
+        translator.compile_seconds += seconds
+        tick()
 
 
 def bucket_of(length: int) -> int:
