@@ -7,7 +7,8 @@ becomes does not depend on the sentences beside it."""
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,7 +18,6 @@ import tqdm
 from flax import nnx
 from jaxtyping import Int
 
-from nat_ar.compilation import compile_together
 from nat_ar.data import loader
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.vocabulary import Vocabulary
@@ -29,8 +29,6 @@ BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 """source lengths (EOS counted) to which sentences are padded"""
 ROWS = (1, 4, 16, 64, 256)
 """sentences to which batches are padded, besides the largest batch allowed"""
-Shape = tuple[int, int]
-"""Rows and bucket of a padded batch of sources."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +82,7 @@ class Translator:
         self.model, self.scorer = model, scorer
         self.vocabulary, self.decoding = vocabulary, decoding
         self.batch_tokens, self.max_rows = batch_tokens, max_rows
-        self.compiled: dict[Shape, Any] = {}
+        self.compiled: dict[tuple[int, int], Any] = {}
         self.compile_seconds = 0.0
 
     def translate(
@@ -96,7 +94,6 @@ class Translator:
         is_shortened = [len(row) > longest for row in rows]
         rows = [row[:longest] for row in rows]
         source = Ragged.from_rows(rows)
-        plan = self.plan([len(row) for row in rows])
         found = [Translation([""], [0.0], [[]], 0) for _ in rows]
         bar = tqdm.tqdm(
             total=len(rows),
@@ -107,8 +104,7 @@ class Translator:
         )
         with bar:
             bar.update(sum(not row for row in rows))
-            compile_programs((self, (num_rows, bucket)) for _, num_rows, bucket in plan)
-            for members, num_rows, bucket in plan:
+            for members, num_rows, bucket in self.plan([len(row) for row in rows]):
                 padded = np.full(num_rows, -1, np.int64)
                 padded[: len(members)] = members
                 batch = loader.pad_rows(source, padded, bucket, end=EOS)
@@ -149,11 +145,17 @@ class Translator:
 
     def decode(self, source: Int[np.ndarray, "rows bucket"]) -> Hypotheses:
         """Translations of one padded batch, on the device."""
-        shape = (source.shape[0], source.shape[1])
-        if shape not in self.compiled:
-            compile_programs([(self, shape)])
+        program = self.compile(source.shape[0], source.shape[1])
         scorer_leaves = None if self.scorer is None else self.scorer.leaves
-        return self.compiled[shape](self.model.leaves, scorer_leaves, jnp.asarray(source))
+        return program(self.model.leaves, scorer_leaves, jnp.asarray(source))
+
+    def compile(self, rows: int, bucket: int) -> Any:
+        """The program for one shape: from the cache, or compiled now with the seconds counted."""
+        if (rows, bucket) not in self.compiled:
+            start = time.perf_counter()
+            self.compiled[rows, bucket] = self.lower(rows, bucket).compile()
+            self.compile_seconds += time.perf_counter() - start
+        return self.compiled[rows, bucket]
 
     def lower(self, rows: int, bucket: int) -> jax.stages.Lowered:
         """The whole decode of one shape, from source tokens to hypotheses, as one program."""
@@ -195,18 +197,6 @@ class Translator:
                 )
             )
         return found
-
-
-def compile_programs(
-    wanted: Iterable[tuple[Translator, Shape]], tick: Callable[[], Any] = lambda: None
-) -> None:
-    """Compiles the programs that the translators lack; `tick` is called after each."""
-    missing = dict.fromkeys(pair for pair in wanted if pair[1] not in pair[0].compiled)
-    found = compile_together(translator.lower(*shape) for translator, shape in missing)
-    for (translator, shape), (program, seconds) in zip(missing, found, strict=True):
-        translator.compiled[shape] = program
-        translator.compile_seconds += seconds
-        tick()
 
 
 def bucket_of(length: int) -> int:

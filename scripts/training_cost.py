@@ -11,10 +11,9 @@ import sys
 import jax
 import tqdm
 
-from nat_ar import machine
 from nat_ar.allocator import keep_freed_memory
 from nat_ar.commands import study
-from nat_ar.evaluation import training_cost
+from nat_ar.evaluation import speed, training_cost
 from nat_ar.methods.base import VocabularySizes
 
 
@@ -53,7 +52,7 @@ def main() -> None:
     rows = arguments.batch_tokens // arguments.length
     print(
         f"{rows} sentences of {arguments.length} tokens a batch, vocabulary {words.size:,}, "
-        f"{machine.device_name()}, {machine.num_threads()} threads, jax {jax.__version__}, "
+        f"{speed.device_name()}, {speed.num_threads()} threads, jax {jax.__version__}, "
         f"{datetime.date.today()}; {arguments.rounds} rounds, all methods in turn in each."
     )
 

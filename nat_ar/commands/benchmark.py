@@ -17,7 +17,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from nat_ar import config_json, experiment, machine
+from nat_ar import config_json, experiment
 from nat_ar.config_json import ConfigError
 from nat_ar.data.arrays import PreparedData
 from nat_ar.evaluation import results, speed
@@ -169,12 +169,12 @@ def _identity(
         "data_hash": data.hash,
         "config_hash": config_json.hash_of(loaded.config),
         "checkpoint_step": loaded.step,
-        "device": machine.device_name(),
+        "device": speed.device_name(),
         "dtype": loaded.dtype,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command,
-        "threads": machine.num_threads(),
-        "versions": machine.versions(),
+        "threads": speed.num_threads(),
+        "versions": speed.versions(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
 

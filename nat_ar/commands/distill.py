@@ -21,13 +21,13 @@ from typing import Any, Literal
 
 import tqdm
 
-from nat_ar import config_json, experiment, files, machine, translator
+from nat_ar import config_json, experiment, files, translator
 from nat_ar.data import alignment, arrays, prepare
 from nat_ar.data.alignment import AlignerConfig
 from nat_ar.data.arrays import PreparedData, Split
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.ragged import Ragged
-from nat_ar.evaluation import diagnostics, metrics
+from nat_ar.evaluation import diagnostics, metrics, speed
 from nat_ar.experiment import Loaded, Run
 from nat_ar.search import limits
 from nat_ar.training.checkpoint import Checkpoints
@@ -329,7 +329,7 @@ def _translate_shard(
         "cut": num_cut,
         "shortened": sum(translation.is_shortened for translation in found),
         "seconds": time.perf_counter() - began,
-        "device": machine.device_name(),
+        "device": speed.device_name(),
     }
 
 

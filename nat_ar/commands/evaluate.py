@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nat_ar import config_json, experiment, files, machine
+from nat_ar import config_json, experiment, files
 from nat_ar.data import toy
 from nat_ar.data.arrays import PreparedData, Split
 from nat_ar.data.toy import ToyCorpus
-from nat_ar.evaluation import diagnostics, metrics, results
+from nat_ar.evaluation import diagnostics, metrics, results, speed
 from nat_ar.experiment import Loaded, Run
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.translator import Translation
@@ -84,7 +84,7 @@ def evaluate(
         "test_hash": test_hash(test),
         "checkpoint_step": loaded.step,
         "parameters": loaded.num_parameters,
-        "device": machine.device_name(),
+        "device": speed.device_name(),
         "dtype": loaded.dtype,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join(

@@ -22,7 +22,7 @@ from nat_ar.evaluation import metrics
 from nat_ar.experiment import ExperimentConfig, Loaded, Run
 from nat_ar.methods import base
 from nat_ar.methods.catalogue import Method
-from nat_ar.training import logging, loop, memory, optimizer, step
+from nat_ar.training import logging, loop, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.logging import RunLog
 from nat_ar.training.loop import Progress, TrainingConfig
@@ -109,24 +109,17 @@ def _train(
         teacher_graphdef=None if teacher is None else teacher.model.graphdef,
     )
     try:
-        with memory.explained(loop.memory_remedy(config.training)):
-            compiled_step = step.compiled_ahead(
-                train_step,
-                mesh,
-                state,
-                batches.empty_batches(),
-                None if teacher is None else teacher.model.params,
-            )
         loop.run(
             state,
             progress,
-            compiled_step,
+            train_step,
             batches,
             _validation(config, data, graphdef, teacher),
             config=config.training,
             mesh=mesh,
             checkpoints=checkpoints,
             log=log,
+            teacher_params=None if teacher is None else teacher.model.params,
         )
     finally:
         log.close()

@@ -59,13 +59,6 @@ class Loader:
             None if self.fertilities is None else pad_rows(self.fertilities, rows, width, end=None),
         )
 
-    def empty_batches(self) -> list[HostBatch]:
-        """One of each shape, all padding: what programs are compiled for."""
-        return [
-            self.build(RowBatch(np.full(rows, -1, np.int64), width))
-            for width, rows, _ in self.plan.buckets
-        ]
-
     def batches(self, epoch: int, position: int) -> Iterator[tuple[int, int, HostBatch]]:
         """Endless (epoch, position, batch) from the given place on; position counts batches."""
         while True:

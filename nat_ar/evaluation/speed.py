@@ -16,9 +16,14 @@ What is timed is a user's call: text in, text out, the host's work included.
 import contextlib
 import dataclasses
 import gc
+import importlib.metadata
+import os
+import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -31,17 +36,12 @@ from nat_ar.config_json import ConfigError
 from nat_ar.data import loader
 from nat_ar.data.ragged import Ragged
 from nat_ar.special import EOS
-from nat_ar.translator import (
-    BUCKETS,
-    Shape,
-    Translation,
-    Translator,
-    bucket_of,
-    compile_programs,
-)
+from nat_ar.translator import BUCKETS, Translation, Translator, bucket_of
 from nat_ar.types import Encoded
 
 T = TypeVar("T")
+Shape = tuple[int, int]
+"""Rows and bucket of a padded batch of sources."""
 Plan = list[tuple[list[int], int, int]]
 """Batches as the Translator plans them: places of the sentences, rows, bucket."""
 
@@ -438,14 +438,23 @@ def _warm_up(
 def _compile(
     translators: Sequence[Translator], shapes: Sequence[set[Shape]], is_quiet: bool
 ) -> None:
-    """Compiles what the translators lack of these shapes."""
-    wanted = [
-        (translator, shape)
-        for translator, missing in zip(translators, shapes, strict=True)
-        for shape in sorted(missing - translator.compiled.keys())
+    """Compiles the shapes of each translator in a thread of its own, as many at a time as there are
+    cores: XLA compiles a program for CPUs on one."""
+    new = [
+        sorted(wanted - translator.compiled.keys())
+        for translator, wanted in zip(translators, shapes, strict=True)
     ]
-    with _bar("compile", len(wanted), is_quiet) as bar:
-        compile_programs(wanted, bar.update)
+    with (
+        _bar("compile", sum(map(len, new)), is_quiet) as bar,
+        ThreadPoolExecutor(num_threads()) as pool,
+    ):
+
+        def compile_all(translator: Translator, wanted: Sequence[Shape]) -> None:
+            for rows, bucket in wanted:
+                translator.compile(rows, bucket)
+                bar.update()
+
+        list(pool.map(compile_all, translators, new))
 
 
 def set_batch(translator: Translator, size: int) -> None:
@@ -467,3 +476,35 @@ def _bar(title: str, total: int, is_quiet: bool) -> tqdm.tqdm:
         dynamic_ncols=True,
         mininterval=0.5,
     )
+
+
+# Where it is timed
+
+
+def device_name() -> str:
+    """Platform and kind of the device; of a CPU its model, since JAX calls all of them "cpu"."""
+    device = jax.local_devices()[0]
+    kind = _cpu_model() if device.platform == "cpu" else device.device_kind
+    return f"{device.platform}: {kind}"
+
+
+def _cpu_model() -> str:
+    facts = Path("/proc/cpuinfo")
+    if facts.exists():
+        for line in facts.read_text("utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def num_threads() -> int:
+    """CPU cores that this process may use: XLA's thread pool has as many threads."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def versions() -> dict[str, str]:
+    packages = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")}
+    return {"python": platform.python_version(), **packages}

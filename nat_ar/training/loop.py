@@ -146,14 +146,6 @@ class _StopRequest:
             signal.signal(number, handler)
 
 
-def memory_remedy(config: TrainingConfig) -> str:
-    """What helps where the device has too little."""
-    return (
-        f"lower training.batching.batch_tokens (now {config.batching.batch_tokens:,}) or raise "
-        f"training.accumulation (now {config.accumulation})"
-    )
-
-
 def run(
     state: TrainState,
     progress: Progress,
@@ -165,6 +157,7 @@ def run(
     mesh: Mesh,
     checkpoints: Checkpoints,
     log: RunLog,
+    teacher_params: Any = None,
 ) -> TrainState:
     """Trains from `progress` to config.max_steps, or until validation stops gaining.
 
@@ -179,8 +172,10 @@ def run(
 
     def put(item: tuple[int, int, HostBatch]) -> tuple[int, int, Batch, int]:
         epoch, position, batch = item
-        return epoch, position, step.place_batch(mesh, batch), batch.num_target_tokens
+        placed = Batch(*step.place(mesh, tuple(batch), is_batch=True))
+        return epoch, position, placed, batch.num_target_tokens
 
+    teacher_params = step.place(mesh, teacher_params, is_batch=False)
     window = progress.window
     pending: collections.deque[tuple[int, dict[str, Mean], Batch]] = collections.deque()
 
@@ -222,14 +217,13 @@ def run(
         dynamic_ncols=True,
     )
     clock = time.perf_counter()
-    with (
-        memory.explained(memory_remedy(config)),
-        _StopRequest() as stop,
-        bar,
-        contextlib.closing(stream),
-    ):
+    lower = (
+        f"lower training.batching.batch_tokens (now {config.batching.batch_tokens:,}) or raise "
+        f"training.accumulation (now {config.accumulation})"
+    )
+    with memory.explained(lower), _StopRequest() as stop, bar, contextlib.closing(stream):
         for epoch, position, batch, num_tokens in stream:
-            state, terms = train_step(state, batch)
+            state, terms = train_step(state, batch, teacher_params)
             number += 1
             pending.append((number, terms, batch))
             settle(keep=1)

@@ -5,7 +5,7 @@ compiler inserts the sums over devices."""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,13 +15,11 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
-from nat_ar.compilation import compile_together
 from nat_ar.config_json import ConfigError
-from nat_ar.data.loader import HostBatch
 from nat_ar.special import PAD
 from nat_ar.types import Batch, Mean, TrainState
 
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Mean]]]
+TrainStep = Callable[[TrainState, Batch, Any], tuple[TrainState, dict[str, Mean]]]
 
 
 def data_mesh(num_devices: int | None = None) -> Mesh:
@@ -57,7 +55,7 @@ def build_train_step(
     average_decay: float | None = None,
     skips_non_finite: bool = False,
     teacher_graphdef: nnx.GraphDef | None = None,
-) -> jax.stages.Wrapped:
+) -> TrainStep:
     """(state, batch, teacher_params) -> (state, terms).
 
     `accumulation` splits the rows of a batch into that many parts run one after the other; parts weigh
@@ -132,33 +130,6 @@ def build_train_step(
 
     replicated = NamedSharding(mesh, PartitionSpec())
     return jax.jit(train_step, donate_argnums=0, out_shardings=replicated)
-
-
-def compiled_ahead(
-    train_step: jax.stages.Wrapped,
-    mesh: Mesh,
-    state: TrainState,
-    shapes: Sequence[HostBatch],
-    teacher_params: nnx.State | None = None,
-) -> TrainStep:
-    """What `build_train_step` gave, with its teacher, and compiled for batches of these shapes: all of them now,
-    several at a time. It takes no others."""
-    teacher = place(mesh, teacher_params, is_batch=False)
-    batches = [place_batch(mesh, batch) for batch in shapes]
-    compiled = compile_together(train_step.lower(state, batch, teacher) for batch in batches)
-    programs = {
-        batch.source.shape: program for batch, (program, _) in zip(batches, compiled, strict=True)
-    }
-
-    def run(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Mean]]:
-        return programs[batch.source.shape](state, batch, teacher)  # type: ignore[no-any-return]
-
-    return run
-
-
-def place_batch(mesh: Mesh, batch: HostBatch) -> Batch:
-    """Puts a batch on the devices, each with its share of the rows."""
-    return Batch(*place(mesh, tuple(batch), is_batch=True))
 
 
 def place(mesh: Mesh, tree: Any, *, is_batch: bool) -> Any:

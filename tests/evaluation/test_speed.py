@@ -185,3 +185,10 @@ def test_a_system_that_does_nothing_is_not_fast(translator: Translator) -> None:
         speed.measure([Idle(translator, "idle", [])], TEXT, SpeedConfig())
     with pytest.raises(ValueError, match="got 2 empty lines"):
         speed.measure([translator], ["", " "], SpeedConfig())
+
+
+def test_the_device_is_named() -> None:
+    platform, _, kind = speed.device_name().partition(": ")
+    assert platform == jax.default_backend()
+    assert kind
+    assert speed.num_threads() >= 1

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from jaxtyping import Array, Int
 
 from nat_ar.config_json import ConfigError
@@ -31,6 +32,7 @@ from nat_ar.training import logging, loop, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.logging import RunLog
 from nat_ar.training.loop import NonFiniteLossError, Progress, TrainingConfig, ValidationConfig
+from nat_ar.training.step import TrainStep
 from nat_ar.types import Batch, Loss, Mean, TrainState
 
 CONFIG = TrainingConfig(
@@ -69,7 +71,7 @@ ADAM = optimizer.build(CONFIG.optimizer, max_steps=CONFIG.max_steps)
 
 
 @functools.cache
-def compiled() -> jax.stages.Wrapped:
+def compiled() -> TrainStep:
     graphdef, _ = nnx.split(Bag(), nnx.Param)
     return step.build_train_step(graphdef, ADAM, MESH, average_decay=CONFIG.average_decay)
 
@@ -85,20 +87,25 @@ class Training:
         self.run, self.config = run, config
         self.seen: list[list[list[int]]] = []
         """The source of each batch that was trained on, over all starts."""
+        self.teachers: list[Any] = []
 
     def start(
         self,
         *,
         at_step: Callable[[int], None] = lambda number: None,
         spoil: int | None = None,
+        teacher_params: Any = None,
         validate: loop.Validate = score_of,
     ) -> None:
         """`at_step(n)` is called while step n runs; the terms of step `spoil` are not finite."""
 
-        def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Mean]]:
+        def train_step(
+            state: TrainState, batch: Batch, teacher: Any
+        ) -> tuple[TrainState, dict[str, Mean]]:
             number = int(state.step) + 1
             self.seen.append(batch.source.tolist())
-            state, terms = compiled()(state, batch, None)
+            self.teachers.append(teacher)
+            state, terms = compiled()(state, batch, teacher)
             at_step(number)
             if number == spoil:
                 terms["square"] = Mean(jnp.float32(np.nan), jnp.float32(1))
@@ -123,6 +130,7 @@ class Training:
                 mesh=MESH,
                 checkpoints=checkpoints,
                 log=log,
+                teacher_params=teacher_params,
             )
         finally:
             log.close()
@@ -356,6 +364,15 @@ def test_patience_survives_an_interruption(tmp_path: Path) -> None:
     training.start(validate=scores(1.5))
     assert len(training.seen) == 6
     assert training.end()["checkpoints"] == [2, 6]
+
+
+def test_the_teacher_goes_where_the_batches_go(tmp_path: Path) -> None:
+    """A checkpoint is restored onto one device; a step over a mesh refuses arrays of that device."""
+    training = Training(tmp_path, dataclasses.replace(CONFIG, max_steps=1))
+    restored = jax.device_put(jnp.ones(3), SingleDeviceSharding(jax.local_devices()[0]))
+    training.start(teacher_params={"weights": restored})
+    expected = NamedSharding(MESH, PartitionSpec())
+    assert [teacher["weights"].sharding for teacher in training.teachers] == [expected]
 
 
 def test_no_thread_is_left_behind(tmp_path: Path) -> None:

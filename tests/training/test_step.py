@@ -16,7 +16,6 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from nat_ar.config_json import ConfigError
-from nat_ar.data.loader import HostBatch
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import Teacher, VocabularySizes
 from nat_ar.nn.transformer import TransformerConfig
@@ -49,11 +48,6 @@ def ragged_batch() -> Batch:
     return Batch(jnp.asarray(rows[0]), jnp.asarray(rows[1]))
 
 
-def host_batch() -> HostBatch:
-    batch = ragged_batch()
-    return HostBatch(np.asarray(batch.source), np.asarray(batch.target), None)
-
-
 @functools.cache
 def autoregressive(dtype: str = "float32") -> tuple[nnx.GraphDef, nnx.State]:
     """Parameters stay in the host's memory: a step donates those on the device."""
@@ -74,9 +68,7 @@ def after_one_step(
     train_step = step.build_train_step(graphdef, DESCENT, mesh, accumulation=accumulation)
     state = step.initial_state(params, DESCENT, seed=1, has_average=False)
     state = step.place(mesh, state, is_batch=False)
-    batch = host_batch()
-    compiled = step.compiled_ahead(train_step, mesh, state, [batch])
-    return compiled(state, step.place_batch(mesh, batch))
+    return train_step(state, step.place(mesh, ragged_batch(), is_batch=True), None)
 
 
 def assert_equal_steps(
@@ -239,41 +231,6 @@ def test_the_teacher_is_seen_and_left_alone() -> None:
     assert teacher_params["weight"][...] == 4.0
 
 
-def test_a_step_compiled_ahead_takes_the_shapes_that_it_knows() -> None:
-    """Batches of 8 and of 4 rows of eight tokens, each as the step itself would have taken it."""
-    graphdef, params = autoregressive()
-    mesh = step.data_mesh(1)
-    train_step = step.build_train_step(graphdef, DESCENT, mesh)
-    large = host_batch()
-    small = HostBatch(large.source[:4], large.target[:4], None)
-
-    def start() -> TrainState:
-        state = step.initial_state(params, DESCENT, seed=1, has_average=False)
-        return step.place(mesh, state, is_batch=False)
-
-    compiled = step.compiled_ahead(train_step, mesh, start(), [large, small])
-    for batch in (large, small):
-        placed = step.place_batch(mesh, batch)
-        assert_equal_steps(compiled(start(), placed), train_step(start(), placed, None))
-    with pytest.raises(KeyError):
-        compiled(
-            start(), step.place_batch(mesh, HostBatch(large.source[:2], large.target[:2], None))
-        )
-
-
-def after_one_step_to_a_teacher(num_devices: int) -> TrainState:
-    """The teacher's parameters lie on one device, where a checkpoint is restored to."""
-    graphdef, params = nnx.split(Point(0.0), nnx.Param)
-    teacher_graphdef, teacher_params = nnx.split(Point(4.0), nnx.Param)
-    mesh = step.data_mesh(num_devices)
-    train_step = step.build_train_step(graphdef, DESCENT, mesh, teacher_graphdef=teacher_graphdef)
-    state = step.initial_state(params, DESCENT, seed=0, has_average=False)
-    state = step.place(mesh, state, is_batch=False)
-    batch = host_batch()
-    compiled = step.compiled_ahead(train_step, mesh, state, [batch], teacher_params)
-    return compiled(state, step.place_batch(mesh, batch))[0]
-
-
 def test_the_state_is_donated() -> None:
     graphdef, params = nnx.split(Point(0.0), nnx.Param)
     adam = optimizer.build(OptimizerConfig(), max_steps=10)
@@ -301,7 +258,6 @@ test = runpy.run_path({__file__!r})
 one, eight = (test["after_one_step"](num_devices=number) for number in (1, 8))
 assert len(eight[0].params["target_embedding"]["table"][...].devices()) == 8
 test["assert_equal_steps"](one, eight)
-assert test["after_one_step_to_a_teacher"](8).params["weight"][...] == 2.0
 """
     environment = {
         **os.environ,
