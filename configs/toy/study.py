@@ -46,7 +46,7 @@ config = StudyConfig(
     teacher=Entry(
         "ar",
         Autoregressive(TRANSFORMER),
-        training(1100),
+        training(1000),
         decodings=("Beam(size=4)", "Greedy()"),
     ),
     entries=(
