@@ -439,7 +439,7 @@ def _compile(
     translators: Sequence[Translator], shapes: Sequence[set[Shape]], is_quiet: bool
 ) -> None:
     """Compiles the shapes of each translator in a thread of its own, as many at a time as there are
-    cores: XLA compiles a program for CPUs on one."""
+    cores."""
     new = [
         sorted(wanted - translator.compiled.keys())
         for translator, wanted in zip(translators, shapes, strict=True)
