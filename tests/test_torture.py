@@ -2,15 +2,18 @@
 
 import dataclasses
 import itertools
+import typing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nat_ar import experiment
 from nat_ar.data.vocabulary import Vocabulary
+from nat_ar.methods.catalogue import Method
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.translator import Translation, Translator
-from scripts.torture import company, faults, inputs, kills, letters
+from scripts.torture import company, faults, inputs, kills, letters, models
 from scripts.torture.faults import FAULTS, Fault
 
 
@@ -39,6 +42,14 @@ def test_prepare_survives_kills(tmp_path: Path) -> None:
     tally = kills.torture(kills.VICTIMS[0], directory, tmp_path / "cache", kills=2, seed=1)
     assert tally.kills == 2
     assert tally.completed >= 1
+
+
+def test_every_method_can_be_killed(tmp_path: Path) -> None:
+    directory = letters.write(tmp_path / "letters")
+    victims = kills.method_victims()
+    found = [experiment.load_file(directory / victim.words[1]).method for victim in victims]
+    assert {type(method) for method in found} == set(typing.get_args(Method))
+    assert len(set(found)) == len(found) > len(typing.get_args(Method))
 
 
 def test_another_outcome_is_noticed(tmp_path: Path) -> None:
@@ -82,6 +93,6 @@ def test_a_translation_that_depends_on_its_company_is_noticed(
 
     monkeypatch.setattr(Translator, "translate", translate)
     vocabulary = Vocabulary.load(finished / "data" / "vocabulary")
-    method = LengthNat(company.TRANSFORMER)
+    method = LengthNat(models.TRANSFORMER)
     with pytest.raises(AssertionError, match=r"LengthNat, LengthBeam\(.*\), 1 a batch: 'a'"):
         company.check(method, method.decoding, vocabulary, ["a", "b"], seed=0)

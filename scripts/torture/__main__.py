@@ -19,8 +19,8 @@ from nat_ar.data.vocabulary import Vocabulary
 from scripts.torture import company, faults, inputs, kills, letters
 
 KILLS_A_MINUTE = 5
-SHARES = {"train": 0.6, "study": 0.2, "distill": 0.1, "prepare": 0.1}
-"""of the kills"""
+SHARES = {"train": 0.12, "study": 0.2, "distill": 0.1, "prepare": 0.1, "methods": 0.48}
+"""of the kills; methods: `train` with each in its turn, the others with the small Transformer of letters"""
 EXAMPLES_A_MINUTE = 25
 """lists of up to 60 lines"""
 CONFIGS_A_MINUTE = 100
@@ -136,24 +136,36 @@ def _company(scratch: Path, minutes: float, seed: int) -> list[Line]:
 
 
 def _kills(scratch: Path, minutes: float, seed: int) -> list[Line]:
-    lines = []
-    for victim in kills.VICTIMS:
-        directory = letters.write(scratch / f"kill_{victim.name}", max_steps=600, every_steps=20)
-        number = max(1, round(KILLS_A_MINUTE * minutes * SHARES[victim.name]))
+    cache = scratch / "compiled"
+
+    def kill(victim: kills.Victim, directory: Path, share: float) -> kills.Tally:
+        number = max(1, round(KILLS_A_MINUTE * minutes * share))
         with tqdm.tqdm(
             total=number, unit="kill", desc=victim.name, disable=not sys.stderr.isatty()
         ) as bar:
-            tally = kills.torture(
-                victim,
-                directory,
-                scratch / "compiled",
-                kills=number,
-                seed=seed,
-                on_kill=bar.update,
+            return kills.torture(
+                victim, directory, cache, kills=number, seed=seed, on_kill=bar.update
             )
-        how = f"{tally.while_writing} while writing; completed {tally.completed} times, bit for bit"
-        lines.append(Line(f"kills of {victim.name}", tally.kills, how))
-    return lines
+
+    tallies = {}
+    for victim in kills.VICTIMS:
+        directory = letters.write(scratch / f"kill_{victim.name}", max_steps=600, every_steps=20)
+        tallies[victim.name] = kill(victim, directory, SHARES[victim.name])
+    directory = letters.write(scratch / "kill_methods", max_steps=60, every_steps=10)
+    assert kills.Process(kills.PREPARE, directory, cache).wait(600)
+    victims = kills.method_victims()
+    found = [kill(victim, directory, SHARES["methods"] / len(victims)) for victim in victims]
+    tallies[f"train, {len(victims)} methods and options"] = kills.Tally(
+        *(sum(numbers) for numbers in zip(*map(dataclasses.astuple, found), strict=True))
+    )
+    return [
+        Line(
+            f"kills of {what}",
+            tally.kills,
+            f"{tally.while_writing} while writing; completed {tally.completed} times, bit for bit",
+        )
+        for what, tally in tallies.items()
+    ]
 
 
 if __name__ == "__main__":

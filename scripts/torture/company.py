@@ -1,8 +1,6 @@
 """A sentence and the sentences beside it: its translation is the same in every company."""
 
-import dataclasses
 import random
-import typing
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,11 +12,9 @@ from nat_ar import experiment
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.catalogue import Method
-from nat_ar.nn.recurrent import RecurrentConfig
-from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.translator import Model, Translation, Translator
+from scripts.torture import models
 
-TRANSFORMER = TransformerConfig(16, 32, 2, 1, 1, max_length=1024)
 SIZES = (1, 7, 64)
 """sentences a batch"""
 SCALE = 3.0
@@ -28,12 +24,8 @@ TOLERANCE = 1e-5
 
 
 def methods() -> Iterator[tuple[Method, Any]]:
-    """Every method of the catalogue, small, with each of its decodings as it is by default."""
-    for cls in typing.get_args(Method):
-        sizes = {"network": RecurrentConfig(d_model=16)}
-        if "transformer" in {field.name for field in dataclasses.fields(cls)}:
-            sizes = {"transformer": TRANSFORMER}
-        method = cls(**sizes)
+    """Every method of the catalogue with each of its decodings as it is by default."""
+    for method in models.by_default().values():
         for decoding in experiment.decodings_of(method):
             yield method, decoding()
 
@@ -46,7 +38,7 @@ def check(
     model = _random(method, vocabulary, seed)
     scorer = None
     if experiment.needs_scorer(method, decoding):
-        scorer = _random(Autoregressive(TRANSFORMER), vocabulary, seed + 1)
+        scorer = _random(Autoregressive(models.TRANSFORMER), vocabulary, seed + 1)
 
     def translate(rows: int, order: list[int]) -> list[Translation]:
         translator = Translator(

@@ -18,6 +18,7 @@ from nat_ar.evaluation import results
 from nat_ar.experiment import Run
 from nat_ar.training import logging
 from nat_ar.training.checkpoint import Checkpoints
+from scripts.torture import models
 
 ROOT = Path(__file__).parents[2]
 HALF_WRITTEN = ("*.partial", "*.orbax-checkpoint-tmp*")
@@ -91,6 +92,14 @@ VICTIMS = (
     ),
     Victim("study", ("study", "study.py"), "study", studied, before=(PREPARE,)),
 )
+
+
+def method_victims() -> tuple[Victim, ...]:
+    """`train` for each of models.with_options, where the data are prepared."""
+    return tuple(
+        Victim(f"train {name}", ("train", f"{name}.py", "--run", name), name, training)
+        for name in models.with_options()
+    )
 
 
 def settings(cache: Path) -> dict[str, str]:

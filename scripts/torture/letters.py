@@ -3,6 +3,8 @@
 import random
 from pathlib import Path
 
+from scripts.torture import models
+
 STUDY = """
 from nat_ar.commands.study import Entry, StudyConfig
 from nat_ar.data.alignment import AlignerConfig
@@ -71,12 +73,23 @@ config = ExperimentConfig(
     ),
 )
 """
+METHOD = """
+import dataclasses
+from pathlib import Path
+
+from nat_ar.experiment import load_file
+from scripts.torture import models
+
+teacher = load_file(Path(__file__).with_name("teacher.py"))
+config = dataclasses.replace(teacher, name="{name}", method=models.with_options()["{name}"])
+"""
 
 
 def write(
     directory: Path, *, max_steps: int = 150, every_steps: int = 50, byte_fallback: bool = False
 ) -> Path:
-    """study.py, teacher.py (the teacher alone, with averaging) and pairs such as "b a d" and "B A D": 60
+    """study.py, teacher.py (the teacher alone, with averaging), NAME.py for each of models.with_options (trained
+    like the teacher) and pairs such as "b a d" and "B A D": 60
     for training, 4 for validation, 4 for the test."""
     directory.mkdir(parents=True)
     words = "size=24, byte_fallback=False"
@@ -84,6 +97,8 @@ def write(
     (directory / "study.py").write_text(study, "utf-8")
     teacher = TEACHER.format(max_steps=max_steps, every_steps=every_steps)
     (directory / "teacher.py").write_text(teacher, "utf-8")
+    for name in models.with_options():
+        (directory / f"{name}.py").write_text(METHOD.format(name=name), "utf-8")
     draw = random.Random(0)
     drawn = (" ".join(draw.choices("abcdefgh", k=1 + i % 3)) for i in range(120))
     rows = list(dict.fromkeys(drawn))

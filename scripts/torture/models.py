@@ -1,0 +1,45 @@
+"""Every method, small."""
+
+import dataclasses
+import re
+import typing
+
+from nat_ar.losses.axe import Axe
+from nat_ar.losses.oaxe import Oaxe
+from nat_ar.methods.catalogue import Method
+from nat_ar.methods.ctc import Ctc, Latent
+from nat_ar.methods.glancing import Glancing
+from nat_ar.methods.length_nat import LengthNat
+from nat_ar.nn.recurrent import RecurrentConfig
+from nat_ar.nn.transformer import TransformerConfig
+
+TRANSFORMER = TransformerConfig(16, 32, 2, 1, 1, max_length=1024)
+GLANCING = Glancing(anneal_steps=50)
+
+
+def by_default() -> dict[str, Method]:
+    """Each method of the catalogue as its config is by default, under a name that a file can have."""
+    found = {}
+    for cls in typing.get_args(Method):
+        sizes = {"network": RecurrentConfig(d_model=16)}
+        if "transformer" in {field.name for field in dataclasses.fields(cls)}:
+            sizes = {"transformer": TRANSFORMER}
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
+        found[name] = cls(**sizes)
+    return found
+
+
+def with_options() -> dict[str, Method]:
+    """Those, and each option of the training that draws at random, counts steps or has parameters of its
+    own."""
+    deeper = dataclasses.replace(TRANSFORMER, num_decoder_layers=2)
+    length, ctc = LengthNat(TRANSFORMER), Ctc(TRANSFORMER)
+    return {
+        **by_default(),
+        "length_nat_glancing": dataclasses.replace(length, glancing=GLANCING),
+        "length_nat_axe": dataclasses.replace(length, token_loss=Axe()),
+        "length_nat_oaxe": dataclasses.replace(length, token_loss=Oaxe(anneal_steps=50)),
+        "length_nat_deep": LengthNat(deeper, deep_supervision=True),
+        "ctc_glancing": dataclasses.replace(ctc, glancing=GLANCING),
+        "ctc_latent": dataclasses.replace(ctc, latent=Latent(num_layers=1, anneal_steps=50)),
+    }
