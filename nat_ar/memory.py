@@ -10,19 +10,25 @@ import jax
 GIB = 2**30
 
 
+class OutOfMemoryError(MemoryError):
+    """Explained: with sizes, and with a remedy."""
+
+
 @contextlib.contextmanager
 def explained(remedy: str) -> Iterator[None]:
-    """Turns XLA's error into a MemoryError of one line: what was asked for, what there is, the remedy.
+    """Turns XLA's error into an OutOfMemoryError of one line: what was asked for, what there is, the remedy.
 
     On a CPU, Linux may instead kill the process (exit status 137): nobody can explain that afterwards."""
     try:
         yield
+    except OutOfMemoryError:
+        raise
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         text = str(error)
         is_memory = re.search("RESOURCE_EXHAUSTED|out of memory", text, re.IGNORECASE)
         if not is_memory and not isinstance(error, MemoryError):
             raise
-        raise MemoryError(
+        raise OutOfMemoryError(
             f"out of memory: {_wanted(text)}, {_available(jax.local_devices()[0])}; {remedy}"
         ) from error
 

@@ -18,6 +18,7 @@ import tqdm
 from flax import nnx
 from jaxtyping import Int
 
+from nat_ar import memory
 from nat_ar.data import loader
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.vocabulary import Vocabulary
@@ -29,6 +30,8 @@ BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 """source lengths (EOS counted) to which sentences are padded"""
 ROWS = (1, 4, 16, 64, 256)
 """sentences to which batches are padded, besides the largest batch allowed"""
+BATCH_TOKENS = 4096
+"""padded source tokens of a batch, if nobody says another number"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Translator:
         *,
         decoding: Any,
         scorer: Model | None = None,
-        batch_tokens: int = 4096,
+        batch_tokens: int = BATCH_TOKENS,
         max_rows: int = 64,
     ) -> None:
         """A batch has at most `max_rows` sentences and `batch_tokens` padded source tokens."""
@@ -88,7 +91,10 @@ class Translator:
     def translate(
         self, sentences: Sequence[str], *, title: str = "translate", is_quiet: bool = False
     ) -> list[Translation]:
-        """One Translation for each sentence, in order. Text without any character is not decoded."""
+        """One Translation for each sentence, in order. Text without any character is not decoded. Raises
+        MemoryError where the device has too little, ValueError for batches of no token."""
+        if self.batch_tokens < 1:
+            raise ValueError(f"batch_tokens must be at least 1, got {self.batch_tokens}")
         rows = [list(row) for row in self.vocabulary.encode_source(sentences)]
         longest = BUCKETS[-1] - 1
         is_shortened = [len(row) > longest for row in rows]
@@ -102,7 +108,11 @@ class Translator:
             disable=is_quiet or not sys.stderr.isatty(),
             dynamic_ncols=True,
         )
-        with bar:
+        remedy = (
+            f"let --batch-tokens be fewer than {self.batch_tokens:,} (translate, evaluate, distill), or take a "
+            "search with fewer candidates"
+        )
+        with memory.explained(remedy), bar:
             bar.update(sum(not row for row in rows))
             for members, num_rows, bucket in self.plan([len(row) for row in rows]):
                 padded = np.full(num_rows, -1, np.int64)

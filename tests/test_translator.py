@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nat_ar import experiment, translator
+from nat_ar import experiment, memory, translator
 from nat_ar.search import limits
 from nat_ar.translator import BUCKETS, ROWS, Model, Translation, Translator
 from nat_ar.types import Hypotheses
@@ -102,6 +102,23 @@ def test_a_line_too_long_loses_its_end_and_says_so(one_pass: Translator) -> None
     assert long.texts[0]
     kept = one_pass.vocabulary.decode_source([encode(one_pass, lines)[0][:255]])
     assert one_pass.translate(kept)[0].tokens == long.tokens
+
+
+def test_too_little_memory_says_what_to_lower(greedy: Translator) -> None:
+    """XLA's own error, for an array that no machine has room for; explained once, by the innermost."""
+
+    class Huge(Translator):
+        def decode(self, source: np.ndarray) -> Hypotheses:
+            jnp.zeros((2**20, 2**20, 2**10)).block_until_ready()
+            raise AssertionError("there was room")
+
+    huge = Huge(greedy.model, greedy.vocabulary, decoding=greedy.decoding, batch_tokens=512)
+    said = r"^out of memory: .* has .* GiB, .*; let --batch-tokens be fewer than 512 \(translate, .*\), or "
+    with pytest.raises(MemoryError, match=said), memory.explained("another remedy"):
+        huge.translate(["a b"])
+    huge.batch_tokens = 0
+    with pytest.raises(ValueError, match="batch_tokens must be at least 1, got 0"):
+        huge.translate(["a b"])
 
 
 class Parrot(Translator):

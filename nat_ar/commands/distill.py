@@ -31,7 +31,7 @@ from nat_ar.evaluation import diagnostics, metrics, speed
 from nat_ar.experiment import Loaded, Run
 from nat_ar.search import limits
 from nat_ar.training.checkpoint import Checkpoints
-from nat_ar.translator import Translation, Translator
+from nat_ar.translator import BATCH_TOKENS, Translation, Translator
 
 BLEU_SENTENCES = 2_000
 """Most training pairs on which the card's BLEU against raw references is measured."""
@@ -62,6 +62,9 @@ class Distill:
     """sentences translated between two savings"""
     max_sentences: int | None = None
     """use only the first so many training pairs"""
+    batch_tokens: int = BATCH_TOKENS
+    """padded source tokens of a batch, which has at most 64 sentences: fewer take less memory, and change no
+    translation"""
 
 
 def run(arguments: Distill) -> None:
@@ -73,6 +76,7 @@ def run(arguments: Distill) -> None:
         checkpoint=arguments.checkpoint,
         shard_sentences=arguments.shard_sentences,
         max_sentences=arguments.max_sentences,
+        batch_tokens=arguments.batch_tokens,
     )
     print(summary(manifest))
 
@@ -86,12 +90,17 @@ def distill(
     checkpoint: str = "best",
     shard_sentences: int = 4096,
     max_sentences: int | None = None,
+    batch_tokens: int = BATCH_TOKENS,
 ) -> dict[str, Any]:
     """Makes the distilled directory, goes on making it, or finds it made, and returns its manifest.
 
     Raises ValueError where `directory` or the shards beside it come from other inputs, with the
     differences."""
-    for name, value in (("shard_sentences", shard_sentences), ("max_sentences", max_sentences)):
+    for name, value in (
+        ("shard_sentences", shard_sentences),
+        ("max_sentences", max_sentences),
+        ("batch_tokens", batch_tokens),
+    ):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     directory = run.directory / "distilled" if directory is None else directory
@@ -120,6 +129,7 @@ def distill(
         data = _first_pairs(data, max_sentences)
     _open_shards(shards, {**inputs, "shard_sentences": shard_sentences})
     loaded, teacher = experiment.open_translator(run, decoding, str(inputs["checkpoint_step"]))
+    teacher.batch_tokens = batch_tokens
     validation = _validation_bleu(shards / "validation.json", teacher, data.split("validation"))
     train, name = data.split("train"), loaded.config.name
     parts = _translate(shards, teacher, train, choose, shard_sentences, title=name)

@@ -19,7 +19,7 @@ from nat_ar.data.toy import ToyCorpus
 from nat_ar.evaluation import diagnostics, metrics, results, speed
 from nat_ar.experiment import Loaded, Run
 from nat_ar.training.checkpoint import Checkpoints
-from nat_ar.translator import Translation
+from nat_ar.translator import BATCH_TOKENS, Translation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +36,9 @@ class Evaluate:
     """best (by validation BLEU), latest, or a step"""
     data: str | None = None
     """prepared directory; default: the one that the run was configured with"""
+    batch_tokens: int = BATCH_TOKENS
+    """padded source tokens of a batch, which has at most 64 sentences: fewer take less memory, and change no
+    translation"""
 
 
 def run(arguments: Evaluate) -> None:
@@ -46,6 +49,7 @@ def run(arguments: Evaluate) -> None:
             split=arguments.split,
             checkpoint=arguments.checkpoint,
             data_directory=arguments.data,
+            batch_tokens=arguments.batch_tokens,
         )
         print(summary(row))
 
@@ -57,9 +61,11 @@ def evaluate(
     split: str = "test",
     checkpoint: str = "best",
     data_directory: str | None = None,
+    batch_tokens: int = BATCH_TOKENS,
 ) -> results.Row:
     """Translates, scores, writes the row to results.jsonl and returns it."""
     loaded, translator = experiment.open_translator(run, decoding, checkpoint)
+    translator.batch_tokens = batch_tokens
     data = PreparedData.load(data_directory or loaded.config.data.directory)
     test = _test_split(data, split, run)
     found = translator.translate(test.source_text, title=f"evaluate {loaded.config.name}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from nat_ar import experiment
 from nat_ar.data import vocabulary
 from nat_ar.experiment import Run
-from nat_ar.translator import Translation
+from nat_ar.translator import BATCH_TOKENS, Translation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +30,9 @@ class Translate:
     least as many hypotheses"""
     scores: bool = False
     """put the score (nats) and a TAB before each translation"""
+    batch_tokens: int = BATCH_TOKENS
+    """padded source tokens of a batch, which has at most 64 sentences: fewer take less memory, and change no
+    translation"""
 
     def __post_init__(self) -> None:
         if self.n_best < 1:
@@ -42,6 +45,7 @@ def run(arguments: Translate) -> None:
     if arguments.n_best > 1:
         decoding = _with_n_best(directory, decoding, arguments.n_best)
     _, translator = experiment.open_translator(directory, decoding, arguments.checkpoint)
+    translator.batch_tokens = arguments.batch_tokens
     lines = list(_read(arguments.input))
     found = translator.translate(lines)
     written = [

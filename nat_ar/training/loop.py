@@ -18,11 +18,12 @@ import tqdm
 from flax import nnx
 from jax.sharding import Mesh
 
+from nat_ar import memory
 from nat_ar.config_json import ConfigError
 from nat_ar.data import loader
 from nat_ar.data.batching import BatchingConfig
 from nat_ar.data.loader import HostBatch, Loader
-from nat_ar.training import memory, optimizer, step
+from nat_ar.training import optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.logging import RunLog
 from nat_ar.training.optimizer import OptimizerConfig
