@@ -11,7 +11,8 @@ import hashlib
 import itertools
 import os
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,7 @@ class Checkpoints:
         return progress, hashes
 
     def _read(self, step: int, item: str, args: Any) -> Any:
+        _silence_abandoned_reads()
         try:
             return self.manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
         except Exception as error:  # of Orbax, TensorStore or JSON: anything may be damaged
@@ -246,6 +248,24 @@ class Checkpoints:
 
     def close(self) -> None:
         self.manager.close()
+
+
+class _UnraisableHook:
+    """Python's hook for errors that nobody can catch, but for those of abandoned reads."""
+
+    def __init__(self, before: Callable[[Any], Any]) -> None:
+        self.before = before
+
+    def __call__(self, unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            self.before(unraisable)
+
+
+def _silence_abandoned_reads() -> None:
+    """Orbax reads all arrays at once, and where one fails, closes the event loop on the others. When they end,
+    Python says so at length, for each, from threads of TensorStore."""
+    if not isinstance(sys.unraisablehook, _UnraisableHook):
+        sys.unraisablehook = _UnraisableHook(sys.unraisablehook)
 
 
 def _translating(state: TrainState) -> nnx.State:

@@ -2,7 +2,11 @@
 
 import contextlib
 import dataclasses
+import gc
 import shutil
+import sys
+import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -212,6 +216,34 @@ def test_damage_to_any_file_is_found(
             assert (directory.with_name("damaged") / "2").is_dir()
         shutil.rmtree(directory.parent)
     assert fallen_back >= {"params", "training", "progress"}
+
+
+def test_python_says_nothing_of_the_reads_that_a_damaged_file_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eighty arrays are read at once; those that end after the one that failed meet a closed event loop. What
+    else goes wrong is said as ever."""
+    said: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+    many = state_of(at=1)
+    many = dataclasses.replace(
+        many, params=nnx.State({f"layer_{n}": many.params for n in range(40)})
+    )
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(dataclasses.replace(many, average=None), PROGRESS, score=None)
+    checkpoints.close()
+    (data,) = (tmp_path / "checkpoints" / "1" / "params" / "d").iterdir()
+    cut_in_half(data)
+    for _ in range(5):
+        reader = Checkpoints(tmp_path / "checkpoints", is_read_only=True)
+        with pytest.raises(DamagedCheckpointError):
+            reader.params(1, many.params)
+        reader.close()
+        time.sleep(0.1)
+        gc.collect()
+    assert said == []
+    sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError("another")))
+    assert len(said) == 1
 
 
 def test_where_nothing_is_whole_nothing_is_touched(two_steps: Path, tmp_path: Path) -> None:
