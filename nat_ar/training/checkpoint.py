@@ -257,13 +257,15 @@ class _UnraisableHook:
         self.before = before
 
     def __call__(self, unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
+        code = getattr(unraisable.object, "cr_code", None)  # of a coroutine
+        is_read = code is not None and "orbax" in Path(code.co_filename).parts
+        if not is_read and str(unraisable.exc_value) != "Event loop is closed":
             self.before(unraisable)
 
 
 def _silence_abandoned_reads() -> None:
-    """Orbax reads all arrays at once, and where one fails, closes the event loop on the others. When they end,
-    Python says so at length, for each, from threads of TensorStore."""
+    """Orbax reads all arrays at once, and where one fails, closes the event loop on the others. When they end, or
+    are collected, Python says so at length, for each."""
     if not isinstance(sys.unraisablehook, _UnraisableHook):
         sys.unraisablehook = _UnraisableHook(sys.unraisablehook)
 

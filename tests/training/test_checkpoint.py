@@ -242,7 +242,8 @@ def test_python_says_nothing_of_the_reads_that_a_damaged_file_stopped(
         time.sleep(0.1)
         gc.collect()
     assert said == []
-    sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError("another")))
+    another = types.SimpleNamespace(exc_value=RuntimeError("another"), object=None)
+    sys.unraisablehook(another)
     assert len(said) == 1
 
 
