@@ -1,5 +1,4 @@
-"""A first real study: short everyday sentences, English to German, sized for an hour on two CPU cores: a training
-step takes 0.6 s there, a teacher 16 minutes. (docs/results/tatoeba_en_de took 94 minutes beside other work.)
+"""A first real study: short everyday sentences, English to German, sized for an hour on two CPU cores.
 
     python -m nat_ar study configs/tatoeba_en_de/study.py                            # from the hub
     python -m nat_ar study configs/tatoeba_en_de/study.py --corpus-file pairs.tsv.gz # English TAB German
@@ -54,14 +53,14 @@ config = StudyConfig(
     teacher=Entry(
         "ar",
         Autoregressive(TRANSFORMER),
-        training(1500),
+        training(1200),
         decodings=("Beam(size=4)", "Greedy()"),
     ),
     entries=(
         Entry(
             "length_kd",
             LengthNat(TRANSFORMER),
-            training(1300),
+            training(1000),
             distilled=True,
             encoder_from_teacher=True,
             decodings=("LengthBeam()", "LengthBeam(size=5)", "LengthBeam(size=5, rescore=True)"),
@@ -69,7 +68,7 @@ config = StudyConfig(
         Entry(
             "fertility_kd",
             FertilityNat(TRANSFORMER),
-            training(1300),
+            training(1000),
             distilled=True,
             encoder_from_teacher=True,
             decodings=("Argmax()", "Average()", "NoisyParallel(samples=10)"),
