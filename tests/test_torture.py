@@ -32,7 +32,7 @@ def test_damage_ends_with_one_clear_line(fault: Fault, finished: Path, tmp_path:
 
 def test_a_fault_that_nobody_notices_is_noticed(finished: Path, tmp_path: Path) -> None:
     harmless = dataclasses.replace(FAULTS[0], inflict=faults.at_once(lambda directory: None))
-    with pytest.raises(AssertionError, match="parameters, a bit: exit status 0"):
+    with pytest.raises(AssertionError, match="parameters, a bit of 64 bytes: exit status 0"):
         faults.meet(harmless, finished, tmp_path)
 
 

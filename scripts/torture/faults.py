@@ -118,12 +118,26 @@ def flipped(pattern: str) -> Inflict:
     return at_once(flip)
 
 
+def sprinkled(pattern: str) -> Inflict:
+    """A bit of every 64 bytes of every file that matches: one alone may hit what nobody reads, since Orbax
+    leaves the index of each process in a checkpoint after it has merged them."""
+
+    def flip(directory: Path) -> None:
+        for path in _matching(directory, pattern):
+            content = bytearray(path.read_bytes())
+            for place in range(32, len(content), 64):
+                content[place] ^= 1
+            path.write_bytes(content)
+
+    return at_once(flip)
+
+
 def halved(pattern: str) -> Inflict:
-    """The largest file that matches loses its second half."""
+    """Every file that matches loses its second half."""
 
     def halve(directory: Path) -> None:
-        path = _largest(directory, pattern)
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        for path in _matching(directory, pattern):
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
     return at_once(halve)
 
@@ -133,10 +147,11 @@ def removed(pattern: str) -> Inflict:
 
 
 def _largest(directory: Path, pattern: str) -> Path:
-    return max(
-        (path for path in directory.glob(pattern) if path.is_file()),
-        key=lambda path: (path.stat().st_size, path),
-    )
+    return max(_matching(directory, pattern), key=lambda path: (path.stat().st_size, path))
+
+
+def _matching(directory: Path, pattern: str) -> list[Path]:
+    return [path for path in directory.glob(pattern) if path.is_file()]
 
 
 def _old_format(directory: Path) -> None:
@@ -169,20 +184,20 @@ COMPARE = ("compare", "teacher", "--teacher", "teacher")
 CHECKPOINT = r"teacher/checkpoints/\d+"
 FAULTS = (
     Fault(
-        "parameters, a bit",
-        flipped("teacher/checkpoints/*/params/**/*"),
+        "parameters, a bit of 64 bytes",
+        sprinkled("teacher/checkpoints/*/params/**/d/*"),
         TRANSLATE,
         f"{CHECKPOINT}/params cannot be used",
     ),
     Fault(
         "parameters, cut",
-        halved("teacher/checkpoints/*/params/**/*"),
+        halved("teacher/checkpoints/*/params/**/d/*"),
         EVALUATE,
         f"{CHECKPOINT}/params cannot be used",
     ),
     Fault(
         "progress, cut",
-        halved("teacher/checkpoints/*/progress/*"),
+        halved("teacher/checkpoints/*/progress/metadata"),
         TRANSLATE,
         f"{CHECKPOINT}/progress cannot be used",
     ),
@@ -193,8 +208,8 @@ FAULTS = (
         f"{CHECKPOINT}/progress cannot be used",
     ),
     Fault(
-        "optimizer, a bit",
-        flipped("teacher/checkpoints/*/training/**/*"),
+        "optimizer, a bit of 64 bytes",
+        sprinkled("teacher/checkpoints/*/training/**/d/*"),
         kills.TRAIN,
         f"{CHECKPOINT}/training cannot be used",
     ),
