@@ -100,7 +100,7 @@ def fuzz_text(run: Path, *, examples: int, seed: int) -> int:
         database=None,
         suppress_health_check=list(hypothesis.HealthCheck),
     )
-    @hypothesis.given(st.lists(LINE, min_size=1, max_size=60))
+    @hypothesis.given(st.lists(LINE, min_size=1) | st.lists(LINE, min_size=50, max_size=100))
     def check(lines: list[bytes]) -> None:
         nonlocal number
         number += 2 * len(lines)

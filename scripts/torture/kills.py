@@ -155,7 +155,6 @@ def torture(
     *,
     kills: int,
     seed: int,
-    on_kill: Callable[[], Any] = lambda: None,
 ) -> Tally:
     """Runs the command to its end undisturbed, then again and again with `kills` kills in all, and compares
     each end with the first. `directory` is one of letters.write. Raises AssertionError for a difference."""
@@ -182,7 +181,6 @@ def torture(
                 break
             running.kill()
             tally.kills += 1
-            on_kill()
         assert victim.outcome(directory / victim.made) == expected, (
             f"{victim.name} ended otherwise after {tally.kills} kills; see {directory}"
         )
