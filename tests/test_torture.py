@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import os
 import typing
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,23 @@ def test_prepare_survives_kills(tmp_path: Path) -> None:
     tally = kills.torture(kills.VICTIMS[0], directory, tmp_path / "cache", kills=2, seed=1)
     assert tally.kills == 2
     assert tally.completed >= 1
+
+
+def test_a_directory_may_vanish_while_it_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.partial", "10.orbax-checkpoint-tmp"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+    scandir = os.scandir
+
+    def looked_at_too_late(path: Any) -> Any:
+        if str(path).endswith("-tmp"):
+            raise FileNotFoundError(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", looked_at_too_late)
+    found = {path.name for path, _ in kills._half_written(tmp_path / "run")}
+    assert found == {"a.partial", "10.orbax-checkpoint-tmp"}
 
 
 def test_every_method_can_be_killed(tmp_path: Path) -> None:

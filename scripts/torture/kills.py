@@ -206,9 +206,12 @@ def _ended_before(
 
 
 def _half_written(made: Path) -> Iterator[tuple[Path, int]]:
-    """With the inode: what an earlier kill left has the same name."""
+    """With the inode: what an earlier kill left has the same name. Directories may vanish meanwhile."""
+    inside = [
+        Path(place, name) for place, *names in os.walk(made) for name in itertools.chain(*names)
+    ]
     for pattern in HALF_WRITTEN:
         beside = made.parent.glob(f"{made.name}{pattern.removeprefix('*')}")
-        for path in itertools.chain(beside, made.rglob(pattern)):
+        for path in itertools.chain(beside, (path for path in inside if path.match(pattern))):
             with contextlib.suppress(FileNotFoundError):
                 yield path, path.stat().st_ino
