@@ -21,7 +21,7 @@ from nat_ar.methods.catalogue import Method
 from scripts.torture import company, faults, inputs, kills, letters
 
 KILLS_A_MINUTE = 5
-SHARES = {"train": 0.12, "study": 0.2, "distill": 0.1, "prepare": 0.1, "methods": 0.48}
+SHARES = {"train": 0.22, "study": 0.1, "distill": 0.1, "prepare": 0.1, "methods": 0.48}
 """of the kills; methods: `train` with each in its turn, the others with the small Transformer of letters"""
 EXAMPLES_A_MINUTE = 25
 """lists of up to 100 lines"""
