@@ -27,15 +27,15 @@ from nat_ar.methods.joint import Joint
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.methods.recurrent import Recurrent
 from nat_ar.nn.recurrent import RecurrentConfig
-from nat_ar.training.loop import ValidationConfig
 
 quick: StudyConfig = load_file(Path(__file__).with_name("study.py"))
 TRANSFORMER = quick.teacher.method.transformer
 STEPS = 450
+TRAINING = quick.entries[0].training
 TRAINING = dataclasses.replace(
-    quick.entries[0].training,
+    TRAINING,
     max_steps=STEPS,
-    validation=ValidationConfig(every_steps=STEPS // 2, sentences=200),
+    validation=dataclasses.replace(TRAINING.validation, every_steps=STEPS // 2),
 )
 SHALLOW = dataclasses.replace(TRANSFORMER, num_encoder_layers=3, num_decoder_layers=1)
 LENGTH = LengthNat(TRANSFORMER, label_smoothing=0.0)

@@ -58,7 +58,7 @@ def set_up(scratch: Path) -> None:
     jax.config.update("jax_compilation_cache_dir", str(_compiled(scratch)))
 
 
-def run(scratch: Path, minutes: float, seed: int, *, workers: int | None = None) -> list[Line]:
+def run(scratch: Path, minutes: float, seed: int) -> list[Line]:
     """All stages, with as many tasks at once as there are cores: most of what is small runs on one. Raises
     LostOrWrongError at the first failure; what runs then is waited for."""
     finished = letters.write(scratch / "finished")
@@ -72,7 +72,7 @@ def run(scratch: Path, minutes: float, seed: int, *, workers: int | None = None)
         _damage(scratch, finished),
     )
     pool = ProcessPoolExecutor(
-        workers or os.cpu_count(),
+        os.cpu_count(),
         multiprocessing.get_context("spawn"),
         initializer=set_up,
         initargs=(scratch,),
