@@ -5,7 +5,8 @@
 Sized for an hour on two CPU cores (not yet measured). Every student has the sizes of configs/toy/study.py and the same
 number of steps, and starts with the teacher's encoder where it has the same one. 4 vertices a source token make the
 graph of the DA-Transformer affordable here. The annealing of glancing and of the latent variable ends with the
-training."""
+training. No dropout: no pair is seen more than twice (the raw length NAT, 450 steps: 48.4 validation BLEU without,
+45.2 with 0.05)."""
 
 import dataclasses
 from pathlib import Path
@@ -29,7 +30,7 @@ from nat_ar.methods.recurrent import Recurrent
 from nat_ar.nn.recurrent import RecurrentConfig
 
 quick: StudyConfig = load_file(Path(__file__).with_name("study.py"))
-TRANSFORMER = quick.teacher.method.transformer
+TRANSFORMER = dataclasses.replace(quick.teacher.method.transformer, dropout_rate=0.0)
 STEPS = 450
 TRAINING = quick.entries[0].training
 TRAINING = dataclasses.replace(
@@ -50,7 +51,7 @@ ITERATIONS = (
 GRAPH_SEARCHES = ("GraphGreedy()", "Lookahead()", "Viterbi()", "GraphBeam()")
 
 AR_3_1 = Autoregressive(SHALLOW)
-LSTM = Recurrent(RecurrentConfig(d_model=128))
+LSTM = Recurrent(RecurrentConfig(d_model=128, dropout_rate=0.0))
 FERTILITY = FertilityNat(TRANSFORMER, label_smoothing=0.0)
 GLAT = dataclasses.replace(LENGTH, glancing=GLANCING)
 CTC_GLAT = dataclasses.replace(CTC, glancing=GLANCING)
