@@ -72,8 +72,8 @@ class TranslationModel(Protocol):
         max_length: int,
         scorer: Scorer | None = None,
     ) -> Hypotheses:
-        """Translations by one of the method's own `decoding` settings. max_length (static) must be at
-        least search.limits.length_limit of the longest source."""
+        """Translations by one of the method's own `decoding` settings. None is longer than
+        max_length (static), nor than search.limits.length_limit of its source."""
         ...
 
 

@@ -136,7 +136,7 @@ class CmlmModel(base.Seq2Seq):
             raise ValueError("MaskPredict(rescore=True) needs a teacher to rescore with; got none")
         encoded = self.encode(source)
         memory = self.decoder.memory(encoded)
-        lengths = self.length_predictor.best(encoded, decoding.length_beam)
+        lengths = self.length_predictor.best(encoded, decoding.length_beam, max_length=max_length)
 
         def decode_at(width: int) -> Hypotheses:
             def logits_of(

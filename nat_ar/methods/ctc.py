@@ -295,7 +295,7 @@ class CtcModel(base.Seq2Seq):
         if self.latent is not None:
             inputs = inputs + self.latent.frames(self.latent.prior(encoded.states).mean)
         logits, frame_lengths = self.logits(inputs, encoded), self.frame_lengths(encoded)
-        row_limits = jnp.minimum(limits.length_limit(encoded.lengths), max_length)
+        row_limits = limits.within(max_length, encoded.lengths)
         if isinstance(decoding, PrefixBeam):
             return ctc_search.search_prefixes(
                 logits, frame_lengths, decoding, length_limits=row_limits, max_length=max_length

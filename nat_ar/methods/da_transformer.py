@@ -322,7 +322,7 @@ class DaTransformerModel(base.Seq2Seq):
         return dag_search.search(
             self.graph(source, encoded),
             decoding,
-            length_limits=jnp.minimum(limits.length_limit(encoded.lengths), max_length),
+            length_limits=limits.within(max_length, encoded.lengths),
             max_length=max_length,
         )
 

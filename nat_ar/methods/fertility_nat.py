@@ -273,7 +273,7 @@ class FertilityNatModel(base.Seq2Seq):
         are measured without dropout in the decoder."""
         logits = self.fertility_logits(encoded)
         is_text, is_sentence = is_source_text(source), encoded.lengths > 0
-        row_limits = jnp.minimum(limits.length_limit(encoded.lengths), width)
+        row_limits = limits.within(width, encoded.lengths)
 
         def cost(wanted: Int[Array, "batch source_length"]) -> Float[Array, "batch"]:
             fertilities = within_limits(wanted[:, None], logits, source, row_limits)[:, 0]
@@ -311,7 +311,7 @@ class FertilityNatModel(base.Seq2Seq):
         encoded = self.encode(source)
         logits = self.fertility_logits(encoded)
         wanted = candidate_fertilities(logits, source, decoding)
-        row_limits = limits.length_limit(encoded.lengths)
+        row_limits = limits.within(max_length, encoded.lengths)
         fertilities = within_limits(wanted, logits, source, row_limits)
         n_best = decoding.n_best if isinstance(decoding, NoisyParallel) else 1
 

@@ -257,7 +257,7 @@ class IterativeRefinementModel(base.Seq2Seq):
             raise ValueError("Refine(rescore=True) needs a teacher to rescore with; got none")
         encoded = self.encode(source)
         memory = self.refiner.memory(encoded)
-        lengths = self.length_predictor.best(encoded, decoding.length_beam)
+        lengths = self.length_predictor.best(encoded, decoding.length_beam, max_length=max_length)
         flat_lengths = lengths.reshape(-1)
         repeated_source = jnp.repeat(source, decoding.length_beam, axis=0)
 

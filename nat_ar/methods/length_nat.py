@@ -289,9 +289,12 @@ class LengthNatModel(base.Seq2Seq):
         score: Callable[[Int[Array, "batch size width"]], Float[Array, "batch size"]] | None,
     ) -> Hypotheses:
         """Translations of an encoded source; `score` None: ordered by their own mean log p."""
-        lengths = self.length_predictor.best(encoded, decoding.size)
+        lengths = self.length_predictor.best(encoded, decoding.size, max_length=max_length)
         lengths = length_prediction.stretch(
-            lengths, encoded.lengths, multiplier=decoding.length_multiplier
+            lengths,
+            encoded.lengths,
+            multiplier=decoding.length_multiplier,
+            max_length=max_length,
         )
 
         def decode_at(width: int) -> Hypotheses:

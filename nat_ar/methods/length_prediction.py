@@ -34,16 +34,16 @@ class LengthPredictor(nnx.Module):
         classes = jnp.clip(offset, -self.max_offset, self.max_offset) + self.max_offset
         return cross_entropy.class_cross_entropy(self.logits(encoded), classes, encoded.lengths > 0)
 
-    def best(self, encoded: Encoded, size: int) -> Int[Array, "batch size"]:
-        """The most probable lengths, best first, each at least 1 and within limits.length_limit of its
-        source. Where fewer than `size` are possible the last ones repeat a bound; rows without a
+    def best(self, encoded: Encoded, size: int, *, max_length: int) -> Int[Array, "batch size"]:
+        """The most probable lengths, best first, each at least 1, within limits.length_limit of its
+        source and within max_length. Where fewer than `size` are possible the last ones repeat a bound; rows without a
         sentence have length 0. Raises ValueError where there are fewer classes than `size`."""
         if size > 2 * self.max_offset + 1:
             raise ValueError(
                 f"a length beam of {size} needs {size} classes of lengths, got "
                 f"{2 * self.max_offset + 1}; raise max_length_offset or try fewer lengths"
             )
-        longest = limits.length_limit(encoded.lengths)[:, None]
+        longest = limits.within(max_length, encoded.lengths)[:, None]
         offsets = jnp.arange(-self.max_offset, self.max_offset + 1)
         candidates = (encoded.lengths - 1)[:, None] + offsets
         is_possible = (candidates >= 1) & (candidates <= longest)
@@ -55,9 +55,13 @@ class LengthPredictor(nnx.Module):
 
 
 def stretch(
-    lengths: Int[Array, "batch size"], source_lengths: Int[Array, "batch"], *, multiplier: float
+    lengths: Int[Array, "batch size"],
+    source_lengths: Int[Array, "batch"],
+    *,
+    multiplier: float,
+    max_length: int,
 ) -> Int[Array, "batch size"]:
-    """Lengths times the multiplier, rounded, halves to even, and within limits.length_limit; 1 leaves
-    them as they are."""
+    """Lengths times the multiplier, rounded, halves to even, within limits.length_limit and within
+    max_length; 1 leaves them as they are."""
     wanted = jnp.round(multiplier * lengths).astype(jnp.int32)
-    return jnp.minimum(wanted, limits.length_limit(source_lengths)[:, None])
+    return jnp.minimum(wanted, limits.within(max_length, source_lengths)[:, None])

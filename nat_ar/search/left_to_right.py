@@ -22,12 +22,13 @@ def search(
     *,
     max_length: int,
 ) -> Hypotheses:
-    """Translations of every source row within its limits.length_limit, which max_length must hold.
+    """Translations of every source row within its limits.length_limit and within max_length.
 
     `empty_cache(hypotheses)` makes the cache of that many hypotheses a row and max_length + 1 positions:
     a search writes EOS, too."""
     source_lengths = (source != PAD).sum(axis=1)
-    row_limits, is_sentence = limits.length_limit(source_lengths), source_lengths > 0
+    row_limits = limits.within(max_length, source_lengths)
+    is_sentence = source_lengths > 0
     if isinstance(decoding, Greedy):
         return greedy.search(
             step,

@@ -24,6 +24,11 @@ def length_limit(source_lengths: Lengths) -> Lengths:
     return 2 * source_lengths + 10
 
 
+def within(max_length: int, source_lengths: Int[Array, "batch"]) -> Int[Array, "batch"]:
+    """The length_limit of each row, and no more than max_length."""
+    return jnp.minimum(length_limit(source_lengths), max_length)
+
+
 def forbid(
     logits: Float[Array, "*axes vocabulary"], token_ids: Sequence[int]
 ) -> Float[Array, "*axes vocabulary"]:

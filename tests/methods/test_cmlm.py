@@ -221,7 +221,9 @@ def test_each_pass_hides_and_predicts_fewer_words(model: CmlmModel, decoding: Ma
     source = sentences(2, LENGTHS, 3)
     found = decode(model, source, decoding)
     best = jax.jit(
-        lambda source: model.length_predictor.best(model.encode(source), decoding.length_beam)
+        lambda source: model.length_predictor.best(
+            model.encode(source), decoding.length_beam, max_length=100
+        )
     )
     lengths = best(source)
     num_changed, num_passes = 0, set()

@@ -226,7 +226,9 @@ def test_decoding_is_one_pass_after_another(model: IterativeRefinementModel) -> 
     """A loop in Python over the two best lengths, each in a batch of its own."""
     source = sentences(2, LENGTHS, 3)
     found = decode(model, source, FIXED)
-    best = jax.jit(lambda source: model.length_predictor.best(model.encode(source), 2))
+    best = jax.jit(
+        lambda source: model.length_predictor.best(model.encode(source), 2, max_length=100)
+    )
     lengths = best(source).T
     candidates = []
     for column in lengths:

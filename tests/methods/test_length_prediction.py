@@ -10,6 +10,7 @@ from nat_ar.methods.length_prediction import LengthPredictor
 from nat_ar.types import Encoded
 
 D_MODEL = 4
+ROOM = 100  # more than any source here may become
 
 
 def predictor_of(bias: list[float]) -> LengthPredictor:
@@ -30,24 +31,27 @@ def test_the_best_lengths_by_hand() -> None:
     """Offsets -2 ... 2 in the order of their logits: -2, 1, 2, 0, -1. A source of 5 words: 3, 6, 7. One
     of 1 word: -1 words are no candidate, so 2, 3, 1. No sentence: 0."""
     predictor = predictor_of([9.0, 1.0, 2.0, 7.0, 5.0])
-    best = predictor.best(encoded_of([6, 2, 0]), 3)
+    best = predictor.best(encoded_of([6, 2, 0]), 3, max_length=ROOM)
     np.testing.assert_array_equal(best, [[3, 6, 7], [2, 3, 1], [0, 0, 0]])
 
 
 def test_where_few_lengths_are_possible_a_bound_is_tried_again() -> None:
     """EOS alone with offsets -1, 0, 1: only length 1 has at least one word."""
-    np.testing.assert_array_equal(predictor_of([0.0, 0.0, 0.0]).best(encoded_of([1]), 2), [[1, 1]])
+    best = predictor_of([0.0, 0.0, 0.0]).best(encoded_of([1]), 2, max_length=ROOM)
+    np.testing.assert_array_equal(best, [[1, 1]])
 
 
 def test_the_limit_binds() -> None:
-    """Offset 20 to a source of 2 tokens, 1 word, would make 21 of at most 14."""
-    predictor = predictor_of(list(np.arange(41.0)))
-    np.testing.assert_array_equal(predictor.best(encoded_of([2]), 2), [[14, 13]])
+    """Offset 20 to a source of 2 tokens, 1 word, would make 21 of at most 14, or of what the caller has
+    room for."""
+    best, source = predictor_of(list(np.arange(41.0))).best, encoded_of([2])
+    np.testing.assert_array_equal(best(source, 2, max_length=ROOM), [[14, 13]])
+    np.testing.assert_array_equal(best(source, 2, max_length=9), [[9, 8]])
 
 
 def test_more_lengths_than_classes_are_refused() -> None:
     with pytest.raises(ValueError, match="a length beam of 4 needs 4 classes of lengths, got 3"):
-        predictor_of([0.0, 0.0, 0.0]).best(encoded_of([3]), 4)
+        predictor_of([0.0, 0.0, 0.0]).best(encoded_of([3]), 4, max_length=ROOM)
 
 
 def test_the_loss_by_hand() -> None:
@@ -60,7 +64,7 @@ def test_the_loss_by_hand() -> None:
 def test_lengths_are_stretched_up_to_the_limit() -> None:
     """A source of 2 tokens may become 14 long; a row without a sentence stays empty."""
     found = length_prediction.stretch(
-        jnp.array([[5, 13], [0, 0]]), jnp.array([2, 0]), multiplier=1.5
+        jnp.array([[5, 13], [0, 0]]), jnp.array([2, 0]), multiplier=1.5, max_length=ROOM
     )
     np.testing.assert_array_equal(found, [[8, 14], [0, 0]])
 

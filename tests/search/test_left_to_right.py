@@ -29,10 +29,11 @@ def table() -> np.ndarray:
 
 
 @pytest.mark.parametrize("decoding", [Greedy(), Beam(3), Sampled(top_k=1)], ids=repr)
+@pytest.mark.parametrize("room", [ROOM, 5])
 def test_each_search_writes_what_is_certain_within_the_limit_of_each_source(
-    decoding: Greedy | Beam | Sampled,
+    room: int, decoding: Greedy | Beam | Sampled
 ) -> None:
-    """A source of one token may become 12; max_length has room for the 14 of two."""
+    """A source of one token may become 12, one of two 14; who has room for 5 gets no more."""
     asked = []
 
     def empty_cache(beam: int) -> Cache:
@@ -44,12 +45,12 @@ def test_each_search_writes_what_is_certain_within_the_limit_of_each_source(
 
     @jax.jit
     def search(source: jax.Array) -> Hypotheses:
-        return left_to_right.search(step, empty_cache, source, decoding, max_length=ROOM)
+        return left_to_right.search(step, empty_cache, source, decoding, max_length=room)
 
     found = jax.device_get(search(SOURCE))
     assert asked == [3 if isinstance(decoding, Beam) else 1]
-    expected = np.full((3, ROOM), PAD)
+    expected = np.full((3, room), PAD)
     expected[0, :12] = A
     expected[1, :2] = B, C
     np.testing.assert_array_equal(found.tokens[:, 0], expected)
-    np.testing.assert_array_equal(found.steps, [13, 3, 0])
+    np.testing.assert_array_equal(found.steps, [min(12, room) + 1, 3, 0])
