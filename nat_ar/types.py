@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, Protocol, TypeVar, dataclass_transform, runtime_checkable
 
 import jax
 from flax import nnx
@@ -107,4 +107,13 @@ StepFunction = Callable[
     tuple[Float[Array, "batch beam vocabulary"], Cache],
 ]
 """All that a search knows of a model: tokens at `position` and a cache in, logits and a cache out.
-Every leaf of the cache has leading axes [batch, beam]."""
+The cache is Reorderable, or every leaf of it has leading axes [batch, beam]."""
+
+
+@runtime_checkable
+class Reorderable(Protocol):
+    """A cache that knows itself what it means that hypotheses go on from others."""
+
+    def reordered(self, beams: Int[Array, "batch beam"]) -> Any:
+        """The cache in which hypothesis n goes on from hypothesis beams[n]."""
+        ...

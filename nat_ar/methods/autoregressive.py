@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from nat_ar.losses import cross_entropy
 from nat_ar.methods import base
 from nat_ar.nn import layers
-from nat_ar.nn.attention import KeyValue
+from nat_ar.nn.cache import Cache
 from nat_ar.nn.transformer import Decoder, TransformerConfig
 from nat_ar.search import left_to_right
 from nat_ar.search.beam import Beam
@@ -129,13 +129,13 @@ def causal_search(
     memory = decoder.memory(encoded)
 
     def step(
-        token_ids: Int[Array, "batch beam"], cache: list[KeyValue], position: Int[Array, ""]
-    ) -> tuple[Float[Array, "batch beam vocabulary"], list[KeyValue]]:
+        token_ids: Int[Array, "batch beam"], cache: Cache, position: Int[Array, ""]
+    ) -> tuple[Float[Array, "batch beam vocabulary"], Cache]:
         inputs = embedding(token_ids)
         states, cache = decoder.step(inputs, cache, position, memory, encoded.lengths)
         return embedding.attend(states), cache
 
-    def empty_cache(beam: int) -> list[KeyValue]:
+    def empty_cache(beam: int) -> Cache:
         return decoder.empty_cache(source.shape[0], beam, max_length + 1)
 
     return left_to_right.search(step, empty_cache, source, decoding, max_length=max_length)

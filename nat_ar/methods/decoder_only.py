@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
 from nat_ar.methods import autoregressive, base
-from nat_ar.nn.attention import KeyValue
+from nat_ar.nn.cache import Cache
 from nat_ar.nn.prefix import PrefixEncoded, PrefixStack
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import left_to_right
@@ -145,13 +145,13 @@ class DecoderOnlyModel(base.Embedded):
         encoded = self.encode(source)
 
         def step(
-            token_ids: Int[Array, "batch beam"], cache: list[KeyValue], position: Int[Array, ""]
-        ) -> tuple[Float[Array, "batch beam vocabulary"], list[KeyValue]]:
+            token_ids: Int[Array, "batch beam"], cache: Cache, position: Int[Array, ""]
+        ) -> tuple[Float[Array, "batch beam vocabulary"], Cache]:
             inputs = self.target_embedding(token_ids)
             states, cache = self.stack.step(inputs, cache, position, encoded)
             return self.target_embedding.attend(states), cache
 
-        def empty_cache(beam: int) -> list[KeyValue]:
+        def empty_cache(beam: int) -> Cache:
             return self.stack.empty_cache(source.shape[0], beam, max_length + 1)
 
         return left_to_right.search(step, empty_cache, source, decoding, max_length=max_length)

@@ -1,4 +1,4 @@
-"""Multi-head attention over right-padded keys, with key/value caches for decoding.
+"""Multi-head attention over right-padded keys.
 
 Padding is said by lengths, never by a mask array that the caller builds: key i of a row takes part if
 i < lengths[row]. Rows of queries may be several times as many as rows of keys (hypotheses of one
@@ -20,10 +20,11 @@ NEGATIVE = -1e9  # a masked score: exp gives exactly 0 beside any real score, an
 
 @pytree_dataclass
 class KeyValue:
-    """Keys and values of a sequence; in a cache of hypotheses the rows are [batch, beam]."""
+    """Keys and values of a sequence, heads first: as both products read them, so that a loop that asks
+    again and again transposes nothing."""
 
-    key: Float[Array, "*rows keys heads head_dim"]
-    value: Float[Array, "*rows keys heads head_dim"]
+    key: Float[Array, "*rows heads keys head_dim"]
+    value: Float[Array, "*rows heads keys head_dim"]
 
 
 def attend(
@@ -47,15 +48,14 @@ def attend(
             )
         return jax.nn.dot_product_attention(
             query,
-            memory.key,
-            memory.value,
+            jnp.swapaxes(memory.key, 1, 2),
+            jnp.swapaxes(memory.value, 1, 2),
             key_value_seq_lengths=lengths,
             is_causal=is_causal,
             implementation="cudnn",
         )
-    num_queries, num_keys = query.shape[1], memory.key.shape[1]
-    query = query * query.shape[-1] ** -0.5
-    scores = jnp.einsum("rqhd,rkhd->rhqk", query, memory.key, preferred_element_type=jnp.float32)
+    num_queries, num_keys = query.shape[1], memory.key.shape[2]
+    scores = products(jnp.swapaxes(query, 1, 2), memory.key)
     if mask is not None:
         scores = jnp.where(mask[:, None], scores, NEGATIVE)
     allowed = None
@@ -67,7 +67,21 @@ def attend(
     if allowed is not None:
         scores = jnp.where(allowed, scores, 2 * NEGATIVE)
     weights = jax.nn.softmax(scores, axis=-1).astype(memory.value.dtype)
-    return jnp.einsum("rhqk,rkhd->rqhd", weights, memory.value)
+    return jnp.swapaxes(weights @ memory.value, 1, 2)
+
+
+def products(
+    query: Float[Array, "*rows queries head_dim"], key: Float[Array, "*rows keys head_dim"]
+) -> Float[Array, "*rows queries keys"]:
+    """q k / sqrt(head_dim) in float32."""
+    query = query * query.shape[-1] ** -0.5
+    return jnp.matmul(query, jnp.swapaxes(key, -1, -2), preferred_element_type=jnp.float32)
+
+
+def heads_first(
+    x: Float[Array, "*rows keys heads head_dim"],
+) -> Float[Array, "*rows heads keys head_dim"]:
+    return jnp.swapaxes(x, -2, -3)
 
 
 class SelfAttention(nnx.Module):
@@ -109,30 +123,13 @@ class SelfAttention(nnx.Module):
             mask = mask | (lengths == 1)[:, None, None]
         states = attend(
             query,
-            KeyValue(key, value),
+            KeyValue(heads_first(key), heads_first(value)),
             mask=mask,
             lengths=lengths,
             is_causal=is_causal,
             implementation=self.implementation,
         )
         return self.output(states.reshape(x.shape))
-
-    def step(
-        self, x: Float[Array, "batch beam d_model"], cache: KeyValue, position: Int[Array, ""]
-    ) -> tuple[Float[Array, "batch beam d_model"], KeyValue]:
-        """One position of a causal sequence: writes its key and value into the cache at `position`
-        and attends to all positions up to it. Cache leaves: [batch, beam, length, heads, head_dim]."""
-        query, key, value = self.heads(x)
-        start = (0, 0, position, 0, 0)
-        keys = jax.lax.dynamic_update_slice(cache.key, key[:, :, None], start)
-        values = jax.lax.dynamic_update_slice(cache.value, value[:, :, None], start)
-        query = query * query.shape[-1] ** -0.5
-        scores = jnp.einsum("bnhd,bnkhd->bnhk", query, keys, preferred_element_type=jnp.float32)
-        seen = jnp.arange(keys.shape[2]) <= position
-        scores = jnp.where(seen, scores, NEGATIVE)
-        weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
-        states = jnp.einsum("bnhk,bnkhd->bnhd", weights, values)
-        return self.output(states.reshape(x.shape)), KeyValue(keys, values)
 
 
 class CrossAttention(nnx.Module):
@@ -157,7 +154,7 @@ class CrossAttention(nnx.Module):
         """Keys and values of a source, computed once however many positions will ask."""
         parts = jnp.split(self.key_value(states), 2, axis=-1)
         key, value = (p.reshape(*p.shape[:-1], self.num_heads, -1) for p in parts)
-        return KeyValue(key, value)
+        return KeyValue(heads_first(key), heads_first(value))
 
     def __call__(
         self,
@@ -195,5 +192,6 @@ class PositionalAttention(nnx.Module):
         query, key = (p.reshape(shape) for p in jnp.split(self.query_key(positions), 2, axis=-1))
         value = self.value(x).reshape(rows, *shape[1:])
         query, key = jnp.broadcast_to(query, value.shape), jnp.broadcast_to(key, value.shape)
-        states = attend(query, KeyValue(key, value), lengths=lengths)
+        memory = KeyValue(heads_first(key), heads_first(value))
+        states = attend(query, memory, lengths=lengths)
         return self.output(states.reshape(x.shape))

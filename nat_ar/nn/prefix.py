@@ -10,10 +10,11 @@ target positions go on from each row's own source length. Arrays only: no text, 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from nat_ar.nn import attention, layers, positions, transformer
+from nat_ar.nn import attention, cache, layers, positions, transformer
 from nat_ar.nn.attention import NEGATIVE, KeyValue
+from nat_ar.nn.cache import Cache, Slots
 from nat_ar.nn.transformer import EncoderBlock, TransformerConfig
 from nat_ar.types import Encoded, pytree_dataclass
 
@@ -32,20 +33,37 @@ def attend_after(
     prefix: KeyValue,
     prefix_lengths: Int[Array, "batch"],
     own: KeyValue,
-    seen: Bool[Array, "#queries keys"],
 ) -> Float[Array, "batch beam queries heads head_dim"]:
-    """One softmax over a prefix, rows [batch], and over a hypothesis' own keys, rows [batch, beam], of
-    which a query sees those where `seen` is True."""
-    query = query * query.shape[-1] ** -0.5
-    exact = jnp.float32
-    before = jnp.einsum("bnqhd,bkhd->bnhqk", query, prefix.key, preferred_element_type=exact)
-    since = jnp.einsum("bnqhd,bnkhd->bnhqk", query, own.key, preferred_element_type=exact)
+    """One softmax over a prefix, rows [batch], and, causally, over a hypothesis' own keys, rows
+    [batch, beam]."""
+    batch, beam, queries, *heads = query.shape
+    before = prefix_scores(query.reshape(batch, -1, *heads), prefix, prefix_lengths)
+    before = jnp.swapaxes(before.reshape(batch, heads[0], beam, queries, -1), 1, 2)
+    seen = jnp.tril(jnp.ones((queries, queries), bool))
+    since = attention.products(attention.heads_first(query), own.key)
+    both = jnp.concatenate([before, jnp.where(seen, since, NEGATIVE)], axis=-1)
+    weights = jax.nn.softmax(both, axis=-1).astype(query.dtype)
     width = before.shape[-1]
-    is_source = jnp.arange(width) < prefix_lengths[:, None, None, None, None]
-    scores = [jnp.where(is_source, before, NEGATIVE), jnp.where(seen, since, NEGATIVE)]
-    weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1).astype(query.dtype)
-    states = jnp.einsum("bnhqk,bkhd->bnqhd", weights[..., :width], prefix.value)
-    return states + jnp.einsum("bnhqk,bnkhd->bnqhd", weights[..., width:], own.value)
+    flat = jnp.swapaxes(weights[..., :width], 1, 2).reshape(batch, heads[0], -1, width)
+    states = prefix_mix(flat, prefix).reshape(query.shape)
+    return states + jnp.swapaxes(weights[..., width:] @ own.value, -2, -3)
+
+
+def prefix_scores(
+    query: Float[Array, "batch queries heads head_dim"],
+    prefix: KeyValue,
+    prefix_lengths: Int[Array, "batch"],
+) -> Float[Array, "batch heads queries source_length"]:
+    """q k / sqrt(head_dim), NEGATIVE where the prefix has ended."""
+    found = attention.products(jnp.swapaxes(query, 1, 2), prefix.key)
+    is_source = jnp.arange(found.shape[-1]) < prefix_lengths[:, None, None, None]
+    return jnp.where(is_source, found, NEGATIVE)
+
+
+def prefix_mix(
+    weights: Float[Array, "batch heads queries source_length"], prefix: KeyValue
+) -> Float[Array, "batch queries heads head_dim"]:
+    return jnp.swapaxes(weights @ prefix.value, 1, 2)
 
 
 class PrefixBlock(EncoderBlock):
@@ -61,7 +79,7 @@ class PrefixBlock(EncoderBlock):
     ) -> tuple[Float[Array, "batch length d_model"], KeyValue]:
         """The source, and its keys and values."""
         query, key, value = self.attention.heads(self.around_attention.enter(x))
-        memory = KeyValue(key, value)
+        memory = KeyValue(attention.heads_first(key), attention.heads_first(value))
         states = attention.attend(query, memory, lengths=lengths, is_causal=is_causal)
         return self._rest(x, states, rngs), memory
 
@@ -75,27 +93,29 @@ class PrefixBlock(EncoderBlock):
     ) -> Float[Array, "batch beam length d_model"]:
         """All positions of the targets at once."""
         query, key, value = self.attention.heads(self.around_attention.enter(x))
-        seen = jnp.tril(jnp.ones((x.shape[2], x.shape[2]), bool))
-        states = attend_after(query, prefix, prefix_lengths, KeyValue(key, value), seen)
+        own = KeyValue(attention.heads_first(key), attention.heads_first(value))
+        states = attend_after(query, prefix, prefix_lengths, own)
         return self._rest(x, states, rngs)
 
     def step(
         self,
         x: Float[Array, "batch beam d_model"],
-        cache: KeyValue,
+        slots: Slots,
+        origin: Int[Array, "batch beam positions"],
         position: Int[Array, ""],
         prefix: KeyValue,
         prefix_lengths: Int[Array, "batch"],
-    ) -> tuple[Float[Array, "batch beam d_model"], KeyValue]:
-        """One position of the targets, whose key and value are written into the cache."""
-        query, key, value = self.attention.heads(self.around_attention.enter(x[:, :, None]))
-        start = (0, 0, position, 0, 0)
-        keys = jax.lax.dynamic_update_slice(cache.key, key, start)
-        values = jax.lax.dynamic_update_slice(cache.value, value, start)
-        cache = KeyValue(keys, values)
-        seen = (jnp.arange(keys.shape[2]) <= position)[None]
-        states = attend_after(query, prefix, prefix_lengths, cache, seen)
-        return self._rest(x, states[:, :, 0], None), cache
+    ) -> tuple[Float[Array, "batch beam d_model"], Slots]:
+        """One position of the targets, and the slots that now hold it."""
+        query, key, value = self.attention.heads(self.around_attention.enter(x))
+        slots = cache.write(slots, key, value, position)
+        before = prefix_scores(query, prefix, prefix_lengths)
+        since = cache.scores(query, slots, origin, position)
+        weights = jax.nn.softmax(jnp.concatenate([before, since], axis=-1), axis=-1)
+        weights, width = weights.astype(query.dtype), before.shape[-1]
+        states = prefix_mix(weights[..., :width], prefix)
+        states = states + cache.mix(weights[..., width:], slots, origin)
+        return self._rest(x, states, None), slots
 
     def _rest(
         self,
@@ -157,27 +177,24 @@ class PrefixStack(nnx.Module):
             x = block.write(x, memory, encoded.lengths, rngs=rngs)
         return self._final(x).reshape(inputs.shape)
 
-    def empty_cache(self, batch: int, beam: int, max_length: int) -> list[KeyValue]:
-        """Zeros for max_length target positions: [batch, beam, max_length, heads, head_dim] a block."""
-        config = self.config
-        heads = (config.num_heads, config.d_model // config.num_heads)
-        zeros = jnp.zeros((batch, beam, max_length, *heads), config.dtype)
-        return [KeyValue(zeros, zeros) for _ in self.blocks]
+    def empty_cache(self, batch: int, beam: int, max_length: int) -> Cache:
+        """Room for max_length target positions."""
+        return transformer.empty_cache(self.config, len(self.blocks), batch, beam, max_length)
 
     def step(
         self,
         inputs: Float[Array, "batch beam d_model"],
-        cache: list[KeyValue],
+        old: Cache,
         position: Int[Array, ""],
         encoded: PrefixEncoded,
-    ) -> tuple[Float[Array, "batch beam d_model"], list[KeyValue]]:
+    ) -> tuple[Float[Array, "batch beam d_model"], Cache]:
         """States at target position `position` and the cache that now holds it."""
-        x = inputs + self._places(encoded, position[None], cache[0].key.shape[2])
-        new_cache = []
-        for block, block_cache, memory in zip(self.blocks, cache, encoded.memory, strict=True):
-            x, block_cache = block.step(x, block_cache, position, memory, encoded.lengths)
-            new_cache.append(block_cache)
-        return self._final(x), new_cache
+        old, new = old.at(position), []
+        x = inputs + self._places(encoded, position[None], old.origin.shape[2])
+        for block, slots, memory in zip(self.blocks, old.blocks, encoded.memory, strict=True):
+            x, slots = block.step(x, slots, old.origin, position, memory, encoded.lengths)
+            new.append(slots)
+        return self._final(x), Cache(new, old.origin)
 
     def _places(
         self, encoded: PrefixEncoded, target_positions: Int[Array, "positions"], length: int

@@ -13,8 +13,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from nat_ar.config_json import ConfigError
-from nat_ar.nn import attention, layers, positions
+from nat_ar.nn import attention, cache, layers, positions
 from nat_ar.nn.attention import KeyValue
+from nat_ar.nn.cache import Cache, Slots
 from nat_ar.types import Encoded
 
 
@@ -222,16 +223,20 @@ class DecoderBlock(nnx.Module):
     def step(
         self,
         x: Float[Array, "batch beam d_model"],
-        cache: KeyValue,
+        slots: Slots,
+        origin: Int[Array, "batch beam positions"],
         position: Int[Array, ""],
         memory: KeyValue,
         memory_lengths: Int[Array, "batch"],
-    ) -> tuple[Float[Array, "batch beam d_model"], KeyValue]:
-        """One position of the causal decoder. The beam stands where `__call__` has positions: in
-        cross attention both are just queries to the same source."""
-        y, cache = self.self_attention.step(self.around_self_attention.enter(x), cache, position)
+    ) -> tuple[Float[Array, "batch beam d_model"], Slots]:
+        """One position of the causal decoder, and the slots that now hold it. The beam stands where
+        `__call__` has positions: in cross attention both are just queries to the same source."""
+        query, key, value = self.self_attention.heads(self.around_self_attention.enter(x))
+        slots = cache.write(slots, key, value, position)
+        states = cache.attend(query, slots, origin, position)
+        y = self.self_attention.output(states.reshape(x.shape))
         x = self.around_self_attention.leave(x, y)
-        return self._rest(x, memory, memory_lengths, None), cache
+        return self._rest(x, memory, memory_lengths, None), slots
 
     def _rest(
         self,
@@ -307,27 +312,40 @@ class Decoder(nnx.Module):
             )
         return x if self.final_norm is None else self.final_norm(x)
 
-    def empty_cache(self, batch: int, beam: int, max_length: int) -> list[KeyValue]:
-        """Zeros for max_length positions: [batch, beam, max_length, heads, head_dim] a block."""
-        config = self.config
-        heads = (config.num_heads, config.d_model // config.num_heads)
-        zeros = jnp.zeros((batch, beam, max_length, *heads), config.dtype)
-        return [KeyValue(zeros, zeros) for _ in self.blocks]
+    def empty_cache(self, batch: int, beam: int, max_length: int) -> Cache:
+        """Room for max_length positions."""
+        return empty_cache(self.config, len(self.blocks), batch, beam, max_length)
 
     def step(
         self,
         inputs: Float[Array, "batch beam d_model"],
-        cache: list[KeyValue],
+        old: Cache,
         position: Int[Array, ""],
         memory: list[KeyValue],
         memory_lengths: Int[Array, "batch"],
-    ) -> tuple[Float[Array, "batch beam d_model"], list[KeyValue]]:
+    ) -> tuple[Float[Array, "batch beam d_model"], Cache]:
         """States at `position` and the cache that now holds it."""
-        length = cache[0].key.shape[2]
+        old, new = old.at(position), []
+        length = old.origin.shape[2]
         table = jnp.asarray(positions.sinusoids(length, inputs.shape[-1]), inputs.dtype)
         x = inputs + table[position]
-        new_cache = []
-        for block, block_cache, block_memory in zip(self.blocks, cache, memory, strict=True):
-            x, block_cache = block.step(x, block_cache, position, block_memory, memory_lengths)
-            new_cache.append(block_cache)
-        return (x if self.final_norm is None else self.final_norm(x)), new_cache
+        for block, slots, block_memory in zip(self.blocks, old.blocks, memory, strict=True):
+            x, slots = block.step(x, slots, old.origin, position, block_memory, memory_lengths)
+            new.append(slots)
+        states = x if self.final_norm is None else self.final_norm(x)
+        return states, Cache(new, old.origin)
+
+
+def empty_cache(
+    config: TransformerConfig, num_blocks: int, batch: int, beam: int, max_length: int
+) -> Cache:
+    """Room for max_length positions in each of num_blocks blocks of these sizes."""
+    return cache.empty(
+        num_blocks,
+        batch,
+        beam,
+        max_length,
+        num_heads=config.num_heads,
+        head_dim=config.d_model // config.num_heads,
+        dtype=config.dtype,
+    )

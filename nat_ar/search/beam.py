@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from nat_ar.config_json import ConfigError
 from nat_ar.search import limits
 from nat_ar.special import BOS, EOS, PAD
-from nat_ar.types import Cache, Hypotheses, StepFunction, pytree_dataclass
+from nat_ar.types import Cache, Hypotheses, Reorderable, StepFunction, pytree_dataclass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +53,11 @@ def take_beams(tree: Cache, beams: Int[Array, "batch places"]) -> Cache:
     """Every leaf [batch, beam, ...] reordered to [batch, places, ...]."""
     rows = jnp.arange(beams.shape[0])[:, None]
     return jax.tree.map(lambda leaf: leaf[rows, beams], tree)
+
+
+def reordered(cache: Cache, beams: Int[Array, "batch beam"]) -> Cache:
+    """The cache of hypotheses of which n goes on from beams[n]."""
+    return cache.reordered(beams) if isinstance(cache, Reorderable) else take_beams(cache, beams)
 
 
 def search(
@@ -116,7 +121,7 @@ def search(
             num_finished=num_finished,
             is_done=state.is_done | (num_finished >= size) | (state.position >= length_limits),
             steps=state.steps + ~state.is_done,
-            cache=take_beams(cache, alive_beams),
+            cache=reordered(cache, alive_beams),
         )
 
     empty = jnp.full((batch, size, max_length), PAD, jnp.int32)

@@ -61,7 +61,8 @@ def one_sequence(graph: nnx.GraphDef, params: nnx.State, x: jax.Array, width: in
     x = x + stack.segments(jnp.asarray(np.where(is_source, 0, 1)))
     for block in stack.blocks:
         query, key, value = block.attention.heads(block.around_attention.enter(x))
-        states = attention.attend(query, KeyValue(key, value), mask=jnp.asarray(mask)[None])
+        memory = KeyValue(attention.heads_first(key), attention.heads_first(value))
+        states = attention.attend(query, memory, mask=jnp.asarray(mask)[None])
         y = block.attention.output(states.reshape(x.shape))
         x = block.around_attention.leave(x, y)
         y = block.feed_forward(block.around_feed_forward.enter(x), rngs=None)
@@ -92,8 +93,7 @@ def test_cached_steps_equal_the_pass_over_all_positions(other_stack: PrefixStack
     parallel = np.asarray(parallel).reshape(inputs.shape)
     step = jax.jit(other_stack.step)
     # What stands in the cache after the current position must not be seen.
-    rubbish = jnp.full((2, beam, 5, 2, D_MODEL // 2), 50.0)
-    cache = [KeyValue(rubbish, rubbish) for _ in other_stack.blocks]
+    cache = jax.tree.map(lambda leaf: leaf + 50, other_stack.empty_cache(2, beam, 5))
     for position in range(length):
         current = jnp.asarray(np.asarray(inputs)[:, :, position])
         states, cache = step(current, cache, jnp.int32(position), encoded)

@@ -141,7 +141,7 @@ def test_states_are_of_the_dtype_that_the_config_says() -> None:
     encoded = jax.eval_shape(functools.partial(encoder, rngs=None), x, lengths)
     assert encoded.states.dtype == jnp.bfloat16
     assert jax.eval_shape(decoder, x, lengths, encoded).dtype == jnp.bfloat16
-    assert decoder.empty_cache(1, 1, 2)[0].key.dtype == jnp.bfloat16
+    assert decoder.empty_cache(1, 1, 2).blocks[0].key.dtype == jnp.bfloat16
 
 
 def test_a_batch_longer_than_the_positions_is_refused() -> None:

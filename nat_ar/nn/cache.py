@@ -1,0 +1,119 @@
+"""Keys and values that hypotheses have written, for a decoder that goes position by position.
+
+The hypotheses of a source share one memory. Each writes into a slot of its own; where the search lets it go
+on from another one, nothing is copied: it remembers who wrote each of its positions (`origin`), and among
+the scores of all slots, which are one matrix product for all hypotheses of a source, takes those. A beam
+that copied its caches at every position spent most of its time on that."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from nat_ar.nn.attention import NEGATIVE, products
+from nat_ar.types import pytree_dataclass
+
+
+@pytree_dataclass
+class Slots:
+    """Keys and values of one block: of every slot, at every position."""
+
+    key: Float[Array, "batch heads slots positions head_dim"]
+    value: Float[Array, "batch heads slots positions head_dim"]
+
+
+@pytree_dataclass
+class Cache:
+    """What a decoder remembers of every hypothesis."""
+
+    blocks: list[Slots]
+    origin: Int[Array, "batch beam positions"]
+    """The slot that holds each position of each hypothesis."""
+
+    def reordered(self, beams: Int[Array, "batch beam"]) -> "Cache":
+        """Hypothesis n goes on from hypothesis beams[n]."""
+        return Cache(self.blocks, jnp.take_along_axis(self.origin, beams[..., None], axis=1))
+
+    def at(self, position: Int[Array, ""]) -> "Cache":
+        """Ready for `position`, which every hypothesis is about to write into its own slot."""
+        batch, beam, _ = self.origin.shape
+        own = jnp.broadcast_to(jnp.arange(beam, dtype=self.origin.dtype)[:, None], (batch, beam, 1))
+        return Cache(
+            self.blocks, jax.lax.dynamic_update_slice_in_dim(self.origin, own, position, axis=2)
+        )
+
+
+def empty(
+    num_blocks: int,
+    batch: int,
+    beam: int,
+    max_length: int,
+    *,
+    num_heads: int,
+    head_dim: int,
+    dtype: str,
+) -> Cache:
+    """Room for max_length positions."""
+    zeros = jnp.zeros((batch, num_heads, beam, max_length, head_dim), dtype)
+    origin = jnp.zeros((batch, beam, max_length), jnp.int32)
+    return Cache([Slots(zeros, zeros) for _ in range(num_blocks)], origin)
+
+
+def write(
+    slots: Slots,
+    key: Float[Array, "batch beam heads head_dim"],
+    value: Float[Array, "batch beam heads head_dim"],
+    position: Int[Array, ""],
+) -> Slots:
+    """The slots with the key and value of every hypothesis at `position`."""
+
+    def put(
+        old: Float[Array, "batch heads slots positions head_dim"],
+        new: Float[Array, "batch beam heads head_dim"],
+    ) -> Float[Array, "batch heads slots positions head_dim"]:
+        new = jnp.swapaxes(new, 1, 2)[:, :, :, None]
+        return jax.lax.dynamic_update_slice_in_dim(old, new, position, axis=3)
+
+    return Slots(put(slots.key, key), put(slots.value, value))
+
+
+def scores(
+    query: Float[Array, "batch beam heads head_dim"],
+    slots: Slots,
+    origin: Int[Array, "batch beam positions"],
+    position: Int[Array, ""],
+) -> Float[Array, "batch heads beam positions"]:
+    """q k / sqrt(head_dim) of each hypothesis with its own positions, NEGATIVE after `position`."""
+    batch, heads, num_slots, length, head_dim = slots.key.shape
+    keys = slots.key.reshape(batch, heads, num_slots * length, head_dim)
+    of_all = products(jnp.swapaxes(query, 1, 2), keys)
+    of_all = of_all.reshape(batch, heads, -1, num_slots, length)
+    mine = of_all[:, :, :, 0]
+    for slot in range(1, num_slots):
+        mine = jnp.where(origin[:, None] == slot, of_all[:, :, :, slot], mine)
+    return jnp.where(jnp.arange(length) <= position, mine, NEGATIVE)
+
+
+def mix(
+    weights: Float[Array, "batch heads beam positions"],
+    slots: Slots,
+    origin: Int[Array, "batch beam positions"],
+) -> Float[Array, "batch beam heads head_dim"]:
+    """The sum of each hypothesis' values by its weights."""
+    batch, heads, num_slots, length, head_dim = slots.value.shape
+    if num_slots > 1:
+        is_mine = origin[:, None, :, None] == jnp.arange(num_slots)[:, None]
+        weights = jnp.where(is_mine, weights[:, :, :, None], 0)
+    weights = weights.reshape(batch, heads, -1, num_slots * length)
+    values = slots.value.reshape(batch, heads, num_slots * length, head_dim)
+    return jnp.swapaxes(weights @ values, 1, 2)
+
+
+def attend(
+    query: Float[Array, "batch beam heads head_dim"],
+    slots: Slots,
+    origin: Int[Array, "batch beam positions"],
+    position: Int[Array, ""],
+) -> Float[Array, "batch beam heads head_dim"]:
+    """Causal self-attention of every hypothesis at `position`, softmax in float32."""
+    weights = jax.nn.softmax(scores(query, slots, origin, position), axis=-1)
+    return mix(weights.astype(slots.value.dtype), slots, origin)
