@@ -73,9 +73,10 @@ def attend(
 def products(
     query: Float[Array, "*rows queries head_dim"], key: Float[Array, "*rows keys head_dim"]
 ) -> Float[Array, "*rows queries keys"]:
-    """q k / sqrt(head_dim) in float32."""
-    query = query * query.shape[-1] ** -0.5
-    return jnp.matmul(query, jnp.swapaxes(key, -1, -2), preferred_element_type=jnp.float32)
+    """q k / sqrt(head_dim) in float32. No transposition stands beside the product: XLA would merge it with
+    the one that put the heads first, and do both once more at every step of a loop."""
+    found = jnp.einsum("...qd,...kd->...qk", query, key, preferred_element_type=jnp.float32)
+    return found * query.shape[-1] ** -0.5
 
 
 def heads_first(

@@ -9,16 +9,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from nat_ar.nn.attention import NEGATIVE, products
+from nat_ar.nn.attention import NEGATIVE, heads_first, products
 from nat_ar.types import pytree_dataclass
 
 
 @pytree_dataclass
 class Slots:
-    """Keys and values of one block: of every slot, at every position."""
+    """Keys and values of one block. A place is a slot at a position; all slots of a position stand side by
+    side, so that a step writes one piece of memory and both products read the whole as it is. Were it
+    reshaped in between, XLA would copy it at every step."""
 
-    key: Float[Array, "batch heads slots positions head_dim"]
-    value: Float[Array, "batch heads slots positions head_dim"]
+    key: Float[Array, "batch heads places head_dim"]
+    value: Float[Array, "batch heads places head_dim"]
 
 
 @pytree_dataclass
@@ -53,7 +55,7 @@ def empty(
     dtype: str,
 ) -> Cache:
     """Room for max_length positions."""
-    zeros = jnp.zeros((batch, num_heads, beam, max_length, head_dim), dtype)
+    zeros = jnp.zeros((batch, num_heads, max_length * beam, head_dim), dtype)
     origin = jnp.zeros((batch, beam, max_length), jnp.int32)
     return Cache([Slots(zeros, zeros) for _ in range(num_blocks)], origin)
 
@@ -66,12 +68,13 @@ def write(
 ) -> Slots:
     """The slots with the key and value of every hypothesis at `position`."""
 
+    start = position * key.shape[1]
+
     def put(
-        old: Float[Array, "batch heads slots positions head_dim"],
+        old: Float[Array, "batch heads places head_dim"],
         new: Float[Array, "batch beam heads head_dim"],
-    ) -> Float[Array, "batch heads slots positions head_dim"]:
-        new = jnp.swapaxes(new, 1, 2)[:, :, :, None]
-        return jax.lax.dynamic_update_slice_in_dim(old, new, position, axis=3)
+    ) -> Float[Array, "batch heads places head_dim"]:
+        return jax.lax.dynamic_update_slice_in_dim(old, heads_first(new), start, axis=2)
 
     return Slots(put(slots.key, key), put(slots.value, value))
 
@@ -83,13 +86,12 @@ def scores(
     position: Int[Array, ""],
 ) -> Float[Array, "batch heads beam positions"]:
     """q k / sqrt(head_dim) of each hypothesis with its own positions, NEGATIVE after `position`."""
-    batch, heads, num_slots, length, head_dim = slots.key.shape
-    keys = slots.key.reshape(batch, heads, num_slots * length, head_dim)
-    of_all = products(jnp.swapaxes(query, 1, 2), keys)
-    of_all = of_all.reshape(batch, heads, -1, num_slots, length)
-    mine = of_all[:, :, :, 0]
+    _, num_slots, length = origin.shape
+    of_all = products(heads_first(query), slots.key)
+    of_all = of_all.reshape(*of_all.shape[:3], length, num_slots)
+    mine = of_all[..., 0]
     for slot in range(1, num_slots):
-        mine = jnp.where(origin[:, None] == slot, of_all[:, :, :, slot], mine)
+        mine = jnp.where(origin[:, None] == slot, of_all[..., slot], mine)
     return jnp.where(jnp.arange(length) <= position, mine, NEGATIVE)
 
 
@@ -99,13 +101,12 @@ def mix(
     origin: Int[Array, "batch beam positions"],
 ) -> Float[Array, "batch beam heads head_dim"]:
     """The sum of each hypothesis' values by its weights."""
-    batch, heads, num_slots, length, head_dim = slots.value.shape
+    num_slots = origin.shape[1]
     if num_slots > 1:
-        is_mine = origin[:, None, :, None] == jnp.arange(num_slots)[:, None]
-        weights = jnp.where(is_mine, weights[:, :, :, None], 0)
-    weights = weights.reshape(batch, heads, -1, num_slots * length)
-    values = slots.value.reshape(batch, heads, num_slots * length, head_dim)
-    return jnp.swapaxes(weights @ values, 1, 2)
+        is_mine = origin[:, None, ..., None] == jnp.arange(num_slots)
+        weights = jnp.where(is_mine, weights[..., None], 0)
+        weights = weights.reshape(*weights.shape[:3], -1)
+    return heads_first(weights @ slots.value)
 
 
 def attend(
