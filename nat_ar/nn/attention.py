@@ -20,10 +20,10 @@ NEGATIVE = -1e9  # a masked score: exp gives exactly 0 beside any real score, an
 
 @pytree_dataclass
 class KeyValue:
-    """Keys and values of a sequence, heads first: as both products read them, so that a loop that asks
-    again and again transposes nothing."""
+    """Keys and values of a sequence as both products read them: a loop that asks again and again
+    transposes nothing."""
 
-    key: Float[Array, "*rows heads keys head_dim"]
+    key: Float[Array, "*rows heads head_dim keys"]
     value: Float[Array, "*rows heads keys head_dim"]
 
 
@@ -48,13 +48,13 @@ def attend(
             )
         return jax.nn.dot_product_attention(
             query,
-            jnp.swapaxes(memory.key, 1, 2),
+            jnp.moveaxis(memory.key, -1, -3),
             jnp.swapaxes(memory.value, 1, 2),
             key_value_seq_lengths=lengths,
             is_causal=is_causal,
             implementation="cudnn",
         )
-    num_queries, num_keys = query.shape[1], memory.key.shape[2]
+    num_queries, num_keys = query.shape[1], memory.key.shape[-1]
     scores = products(jnp.swapaxes(query, 1, 2), memory.key)
     if mask is not None:
         scores = jnp.where(mask[:, None], scores, NEGATIVE)
@@ -71,12 +71,18 @@ def attend(
 
 
 def products(
-    query: Float[Array, "*rows queries head_dim"], key: Float[Array, "*rows keys head_dim"]
+    query: Float[Array, "*rows queries head_dim"], key: Float[Array, "*rows head_dim keys"]
 ) -> Float[Array, "*rows queries keys"]:
-    """q k / sqrt(head_dim) in float32. No transposition stands beside the product: XLA would merge it with
-    the one that put the heads first, and do both once more at every step of a loop."""
-    found = jnp.einsum("...qd,...kd->...qk", query, key, preferred_element_type=jnp.float32)
+    """q k / sqrt(head_dim) in float32."""
+    found = jnp.matmul(query, key, preferred_element_type=jnp.float32)
     return found * query.shape[-1] ** -0.5
+
+
+def key_value(
+    key: Float[Array, "*rows keys heads head_dim"], value: Float[Array, "*rows keys heads head_dim"]
+) -> KeyValue:
+    """As a projection makes them, put into the order of KeyValue."""
+    return KeyValue(jnp.moveaxis(key, -3, -1), heads_first(value))
 
 
 def heads_first(
@@ -124,7 +130,7 @@ class SelfAttention(nnx.Module):
             mask = mask | (lengths == 1)[:, None, None]
         states = attend(
             query,
-            KeyValue(heads_first(key), heads_first(value)),
+            key_value(key, value),
             mask=mask,
             lengths=lengths,
             is_causal=is_causal,
@@ -155,7 +161,7 @@ class CrossAttention(nnx.Module):
         """Keys and values of a source, computed once however many positions will ask."""
         parts = jnp.split(self.key_value(states), 2, axis=-1)
         key, value = (p.reshape(*p.shape[:-1], self.num_heads, -1) for p in parts)
-        return KeyValue(heads_first(key), heads_first(value))
+        return key_value(key, value)
 
     def __call__(
         self,
@@ -193,6 +199,6 @@ class PositionalAttention(nnx.Module):
         query, key = (p.reshape(shape) for p in jnp.split(self.query_key(positions), 2, axis=-1))
         value = self.value(x).reshape(rows, *shape[1:])
         query, key = jnp.broadcast_to(query, value.shape), jnp.broadcast_to(key, value.shape)
-        memory = KeyValue(heads_first(key), heads_first(value))
+        memory = key_value(key, value)
         states = attend(query, memory, lengths=lengths)
         return self.output(states.reshape(x.shape))

@@ -19,7 +19,7 @@ class Slots:
     side, so that a step writes one piece of memory and both products read the whole as it is. Were it
     reshaped in between, XLA would copy it at every step."""
 
-    key: Float[Array, "batch heads places head_dim"]
+    key: Float[Array, "batch heads head_dim places"]
     value: Float[Array, "batch heads places head_dim"]
 
 
@@ -55,9 +55,11 @@ def empty(
     dtype: str,
 ) -> Cache:
     """Room for max_length positions."""
-    zeros = jnp.zeros((batch, num_heads, max_length * beam, head_dim), dtype)
+    places = max_length * beam
+    keys = jnp.zeros((batch, num_heads, head_dim, places), dtype)
+    zeros = jnp.zeros((batch, num_heads, places, head_dim), dtype)
     origin = jnp.zeros((batch, beam, max_length), jnp.int32)
-    return Cache([Slots(zeros, zeros) for _ in range(num_blocks)], origin)
+    return Cache([Slots(keys, zeros) for _ in range(num_blocks)], origin)
 
 
 def write(
@@ -70,13 +72,9 @@ def write(
 
     start = position * key.shape[1]
 
-    def put(
-        old: Float[Array, "batch heads places head_dim"],
-        new: Float[Array, "batch beam heads head_dim"],
-    ) -> Float[Array, "batch heads places head_dim"]:
-        return jax.lax.dynamic_update_slice_in_dim(old, heads_first(new), start, axis=2)
-
-    return Slots(put(slots.key, key), put(slots.value, value))
+    keys = jax.lax.dynamic_update_slice_in_dim(slots.key, jnp.moveaxis(key, 1, -1), start, axis=3)
+    values = jax.lax.dynamic_update_slice_in_dim(slots.value, heads_first(value), start, axis=2)
+    return Slots(keys, values)
 
 
 def scores(

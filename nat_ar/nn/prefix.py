@@ -79,7 +79,7 @@ class PrefixBlock(EncoderBlock):
     ) -> tuple[Float[Array, "batch length d_model"], KeyValue]:
         """The source, and its keys and values."""
         query, key, value = self.attention.heads(self.around_attention.enter(x))
-        memory = KeyValue(attention.heads_first(key), attention.heads_first(value))
+        memory = attention.key_value(key, value)
         states = attention.attend(query, memory, lengths=lengths, is_causal=is_causal)
         return self._rest(x, states, rngs), memory
 
@@ -93,7 +93,7 @@ class PrefixBlock(EncoderBlock):
     ) -> Float[Array, "batch beam length d_model"]:
         """All positions of the targets at once."""
         query, key, value = self.attention.heads(self.around_attention.enter(x))
-        own = KeyValue(attention.heads_first(key), attention.heads_first(value))
+        own = attention.key_value(key, value)
         states = attend_after(query, prefix, prefix_lengths, own)
         return self._rest(x, states, rngs)
 

@@ -9,18 +9,12 @@ import pytest
 from flax import nnx
 
 from nat_ar.nn import attention
-from nat_ar.nn.attention import KeyValue
 
 D_MODEL, HEADS = 16, 2
 
 
 def normal(seed: int, *shape: int) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
-
-
-def memory_of(key: jax.Array, value: jax.Array) -> KeyValue:
-    """[rows, keys, heads, head_dim], as JAX's own attention has them."""
-    return KeyValue(attention.heads_first(key), attention.heads_first(value))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +36,7 @@ def test_attend_equals_jax(is_causal: bool, lengths: list[int] | None) -> None:
     @jax.jit
     def both(query: jax.Array, key: jax.Array, value: jax.Array) -> tuple[jax.Array, jax.Array]:
         ours = attention.attend(
-            query, memory_of(key, value), lengths=row_lengths, is_causal=is_causal
+            query, attention.key_value(key, value), lengths=row_lengths, is_causal=is_causal
         )
         theirs = jax.nn.dot_product_attention(
             query,
@@ -61,7 +55,7 @@ def test_attend_equals_jax(is_causal: bool, lengths: list[int] | None) -> None:
 def test_attend_with_a_mask_equals_jax() -> None:
     query, key, value = (normal(seed, 3, 5, HEADS, 8) for seed in range(3))
     mask = jnp.asarray((np.random.default_rng(3).random((3, 5, 5)) < 0.5) | np.eye(5, dtype=bool))
-    ours = attention.attend(query, memory_of(key, value), mask=mask)
+    ours = attention.attend(query, attention.key_value(key, value), mask=mask)
     theirs = jax.nn.dot_product_attention(
         query, key, value, mask=mask[:, None], implementation="xla"
     )
@@ -70,7 +64,7 @@ def test_attend_with_a_mask_equals_jax() -> None:
 
 def test_scores_are_summed_in_float32_under_bfloat16() -> None:
     query, key, value = (normal(seed, 2, 6, HEADS, 64).astype(jnp.bfloat16) for seed in range(3))
-    ours = attention.attend(query, memory_of(key, value))
+    ours = attention.attend(query, attention.key_value(key, value))
     theirs = jax.nn.dot_product_attention(query, key, value, implementation="xla")
     assert ours.dtype == jnp.bfloat16
     np.testing.assert_array_equal(ours.astype(jnp.float32), theirs.astype(jnp.float32))
@@ -79,14 +73,16 @@ def test_scores_are_summed_in_float32_under_bfloat16() -> None:
 def test_equal_keys_give_the_mean_of_the_values_that_take_part() -> None:
     query, key = normal(0, 1, 1, 1, 4), jnp.ones((1, 4, 1, 4))
     value = jnp.arange(4.0)[None, :, None, None] * jnp.ones(4)
-    out = attention.attend(query, memory_of(key, value), lengths=jnp.array([3]))
+    out = attention.attend(query, attention.key_value(key, value), lengths=jnp.array([3]))
     np.testing.assert_allclose(out, 1.0, rtol=1e-6)  # (0 + 1 + 2) / 3
 
 
 def test_cudnn_refuses_a_mask() -> None:
     x = normal(0, 1, 3, HEADS, 8)
     with pytest.raises(ValueError, match="set attention to 'xla'"):
-        attention.attend(x, memory_of(x, x), mask=jnp.ones((1, 3, 3), bool), implementation="cudnn")
+        attention.attend(
+            x, attention.key_value(x, x), mask=jnp.ones((1, 3, 3), bool), implementation="cudnn"
+        )
 
 
 @pytest.mark.parametrize("sees_itself", [True, False])
@@ -112,7 +108,7 @@ def test_a_position_that_does_not_see_itself_ignores_its_own_state(
     mask = ~jnp.eye(4, dtype=bool)[None]
 
     def states(value: jax.Array) -> jax.Array:
-        out = attention.attend(query, memory_of(key, value), mask=mask)
+        out = attention.attend(query, attention.key_value(key, value), mask=mask)
         return out.sum(axis=(0, 2, 3))
 
     jacobian = jax.jit(jax.jacobian(states))(normal(2, 1, 4, HEADS, 8))

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from nat_ar.nn import attention, cache
-from nat_ar.nn.attention import KeyValue
 from nat_ar.nn.cache import Cache
 
 BATCH, BEAM, LENGTH, HEADS, HEAD_DIM = 2, 3, 5, 2, 4
@@ -32,9 +31,7 @@ def step(
 
 def attended(query: np.ndarray, keys: list[np.ndarray], values: list[np.ndarray]) -> np.ndarray:
     """One hypothesis with the history of its own: [heads, head_dim] each."""
-    memory = KeyValue(
-        *(attention.heads_first(jnp.asarray(np.stack(x))[None]) for x in (keys, values))
-    )
+    memory = attention.key_value(*(jnp.asarray(np.stack(x))[None] for x in (keys, values)))
     return np.asarray(attention.attend(jnp.asarray(query)[None, None], memory)[0, 0])
 
 

@@ -11,7 +11,6 @@ from flax import nnx
 
 from nat_ar.config_json import ConfigError
 from nat_ar.nn import attention, positions
-from nat_ar.nn.attention import KeyValue
 from nat_ar.nn.prefix import PrefixStack
 from nat_ar.nn.transformer import TransformerConfig
 
@@ -61,7 +60,7 @@ def one_sequence(graph: nnx.GraphDef, params: nnx.State, x: jax.Array, width: in
     x = x + stack.segments(jnp.asarray(np.where(is_source, 0, 1)))
     for block in stack.blocks:
         query, key, value = block.attention.heads(block.around_attention.enter(x))
-        memory = KeyValue(attention.heads_first(key), attention.heads_first(value))
+        memory = attention.key_value(key, value)
         states = attention.attend(query, memory, mask=jnp.asarray(mask)[None])
         y = block.attention.output(states.reshape(x.shape))
         x = block.around_attention.leave(x, y)
