@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 
@@ -31,6 +32,18 @@ def explained(remedy: str) -> Iterator[None]:
         raise OutOfMemoryError(
             f"out of memory: {_wanted(text)}, {_available(jax.local_devices()[0])}; {remedy}"
         ) from error
+
+
+def free_bytes(device: jax.Device) -> int:
+    """Memory that nothing uses yet; of a CPU, what the system could give without swapping."""
+    stats = device.memory_stats()
+    if stats is not None and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    facts = Path("/proc/meminfo")
+    found = re.search(r"MemAvailable: +(\d+) kB", facts.read_text()) if facts.exists() else None
+    if found is not None:
+        return 1024 * int(found[1])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
 def _wanted(text: str) -> str:

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -32,6 +32,8 @@ ROWS = (1, 4, 16, 64, 256)
 """sentences to which batches are padded, besides the largest batch allowed"""
 BATCH_TOKENS = 4096
 """padded source tokens of a batch, if nobody says another number"""
+TOKENIZER, DETOKENIZER = "nat_ar.tokenizer", "nat_ar.detokenizer"
+"""what a profiler's trace calls them"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +97,8 @@ class Translator:
         MemoryError where the device has too little, ValueError for batches of no token."""
         if self.batch_tokens < 1:
             raise ValueError(f"batch_tokens must be at least 1, got {self.batch_tokens}")
-        rows = [list(row) for row in self.vocabulary.encode_source(sentences)]
+        with jax.profiler.TraceAnnotation(TOKENIZER):
+            rows = [list(row) for row in self.vocabulary.encode_source(sentences)]
         longest = BUCKETS[-1] - 1
         is_shortened = [len(row) > longest for row in rows]
         rows = [row[:longest] for row in rows]
@@ -169,6 +172,10 @@ class Translator:
 
     def lower(self, rows: int, bucket: int) -> jax.stages.Lowered:
         """The whole decode of one shape, from source tokens to hypotheses, as one program."""
+        return jax.jit(self.function(bucket)).lower(*self.arguments(rows, bucket))
+
+    def function(self, bucket: int) -> Callable[..., Hypotheses]:
+        """What is compiled for sources of up to `bucket` tokens: a pure function of `arguments`."""
         model, scorer = self.model, self.scorer
         decoding, max_length = self.decoding, limits.length_limit(bucket)
 
@@ -182,9 +189,14 @@ class Translator:
                 source, decoding=decoding, max_length=max_length, scorer=rescorer
             )
 
-        source = jax.ShapeDtypeStruct((rows, bucket), jnp.int32)
-        scorer_leaves = None if scorer is None else scorer.leaves
-        return jax.jit(decode).lower(model.leaves, scorer_leaves, source)
+        return decode
+
+    def arguments(
+        self, rows: int, bucket: int
+    ) -> tuple[list[jax.Array], list[jax.Array] | None, jax.ShapeDtypeStruct]:
+        """Parameters of the model, parameters of the scorer, and the shape of a batch of sources."""
+        scorer_leaves = None if self.scorer is None else self.scorer.leaves
+        return self.model.leaves, scorer_leaves, jax.ShapeDtypeStruct((rows, bucket), jnp.int32)
 
     def texts(self, hypotheses: Hypotheses) -> list[Translation]:
         """Detokenised rows of a batch. Places of the n-best list that the search left empty (score
@@ -193,7 +205,8 @@ class Translator:
             (hypotheses.tokens, hypotheses.scores, hypotheses.steps)
         )
         rows = [[row[row != PAD].tolist() for row in n_best] for n_best in tokens]
-        flat = iter(self.vocabulary.decode_target([row for n_best in rows for row in n_best]))
+        with jax.profiler.TraceAnnotation(DETOKENIZER):
+            flat = iter(self.vocabulary.decode_target([row for n_best in rows for row in n_best]))
         found = []
         for n_best, row_scores, row_steps in zip(rows, scores, steps, strict=True):
             texts = [next(flat) for _ in n_best]

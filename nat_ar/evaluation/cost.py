@@ -1,0 +1,339 @@
+"""What a run of a program must do at least: the FLOPs of its matrix products and the weights they read.
+
+XLA's `cost_analysis` counts a loop once and of a switch the dearest branch, so it does not know what a run
+that went 25 times round costs. Here a program is cut into blocks, stretches without a loop or a branch. What a
+block costs is read off its equations; how often each ran is counted by the program itself, rewritten so that
+it carries a counter through its loops and branches. Exact for every method, and knows none of them."""
+
+import collections
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.extend.core as jex
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from nat_ar.evaluation.machine import Peaks
+
+CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "checkpoint": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+}
+"""Equations that only wrap others, and the parameter that holds them."""
+UNOPTIMISED: dict[str, Any] = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
+"""A counting program runs once a sentence: compiling it fast matters more."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A stretch of a program that runs as a whole."""
+
+    kind: str
+    """ "program", "loop" (one time round) or "branch" """
+    flops: dict[str, int]
+    """of its matrix products by the type of their operands; 2 m n k for [m, k] times [k, n]. Nothing else
+    counts: additions, norms, softmax and sorting are what a floor leaves out"""
+    weight_bytes: int
+    """of the parameters that its matrix products read, each counted once, as they are stored or as the
+    product takes them, whichever is less. Activations and caches are left out"""
+
+    def least_seconds(self, peaks: Peaks) -> tuple[float, float]:
+        """For the arithmetic at the matmul peak, and for reading the weights."""
+        products = [peaks.product_seconds(flops, dtype) for dtype, flops in self.flops.items()]
+        return math.fsum(products), peaks.read_seconds(self.weight_bytes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Of a run, or the mean of several."""
+
+    flops: float
+    weight_bytes: float
+    """the weights of a loop count as often as it went round: once a sequential step they must be read"""
+    arithmetic_seconds: float
+    """FLOPs at the machine's matmul peak: the arithmetic floor"""
+    memory_seconds: float
+    """weight_bytes at the machine's bandwidth: the memory floor"""
+    floor_seconds: float
+    """block by block the larger of the two, since blocks wait for each other"""
+    bound: str
+    """ "arithmetic" or "memory": by which of the two most of the floor is set"""
+
+
+@dataclasses.dataclass(frozen=True)
+class CountedProgram:
+    """A program compiled to say how often each of its blocks runs."""
+
+    blocks: tuple[Block, ...]
+    program: Any
+
+    def counts(self, *arguments: Any) -> Int[np.ndarray, "blocks"]:
+        """Of one run on arguments of the shapes it was compiled for."""
+        return np.asarray(self.program(*arguments))
+
+    def cost(self, counts: Int[np.ndarray, "blocks"], peaks: Peaks) -> Cost:
+        """What a run costs whose blocks ran so often."""
+        flops = weight_bytes = arithmetic = memory = floor = by_arithmetic = 0.0
+        for block, times in zip(self.blocks, map(float, counts), strict=True):
+            mine, reading = block.least_seconds(peaks)
+            flops += times * sum(block.flops.values())
+            weight_bytes += times * block.weight_bytes
+            arithmetic, memory = arithmetic + times * mine, memory + times * reading
+            floor += times * max(mine, reading)
+            by_arithmetic += times * mine if mine >= reading else 0.0
+        bound = "arithmetic" if by_arithmetic >= floor / 2 else "memory"
+        return Cost(flops, weight_bytes, arithmetic, memory, floor, bound)
+
+
+def mean(costs: Sequence[Cost]) -> Cost:
+    """The mean run."""
+    weights = dict.fromkeys(("arithmetic", "memory"), 0.0)
+    for cost in costs:
+        weights[cost.bound] += cost.floor_seconds
+    numbers = np.mean([dataclasses.astuple(cost)[:-1] for cost in costs], axis=0)
+    flops, weight_bytes, arithmetic, memory, floor = numbers.tolist()
+    bound = max(weights, key=lambda name: weights[name])
+    return Cost(flops, weight_bytes, arithmetic, memory, floor, bound)
+
+
+def compile_counter(
+    function: Callable[..., Any], arguments: Sequence[Any], is_weight: Sequence[bool]
+) -> CountedProgram:
+    """Compiles the counter of function(*arguments). Arguments are pytrees of arrays or of their shapes;
+    `is_weight` says of each whether its arrays are parameters.
+
+    Raises ValueError where an equation hides matrix products that nobody here can count."""
+    closed = jax.make_jaxpr(function)(*arguments)
+    weights: list[_Weight | None] = []
+    for argument, is_parameter in zip(arguments, is_weight, strict=True):
+        for leaf in jax.tree.leaves(argument):
+            size = math.prod(leaf.shape) * leaf.dtype.itemsize
+            weights.append(_Weight(len(weights), size) if is_parameter else None)
+    survey = _Survey()
+    root = survey.block("program")
+    survey.read(closed.jaxpr, weights, root)
+
+    def count(*arguments: Any) -> Int[Array, "blocks"]:
+        counts = jnp.zeros(len(survey.nodes), jnp.int32).at[root.index].set(1)
+        leaves = jax.tree.leaves(arguments)
+        # Only the counts come back: what no loop and no branch depends on, XLA leaves out.
+        return _run(closed.jaxpr, closed.consts, leaves, iter(root.children), counts)[1]
+
+    options = UNOPTIMISED if jax.default_backend() == "cpu" else None
+    program = jax.jit(count).lower(*arguments).compile(compiler_options=options)
+    return CountedProgram(tuple(node.block() for node in survey.nodes), program)
+
+
+# What a block costs
+
+
+class _Weight(NamedTuple):
+    """A parameter, or what was made of one parameter alone: cast, transposed, cut."""
+
+    root: int
+    num_bytes: int
+    """as it is stored"""
+
+
+@dataclasses.dataclass
+class _Node:
+    """A block while its equations are read; its children are the blocks inside, in their order."""
+
+    index: int
+    kind: str
+    flops: collections.Counter[str]
+    weights: dict[int, int]
+    children: list["_Node"]
+
+    def block(self) -> Block:
+        return Block(self.kind, dict(self.flops), sum(self.weights.values()))
+
+
+class _Survey:
+    """Reads equations into nodes."""
+
+    def __init__(self) -> None:
+        self.nodes: list[_Node] = []
+
+    def block(self, kind: str, parent: _Node | None = None) -> _Node:
+        node = _Node(len(self.nodes), kind, collections.Counter(), {}, [])
+        self.nodes.append(node)
+        if parent is not None:
+            parent.children.append(node)
+        return node
+
+    def read(
+        self, jaxpr: jex.Jaxpr, inputs: Sequence[_Weight | None], node: _Node
+    ) -> list[_Weight | None]:
+        """Adds the equations to the node; says which outputs are still weights."""
+        known = dict(zip(jaxpr.invars, inputs, strict=True))
+        for equation in jaxpr.eqns:
+            name, parameters = equation.primitive.name, equation.params
+            operands = [_known(atom, known) for atom in equation.invars]
+            outputs: list[_Weight | None] = [None] * len(equation.outvars)
+            if name in CALLS:
+                outputs = self.read(_open(parameters[CALLS[name]])[0], operands, node)
+            elif name == "while":
+                first = parameters["cond_nconsts"]
+                body = parameters["body_jaxpr"].jaxpr
+                inside = operands[first : first + parameters["body_nconsts"]]
+                self.read(body, _padded(inside, body), self.block("loop", node))
+            elif name == "scan":
+                body = parameters["jaxpr"].jaxpr
+                inside = operands[: parameters["num_consts"]]
+                self.read(body, _padded(inside, body), self.block("loop", node))
+            elif name == "cond":
+                for branch in parameters["branches"]:
+                    self.read(branch.jaxpr, operands[1:], self.block("branch", node))
+            elif name == "dot_general":
+                _add_product(equation, operands, node)
+            else:
+                _refuse_hidden_products(equation)
+                arrays = [
+                    operand
+                    for atom, operand in zip(equation.invars, operands, strict=True)
+                    if not isinstance(atom, jex.Literal)
+                ]
+                made_of = [operand for operand in arrays if operand is not None]
+                if made_of and len(made_of) == len(arrays):
+                    outputs = [max(made_of, key=lambda weight: weight.num_bytes)] * len(outputs)
+            known |= zip(equation.outvars, outputs, strict=True)
+        return [_known(atom, known) for atom in jaxpr.outvars]
+
+
+def _add_product(equation: jex.JaxprEqn, operands: Sequence[_Weight | None], node: _Node) -> None:
+    (contracted, _), _ = equation.params["dimension_numbers"]
+    left, right, product = (
+        jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype)  # type: ignore[attr-defined]
+        for atom in (*equation.invars, *equation.outvars)
+    )
+    depth = math.prod(left.shape[axis] for axis in contracted)
+    node.flops[str(left.dtype)] += 2 * depth * product.size
+    for operand, weight in zip((left, right), operands, strict=True):
+        if weight is not None:
+            mine = min(weight.num_bytes, operand.size * operand.dtype.itemsize)
+            node.weights[weight.root] = max(node.weights.get(weight.root, 0), mine)
+
+
+def _refuse_hidden_products(equation: jex.JaxprEqn) -> None:
+    inner = list(jex.jaxprs_in_params(equation.params))
+    while inner:
+        jaxpr = inner.pop()
+        for below in jaxpr.eqns:
+            if below.primitive.name == "dot_general":
+                raise ValueError(
+                    f"cannot count what {equation.primitive.name} does: expected calls, loops and "
+                    f"branches ({', '.join(CALLS)}, while, scan, cond) around matrix products; teach "
+                    "nat_ar/evaluation/cost.py this one"
+                )
+            inner += jex.jaxprs_in_params(below.params)
+
+
+def _known(atom: Any, known: dict[Any, _Weight | None]) -> _Weight | None:
+    return None if isinstance(atom, jex.Literal) else known.get(atom)
+
+
+def _padded(inputs: list[_Weight | None], jaxpr: jex.Jaxpr) -> list[_Weight | None]:
+    """A loop's constants come first; what it carries and what it goes over are no weights."""
+    return inputs + [None] * (len(jaxpr.invars) - len(inputs))
+
+
+def _open(jaxpr: Any) -> tuple[jex.Jaxpr, Sequence[Any]]:
+    """The equations and the constants of a jaxpr that is closed or not."""
+    return (jaxpr.jaxpr, jaxpr.consts) if isinstance(jaxpr, jex.ClosedJaxpr) else (jaxpr, ())
+
+
+# How often it ran
+
+
+def _run(
+    jaxpr: jex.Jaxpr,
+    constants: Sequence[Any],
+    arguments: Sequence[Any],
+    blocks: Iterator[_Node],
+    counts: Int[Array, "blocks"],
+) -> tuple[list[Any], Int[Array, "blocks"]]:
+    """The outputs, and the counts after it. `blocks` are those inside, in the order of the survey."""
+    values = dict(zip(jaxpr.constvars, constants, strict=True))
+    values |= zip(jaxpr.invars, arguments, strict=True)
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, jex.Literal) else values[atom]
+
+    for equation in jaxpr.eqns:
+        name, parameters = equation.primitive.name, equation.params
+        operands = [read(atom) for atom in equation.invars]
+        if name in CALLS:
+            inner, inner_constants = _open(parameters[CALLS[name]])
+            outputs, counts = _run(inner, inner_constants, operands, blocks, counts)
+        elif name == "while":
+            outputs, counts = _run_while(parameters, operands, next(blocks), counts)
+        elif name == "scan":
+            outputs, counts = _run_scan(parameters, operands, next(blocks), counts)
+        elif name == "cond":
+            branches = [_counted(branch, next(blocks)) for branch in parameters["branches"]]
+            index = operands[0].astype(jnp.int32)
+            counts, *outputs = jax.lax.switch(index, branches, counts, *operands[1:])
+        else:
+            found = equation.primitive.bind(*operands, **parameters)
+            outputs = found if equation.primitive.multiple_results else [found]
+        values |= zip(equation.outvars, outputs, strict=True)
+    return [read(atom) for atom in jaxpr.outvars], counts
+
+
+def _counted(closed: jex.ClosedJaxpr, block: _Node) -> Callable[..., tuple[Any, ...]]:
+    """(counts, *arguments) -> (counts, *outputs), with one more run of the block counted."""
+
+    def run(counts: Int[Array, "blocks"], *arguments: Any) -> tuple[Any, ...]:
+        counts = counts.at[block.index].add(1)
+        outputs, counts = _run(closed.jaxpr, closed.consts, arguments, iter(block.children), counts)
+        return counts, *outputs
+
+    return run
+
+
+def _run_while(
+    parameters: dict[str, Any], operands: list[Any], block: _Node, counts: Int[Array, "blocks"]
+) -> tuple[list[Any], Int[Array, "blocks"]]:
+    first = parameters["cond_nconsts"]
+    second = first + parameters["body_nconsts"]
+    condition = jex.jaxpr_as_fun(parameters["cond_jaxpr"])
+    body = _counted(parameters["body_jaxpr"], block)
+    counts, *state = jax.lax.while_loop(
+        lambda carry: condition(*operands[:first], *carry[1:])[0],
+        lambda carry: body(carry[0], *operands[first:second], *carry[1:]),
+        (counts, *operands[second:]),
+    )
+    return state, counts
+
+
+def _run_scan(
+    parameters: dict[str, Any], operands: list[Any], block: _Node, counts: Int[Array, "blocks"]
+) -> tuple[list[Any], Int[Array, "blocks"]]:
+    first = parameters["num_consts"]
+    second = first + parameters["num_carry"]
+    body = _counted(parameters["jaxpr"], block)
+
+    def advance(carry: tuple[Any, ...], row: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+        outputs = body(carry[0], *operands[:first], *carry[1:], *row)
+        return outputs[: len(carry)], outputs[len(carry) :]
+
+    (counts, *state), rows = jax.lax.scan(
+        advance,
+        (counts, *operands[first:second]),
+        tuple(operands[second:]),
+        length=parameters["length"],
+        reverse=parameters["reverse"],
+    )
+    return [*state, *rows], counts

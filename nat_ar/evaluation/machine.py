@@ -1,0 +1,198 @@
+"""The machine on which systems are timed: its name, the cores that a run may use, and its peaks.
+
+A peak is a limit: noise only ever takes from it. So each is the best of several calls, and of two
+kernels where either may be the faster one. Everything is compiled and called once before its clock."""
+
+import dataclasses
+import importlib.metadata
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nat_ar.config_json import ConfigError
+
+XLA_POOL = "tf_XLAEigen"
+"""How Linux calls the threads of XLA's pool on a CPU."""
+MIB = 2**20
+CPU_SIDE, ACCELERATOR_SIDE = 1536, 8192
+"""Rows and columns of the matrices that are multiplied: more gave no higher rate."""
+CPU_READS = (8 * MIB, 32 * MIB, 256 * MIB)
+"""Bytes of the arrays that are read. The weights of a small model stay in a cache, and a loop over them is
+not bound by the memory behind it: the largest array is, the others show the caches."""
+ACCELERATOR_READS = (2048 * MIB,)
+"""There a smaller one would time the launch of its kernel."""
+BYTES_A_CALL = 256 * MIB
+"""Smaller arrays are read again and again within a call, so that handing it over costs nothing beside it."""
+NUM_CALLS = 8
+SECONDS_A_PEAK = 0.25
+"""Calls of a kernel: so many, and fewer where they take longer together."""
+
+
+# What machine it is
+
+
+def device_name() -> str:
+    """Platform and kind of the device; of a CPU its model, since JAX calls all of them "cpu"."""
+    device = jax.local_devices()[0]
+    kind = _cpu_model() if device.platform == "cpu" else device.device_kind
+    return f"{device.platform}: {kind}"
+
+
+def _cpu_model() -> str:
+    facts = Path("/proc/cpuinfo")
+    if facts.exists():
+        for line in facts.read_text("utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    packages = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")}
+    return {"python": platform.python_version(), **packages}
+
+
+# Which cores it may use
+
+
+def num_threads() -> int:
+    """CPU cores that this process may use: XLA's thread pool has as many threads."""
+    return len(cores()) or os.cpu_count() or 1
+
+
+def cores() -> tuple[int, ...]:
+    """The numbers of those cores; none where the platform does not say."""
+    return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
+
+
+def pin(threads: int) -> None:
+    """Keeps this process to so many cores, one thread of each before the second of any, and so gives XLA's
+    pool as many threads. To be called before JAX is asked for its devices.
+
+    Raises ConfigError where there are fewer cores, the platform cannot pin, or XLA's pool is there
+    already and has another size."""
+    if not hasattr(os, "sched_setaffinity"):
+        raise ConfigError(
+            f"threads {threads}: expected a platform that keeps a process to some cores, got {sys.platform}; "
+            "leave threads out"
+        )
+    allowed = cores()
+    if not 1 <= threads <= len(allowed):
+        raise ConfigError(
+            f"threads: expected 1 to {len(allowed)}, the cores that this process may use, got {threads}; "
+            "ask for fewer, or run on a machine with more"
+        )
+    running = num_pool_threads()
+    if running not in (0, threads):
+        raise ConfigError(
+            f"threads: expected to be asked before XLA starts its threads, got {threads} when {running} "
+            "run already; time systems in a process of their own"
+        )
+    chosen = sorted(allowed, key=lambda core: (_threads_before(core), core))[:threads]
+    for task in os.listdir(
+        "/proc/self/task"
+    ):  # a new thread inherits it from the one that starts it
+        os.sched_setaffinity(int(task), chosen)
+
+
+def num_pool_threads() -> int:
+    """Threads of XLA's pool on the CPU; 0 before JAX has started it, or where /proc is not there."""
+    names = Path("/proc/self/task").glob("*/comm")
+    return sum(name.read_text().strip() == XLA_POOL for name in names)
+
+
+def _threads_before(core: int) -> int:
+    """How many hardware threads of the same core have a lower number."""
+    siblings = Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
+    if not siblings.exists():
+        return 0
+    bounds = [part.split("-") for part in siblings.read_text().strip().split(",")]
+    numbers = [
+        number for low, *high in bounds for number in range(int(low), int((high or [low])[0]) + 1)
+    ]
+    return sum(number < core for number in numbers)
+
+
+# What it can do
+
+
+@dataclasses.dataclass(frozen=True)
+class Peaks:
+    """The limits of the device."""
+
+    matmul: dict[str, float]
+    """FLOP/s of a large matrix product by the type of its operands; a multiplication and an addition are
+    two FLOP. JAX's default precision: on an accelerator float32 may use a shorter mantissa inside"""
+    bandwidth: dict[int, float]
+    """bytes/s of reading an array, by its size in bytes, in ascending order; the last is the memory's"""
+
+    def best(self, other: "Peaks") -> "Peaks":
+        """The higher of two measurements, number by number."""
+        return Peaks(
+            {dtype: max(rate, other.matmul[dtype]) for dtype, rate in self.matmul.items()},
+            {size: max(rate, other.bandwidth[size]) for size, rate in self.bandwidth.items()},
+        )
+
+    def product_seconds(self, flops: int, dtype: str) -> float:
+        """The least time of matrix products; of a type that was not measured at the best rate."""
+        return flops / self.matmul.get(dtype, max(self.matmul.values()))
+
+    def read_seconds(self, num_bytes: int) -> float:
+        """The least time of reading so many bytes at once, all of them in the nearest memory that could hold
+        them: at the rate of the largest measured array that is not larger, or the smallest one."""
+        fitting = [size for size in self.bandwidth if size <= num_bytes]
+        return num_bytes / self.bandwidth[max(fitting, default=min(self.bandwidth))]
+
+
+def measure() -> Peaks:
+    """The peaks of the default device; 2 to 3 seconds on two CPU cores, compilation included."""
+    if jax.default_backend() == "cpu":
+        matmul = {"float32": _matmul(CPU_SIDE, "float32")}
+        return Peaks(matmul, {size: _read(size) for size in CPU_READS})
+    dtypes = ("float32", "bfloat16")
+    matmul = {dtype: _matmul(ACCELERATOR_SIDE, dtype) for dtype in dtypes}
+    return Peaks(matmul, {size: _read(size) for size in ACCELERATOR_READS})
+
+
+def _matmul(side: int, dtype: str) -> float:
+    x = jnp.full((side, side), 1 / side, dtype)
+    return 2 * side**3 / _best(lambda x: x @ x, x)
+
+
+def _read(num_bytes: int) -> float:
+    """The faster of a row times a square matrix, over and over as when a decoder goes step by step, and of
+    the maxima of the matrix's rows."""
+    side = math.isqrt(num_bytes // 4)
+    matrix = jnp.full((side, side), 1 / side)  # float32
+    times = max(1, BYTES_A_CALL // num_bytes)
+
+    def products(matrix: jax.Array) -> jax.Array:
+        row = jnp.ones((1, side))  # and ones it remains
+        return jax.lax.fori_loop(0, times, lambda _, row: row @ matrix, row)
+
+    rate = times * matrix.nbytes / _best(products, matrix)
+    return max(rate, matrix.nbytes / _best(lambda matrix: matrix.max(axis=1), matrix))
+
+
+def _best(function: Callable[[jax.Array], Any], argument: jax.Array) -> float:
+    """Seconds of the fastest call."""
+    program = jax.jit(function).lower(argument).compile()
+    jax.block_until_ready(program(argument))
+    best, end = math.inf, time.perf_counter() + SECONDS_A_PEAK
+    for _ in range(NUM_CALLS):
+        start = time.perf_counter()
+        jax.block_until_ready(program(argument))
+        now = time.perf_counter()
+        best = min(best, now - start)
+        if now > end:
+            break
+    return best
