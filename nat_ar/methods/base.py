@@ -160,6 +160,7 @@ class Seq2Seq(Embedded):
         super().__init__(transformer.d_model, transformer.dtype, sizes, rngs=rngs)
         self.encoder = Encoder(transformer, rngs=rngs)
 
+    @jax.named_scope("encoder")
     def encode(
         self, source: Int[Array, "batch length"], *, rngs: nnx.Rngs | None = None
     ) -> Encoded:

@@ -12,6 +12,7 @@ goes through all of it. With `source_attention` "causal" the source can be learn
 import dataclasses
 from typing import ClassVar, Literal
 
+import jax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -76,6 +77,7 @@ class DecoderOnlyModel(base.Embedded):
         self.stack = PrefixStack(transformer, is_source_causal=is_causal, rngs=rngs)
         self.config = config
 
+    @jax.named_scope("encoder")
     def encode(
         self, source: Int[Array, "batch source_length"], *, rngs: nnx.Rngs | None = None
     ) -> PrefixEncoded:

@@ -14,6 +14,7 @@ recurrent state, so that a step costs the same at every position. What differs f
 import dataclasses
 from typing import ClassVar
 
+import jax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -60,6 +61,7 @@ class RecurrentModel(base.Embedded):
         self.decoder = RecurrentDecoder(network, rngs=rngs)
         self.config = config
 
+    @jax.named_scope("encoder")
     def encode(
         self, source: Int[Array, "batch source_length"], *, rngs: nnx.Rngs | None = None
     ) -> RecurrentEncoded:

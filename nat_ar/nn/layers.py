@@ -62,6 +62,7 @@ class Embedding(nnx.Module):
         table = self.table[...]
         return table[token_ids].astype(self.dtype) * table.shape[1] ** 0.5
 
+    @jax.named_scope("vocabulary")
     def attend(self, states: Float[Array, "... d_model"]) -> Float[Array, "... vocabulary"]:
         """Logits in float32: the inner product with every token's vector."""
         flat = states.reshape(-1, states.shape[-1]).astype(self.dtype)

@@ -159,6 +159,7 @@ class PrefixStack(nnx.Module):
             memory.append(key_value)
         return PrefixEncoded(self._final(x), lengths, memory)
 
+    @jax.named_scope("decoder")
     def write(
         self,
         inputs: Float[Array, "rows length d_model"],
@@ -181,6 +182,7 @@ class PrefixStack(nnx.Module):
         """Room for max_length target positions."""
         return transformer.empty_cache(self.config, len(self.blocks), batch, beam, max_length)
 
+    @jax.named_scope("decoder")
     def step(
         self,
         inputs: Float[Array, "batch beam d_model"],

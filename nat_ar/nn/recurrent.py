@@ -278,6 +278,7 @@ class RecurrentDecoder(nnx.Module):
         self.readout = layers.Linear(d_read, d_model, dtype=dtype, rngs=rngs)
         self.config = config
 
+    @jax.named_scope("decoder")
     def memory(self, encoded: RecurrentEncoded) -> Memory:
         states = encoded.states
         keys = states if self.attention is None else self.attention.keys(states)
@@ -304,6 +305,7 @@ class RecurrentDecoder(nnx.Module):
         weights = attention_weights(self.attention.scores(query, memory.keys), memory.lengths)
         return jnp.einsum("bqs,bsd->bqd", weights.astype(memory.states.dtype), memory.states)
 
+    @jax.named_scope("decoder")
     def __call__(
         self,
         inputs: Float[Array, "rows length d_model"],
@@ -336,6 +338,7 @@ class RecurrentDecoder(nnx.Module):
         readouts = jnp.moveaxis(readouts, 0, 2).reshape(rows, length, d_model)
         return layers.dropout(readouts, rate, rngs=rngs)
 
+    @jax.named_scope("decoder")
     def step(
         self, inputs: Float[Array, "batch beam d_model"], state: DecoderState, memory: Memory
     ) -> tuple[Float[Array, "batch beam d_model"], DecoderState]:

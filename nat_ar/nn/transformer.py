@@ -276,10 +276,12 @@ class Decoder(nnx.Module):
         self.final_norm = layers.LayerNorm(config.d_model) if config.norm == "pre" else None
         self.config = config
 
+    @jax.named_scope("decoder")
     def memory(self, encoded: Encoded) -> list[KeyValue]:
         """Keys and values of the source for each block."""
         return [block.cross_attention.memory(encoded.states) for block in self.blocks]
 
+    @jax.named_scope("decoder")
     def __call__(
         self,
         inputs: Float[Array, "rows length d_model"],
@@ -316,6 +318,7 @@ class Decoder(nnx.Module):
         """Room for max_length positions."""
         return empty_cache(self.config, len(self.blocks), batch, beam, max_length)
 
+    @jax.named_scope("decoder")
     def step(
         self,
         inputs: Float[Array, "batch beam d_model"],
