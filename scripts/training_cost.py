@@ -13,7 +13,7 @@ import tqdm
 
 from nat_ar.allocator import keep_freed_memory
 from nat_ar.commands import study
-from nat_ar.evaluation import speed, training_cost
+from nat_ar.evaluation import machine, training_cost
 from nat_ar.methods.base import VocabularySizes
 
 
@@ -52,7 +52,7 @@ def main() -> None:
     rows = arguments.batch_tokens // arguments.length
     print(
         f"{rows} sentences of {arguments.length} tokens a batch, vocabulary {words.size:,}, "
-        f"{speed.device_name()}, {speed.num_threads()} threads, jax {jax.__version__}, "
+        f"{machine.device_name()}, {machine.num_threads()} threads, jax {jax.__version__}, "
         f"{datetime.date.today()}; {arguments.rounds} rounds, all methods in turn in each."
     )
 

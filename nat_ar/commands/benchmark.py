@@ -6,8 +6,9 @@ search and Greedy(), since no speed-up is fair without both:
 
     python -m nat_ar benchmark runs/teacher runs/nat "runs/nat:LengthBeam(size=5)"
 
-nat_ar/evaluation/speed.py says how it is measured. Every system appends a row to its run's
-results.jsonl. Only systems of one call are comparable down to the noise: name them together."""
+nat_ar/evaluation/speed.py says how it is measured, docs/speed.md how to read it. Every system appends a
+row to its run's results.jsonl. Only systems of one call are comparable down to the noise: name them
+together."""
 
 import dataclasses
 import datetime
@@ -16,13 +17,15 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from nat_ar import config_json, experiment
 from nat_ar.config_json import ConfigError
 from nat_ar.data.arrays import PreparedData
-from nat_ar.evaluation import results, speed
+from nat_ar.evaluation import machine, profiling, results, speed, speed_plots
 from nat_ar.evaluation.results import Row
 from nat_ar.evaluation.speed import Speed, SpeedConfig
+from nat_ar.evaluation.timings import Ratio
 from nat_ar.experiment import Loaded, Run
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.search.beam import Beam
@@ -42,6 +45,13 @@ class Benchmark(SpeedConfig):
     """best (by validation), latest, or a step; of every run"""
     data: str | None = None
     """prepared directory; default: the one that each run was configured with"""
+    threads: int | None = None
+    """cores that the process is kept to, and threads of XLA's pool on the CPU; default: all it may use"""
+    plots: str | None = None
+    """directory for two pictures: latency against length, throughput against batch size"""
+    profile: str | None = None
+    """directory for a trace of each system (TensorBoard and Perfetto open it), and a table of where the
+    time goes"""
     quiet: bool = False
     """no progress bars"""
 
@@ -60,6 +70,10 @@ class System:
 
 
 def run(arguments: Benchmark) -> None:
+    if arguments.threads is not None:
+        machine.pin(arguments.threads)
+    if arguments.profile is not None:
+        profiling.keep_scopes()
     fields = (field.name for field in dataclasses.fields(SpeedConfig))
     rows = benchmark(
         [system for text in arguments.systems for system in parse_system(text)],
@@ -67,9 +81,16 @@ def run(arguments: Benchmark) -> None:
         split=arguments.split,
         checkpoint=arguments.checkpoint,
         data_directory=arguments.data,
+        threads=arguments.threads,
+        profile_directory=None if arguments.profile is None else Path(arguments.profile),
         is_quiet=arguments.quiet,
     )
     print(summary(rows))
+    if arguments.profile is not None:
+        print("\n" + profiling.render(rows))
+    if arguments.plots is not None:
+        for path in speed_plots.save(rows, Path(arguments.plots)):
+            print(path)
 
 
 def parse_system(text: str) -> list[System]:
@@ -96,10 +117,13 @@ def benchmark(
     split: str = "test",
     checkpoint: str = "best",
     data_directory: str | None = None,
+    threads: int | None = None,
+    profile_directory: Path | None = None,
     is_quiet: bool = False,
 ) -> list[Row]:
     """Times all systems together, each once however often it is named; appends a row to the
-    results.jsonl of each run and returns the rows in order.
+    results.jsonl of each run and returns the rows in order. `threads` is what the caller pinned the process
+    to: rows and their command say so.
 
     Raises ConfigError and ValueError before any work where a decoding, a split or a checkpoint does not
     exist or the systems would translate different text."""
@@ -113,20 +137,56 @@ def benchmark(
     measured = speed.measure(
         [translator for _, translator in opened], text, config, is_quiet=is_quiet
     )
-    made_by = shlex.join(
-        ["python", "-m", "nat_ar", *command(systems, config, split, checkpoint, data_directory)]
-    )
-    rows = []
+    words = command(systems, config, split, checkpoint, data_directory, threads)
+    made_by = shlex.join(["python", "-m", "nat_ar", *words])
+    rows: list[Row] = []
     for system, (loaded, translator), prepared, found in zip(
         systems, opened, data, measured, strict=True
     ):
         row = {
             **_identity(system, loaded, translator, prepared, split, made_by),
             **_measurements(found),
+            "cores": None if threads is None else machine.cores(),
+            "profile": None,
         }
-        results.append(system.run.directory, row)
+        if profile_directory is not None:
+            place = profile_directory / f"{len(rows) + 1}_{profiling.file_name(row)}"
+            row["profile"] = profiling.measure(translator, found.texts, found.seconds, place)
         rows.append(row)
+    reference = _reference(rows)
+    for system, row, found in zip(systems, rows, measured, strict=True):
+        row["over_reference"] = (
+            None
+            if reference is None
+            else _over_reference(found, measured[reference], rows[reference])
+        )
+        results.append(system.run.directory, row)
     return rows
+
+
+def _reference(rows: Sequence[Row]) -> int | None:
+    """Place of the system that ratios refer to: the first autoregressive one by greedy or beam search."""
+    starts = (f"{Greedy.__name__}(", f"{Beam.__name__}(")
+    for place, row in enumerate(rows):
+        if row["method"] == Autoregressive.__name__ and row["decoding"].startswith(starts):
+            return place
+    return None
+
+
+def _over_reference(found: Speed, reference: Speed, row: Row) -> Row:
+    """S1 and Smax of Kasai et al. 2020 (arXiv:2006.10369, section 3): times faster at batch 1, and at each
+    system's own best batch."""
+    ratio = Ratio.of(reference.seconds, found.seconds)
+    best, theirs = found.throughput[found.best_batch], reference.throughput[reference.best_batch]
+    return {
+        "name": row["name"],
+        "run": row["run"],
+        "decoding": row["decoding"],
+        "s1": ratio.value,
+        "s1_low": ratio.low,
+        "s1_high": ratio.high,
+        "smax": best / theirs,
+    }
 
 
 def _common_text(
@@ -169,12 +229,12 @@ def _identity(
         "data_hash": data.hash,
         "config_hash": config_json.hash_of(loaded.config),
         "checkpoint_step": loaded.step,
-        "device": speed.device_name(),
+        "device": machine.device_name(),
         "dtype": loaded.dtype,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command,
-        "threads": speed.num_threads(),
-        "versions": speed.versions(),
+        "threads": machine.num_threads(),
+        "versions": machine.versions(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
 
@@ -189,10 +249,36 @@ def _measurements(found: Speed) -> Row:
         "throughput_batch": found.best_batch,
         "throughput_curve": {str(size): value for size, value in found.throughput.items()},
         "throughput_sentences": found.throughput_sentences,
+        "batch_limit": found.batch_limit,
         "split_ms": dataclasses.asdict(found.pieces),
+        "latency_by_length": [dataclasses.asdict(bin_) for bin_ in found.lengths],
+        "floor": _floor(found),
+        "peaks": None if found.peaks is None else _peaks(found.peaks),
         "compile_seconds": found.compile_seconds,
         "recompilations": 0,  # speed.measure raises otherwise
     }
+
+
+def _floor(found: Speed) -> Row | None:
+    """The cost of the mean sentence, and how far its latency is from it."""
+    cost = found.cost
+    if cost is None:
+        return None
+    return {
+        "flops": cost.flops,
+        "weight_bytes": cost.weight_bytes,
+        "arithmetic_ms": 1000 * cost.arithmetic_seconds,
+        "memory_ms": 1000 * cost.memory_seconds,
+        "floor_ms": 1000 * cost.floor_seconds,
+        "bound": cost.bound,
+        "ratio": found.latency.mean / (1000 * cost.floor_seconds),
+    }
+
+
+def _peaks(peaks: machine.Peaks) -> Row:
+    """FLOP/s and bytes/s."""
+    bandwidth = {str(size): rate for size, rate in peaks.bandwidth.items()}
+    return {"matmul": peaks.matmul, "bandwidth": bandwidth}
 
 
 def command(
@@ -201,33 +287,42 @@ def command(
     split: str = "test",
     checkpoint: str = "best",
     data_directory: str | None = None,
+    threads: int | None = None,
 ) -> list[str]:
     """The words after `python -m nat_ar` that time the same systems in the same way, what was chosen by
     default spelt out."""
     words = ["benchmark", *(f"{system.run.directory}:{system.decoding}" for system in systems)]
     words += ["--split", split, "--checkpoint", checkpoint]
     words += [] if data_directory is None else ["--data", data_directory]
+    words += [] if threads is None else ["--threads", str(threads)]
     for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        values = value if isinstance(value, tuple) else (value,)
-        words += ["--" + field.name.replace("_", "-"), *map(str, values)]
+        words += _option(field.name.replace("_", "-"), getattr(config, field.name))
     return words
+
+
+def _option(name: str, value: Any) -> list[str]:
+    """A field as the command line says it."""
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    return [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
 
 
 def summary(rows: Sequence[Row]) -> str:
     """The rows as a short table for a person: latencies in milliseconds."""
-    header = ("name", "decoding", "p50 ms", "p95 ms", "mean ms", "", "best batch", "sentences/s")
-    table = [header]
+    header = ("name", "decoding", "p50 ms", "p95 ms", "p99 ms", "mean ms", "", "× floor", "S1", "")
+    table: list[tuple[str, ...]] = [(*header, "Smax", "best batch", "sentences/s")]
     for row in rows:
-        latency = row["latency_ms"]
+        latency, over, floor = row["latency_ms"], row["over_reference"], row["floor"]
         table.append(
             (
                 row["name"],
                 row["decoding"],
-                f"{latency['p50']:.2f}",
-                f"{latency['p95']:.2f}",
-                f"{latency['mean']:.2f}",
-                f"±{(latency['high'] - latency['low']) / 2:.2f}",
+                *(f"{latency[key]:.2f}" for key in ("p50", "p95", "p99", "mean")),
+                _half(latency["low"], latency["high"]),
+                "" if floor is None else f"{floor['ratio']:.1f} {floor['bound'][0]}",
+                "" if over is None else f"{over['s1']:.2f}",
+                "" if over is None else _half(over["s1_low"], over["s1_high"]),
+                "" if over is None else f"{over['smax']:.2f}",
                 str(row["throughput_batch"]),
                 f"{row['throughput']:.1f}",
             )
@@ -238,10 +333,33 @@ def summary(rows: Sequence[Row]) -> str:
         texts = [cell.ljust(width) for cell, width in zip(cells[:2], widths[:2], strict=True)]
         numbers = [cell.rjust(width) for cell, width in zip(cells[2:], widths[2:], strict=True)]
         lines.append("  ".join([*texts, *numbers]).rstrip())
-    first = rows[0]
-    lines.append(
-        f"{first['sentences']} sentences x {first['repetitions']} repetitions, throughput over "
-        f"{first['throughput_sentences']}; {first['device']}, {first['threads']} threads; ± half of "
-        "the 95 % interval of the mean over sentences"
-    )
-    return "\n".join(lines)
+    return "\n".join([*lines, *_notes(rows[0])])
+
+
+def _half(low: float, high: float) -> str:
+    return f"±{(high - low) / 2:.2f}"
+
+
+def _notes(row: Row) -> list[str]:
+    """What the numbers of all rows mean, from the first of them."""
+    notes = [
+        f"{row['sentences']} sentences x {row['repetitions']} repetitions, throughput over "
+        f"{row['throughput_sentences']}; {row['device']}, {row['threads']} threads; ± half of "
+        "the 95 % interval over sentences"
+    ]
+    over, peaks = row["over_reference"], row["peaks"]
+    if over is not None:
+        notes.append(
+            f"S1, Smax: times faster than {over['name']} {over['decoding']} at batch 1, and each at its own "
+            "best batch"
+        )
+    if peaks is not None:
+        matmul = ", ".join(
+            f"{rate / 1e9:.0f} GFLOP/s {name}" for name, rate in peaks["matmul"].items()
+        )
+        bandwidth = [*peaks["bandwidth"].values()][-1] / 1e9
+        notes.append(
+            f"× floor: mean latency by what its matrix products must take, at {matmul} (a: arithmetic binds) "
+            f"and {bandwidth:.1f} GB/s of memory (m: reading weights binds)"
+        )
+    return notes

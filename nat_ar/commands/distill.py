@@ -27,7 +27,7 @@ from nat_ar.data.alignment import AlignerConfig
 from nat_ar.data.arrays import PreparedData, Split
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.ragged import Ragged
-from nat_ar.evaluation import diagnostics, metrics, speed
+from nat_ar.evaluation import diagnostics, machine, metrics
 from nat_ar.experiment import Loaded, Run
 from nat_ar.search import limits
 from nat_ar.training.checkpoint import Checkpoints
@@ -339,7 +339,7 @@ def _translate_shard(
         "cut": num_cut,
         "shortened": sum(translation.is_shortened for translation in found),
         "seconds": time.perf_counter() - began,
-        "device": speed.device_name(),
+        "device": machine.device_name(),
     }
 
 

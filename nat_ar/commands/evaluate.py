@@ -16,7 +16,7 @@ from nat_ar import config_json, experiment, files
 from nat_ar.data import toy
 from nat_ar.data.arrays import PreparedData, Split
 from nat_ar.data.toy import ToyCorpus
-from nat_ar.evaluation import diagnostics, metrics, results, speed
+from nat_ar.evaluation import diagnostics, machine, metrics, results
 from nat_ar.experiment import Loaded, Run
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.translator import BATCH_TOKENS, Translation
@@ -90,7 +90,7 @@ def evaluate(
         "test_hash": test_hash(test),
         "checkpoint_step": loaded.step,
         "parameters": loaded.num_parameters,
-        "device": speed.device_name(),
+        "device": machine.device_name(),
         "dtype": loaded.dtype,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join(

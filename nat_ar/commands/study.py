@@ -24,7 +24,7 @@ from nat_ar.config_json import ConfigError
 from nat_ar.data import prepare
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.prepare import DataConfig
-from nat_ar.evaluation import plots, results, speed, table
+from nat_ar.evaluation import machine, plots, results, table
 from nat_ar.evaluation.speed import SpeedConfig
 from nat_ar.experiment import ExperimentConfig, Run
 from nat_ar.methods import base
@@ -288,8 +288,8 @@ def _benchmark_missing(systems: Sequence[System], config: StudyConfig) -> None:
             "decoding": system.decoding,
             "config_hash": config_json.hash_of(system.run.config()),
             "checkpoint_step": _best_step(system.run),
-            "device": speed.device_name(),
-            "threads": speed.num_threads(),
+            "device": machine.device_name(),
+            "threads": machine.num_threads(),
         }
         if not _has_row(system.run, expected):
             companion.run(benchmark.command(resolved, config.speed, split))

@@ -90,13 +90,18 @@ def save(comparison: Table, path: Path, *, title: str = "") -> list[Path]:
 
     title: what the data are called; by default their split and test hash. ValueError where no
     line has both quality and latency."""
-    paths = paths_of(path)
+    paths_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
-        figure = draw(comparison, title=title)
-        for target in paths:
-            stamp = {"Date": None} if target.suffix == ".svg" else {"Software": None}
-            figure.savefig(target, dpi=200, metadata=stamp)
+        return write(draw(comparison, title=title), path)
+
+
+def write(figure: Figure, path: Path) -> list[Path]:
+    """The files of a figure, without a date; to be called under STYLE."""
+    paths = paths_of(path)
+    for target in paths:
+        stamp = {"Date": None} if target.suffix == ".svg" else {"Software": None}
+        figure.savefig(target, dpi=200, metadata=stamp)
     return paths
 
 
@@ -231,7 +236,7 @@ def _draw_panel(
 ) -> None:
     panel.set_xscale("log")
     for point in points:
-        colour, marker = _look(point.method, methods)
+        colour, marker = look(point.method, methods)
         latency, quality = point.latency, point.quality
         panel.errorbar(
             latency.value,
@@ -308,7 +313,7 @@ def _set_log_ticks(axis: matplotlib.axis.Axis, low: float, high: float) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _look(method: str, methods: Sequence[str]) -> tuple[str, str]:
+def look(method: str, methods: Sequence[str]) -> tuple[str, str]:
     """(colour, marker) of a method, no pair twice; the autoregressive one is first in `methods`."""
     if methods.index(method) == 0:
         return INK, "s"
@@ -325,7 +330,7 @@ def _legend(panel: Axes, points: Sequence[Point], methods: Sequence[str]) -> Non
     used = [method for method in methods if any(point.method == method for point in points)]
     entries = []
     for method in used:
-        colour, marker = _look(method, methods)
+        colour, marker = look(method, methods)
         entries.append(_key(marker, colour, colour, method))
     for is_distilled, face, label in (
         (False, "white", "raw data"),

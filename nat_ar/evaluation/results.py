@@ -61,13 +61,23 @@ SPEED_KEYS = (
     *IDENTITY_KEYS,
     "threads",
     "versions",
-    "latency_ms",  # batch 1: {"mean", "p50", "p95", "low", "high"}; interval of the mean
+    "latency_ms",  # batch 1: {"mean", "p50", "p95", "p99", "low", "high"}; interval of the mean
     "throughput",  # sentences/s at the best batch
     "throughput_batch",
     "throughput_curve",  # {batch: sentences/s}
     "split_ms",  # {"tokenizer", "encoder", "decoder", "detokenizer"}
     "compile_seconds",
     "recompilations",
+)
+LATER_SPEED_KEYS = (  # rows of early versions lack them, and p99
+    "xla_flags",
+    "cores",  # that --threads chose, else null
+    "batch_limit",  # why throughput_curve ends: "batch_sizes", "sentences" or "memory"
+    "latency_by_length",  # [{"bucket", "sentences", "output_tokens", "mean"}], milliseconds
+    "floor",  # {"flops", "weight_bytes", "arithmetic_ms", "memory_ms", "floor_ms", "bound", "ratio"} or null
+    "peaks",  # {"matmul": {dtype: FLOP/s}, "bandwidth": {bytes read: bytes/s}} or null
+    "over_reference",  # {"name", "run", "decoding", "s1", "s1_low", "s1_high", "smax"} or null
+    "profile",  # {"sentences", "traced_ms", "latency_ms", "pieces_ms"} or null
 )
 KEYS = {"quality": QUALITY_KEYS, "speed": SPEED_KEYS}
 

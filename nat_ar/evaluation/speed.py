@@ -11,30 +11,35 @@ What is timed is a user's call: text in, text out, the host's work included.
 - Throughput: sentences/s over a whole set of sentences, sorted by length and cut into batches by the
   Translator, at each batch size; median over passes. At batch 1 it is 1 / mean latency.
 - A call is over when the text is on the host; where a piece ends on the device, its arrays are waited
-  for."""
+  for.
+- The floor of a system is what its matrix products must cost on the same sentences (cost.py) at the peaks
+  of the machine (machine.py), which are measured before the first clock and after the last."""
 
 import contextlib
 import dataclasses
 import gc
-import importlib.metadata
-import os
-import platform
+import itertools
+import operator
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
+from nat_ar import memory
 from nat_ar.config_json import ConfigError
 from nat_ar.data import loader
 from nat_ar.data.ragged import Ragged
+from nat_ar.evaluation import cost, machine, timings
+from nat_ar.evaluation.cost import Cost
+from nat_ar.evaluation.machine import Peaks
+from nat_ar.evaluation.timings import Latency, LengthBin
 from nat_ar.special import EOS
 from nat_ar.translator import BUCKETS, Translation, Translator, bucket_of
 from nat_ar.types import Encoded
@@ -44,6 +49,8 @@ Shape = tuple[int, int]
 """Rows and bucket of a padded batch of sources."""
 Plan = list[tuple[list[int], int, int]]
 """Batches as the Translator plans them: places of the sentences, rows, bucket."""
+Limit = Literal["batch_sizes", "sentences", "memory"]
+"""Why there is no larger batch: nobody asked for one, no batch was filled, the device is too small."""
 
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 """What JAX reports for every program that it compiles or takes from its persistent cache."""
@@ -54,9 +61,8 @@ MIN_SENTENCES = 10
 WARM_UP_CALLS = 3
 WARM_UP_CALLS_ALONE = 6
 """Calls of each shape before its clock starts: of several sentences, and of one."""
-NUM_BOOTSTRAP = 2000
-SEED = 12345
-"""Of the bootstrap: the same times give the same interval."""
+MEMORY_SHARE = 0.9
+"""Of the free memory that a program may plan for: arrays are not laid end to end."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,8 +76,15 @@ class SpeedConfig:
     batch_sizes: tuple[int, ...] = (1, 8, 64)
     """sentences of a batch, powers of two; each size costs one or two compilations for each bucket of
     lengths, so the ladder is wide"""
+    grow_batches: bool = False
+    """after the largest of batch_sizes go on doubling, each system as long as its batches get larger:
+    until its program does not fit the device, or throughput_sentences fill no larger one. These are then
+    never cut for time"""
     throughput_sentences: int = 256
     """sentences of the throughput, chosen like those of the latency"""
+    floors: bool = True
+    """count the FLOPs of every sentence and measure the machine's peaks; costs a further compilation for
+    each shape at batch 1"""
     max_seconds: float = 60.0
     """time for each system besides compiling and warming up: half for the latency, half for the
     throughput. What does not fit is cut for all systems alike: first repetitions (to 3; passes of the
@@ -91,27 +104,6 @@ class SpeedConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Latency:
-    """Milliseconds from a sentence to its translation, at batch 1."""
-
-    mean: float
-    p50: float
-    p95: float
-    low: float
-    """95 % bootstrap interval of the mean over sentences, from here ..."""
-    high: float
-    """... to here; it says how far the choice of sentences matters"""
-
-    @classmethod
-    def of(cls, seconds: Float[np.ndarray, "sentences"]) -> "Latency":
-        generator = np.random.default_rng(SEED)
-        resamples = generator.integers(0, len(seconds), (NUM_BOOTSTRAP, len(seconds)))
-        low, high = np.percentile(seconds[resamples].mean(axis=1), (2.5, 97.5))
-        p50, p95 = np.percentile(seconds, (50, 95))
-        return cls(*(1000 * float(value) for value in (seconds.mean(), p50, p95, low, high)))
-
-
-@dataclasses.dataclass(frozen=True)
 class Pieces:
     """Where the latency goes: mean milliseconds a sentence, each piece timed by itself.
 
@@ -126,7 +118,7 @@ class Pieces:
     """from arrays on the device to text"""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Speed:
     """The measurements of one translator. Nothing was compiled while they were taken."""
 
@@ -134,13 +126,27 @@ class Speed:
     pieces: Pieces
     throughput: dict[int, float]
     """sentences/s for each batch size; sizes that make no batch larger are left out"""
-    sentences: int
+    batch_limit: Limit
+    """why the throughput ends at its largest size"""
+    texts: list[str]
+    """the sentences of the latency"""
+    seconds: Float[np.ndarray, "sentences"]
+    """of each, the median over the repetitions"""
+    lengths: list[LengthBin]
+    """mean latency by length"""
     repetitions: int
     throughput_sentences: int
     steps: float
     """mean decoder passes a sentence"""
     compile_seconds: float
     """of all shapes; short where JAX's persistent compilation cache has them"""
+    cost: Cost | None
+    """of the mean sentence; None without floors"""
+    peaks: Peaks | None
+
+    @property
+    def sentences(self) -> int:
+        return len(self.texts)
 
     @property
     def best_batch(self) -> int:
@@ -169,21 +175,34 @@ def measure(
     pool = [sentence for sentence in text if sentence.strip()]
     if not pool:
         raise ValueError(f"expected sentences to time, got {len(text)} empty lines")
+    peaks = machine.measure() if config.floors else None
     sentences, seconds, found = _time_alone(translators, pool, config, is_quiet)
     alone = np.median(seconds, axis=1)  # [translators, sentences]
     pieces = _time_pieces(translators, sentences, is_quiet)
     slowest = float(alone.mean(axis=1).max())
-    many, curves = _time_batches(translators, pool, config, slowest, is_quiet)
+    many, curves, batch_limits = _time_batches(translators, pool, config, slowest, is_quiet)
+    costs: Sequence[Cost | None] = [None] * len(translators)
+    if peaks is not None:
+        peaks = peaks.best(machine.measure())
+        costs = _costs(translators, sentences, peaks, is_quiet)
     return [
         Speed(
             latency=Latency.of(alone[i]),
             pieces=pieces[i],
             throughput={1: 1 / float(alone[i].mean()), **curves[i]},
-            sentences=len(sentences),
+            batch_limit=batch_limits[i],
+            texts=sentences,
+            seconds=alone[i],
+            lengths=timings.by_length(
+                (prepare(translator, text)[1], len(translation.tokens[0]), float(spent))
+                for text, (translation,), spent in zip(sentences, found[i], alone[i], strict=True)
+            ),
             repetitions=seconds.shape[1],
             throughput_sentences=len(many),
             steps=float(np.mean([translation.steps for (translation,) in found[i]])),
             compile_seconds=translator.compile_seconds,
+            cost=costs[i],
+            peaks=peaks,
         )
         for i, translator in enumerate(translators)
     ]
@@ -243,22 +262,37 @@ def _time_batches(
     config: SpeedConfig,
     slowest: float,
     is_quiet: bool,
-) -> tuple[list[str], list[dict[int, float]]]:
-    """The sentences chosen, and for each translator its sentences/s at each batch size above 1.
+) -> tuple[list[str], list[dict[int, float]], list[Limit]]:
+    """The sentences chosen, and for each translator its sentences/s at each batch size above 1 and why
+    there is no larger one.
 
     `slowest`: seconds a sentence of the slowest system at batch 1, which bounds the time of a pass."""
     sizes = sorted(set(config.batch_sizes) - {1})
     budget = config.max_seconds / 2 / max(len(sizes), 1)
-    fitting = max(int(budget / slowest), MIN_SENTENCES, *config.batch_sizes)
-    many = spread(pool, min(config.throughput_sentences, fitting))
+    number = config.throughput_sentences
+    if not config.grow_batches:
+        number = min(number, max(int(budget / slowest), MIN_SENTENCES, *config.batch_sizes))
+    many = spread(pool, number)
     plans = [plan(translator, many) for translator in translators]  # at batch 1
     curves: list[dict[int, float]] = [{} for _ in translators]
-    for size in sizes:
+    batch_limits: list[Limit] = ["batch_sizes" for _ in translators]
+    doubled = (max(config.batch_sizes) << times for times in itertools.count(1))
+    for size in itertools.chain(sizes, doubled if config.grow_batches else ()):
         for translator in translators:
             set_batch(translator, size)
         new = [plan(translator, many) for translator in translators]
-        grown = [i for i in range(len(plans)) if new[i] != plans[i]]
+        open_ended = [i for i in range(len(plans)) if batch_limits[i] != "memory"]
+        is_larger = operator.ne if size in sizes else _is_fuller
+        grown = [i for i in open_ended if is_larger(new[i], plans[i])]
         plans = new
+        for i in open_ended:
+            batch_limits[i] = "batch_sizes" if i in grown else "sentences"
+        if size not in sizes:
+            for place in _too_large([(translators[i], plans[i]) for i in grown], is_quiet):
+                batch_limits[grown[place]] = "memory"
+            grown = [i for i in grown if batch_limits[i] != "memory"]
+            if not grown:
+                break
         if not grown:
             continue
         chosen = [translators[i] for i in grown]
@@ -272,7 +306,67 @@ def _time_batches(
             seconds, _ = interleaved(calls, 1, passes, bar.update)
         for i, row in zip(grown, np.median(seconds[:, :, 0], axis=1), strict=True):
             curves[i][size] = len(many) / float(row)
-    return many, curves
+    return many, curves, batch_limits
+
+
+def _is_fuller(new: Plan, old: Plan) -> bool:
+    """Whether some batch holds more sentences than any did; a plan may differ by padding alone."""
+    return max(len(batch[0]) for batch in new) > max(len(batch[0]) for batch in old)
+
+
+def _too_large(systems: Sequence[tuple[Translator, Plan]], is_quiet: bool) -> list[int]:
+    """Places of the systems that have a shape whose program plans for more memory than is free. The
+    compiler's account, so that nothing has to fail: on a CPU, Linux would kill the process."""
+    translators = [translator for translator, _ in systems]
+    shapes = [{batch[1:] for batch in batches} for _, batches in systems]
+    _compile(translators, shapes, is_quiet)
+    free = MEMORY_SHARE * memory.free_bytes(jax.local_devices()[0])
+    lacking = []
+    for place, (translator, wanted) in enumerate(zip(translators, shapes, strict=True)):
+        plans = [translator.compiled[shape].memory_analysis() for shape in wanted]
+        if max(found.temp_size_in_bytes + found.output_size_in_bytes for found in plans) > free:
+            lacking.append(place)
+    return lacking
+
+
+def _costs(
+    translators: Sequence[Translator], sentences: Sequence[str], peaks: Peaks, is_quiet: bool
+) -> list[Cost]:
+    """What the mean sentence costs each translator, every sentence counted in a run of its own."""
+    sources = [[prepare(translator, text) for text in sentences] for translator in translators]
+    shapes = [(i, bucket) for i, row in enumerate(sources) for bucket in {b for _, b in row}]
+    with (
+        _bar("floors", len(shapes), is_quiet) as bar,
+        ThreadPoolExecutor(machine.num_threads()) as pool,
+    ):
+
+        def counter(shape: tuple[int, int]) -> cost.CountedProgram:
+            translator, bucket = translators[shape[0]], shape[1]
+            arguments = translator.arguments(1, bucket)
+            found = cost.compile_counter(
+                translator.function(bucket), arguments, is_weight=(True, True, False)
+            )
+            bar.update()
+            return found
+
+        counters = dict(zip(shapes, pool.map(counter, shapes), strict=True))
+    found = []
+    for i, (translator, row) in enumerate(zip(translators, sources, strict=True)):
+        costs = []
+        for source, bucket in row:
+            counted = counters[i, bucket]
+            leaves = translator.arguments(1, bucket)[:2]
+            costs.append(counted.cost(counted.counts(*leaves, jnp.asarray(source)), peaks))
+        found.append(cost.mean(costs))
+    return found
+
+
+def prepare(translator: Translator, sentence: str) -> tuple[Int[np.ndarray, "1 bucket"], int]:
+    """The batch of one sentence as the translator decodes it, and its bucket."""
+    (row,) = translator.vocabulary.encode_source([sentence])
+    row = row[: BUCKETS[-1] - 1]
+    bucket = bucket_of(len(row) + 1)
+    return loader.pad_rows(Ragged.from_rows([row]), np.zeros(1, np.int64), bucket, end=EOS), bucket
 
 
 def _caller(
@@ -342,11 +436,16 @@ class _PieceTaker:
 def spread(sentences: Sequence[str], number: int) -> list[str]:
     """`number` sentences (or all) at even ranks of the order by length in characters, which is the same
     for every vocabulary: their lengths are distributed like those of the whole. In the given order."""
+    return [sentences[place] for place in spread_places(sentences, number)]
+
+
+def spread_places(sentences: Sequence[str], number: int) -> list[int]:
+    """Where the sentences of `spread` stand."""
     if number >= len(sentences):
-        return list(sentences)
+        return list(range(len(sentences)))
     order = sorted(range(len(sentences)), key=lambda i: (len(sentences[i]), i))
     ranks = ((2 * k + 1) * len(sentences) // (2 * number) for k in range(number))
-    return [sentences[i] for i in sorted(order[rank] for rank in ranks)]
+    return sorted(order[rank] for rank in ranks)
 
 
 def fit(config: SpeedConfig, pass_seconds: float, sentences: int) -> tuple[int, int]:
@@ -446,7 +545,7 @@ def _compile(
     ]
     with (
         _bar("compile", sum(map(len, new)), is_quiet) as bar,
-        ThreadPoolExecutor(num_threads()) as pool,
+        ThreadPoolExecutor(machine.num_threads()) as pool,
     ):
 
         def compile_all(translator: Translator, wanted: Sequence[Shape]) -> None:
@@ -476,35 +575,3 @@ def _bar(title: str, total: int, is_quiet: bool) -> tqdm.tqdm:
         dynamic_ncols=True,
         mininterval=0.5,
     )
-
-
-# Where it is timed
-
-
-def device_name() -> str:
-    """Platform and kind of the device; of a CPU its model, since JAX calls all of them "cpu"."""
-    device = jax.local_devices()[0]
-    kind = _cpu_model() if device.platform == "cpu" else device.device_kind
-    return f"{device.platform}: {kind}"
-
-
-def _cpu_model() -> str:
-    facts = Path("/proc/cpuinfo")
-    if facts.exists():
-        for line in facts.read_text("utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
-
-
-def num_threads() -> int:
-    """CPU cores that this process may use: XLA's thread pool has as many threads."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def versions() -> dict[str, str]:
-    packages = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")}
-    return {"python": platform.python_version(), **packages}

@@ -51,6 +51,10 @@ class Line:
     over_beam: Estimate | None
     """Mean latency of the teacher's beam search / that of this line."""
     over_greedy: Estimate | None
+    best_over_beam: float | None
+    """Throughput of this line at its best batch / that of the teacher's beam search at its own: Smax of
+    Kasai et al. 2020 (arXiv:2006.10369)."""
+    best_over_greedy: float | None
     is_teacher: bool
     """Is this the teacher's beam search, timed or not?"""
 
@@ -220,7 +224,7 @@ def _line(
 ) -> Line:
     key = results.system(pair.identity)
     is_teacher = reference is not None and key == results.system(reference.identity)
-    over_beam = over_greedy = None
+    over_beam = over_greedy = best_over_beam = best_over_greedy = None
     beam, greedy, speed = baselines.beam, baselines.greedy, pair.speed
     if (
         speed is not None
@@ -229,8 +233,18 @@ def _line(
         and speed["sentences"] == beam["sentences"] == greedy["sentences"]
     ):
         over_beam, over_greedy = _speed_up(speed, beam), _speed_up(speed, greedy)
+        best_over_beam = speed["throughput"] / beam["throughput"]
+        best_over_greedy = speed["throughput"] / greedy["throughput"]
     comparison = None if is_teacher else comparisons.get(key)
-    return Line(pair, comparison, over_beam, over_greedy, is_teacher)
+    return Line(
+        pair,
+        comparison,
+        over_beam,
+        over_greedy,
+        best_over_beam,
+        best_over_greedy,
+        is_teacher,
+    )
 
 
 def _speed_up(speed: Row, baseline: Row) -> Estimate:
@@ -331,7 +345,8 @@ def _speed_notes(
             notes.append(
                 f"Speed-up on {where}: mean latency of {_label(chosen.beam)} (AR beam) and "
                 f"{_label(chosen.greedy)} (AR greedy) over that of the line; the interval takes "
-                "the two as independent."
+                "the two as independent. Smax: sentences/s of the line by those of AR beam, each at its "
+                "own best batch (Kasai et al. 2020)."
             )
             uneven = [
                 _label(line.joined.identity)
@@ -416,6 +431,10 @@ def _columns(
         Column(
             "× AR greedy",
             lambda line: range_text(line.over_greedy, _ratio_decimals(line.over_greedy)),
+        ),
+        Column(
+            "Smax × beam",
+            lambda line: MISSING if line.best_over_beam is None else f"{line.best_over_beam:.2f}",
         ),
         Column("training", _training),
         Column("repeat %", lambda line: _quality(line, "repetition", lambda value: f"{value:.2f}")),
@@ -653,13 +672,14 @@ def _record(line: Line) -> dict[str, object]:
         score = quality.get(name) or {}
         record |= {name: score.get("score")}
         record |= {f"{name}_{key}": score.get(key) for key in ("low", "high", "signature")}
-    comparison = line.comparison
+    comparison, floor = line.comparison, speed.get("floor") or {}
+    percentiles = ("p50", "p95", "p99", "mean", "low", "high")
     record |= {
         "teacher_difference": None if comparison is None else comparison.difference,
         "teacher_p_value": None if comparison is None else comparison.p_value,
         "teacher_mark": line.mark,
         "decoder_passes": identity["steps"],
-        **{f"latency_{key}_ms": latency.get(key) for key in ("p50", "p95", "mean", "low", "high")},
+        **{f"latency_{key}_ms": latency.get(key) for key in percentiles},
         "throughput": speed.get("throughput"),
         "throughput_batch": speed.get("throughput_batch"),
     }
@@ -669,6 +689,9 @@ def _record(line: Line) -> dict[str, object]:
             f"{name}_low": None if estimate is None else estimate.low,
             f"{name}_high": None if estimate is None else estimate.high,
         }
+    record |= {"smax_over_beam": line.best_over_beam, "smax_over_greedy": line.best_over_greedy}
+    for key in ("flops", "weight_bytes", "floor_ms"):  # rows of early versions do not know them
+        record[f"sentence_{key}"] = floor.get(key)
     numbers = ("train_steps", "train_seconds", "train_target_tokens", "length_ratio")
     record |= {key: quality.get(key) for key in (*numbers, "repetition", "valid", "mixed")}
     record |= {key: speed.get(key) for key in ("device", "threads", "dtype")}

@@ -97,4 +97,4 @@ def test_nothing_to_draw_and_a_wrong_suffix_are_errors(
 
 def test_no_two_methods_look_alike() -> None:
     methods = [f"method {number}" for number in range(20)]
-    assert len({plots._look(method, methods) for method in methods}) == 20
+    assert len({plots.look(method, methods) for method in methods}) == 20

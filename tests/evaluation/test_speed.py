@@ -5,14 +5,14 @@ import gc
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from flax import nnx
 
 from nat_ar.data import vocabulary
 from nat_ar.data.vocabulary import Vocabulary, VocabularyConfig
-from nat_ar.evaluation import speed
-from nat_ar.evaluation.speed import Latency, SpeedConfig
+from nat_ar.evaluation import machine, speed
+from nat_ar.evaluation.machine import Peaks
+from nat_ar.evaluation.speed import SpeedConfig
 from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.nn.transformer import TransformerConfig
@@ -55,26 +55,6 @@ def test_sentences_are_spread_over_the_lengths_and_stay_in_order() -> None:
     assert [len(sentence) for sentence in speed.spread(sentences, 1)] == [6]
     assert speed.spread(sentences, 10) == sentences
     assert speed.spread(sentences, 99) == sentences
-
-
-def test_the_interval_holds_the_mean() -> None:
-    seconds = np.array([0.001, 0.002, 0.003, 0.004, 0.010])
-    latency = Latency.of(seconds)
-    assert latency.mean == pytest.approx(4)
-    assert latency.p50 == pytest.approx(3)
-    assert latency.p95 == pytest.approx(8.8)  # 0.8 of the way from 4 to 10
-    assert 1 <= latency.low < latency.mean < latency.high <= 10
-    assert Latency.of(seconds) == latency
-    same = Latency.of(np.full(7, 0.002))
-    assert (same.low, same.p50, same.p95, same.high) == pytest.approx((2, 2, 2, 2))
-
-
-def test_the_interval_is_that_of_the_normal_law_for_many_sentences() -> None:
-    seconds = np.random.default_rng(0).exponential(0.01, 400)
-    latency = Latency.of(seconds)
-    half = 1.96 * 1000 * seconds.std() / 20
-    assert latency.low == pytest.approx(latency.mean - half, rel=0.03)
-    assert latency.high == pytest.approx(latency.mean + half, rel=0.03)
 
 
 def test_repetitions_are_cut_first_and_then_sentences() -> None:
@@ -146,7 +126,11 @@ class Recording(Translator):
         return super().translate(sentences, **options)
 
 
-def test_every_system_is_measured_on_the_same_sentences(translator: Translator) -> None:
+def test_every_system_is_measured_on_the_same_sentences(
+    translator: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Peaks(matmul={"float32": 1e3}, bandwidth={8: 1e9})
+    monkeypatch.setattr(machine, "measure", lambda: slow)
     calls: list[tuple[str, int]] = []
     systems = [Recording(translator, name, calls) for name in "AB"]
     config = SpeedConfig(sentences=3, repetitions=4, batch_sizes=(1, 2, 64), throughput_sentences=4)
@@ -162,6 +146,13 @@ def test_every_system_is_measured_on_the_same_sentences(translator: Translator) 
         assert found.pieces.tokenizer > 0
         assert found.pieces.encoder > 0
         assert found.pieces.detokenizer > 0
+        assert (len(found.seconds), found.batch_limit) == (3, "batch_sizes")
+        assert [(bin_.bucket, bin_.sentences) for bin_ in found.lengths] == [(8, 3)]
+        assert found.lengths[0].mean == pytest.approx(found.latency.mean)
+        # On a machine of 1000 FLOP/s the floor is the FLOPs in milliseconds.
+        assert found.cost is not None
+        assert found.cost.floor_seconds == pytest.approx(found.cost.flops / 1e3)
+        assert (found.cost.bound, found.peaks) == ("arithmetic", slow)
     # Six calls to warm up, then A B A B ...: 3 sentences x 4 repetitions.
     alone = calls[:36]
     assert alone[:12] == [("A", 1)] * 6 + [("B", 1)] * 6
@@ -170,10 +161,11 @@ def test_every_system_is_measured_on_the_same_sentences(translator: Translator) 
 
 
 def test_a_batch_size_that_no_batch_reaches_is_left_out(translator: Translator) -> None:
-    config = SpeedConfig(repetitions=3, batch_sizes=(1, 16, 64))
+    config = SpeedConfig(repetitions=3, batch_sizes=(1, 16, 64), floors=False)
     (found,) = speed.measure([Recording(translator, "A", [])], TEXT, config)
     assert found.sentences == 5  # all but the empty line
     assert found.throughput.keys() == {1, 16}  # 5 sentences are one batch either way
+    assert found.batch_limit == "sentences"
 
 
 def test_a_system_that_does_nothing_is_not_fast(translator: Translator) -> None:
@@ -182,13 +174,36 @@ def test_a_system_that_does_nothing_is_not_fast(translator: Translator) -> None:
             return [Translation([""], [0.0], [[]], 0) for _ in sentences]
 
     with pytest.raises(speed.LostSentenceError, match="1 sentences went in, 0 were decoded"):
-        speed.measure([Idle(translator, "idle", [])], TEXT, SpeedConfig())
+        speed.measure([Idle(translator, "idle", [])], TEXT, SpeedConfig(floors=False))
     with pytest.raises(ValueError, match="got 2 empty lines"):
         speed.measure([translator], ["", " "], SpeedConfig())
 
 
-def test_the_device_is_named() -> None:
-    platform, _, kind = speed.device_name().partition(": ")
-    assert platform == jax.default_backend()
-    assert kind
-    assert speed.num_threads() >= 1
+def test_batches_grow_until_the_sentences_fill_no_larger_one(translator: Translator) -> None:
+    config = SpeedConfig(repetitions=3, batch_sizes=(1, 2), grow_batches=True, floors=False)
+    (found,) = speed.measure([Recording(translator, "A", [])], TEXT, config)
+    assert found.throughput.keys() == {
+        1,
+        2,
+        4,
+        8,
+    }  # 4 + 1 sentences, then all 5; 16 would hold no more
+    assert found.batch_limit == "sentences"
+    assert found.throughput_sentences == 5
+    assert (found.cost, found.peaks) == (None, None)
+
+
+def test_batches_grow_until_the_memory_is_planned_for(
+    translator: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    four, eight = (
+        plan.temp_size_in_bytes + plan.output_size_in_bytes
+        for plan in (translator.compile(rows, 8).memory_analysis() for rows in (4, 8))
+    )
+    assert four < eight
+    free = int(0.5 * (four + eight) / speed.MEMORY_SHARE)
+    monkeypatch.setattr(speed.memory, "free_bytes", lambda device: free)
+    config = SpeedConfig(repetitions=3, batch_sizes=(1, 2), grow_batches=True, floors=False)
+    (found,) = speed.measure([Recording(translator, "A", [])], TEXT, config)
+    assert found.throughput.keys() == {1, 2, 4}
+    assert found.batch_limit == "memory"

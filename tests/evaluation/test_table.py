@@ -53,6 +53,30 @@ def test_speed_ups_are_ratios_of_mean_latency(rows) -> None:
     assert nat.over_beam.high == pytest.approx(10 * spread)
 
 
+def test_smax_compares_each_system_at_its_own_best_batch(rows) -> None:
+    rows[1] |= {
+        "throughput": 800.0,
+        "throughput_batch": 8,
+    }  # the NAT; AR beam 200/s, greedy 400/s at 64
+    beam, greedy, nat = table.build(results.join(rows)).lines
+    assert (nat.best_over_beam, nat.best_over_greedy) == pytest.approx((4, 2))
+    assert (greedy.best_over_beam, beam.best_over_greedy) == pytest.approx((2, 0.5))
+    *_, last = table.render(table.build(results.join(rows)), "markdown").split("\n")[:5]
+    assert "| 4.00 | 20k" in last
+
+
+def test_rows_of_early_versions_make_a_table_beside_later_ones(rows) -> None:
+    old = table.render(table.build(results.join(rows)), "terminal")
+    assert not set(results.LATER_SPEED_KEYS) & set(rows[1])
+    floor = {"flops": 6e8, "weight_bytes": 5e7, "floor_ms": 2.5}
+    rows[1] |= {"floor": floor, "latency_ms": {**rows[1]["latency_ms"], "p99": 9.0}}
+    new = table.build(results.join(rows))
+    *_, first, second = csv.DictReader(io.StringIO(table.render(new, "csv")))
+    assert (first["latency_p99_ms"], first["sentence_floor_ms"]) == ("", "")
+    assert (second["latency_p99_ms"], second["sentence_floor_ms"]) == ("9.0", "2.5")
+    assert table.render(new, "terminal") == old
+
+
 @pytest.mark.parametrize("lost", ["Greedy()", "Beam(size=4)"])
 def test_no_speed_up_without_both_baselines(rows, lost: str) -> None:
     kept = [row for row in rows if row["kind"] == "quality" or row["decoding"] != lost]
@@ -207,7 +231,7 @@ def test_latex_is_escaped(rows) -> None:
     assert r"\toprule" in text
     assert r"$\times$ AR beam" in text
     body = text[text.index(r"\midrule") : text.index(r"\bottomrule")]
-    assert {line.count(" & ") for line in body.splitlines()[1:]} == {14}
+    assert {line.count(" & ") for line in body.splitlines()[1:]} == {15}
 
 
 def test_no_rows_are_an_error() -> None:
