@@ -148,9 +148,11 @@ class Peaks:
 
     def read_seconds(self, num_bytes: int) -> float:
         """The least time of reading so many bytes at once, all of them in the nearest memory that could hold
-        them: at the rate of the largest measured array that is not larger, or the smallest one."""
+        them: at the best rate of the largest measured array that is not larger (or the smallest one) and
+        those above it, since what is smaller is not read more slowly."""
         fitting = [size for size in self.bandwidth if size <= num_bytes]
-        return num_bytes / self.bandwidth[max(fitting, default=min(self.bandwidth))]
+        nearest = max(fitting, default=min(self.bandwidth))
+        return num_bytes / max(rate for size, rate in self.bandwidth.items() if size >= nearest)
 
 
 def measure() -> Peaks:

@@ -25,6 +25,10 @@ def test_times_by_hand() -> None:
     assert peaks.read_seconds(255 * MIB) == pytest.approx(255 * MIB / 40e9)
     assert peaks.read_seconds(1000) == pytest.approx(1000 / 40e9)
     assert peaks.read_seconds(0) == 0
+    disturbed = Peaks(
+        peaks.matmul, {8 * MIB: 10e9, 256 * MIB: 20e9}
+    )  # a cache is not slower than memory
+    assert disturbed.read_seconds(8 * MIB) == pytest.approx(8 * MIB / 20e9)
 
 
 def test_what_is_measured_is_positive_and_of_the_right_size(
