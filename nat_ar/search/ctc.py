@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from nat_ar.config_json import ConfigError
 from nat_ar.search import beam, limits
+from nat_ar.search.largest import largest
 from nat_ar.special import BLANK, BOS, EOS, MASK, PAD
 from nat_ar.types import Hypotheses, pytree_dataclass
 
@@ -127,7 +128,7 @@ def search_prefixes(
     batch, frames, vocabulary = logits.shape
     size, width = settings.size, min(settings.top_k, vocabulary)
     log_p = jax.nn.log_softmax(logits)
-    top_log_p, top_words = jax.lax.top_k(limits.text_logits(log_p, may_end=False), width)
+    top_log_p, top_words = largest(limits.text_logits(log_p, may_end=False), width)
 
     def extend(state: State, frame: tuple[Array, Array, Array, Array]) -> tuple[State, None]:
         log_p, top_log_p, top_words, is_frame = frame

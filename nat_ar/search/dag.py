@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from nat_ar.config_json import ConfigError
 from nat_ar.search import limits, rescoring
 from nat_ar.search.beam import take_beams
+from nat_ar.search.largest import largest
 from nat_ar.special import PAD
 from nat_ar.types import Hypotheses, pytree_dataclass
 
@@ -304,7 +305,7 @@ def _beam(
         # log of 0 is -inf: a beam wider than what can follow holds nothing there.
         scores = state.log_probability[..., None] + jnp.log(shares)
         scores = jnp.where((state.position >= length_limits)[:, None, None], -jnp.inf, scores)
-        log_probability, index = jax.lax.top_k(scores.reshape(batch, -1), size)
+        log_probability, index = largest(scores.reshape(batch, -1), size)
         beams, choices = index // num_candidates, index % num_candidates
         last = jnp.take_along_axis(candidates, choices, axis=1)
         tokens = jax.lax.dynamic_update_slice(
