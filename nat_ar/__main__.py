@@ -23,6 +23,7 @@ VERBS = {
     "translate": "lines in, translations out",
     "evaluate": "BLEU, chrF++, TER and diagnostics of a run on raw references",
     "benchmark": "latency and throughput of runs, interleaved in one process",
+    "export": "a run for other programs: CTranslate2, or StableHLO with a runner",
     "compare": "results of several runs -> one table and one picture",
     "study": "teacher -> distilled data -> students -> table, restartable stage by stage",
 }

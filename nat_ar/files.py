@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,30 @@ def read_json(path: Path, *, remedy: str) -> dict[str, Any]:
         return without_checksum(value)
     except (ValueError, FileNotFoundError) as error:
         raise ValueError(f"{path} cannot be used: {error}; {remedy}") from error
+
+
+@contextlib.contextmanager
+def new_directory(directory: Path, *, but: str = "") -> Iterator[Path]:
+    """A place beside `directory` to fill, which takes its name in one step at the end.
+
+    `directory` is either complete or not there. After an error the place is removed; what a killed process
+    left is removed at the next start. Raises ValueError where `directory` already holds files, `but` not what
+    was looked for."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        found = f"holds files{', but ' if but else ''}{but}" if directory.is_dir() else "is a file"
+        raise ValueError(f"{directory} {found}: name a new or an empty directory")
+    partial = directory.with_name(directory.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        with naming(directory):
+            yield partial
+    except BaseException:
+        shutil.rmtree(partial)
+        raise
+    if directory.exists():
+        directory.rmdir()
+    rename_directory(partial, directory)
 
 
 def rename_directory(partial: Path, directory: Path) -> None:

@@ -29,11 +29,13 @@ FLOORS = {  # room -> floor; a room is a folder or a file of the package itself
     "translator": 4,
     "experiment": 5,
     "evaluation": 5,
+    "export": 5,
     "commands": 6,
     "__main__": 7,
 }
 HEAVY = {"jax", "jaxlib", "flax", "optax", "orbax", "chex"}  # all of them import jax
 ONLY_IN = {
+    "ctranslate2": "nat_ar.export.ctranslate2",
     "datasets": "nat_ar.data.corpus",
     "orbax": "nat_ar.training.checkpoint",
     "tyro": "nat_ar.__main__",

@@ -21,6 +21,7 @@ from nat_ar.commands import (
     compare,
     distill,
     evaluate,
+    export,
     prepare,
     study,
     train,
@@ -43,6 +44,7 @@ COMMANDS: tuple[type, ...] = (
     compare.Compare,
     distill.Distill,
     evaluate.Evaluate,
+    export.Export,
     prepare.Prepare,
     study.Study,
     train.Train,
@@ -292,6 +294,7 @@ def test_a_mistake_in_a_config_file_is_one_line_with_its_place(
         (["evaluate", "nowhere"], "nowhere is no run"),
         (["benchmark", "nowhere"], "nowhere is no run"),
         (["distill", "nowhere"], "nowhere is no run"),
+        (["export", "nowhere"], "nowhere is no run"),
         (["compare", "nowhere"], "nowhere/results.jsonl does not exist"),
     ],
 )

@@ -15,7 +15,6 @@ import functools
 import hashlib
 import itertools
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -167,28 +166,9 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     return manifest
 
 
-@contextlib.contextmanager
-def new_directory(directory: Path) -> Iterator[Path]:
-    """A place beside `directory` to fill, which takes its name in one step at the end.
-
-    `directory` is either complete or not there. After an error the place is removed; what a killed run
-    left is removed at the next start. Raises ValueError where `directory` already holds files."""
-    if directory.exists() and any(directory.iterdir()):
-        raise ValueError(
-            f"{directory} holds files, but no {MANIFEST}: name a new or an empty directory"
-        )
-    partial = directory.with_name(directory.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        with files.naming(directory):
-            yield partial
-    except BaseException:
-        shutil.rmtree(partial)
-        raise
-    if directory.exists():
-        directory.rmdir()
-    files.rename_directory(partial, directory)
+def new_directory(directory: Path) -> contextlib.AbstractContextManager[Path]:
+    """files.new_directory for prepared data, which are told by their manifest."""
+    return files.new_directory(directory, but=f"no {MANIFEST}")
 
 
 def write_manifest(directory: Path, fields: dict[str, Any]) -> dict[str, Any]:

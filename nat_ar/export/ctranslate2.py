@@ -1,0 +1,302 @@
+"""A run as a model of CTranslate2 (github.com/OpenNMT/CTranslate2), the engine that users deploy with, and
+that engine behind our rules of text.
+
+The one door to the package `ctranslate2`, a development dependency that is imported when it is needed. Only
+`Autoregressive` has a counterpart there. Weights go over as they are, so that log-probabilities are the same;
+what is a choice of the search there and a rule here stands in `search_options`."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+from flax import nnx
+from jaxtyping import Float
+
+from nat_ar import files
+from nat_ar.config_json import ConfigError
+from nat_ar.data.vocabulary import Vocabulary
+from nat_ar.methods.autoregressive import Autoregressive, AutoregressiveModel
+from nat_ar.methods.catalogue import Method
+from nat_ar.nn import attention, layers, positions, transformer
+from nat_ar.search import limits
+from nat_ar.search.beam import Beam
+from nat_ar.search.greedy import Greedy
+from nat_ar.translator import BUCKETS, Model
+
+Quantization = Literal[
+    "int8",
+    "int8_float32",
+    "int8_float16",
+    "int8_bfloat16",
+    "int16",
+    "float16",
+    "bfloat16",
+    "float32",
+]
+"""How CTranslate2 may store weights; float32 is how we have them."""
+
+LAYER_NORM_EPSILON = 1e-6  # layers.LayerNorm; CTranslate2's own would be 1e-5
+LONGEST_SOURCE = BUCKETS[-1] - 1
+"""source tokens that a translator takes, EOS not counted"""
+
+USAGE = r"""
+import json, pathlib, re
+import ctranslate2, sentencepiece
+
+directory = pathlib.Path("DIR")
+card = json.loads((directory / "card.json").read_text("utf-8"))
+source, target = (
+    sentencepiece.SentencePieceProcessor(model_file=str(directory / name)) for name in card["vocabulary"]
+)
+engine = ctranslate2.Translator(str(directory))
+escape, space_mark = "\U0010fffd", "\u2581"
+
+def translate(line):
+    text = line.replace(escape, 2 * escape).replace(space_mark, escape + "_")
+    pieces = source.encode(text, out_type=str)[: card["longest_source"]]
+    (found,) = engine.translate_batch([pieces], **card["options"])
+    text = target.decode(found.hypotheses[0])
+    return re.sub(f"{escape}([_{escape}])", lambda x: space_mark if x[1] == "_" else escape, text)
+"""
+"""For the card: `translate` of one line that is not empty. Tested as it stands."""
+
+NOTES = (
+    "A source is the pieces of one line, without </s>: the engine adds it. An empty line is for the caller to "
+    "pass over.",
+    "SentencePiece writes a space as U+2581. A U+2581 of the text, and the escape U+10FFFD, are escaped before "
+    "encoding and taken back after decoding, as in usage.",
+    "options are the search of this run; return_end_token makes the length that divides a score count </s>.",
+    "nat_ar ends a translation at 2 * (source pieces + 1) + 10 pieces; max_decoding_length says that number for "
+    "the longest source, and one more for </s>.",
+    "nat_ar never says <pad>, <s>, <mask> and <blank>. A trained model does not either; to forbid them for certain, "
+    "give suppress_sequences: scores then differ by the little probability that they had.",
+)
+
+
+def write(
+    model: Model,
+    method: Method,
+    vocabulary: Vocabulary,
+    directory: Path,
+    *,
+    decoding: Any,
+    quantization: Quantization | None,
+    facts: dict[str, Any],
+) -> None:
+    """Fills an empty directory: the model, the SentencePiece models, card.json with `facts` and how to use it.
+
+    Raises ConfigError where the method or the decoding has no counterpart, or the package is not there."""
+    check(method, decoding)
+    package = _package()
+    specification = _specification(package.specs, model, method, vocabulary)
+    specification.validate()
+    specification.optimize(quantization=quantization)
+    specification.save(str(directory))
+    vocabulary.save(directory)
+    names = ["joint"] * 2 if vocabulary.joint else ["source", "target"]
+    card = {
+        **facts,
+        "engine": f"ctranslate2 {package.__version__}",
+        "quantization": quantization or "float32",
+        "vocabulary": [f"{name}.model" for name in names],
+        "longest_source": LONGEST_SOURCE,
+        "options": {
+            **search_options(decoding),
+            "max_decoding_length": limits.length_limit(LONGEST_SOURCE + 1) + 1,
+        },
+        "notes": NOTES,
+        "usage": USAGE.strip().splitlines(),
+    }
+    text = json.dumps(files.signed(card), indent=2) + "\n"
+    files.write_text(directory / "card.json", text)
+
+
+def check(method: Method, decoding: Any) -> None:
+    """Raises ConfigError where CTranslate2 has no counterpart of a method or of a decoding."""
+    if not isinstance(method, Autoregressive):
+        raise ConfigError(
+            f"--format ctranslate2 takes Autoregressive runs, got {type(method).__name__}; "
+            "--format stablehlo takes every method"
+        )
+    if not isinstance(decoding, Greedy | Beam):
+        raise ConfigError(
+            f"--format ctranslate2 knows Greedy and Beam, got {decoding}; give one of them as --decoding, "
+            "or take --format stablehlo"
+        )
+    _package()
+
+
+def search_options(decoding: Greedy | Beam) -> dict[str, Any]:
+    """Arguments of ctranslate2.Translator.translate_batch under which it searches as we do.
+
+    A score is log p / length ** length_penalty on both sides if the end token is part of the result: then it
+    is part of the length. A beam stops on both sides when `size` hypotheses have finished (patience 1), and
+    may be empty (min_decoding_length 0). With a length penalty of 0 CTranslate2 stops as soon as the best
+    finishes: the best is the same, an n-best list may not be.
+
+    PAD, BOS, MASK and BLANK are not suppressed, as they are here: a trained model does not say them, and
+    CTranslate2 would give their probability to the other tokens, which changes every score a little and the
+    best of a beam now and then (2 of 200 toy sentences)."""
+    is_greedy = isinstance(decoding, Greedy)
+    return {
+        "beam_size": 1 if is_greedy else decoding.size,
+        "patience": 1,
+        "length_penalty": 0 if is_greedy else decoding.length_penalty,
+        "num_hypotheses": 1 if is_greedy else decoding.n_best,
+        "min_decoding_length": 0,
+        "return_scores": True,
+        "return_end_token": True,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What the engine made of one sentence; lists are best first."""
+
+    texts: list[str]
+    scores: list[float]
+    tokens: list[list[int]]
+
+
+class Engine:
+    """A directory that `write` filled, opened by CTranslate2: sentences in, translations out, under the same
+    rules of text as translator.Translator."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        device: str = "cpu",
+        compute_type: str = "default",
+        threads: int = 0,
+    ) -> None:
+        """`threads` work on one batch; 0: as many as CTranslate2 likes. `compute_type` default: as stored."""
+        self.vocabulary = Vocabulary.load(directory)
+        self.translator = _package().Translator(
+            str(directory), device=device, compute_type=compute_type, intra_threads=threads
+        )
+        vocabulary = self.vocabulary
+        self.source_pieces = vocabulary.source_pieces(range(vocabulary.source_size))
+        pieces = vocabulary.target_pieces(range(vocabulary.target_size))
+        self.target_ids = {piece: token for token, piece in enumerate(pieces)}
+
+    def translate(
+        self, sentences: Sequence[str], decoding: Greedy | Beam, *, max_rows: int = 64
+    ) -> list[Answer]:
+        """One Answer for each sentence, in order, in batches of at most max_rows sentences of like length.
+
+        The length limit of all is that of the longest of them: CTranslate2 has one a call. A translation
+        that our translator would cut goes on here."""
+        rows = [row[:LONGEST_SOURCE] for row in self.vocabulary.encode_source(sentences)]
+        found = [Answer([""], [0.0], [[]]) for _ in rows]
+        places = [place for place, row in enumerate(rows) if row]
+        longest = max((len(row) for row in rows), default=0)
+        results = self.translator.translate_batch(
+            [[self.source_pieces[token] for token in rows[place]] for place in places],
+            max_batch_size=max_rows,
+            max_decoding_length=limits.length_limit(longest + 1) + 1,
+            **search_options(decoding),
+        )
+        for place, result in zip(places, results, strict=True):
+            tokens = [
+                [self.target_ids[piece] for piece in pieces if piece != "</s>"]
+                for pieces in result.hypotheses
+            ]
+            texts = self.vocabulary.decode_target(tokens)
+            found[place] = Answer(texts, [float(score) for score in result.scores], tokens)
+        return found
+
+
+def _package() -> ModuleType:
+    try:
+        import ctranslate2
+        import ctranslate2.specs
+    except ImportError as error:
+        raise ConfigError(
+            "--format ctranslate2 needs the package ctranslate2, which cannot be imported "
+            f"({error}): pip install -r requirements-dev.txt"
+        ) from error
+    return ctranslate2
+
+
+def _specification(
+    specs: ModuleType, model: Model, method: Autoregressive, vocabulary: Vocabulary
+) -> Any:
+    """The weights under CTranslate2's names."""
+    config = method.transformer
+    network: AutoregressiveModel = model.merge(model.leaves)
+    source_embedding = network.source_embedding
+    if source_embedding is None:
+        source_embedding = network.target_embedding
+    specification = specs.TransformerSpec.from_config(
+        (config.num_encoder_layers, config.num_decoder_layers),
+        config.num_heads,
+        pre_norm=config.norm == "pre",
+    )
+    table = positions.sinusoids(config.max_length, config.d_model)
+    encoder, decoder = specification.encoder, specification.decoder
+    encoder.embeddings[0].weight = _array(source_embedding.table)
+    decoder.embeddings.weight = _array(network.target_embedding.table)
+    decoder.projection.weight = _array(network.target_embedding.table)
+    for side, ours in ((encoder, network.encoder), (decoder, network.decoder)):
+        side.scale_embeddings = True
+        side.position_encodings.encodings = table
+        if ours.final_norm is not None:
+            _set_norm(side.layer_norm, ours.final_norm)
+    for layer, block in zip(encoder.layer, network.encoder.blocks, strict=True):
+        _set_self_attention(layer.self_attention, block.attention, block.around_attention)
+        _set_feed_forward(layer.ffn, block.feed_forward, block.around_feed_forward)
+    for layer, block in zip(decoder.layer, network.decoder.blocks, strict=True):
+        _set_self_attention(layer.self_attention, block.self_attention, block.around_self_attention)
+        _set_cross_attention(layer.attention, block.cross_attention, block.around_cross_attention)
+        _set_feed_forward(layer.ffn, block.feed_forward, block.around_feed_forward)
+    specification.register_source_vocabulary(
+        vocabulary.source_pieces(range(vocabulary.source_size))
+    )
+    specification.register_target_vocabulary(
+        vocabulary.target_pieces(range(vocabulary.target_size))
+    )
+    specification.config.add_source_eos = True
+    specification.config.layer_norm_epsilon = LAYER_NORM_EPSILON
+    return specification
+
+
+def _set_self_attention(
+    spec: Any, ours: attention.SelfAttention, around: transformer.Residual
+) -> None:
+    _set_norm(spec.layer_norm, around.norm)
+    for linear, map_ in zip(spec.linear, (ours.project, ours.output), strict=True):
+        _set_linear(linear, map_)
+
+
+def _set_cross_attention(
+    spec: Any, ours: attention.CrossAttention, around: transformer.Residual
+) -> None:
+    _set_norm(spec.layer_norm, around.norm)
+    for linear, map_ in zip(spec.linear, (ours.query, ours.key_value, ours.output), strict=True):
+        _set_linear(linear, map_)
+
+
+def _set_feed_forward(
+    spec: Any, ours: transformer.FeedForward, around: transformer.Residual
+) -> None:
+    _set_norm(spec.layer_norm, around.norm)
+    _set_linear(spec.linear_0, ours.expand)
+    _set_linear(spec.linear_1, ours.contract)
+
+
+def _set_linear(spec: Any, ours: layers.Linear) -> None:
+    spec.weight = np.ascontiguousarray(_array(ours.kernel).T)  # there [out, in], here [in, out]
+    spec.bias = _array(ours.bias)
+
+
+def _set_norm(spec: Any, ours: layers.LayerNorm) -> None:
+    spec.gamma, spec.beta = _array(ours.scale), _array(ours.bias)
+
+
+def _array(parameter: nnx.Param) -> Float[np.ndarray, "..."]:
+    return np.asarray(parameter[...], np.float32)

@@ -1,0 +1,150 @@
+"""A run as StableHLO programs (jax.export) that need no nat_ar: for every method and decoding.
+
+    decode_8.stablehlo, ...       the whole decode of sources padded to 8 tokens, ..., as one program each
+    weights.npz                   parameters by name, those of a rescorer among them: arguments of every program
+    joint.model                   or source.model and target.model
+    run.py                        lines in, translations out: runner.py of this folder
+    card.json                     what this is, and what run.py needs to know
+
+Weights are arguments, not constants: ten buckets would hold them ten times. A program runs on the platforms
+that it was lowered for; jax.export keeps serialised programs readable for six months of JAX versions
+(https://docs.jax.dev/en/latest/export/export.html)."""
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+from flax import nnx
+from jax import export
+from jaxtyping import Array, Float, Int
+
+from nat_ar import files
+from nat_ar.config_json import ConfigError
+from nat_ar.export import runner
+from nat_ar.translator import BUCKETS, Model, Translator
+
+Platform = Literal["cpu", "cuda", "rocm", "tpu"]
+
+
+def write(
+    translator: Translator,
+    directory: Path,
+    *,
+    rows: int,
+    buckets: Sequence[int],
+    platforms: Sequence[str],
+    facts: dict[str, Any],
+) -> None:
+    """Fills an empty directory with programs for `rows` sentences of each bucket, and card.json with `facts`.
+
+    Raises ConfigError where there is no such bucket or no row."""
+    check(rows, buckets)
+    models = [portable(translator.model)]
+    if translator.scorer is not None:
+        models.append(portable(translator.scorer))
+    portable_translator = Translator(
+        models[0],
+        translator.vocabulary,
+        decoding=translator.decoding,
+        scorer=models[1] if len(models) > 1 else None,
+    )
+    names = [
+        [f"{prefix}.{name}" for name in parameter_names(model)]
+        for prefix, model in zip(("model", "scorer"), models, strict=False)
+    ]
+    weights = {
+        name: np.asarray(leaf)
+        for model, model_names in zip(models, names, strict=True)
+        for name, leaf in zip(model_names, model.leaves, strict=True)
+    }
+    with (directory / "weights.npz").open("wb") as file:
+        np.savez(file, **weights)  # type: ignore[arg-type]
+    programs = {}
+    for bucket in tqdm.tqdm(buckets, desc="export", unit="bucket", disable=not sys.stderr.isatty()):
+        exported = lower(portable_translator, names, weights, rows, bucket, platforms)
+        programs[str(bucket)] = f"decode_{bucket}.stablehlo"
+        (directory / programs[str(bucket)]).write_bytes(serialise(exported))
+    translator.vocabulary.save(directory)
+    sides = ["joint"] * 2 if translator.vocabulary.joint else ["source", "target"]
+    shutil.copyfile(runner.__file__, directory / "run.py")
+    card = {
+        **facts,
+        "platforms": list(platforms),
+        "rows": rows,
+        "programs": programs,
+        "weights": "weights.npz",
+        "vocabulary": [f"{side}.model" for side in sides],
+        "arguments": "weights: {name: float32}, source: int32 [rows, bucket], each row ends with 2, then 0",
+        "results": "tokens: int32 [rows, n_best, length], right-padded with 0; scores: float32 [rows, n_best]; "
+        "steps: int32 [rows]",
+        "usage": "python DIR/run.py < source.txt > translations.txt",
+    }
+    files.write_text(directory / "card.json", json.dumps(files.signed(card), indent=2) + "\n")
+
+
+def serialise(exported: export.Exported) -> bytes:
+    """What jax.export.deserialize reads. Raises ConfigError where JAX lacks the package that it writes with."""
+    try:
+        return bytes(exported.serialize())
+    except ImportError as error:
+        raise ConfigError(
+            f"--format stablehlo: {error}: pip install -r requirements.txt (the runner needs it as well)"
+        ) from error
+
+
+def check(rows: int, buckets: Sequence[int]) -> None:
+    """Raises ConfigError where the translator has no such bucket, or a batch would have no row."""
+    if rows < 1:
+        raise ConfigError(f"rows must be at least 1, got {rows}")
+    if not buckets or sorted(set(buckets)) != list(buckets) or not set(buckets) <= set(BUCKETS):
+        raise ConfigError(
+            f"buckets must be some of {', '.join(map(str, BUCKETS))}, in this order, got {tuple(buckets)}"
+        )
+
+
+def portable(model: Model) -> Model:
+    """The same parameters under the plain attention: cuDNN's kernels are calls into a library of one platform,
+    whose names jax.export does not promise to keep."""
+    network = model.merge(model.leaves)
+    for _, module in nnx.iter_modules(network):
+        if hasattr(module, "implementation"):
+            module.implementation = "xla"
+    return Model(*nnx.split(network, nnx.Param))
+
+
+def parameter_names(model: Model) -> list[str]:
+    """A name for each of the model's leaves, such as encoder.blocks.0.attention.project.kernel."""
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(model.params)[0]]
+    texts = [jax.tree_util.keystr(path, simple=True, separator=".") for path in paths]
+    return [text.removesuffix(".value") for text in texts]
+
+
+def lower(
+    translator: Translator,
+    names: Sequence[Sequence[str]],
+    weights: dict[str, np.ndarray],
+    rows: int,
+    bucket: int,
+    platforms: Sequence[str],
+) -> export.Exported:
+    """The decode of one shape, of plain arrays: (weights, source) -> (tokens, scores, steps). `names` are those
+    of the model's leaves, and of the scorer's if there is one."""
+    program = translator.function(bucket)
+
+    def decode(
+        weights: dict[str, Float[Array, "..."]], source: Int[Array, "rows bucket"]
+    ) -> tuple[Int[Array, "rows n_best length"], Float[Array, "rows n_best"], Int[Array, "rows"]]:
+        leaves, *scorer_leaves = [[weights[name] for name in group] for group in names]
+        found = program(leaves, scorer_leaves[0] if scorer_leaves else None, source)
+        return found.tokens, found.scores, found.steps
+
+    shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in weights.items()}
+    source = jax.ShapeDtypeStruct((rows, bucket), jnp.int32)
+    return export.export(jax.jit(decode), platforms=list(platforms))(shapes, source)
