@@ -66,8 +66,9 @@ def run(arguments: Export) -> None:
     default = directory.directory / "exported" / arguments.format
     output = default if arguments.output is None else Path(arguments.output)
     method = directory.config().method
+    decoding = experiment.parse_decoding(method, arguments.decoding)
     if arguments.format == "ctranslate2":
-        ctranslate2.check(method, experiment.parse_decoding(method, arguments.decoding))
+        ctranslate2.check(method, decoding)
     with files.new_directory(output) as partial:
         loaded, translator = experiment.open_translator(
             directory, arguments.decoding, arguments.checkpoint
@@ -79,7 +80,7 @@ def run(arguments: Export) -> None:
                 method,
                 loaded.vocabulary,
                 partial,
-                decoding=translator.decoding,
+                decoding=decoding,
                 quantization=arguments.quantization,
                 facts=facts,
             )

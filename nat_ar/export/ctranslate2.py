@@ -90,9 +90,9 @@ def write(
     """Fills an empty directory: the model, the SentencePiece models, card.json with `facts` and how to use it.
 
     Raises ConfigError where the method or the decoding has no counterpart, or the package is not there."""
-    check(method, decoding)
+    autoregressive = check(method, decoding)
     package = _package()
-    specification = _specification(package.specs, model, method, vocabulary)
+    specification = _specification(package.specs, model, autoregressive, vocabulary)
     specification.validate()
     specification.optimize(quantization=quantization)
     specification.save(str(directory))
@@ -115,8 +115,9 @@ def write(
     files.write_text(directory / "card.json", text)
 
 
-def check(method: Method, decoding: Any) -> None:
-    """Raises ConfigError where CTranslate2 has no counterpart of a method or of a decoding."""
+def check(method: Method, decoding: Any) -> Autoregressive:
+    """The method, if CTranslate2 has a counterpart of it and of the decoding, and is there; raises ConfigError
+    otherwise."""
     if not isinstance(method, Autoregressive):
         raise ConfigError(
             f"--format ctranslate2 takes Autoregressive runs, got {type(method).__name__}; "
@@ -128,6 +129,7 @@ def check(method: Method, decoding: Any) -> None:
             "or take --format stablehlo"
         )
     _package()
+    return method
 
 
 def search_options(decoding: Greedy | Beam) -> dict[str, Any]:
@@ -141,12 +143,12 @@ def search_options(decoding: Greedy | Beam) -> dict[str, Any]:
     PAD, BOS, MASK and BLANK are not suppressed, as they are here: a trained model does not say them, and
     CTranslate2 would give their probability to the other tokens, which changes every score a little and the
     best of a beam now and then (2 of 200 toy sentences)."""
-    is_greedy = isinstance(decoding, Greedy)
+    beam = Beam(size=1, length_penalty=0.0) if isinstance(decoding, Greedy) else decoding
     return {
-        "beam_size": 1 if is_greedy else decoding.size,
+        "beam_size": beam.size,
         "patience": 1,
-        "length_penalty": 0 if is_greedy else decoding.length_penalty,
-        "num_hypotheses": 1 if is_greedy else decoding.n_best,
+        "length_penalty": beam.length_penalty,
+        "num_hypotheses": beam.n_best,
         "min_decoding_length": 0,
         "return_scores": True,
         "return_end_token": True,
@@ -250,10 +252,12 @@ def _specification(
     for layer, block in zip(encoder.layer, network.encoder.blocks, strict=True):
         _set_self_attention(layer.self_attention, block.attention, block.around_attention)
         _set_feed_forward(layer.ffn, block.feed_forward, block.around_feed_forward)
-    for layer, block in zip(decoder.layer, network.decoder.blocks, strict=True):
-        _set_self_attention(layer.self_attention, block.self_attention, block.around_self_attention)
-        _set_cross_attention(layer.attention, block.cross_attention, block.around_cross_attention)
-        _set_feed_forward(layer.ffn, block.feed_forward, block.around_feed_forward)
+    for layer, deeper in zip(decoder.layer, network.decoder.blocks, strict=True):
+        _set_self_attention(
+            layer.self_attention, deeper.self_attention, deeper.around_self_attention
+        )
+        _set_cross_attention(layer.attention, deeper.cross_attention, deeper.around_cross_attention)
+        _set_feed_forward(layer.ffn, deeper.feed_forward, deeper.around_feed_forward)
     specification.register_source_vocabulary(
         vocabulary.source_pieces(range(vocabulary.source_size))
     )
@@ -299,4 +303,4 @@ def _set_norm(spec: Any, ours: layers.LayerNorm) -> None:
 
 
 def _array(parameter: nnx.Param) -> Float[np.ndarray, "..."]:
-    return np.asarray(parameter[...], np.float32)
+    return np.array(parameter[...], np.float32)  # its own: CTranslate2 quantises in place

@@ -6,14 +6,17 @@
     run.py                        lines in, translations out: runner.py of this folder
     card.json                     what this is, and what run.py needs to know
 
-Weights are arguments, not constants: ten buckets would hold them ten times. A program runs on the platforms
+Weights are arguments, not constants: ten buckets would hold them ten times (a program of a model of 1,037 kB
+took 48 kB with arguments and 1,063 kB with constants). Nothing in the files names a place on the machine that
+made them. A program runs on the platforms
 that it was lowered for; jax.export keeps serialised programs readable for six months of JAX versions
 (https://docs.jax.dev/en/latest/export/export.html)."""
 
+import contextlib
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -147,4 +150,16 @@ def lower(
 
     shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in weights.items()}
     source = jax.ShapeDtypeStruct((rows, bucket), jnp.int32)
-    return export.export(jax.jit(decode), platforms=list(platforms))(shapes, source)
+    with _without_locations():
+        return export.export(jax.jit(decode), platforms=list(platforms))(shapes, source)
+
+
+@contextlib.contextmanager
+def _without_locations() -> Iterator[None]:
+    """Programs lowered in here do not say which lines of which files they come from."""
+    before = jax.config.jax_traceback_in_locations_limit  # type: ignore[attr-defined]
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", before)
