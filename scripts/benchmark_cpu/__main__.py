@@ -1,0 +1,111 @@
+"""Remakes the CPU tables of docs/speed.md with random weights, and compares the ratios with the record.
+
+    bash scripts/benchmark_cpu.sh                          # all, at most 20 minutes on two cores
+    bash scripts/benchmark_cpu.sh --only decode start      # some sections
+    bash scripts/benchmark_cpu.sh --quick                  # does every section work? no number means anything
+
+Ends with exit status 1 where a ratio fell below 0.8 of its recorded value, or a section failed. A bar that is
+not met is shown and changes nothing. --record writes docs/results/speed_cpu anew, of the sections that ran."""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from scripts.benchmark_cpu import plots, report
+from scripts.benchmark_cpu.report import Section
+from scripts.benchmark_cpu.section import NAMES
+
+RECORDED = Path("docs/results/speed_cpu")
+RECORD = RECORDED / "record.json"
+QUICK_OUTPUT = Path("runs/benchmark_cpu_quick")
+TITLE = (
+    "# Speed on a CPU\n\n`bash scripts/benchmark_cpu.sh --record`; README.md says what is in it.\n"
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="SECTION")
+    parser.add_argument("--record", action="store_true", help=f"write {RECORDED}")
+    parser.add_argument("--quick", action="store_true", help="small sizes, nothing compared")
+    parser.add_argument("--threads", type=int, default=2, help="cores to use, pinned")
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/benchmark_cpu"), help="where it is written else"
+    )
+    parser.add_argument(
+        "--torch-python", default=sys.executable, help="an interpreter with requirements-bench.txt"
+    )
+    arguments = parser.parse_args()
+    if arguments.record and arguments.quick:
+        parser.error("--quick measures nothing that could be recorded")
+    _pin(arguments.threads)
+    output = RECORDED if arguments.record else arguments.output
+    if arguments.quick:
+        output = QUICK_OUTPUT
+    record = {} if arguments.quick else report.read_record(RECORD)
+    start = time.monotonic()
+    measured, failed = [], []
+    for name in (name for name in NAMES if name in arguments.only):
+        section = _run(name, arguments)
+        if section is None:
+            failed.append(name)
+        else:
+            measured.append(section)
+            print(report.markdown(section, record), flush=True)
+    fallen = report.falls(record, measured)
+    if arguments.record:
+        report.write_record(RECORD, measured)
+        record = report.read_record(RECORD)
+    _write(output, measured, record)
+    for name in report.not_measured(record, measured):
+        print(f"not measured, its recorded value stays: {name}")
+    for name in failed:
+        print(f"FAILED: {name}, see above")
+    for fall in fallen:
+        print(f"{'WAS' if arguments.record else 'FELL'} {fall}")
+    print(f"{(time.monotonic() - start) / 60:.1f} minutes, written to {output}")
+    sys.exit(report.exit_status([] if arguments.record else fallen, failed))
+
+
+def _pin(threads: int) -> None:
+    """To the first cores of those allowed: all that is started from here inherits it."""
+    allowed = sorted(os.sched_getaffinity(0))
+    if len(allowed) < threads:
+        print(f"{len(allowed)} cores instead of {threads}: ratios may differ from the record's")
+    os.sched_setaffinity(0, allowed[:threads])
+
+
+def _run(name: str, arguments: argparse.Namespace) -> Section | None:
+    """None where it failed, after it said why."""
+    print(f"{name} ...", file=sys.stderr, flush=True)
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "results.jsonl"
+        command = [sys.executable, "-m", "scripts.benchmark_cpu.section", name]
+        command += ["--output", str(path), "--torch-python", arguments.torch_python]
+        command += ["--quick"] if arguments.quick else []
+        if subprocess.run(command, env=environment).returncode:
+            return None
+        (section,) = report.read(path)
+        return section
+
+
+def _write(directory: Path, measured: list[Section], record: dict[str, float]) -> None:
+    """Table, lines and plots; what was not measured now is taken from what is there."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "results.jsonl"
+    sections = report.merged(report.read(path), measured, NAMES)
+    report.write(path, sections)
+    parts = [TITLE, *(report.markdown(section, record) for section in sections)]
+    (directory / "table.md").write_text("\n".join(parts), "utf-8")
+    plots.save(sections, directory)
+
+
+if __name__ == "__main__":
+    main()

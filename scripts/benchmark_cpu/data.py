@@ -1,0 +1,241 @@
+"""data: what preparing costs on one core, and what the loader costs a train step.
+
+`prepare` runs on generated text in a process of its own, pinned to one core, for few pairs and for many. What it
+would take for a million pairs is put together from its stages: reading, encoding and aligning grow with the pairs,
+learning the vocabulary with the sentences that it learns from, of which there are at most
+VocabularyConfig.max_training_sentences. Memory is taken to grow in a line up to that number of pairs.
+
+The loader is timed twice: a train step with the next batch of the real loader against one with a fixed batch, in
+turns; and, since the difference is smaller than the noise, the time that it takes to build a batch and to put it
+on the device, as a share of a step, as if no other thread did it meanwhile."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import sentencepiece
+from flax import nnx
+
+from nat_ar.data import loader
+from nat_ar.data.arrays import PreparedData
+from nat_ar.data.batching import BatchingConfig, BatchPlan
+from nat_ar.data.loader import HostBatch, Loader
+from nat_ar.data.vocabulary import VocabularyConfig
+from nat_ar.experiment import vocabulary_sizes
+from nat_ar.methods.autoregressive import Autoregressive
+from nat_ar.training import optimizer, step
+from nat_ar.training.optimizer import OptimizerConfig
+from nat_ar.types import Batch
+from scripts.benchmark_cpu import report, text, timing
+from scripts.benchmark_cpu.models import Scale
+from scripts.benchmark_cpu.report import Figure, Interval, Row, Section
+from scripts.benchmark_cpu.train import DROPOUT
+
+MILLION = 1_000_000
+ENCODED = 2000
+"""Pairs that SentencePiece encodes by itself, for comparison."""
+BUCKET = 48
+"""All batches have this width, so that one of them can stand for the others."""
+CONFIG = """
+from nat_ar.data.alignment import AlignerConfig
+from nat_ar.data.corpus import TextFiles
+from nat_ar.data.prepare import DataConfig
+from nat_ar.data.vocabulary import VocabularyConfig
+from nat_ar.experiment import ExperimentConfig
+from nat_ar.methods.autoregressive import Autoregressive
+
+config = ExperimentConfig(
+    "data",
+    DataConfig(
+        "{directory}/data",
+        TextFiles(("{directory}/train.tsv",), ("{directory}/validation.tsv",)),
+        VocabularyConfig(size={vocabulary}),
+        AlignerConfig(),
+        remove_overlap=False,
+    ),
+    Autoregressive(),
+)
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Preparation:
+    """A `prepare` that is over."""
+
+    pairs: int
+    stages: dict[str, float]
+    """seconds, as the manifest has them"""
+    seconds: float
+    """of the whole process"""
+    peak_bytes: int
+    """of resident memory"""
+
+
+def run(section: Section, scale: Scale) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        made = []
+        with timing.bar("prepare", sum(scale.pairs), "pair") as progress:
+            for pairs in scale.pairs:
+                directory = Path(scratch) / str(pairs)
+                directory.mkdir()
+                made.append(_prepare(directory, pairs, scale))
+                progress.update(pairs)
+        data = PreparedData.load(directory / "data")
+        _report_preparing(section, made, data)
+        _report_loading(section, data, scale)
+
+
+def _prepare(directory: Path, pairs: int, scale: Scale) -> Preparation:
+    text.write(directory / "train.tsv", pairs, seed=0)
+    text.write(directory / "validation.tsv", 10, seed=1)
+    config = directory / "config.py"
+    vocabulary = scale.vocabulary
+    config.write_text(CONFIG.format(directory=directory, vocabulary=vocabulary), "utf-8")
+    core = min(os.sched_getaffinity(0))
+    code = f"import os; os.sched_setaffinity(0, [{core}]); from nat_ar.__main__ import main; main()"
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "prepare", str(config)], stdout=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"prepare ended with status {process.returncode}: what it said is above")
+    manifest = PreparedData.load(directory / "data").manifest
+    kept = manifest["splits"]["train"]["sentences"]
+    if kept != pairs:
+        raise RuntimeError(
+            f"expected {pairs} prepared pairs, got {kept}: the rate would be another"
+        )
+    return Preparation(pairs, manifest["seconds"], seconds, 1024 * usage.ru_maxrss)
+
+
+def at_a_million(few: Preparation, many: Preparation, *, learns_from: int) -> tuple[float, float]:
+    """Seconds and bytes of a million pairs on one core; what is the same for any number of pairs, such as the
+    start of the process, is not looked for in the seconds."""
+    growth = MILLION / many.pairs
+    learning = min(MILLION, learns_from) / min(many.pairs, learns_from)
+    seconds = sum(
+        stage * (learning if name == "vocabulary" else growth)
+        for name, stage in many.stages.items()
+    )
+    slope = (many.peak_bytes - few.peak_bytes) / (many.pairs - few.pairs)
+    beyond = max(min(MILLION, learns_from) - many.pairs, 0)
+    return seconds, many.peak_bytes + max(slope, 0.0) * beyond
+
+
+def _report_preparing(section: Section, made: list[Preparation], data: PreparedData) -> None:
+    few, many = made
+    seconds, num_bytes = at_a_million(
+        few, many, learns_from=VocabularyConfig().max_training_sentences
+    )
+    rows: list[Row] = []
+    for one in made:
+        rows.append(
+            {
+                "pairs": one.pairs,
+                **{f"{name} s": value for name, value in one.stages.items()},
+                "process s": one.seconds,
+                "peak MiB": one.peak_bytes / 2**20,
+            }
+        )
+    section.tables["prepare, 1 core"] = rows
+    alignment = many.stages["align"] * MILLION / many.pairs
+    rate, bare = MILLION / seconds, MILLION / (seconds - alignment)
+    gigabytes = num_bytes / 1e9
+    section.figures += [
+        _figure("data/pairs a second, of a million", rate, unit="pairs/s", bar=20_000),
+        _figure("data/the same without aligner", bare, unit="pairs/s", bar=20_000),
+        _figure("data/peak memory, of a million", gigabytes, unit="GB", bar=2.0, at_most=True),
+    ]
+    encoding = _encoding_rate(data)
+    per_pair = many.stages["read"] + many.stages["encode"] + many.stages["align"]
+    share = many.pairs / per_pair / encoding
+    section.figures.append(_figure("data/reading, encoding, aligning over encoding", share))
+    section.notes.append(
+        f"SentencePiece alone encodes {encoding:,.0f} of these pairs/s on one core. A million pairs are put "
+        f"together from the stages of {many.pairs:,}; memory grows up to "
+        f"{VocabularyConfig().max_training_sentences:,} pairs."
+    )
+
+
+def _figure(
+    name: str, value: float, *, unit: str = "", bar: float | None = None, at_most: bool = False
+) -> Figure:
+    """Of a number that was measured once."""
+    return Figure(name, Interval(value, value, value), unit, bar, at_most)
+
+
+def _encoding_rate(data: PreparedData) -> float:
+    """Pairs/s of SentencePiece itself, in one thread."""
+    split = data.split("train")
+    sides = [split.source_text[:ENCODED], split.target_text[:ENCODED]]
+    model = (data.directory / "vocabulary" / "joint.model").read_bytes()
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+
+    def encode() -> None:
+        for side in sides:
+            processor.encode(side, num_threads=1)
+
+    (seconds,) = timing.take_turns("encode", [timing.timed(encode)], seconds=1.0)
+    return len(sides[0]) / float(np.median(seconds))
+
+
+def _report_loading(section: Section, data: PreparedData, scale: Scale) -> None:
+    transformer = dataclasses.replace(scale.transformer, dropout_rate=DROPOUT)
+    method = Autoregressive(transformer)
+    sizes = vocabulary_sizes(data.vocabulary)
+    graphdef, params = nnx.split(method.build(sizes, rngs=nnx.Rngs(0)), nnx.Param)
+    updates = optimizer.build(OptimizerConfig(), max_steps=10_000)
+    mesh = step.data_mesh(1)
+    state = step.place(
+        mesh, step.initial_state(params, updates, seed=0, has_average=False), is_batch=False
+    )
+    split = data.split("train")
+    batching = BatchingConfig(scale.train_sentences * (scale.positions + 1), (BUCKET,))
+    plan = BatchPlan(split.source.lengths, split.target.lengths, batching, seed=0)
+    batches = Loader(split.source, split.target, split.fertilities, plan)
+
+    def put(item: tuple[int, int, HostBatch]) -> Batch:
+        return Batch(*step.place(mesh, tuple(item[2]), is_batch=True))
+
+    fixed = put(next(batches.batches(0, 0)))
+    compiled: Any = step.build_train_step(graphdef, updates, mesh)
+    compiled = compiled.lower(state, fixed, None).compile()
+
+    def train(batch: Batch) -> None:
+        nonlocal state
+        state, terms = compiled(state, batch, None)
+        jax.block_until_ready((state, terms))
+
+    alone = batches.batches(1, 0)
+    stream = loader.prefetch(batches.batches(0, 1), put)
+    calls = [
+        timing.timed(lambda: train(fixed)),
+        timing.timed(lambda: train(next(stream))),
+        timing.timed(lambda: jax.block_until_ready(put(next(alone)))),
+    ]
+    try:
+        seconds = timing.take_turns("loader", calls, seconds=1.5 * scale.seconds)
+    finally:
+        stream.close()
+    names = ("step with a fixed batch", "step with the real loader", "building a batch alone")
+    rows: list[Row] = [
+        {"what": name, "ms": report.median(1e3 * mine).cell()}
+        for name, mine in zip(names, seconds, strict=True)
+    ]
+    section.tables[f"The loader, {seconds.shape[1]} rounds"] = rows
+    kept = report.ratio(seconds[0], seconds[1])
+    share = report.ratio(100 * seconds[2], seconds[0])
+    section.figures += [
+        Figure("data/fixed batch over real loader", kept, bar=0.98),
+        Figure("data/building a batch", share, unit="% of a step", bar=2.0, at_most=True),
+    ]

@@ -1,0 +1,95 @@
+"""decode: every method at every batch size, ratios to our autoregressive baselines, distance to the floor."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from nat_ar.evaluation.cost import Cost
+
+from nat_ar.evaluation import machine
+from scripts.benchmark_cpu import models, report, timing
+from scripts.benchmark_cpu.models import Program, Scale, Workshop
+from scripts.benchmark_cpu.report import Figure, Interval, Row, Section
+
+BARS = {("length_nat", "speed over greedy"): 4.0, ("length_nat", "share of the floor"): 0.5}
+"""At batch 1. A share of 0.5 is twice the arithmetic floor."""
+
+
+def run(section: Section, scale: Scale) -> None:
+    workshop, peaks = Workshop(scale), machine.measure()
+    systems = models.systems(scale.transformer)
+    curves: dict[str, Row] = {
+        system.label: {"system": system.label, "unit": "sentences/s"} for system in systems.values()
+    }
+    for rows in scale.batches:
+        programs = workshop.programs(
+            [(system, rows, scale.positions) for system in systems.values()]
+        )
+        seconds = timing.take_turns(
+            f"decode, batch {rows}",
+            [timing.timed(program) for program in programs],
+            seconds=scale.seconds,
+        )
+        for program, mine in zip(programs, seconds, strict=True):
+            curves[program.system.label][f"batch {rows}"] = report.median(rows / mine).cell()
+        if rows in (scale.batches[0], scale.large):
+            costs = workshop.costs(programs, peaks)
+            section.tables[f"Batch {rows}, {seconds.shape[1]} rounds"] = table(
+                programs, seconds, costs
+            )
+            section.figures += figures(rows, programs, seconds, costs, rows == scale.batches[0])
+    section.tables["Throughput against batch"] = list(curves.values())
+    section.notes.append(
+        f"Sources of {scale.positions + 1} tokens, translations of {scale.positions} positions, all checked. From "
+        "token ids on the host to token ids on the host. Floors are matrix products at the machine's peak "
+        "rate, and block by block the larger of that and of reading the weights; x floor is how many times "
+        "the floor a translation takes."
+    )
+
+
+def table(
+    programs: Sequence[Program],
+    seconds: Float[np.ndarray, "programs rounds"],
+    costs: Sequence[Cost],
+) -> list[Row]:
+    """A row for each system; the first two are what the others are compared with."""
+    rows: list[Row] = []
+    for program, mine, cost in zip(programs, seconds, costs, strict=True):
+        middle = report.median(mine).value
+        rows.append(
+            {
+                "system": program.system.label,
+                "ms/sentence": report.median(1e3 * mine / program.rows).cell(),
+                "x greedy": report.ratio(seconds[0], mine).cell(),
+                "x beam 4": report.ratio(seconds[1], mine).cell(),
+                "GFLOP/sentence": cost.flops / program.rows / 1e9,
+                "x arithmetic floor": middle / cost.arithmetic_seconds,
+                "x floor": middle / cost.floor_seconds,
+                "bound by": cost.bound,
+                "compile s": program.compile_seconds,
+            }
+        )
+    return rows
+
+
+def figures(
+    rows: int,
+    programs: Sequence[Program],
+    seconds: Float[np.ndarray, "programs rounds"],
+    costs: Sequence[Cost],
+    has_bars: bool,
+) -> list[Figure]:
+    """Speed over greedy of every system, and which share of the arithmetic floor's rate it reaches."""
+    found: list[Figure] = []
+    for program, mine, cost in zip(programs, seconds, costs, strict=True):
+        measured: dict[str, Interval] = {
+            "speed over greedy": report.ratio(seconds[0], mine),
+            "share of the floor": report.median(cost.arithmetic_seconds / mine),
+        }
+        if program.system.name == "greedy":
+            del measured["speed over greedy"]
+        for what, interval in measured.items():
+            bar = BARS.get((program.system.name, what)) if has_bars else None
+            name = f"decode/batch {rows}/{program.system.name}/{what}"
+            found.append(Figure(name, interval, bar=bar))
+    return found

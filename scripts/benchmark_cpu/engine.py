@@ -1,0 +1,189 @@
+"""ctranslate2: the same weights in an engine that nobody here wrote, side by side with ours.
+
+Exported by nat_ar.export.ctranslate2, then timed in this process with as many threads: pieces in, pieces out
+there, token ids in, token ids out here. It takes exactly as many steps (min_decoding_length and
+max_decoding_length), and must find our tokens: greedily word for word, and by beam search the same hypotheses
+after the last step that both choose freely. Our EOS is forced on us in the last one, theirs is not.
+
+Its threads look out for work for a while after a call (GNU OpenMP's default). Each call of either engine
+therefore waits for PAUSE first, and is made twice, of which the second one counts: nobody is timed while asleep.
+OMP_WAIT_POLICY=passive would spare the pause and make that engine wake its threads at every operation."""
+
+import functools
+import importlib
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nat_ar.data import vocabulary
+from nat_ar.data.vocabulary import Vocabulary, VocabularyConfig
+from nat_ar.evaluation import speed
+from nat_ar.special import EOS, PAD
+from scripts.benchmark_cpu import models, report, text, timing
+from scripts.benchmark_cpu.models import Program, Scale, System, Workshop
+from scripts.benchmark_cpu.report import Figure, Row, Section
+
+PAUSE = 0.05
+LEAST_EQUAL = 0.9
+"""Share of the sentences whose tokens must be equal: where two words are as good but for rounding, engines may
+differ, and go different ways from there."""
+COMPUTE_TYPES = ("float32", "int8")
+
+
+def run(section: Section, scale: Scale) -> None:
+    try:
+        export = importlib.import_module("nat_ar.export.ctranslate2")
+        package = importlib.import_module("ctranslate2")
+    except ImportError as error:
+        section.notes.append(f"Skipped: {error}; install requirements-bench.txt.")
+        return
+    systems = models.systems(scale.transformer)
+    chosen = [systems["greedy"], systems["beam_4"]]
+    workshop = Workshop(scale)
+    with tempfile.TemporaryDirectory() as scratch:
+        words = _vocabulary(Path(scratch) / "vocabulary", scale)
+        engines = _engines(export, workshop, chosen[0], words, Path(scratch) / "exported")
+        section.notes.append(
+            f"ctranslate2 {package.__version__}, {speed.num_threads()} threads. "
+            + _require_equal(engines["float32"], words, workshop, chosen[0])
+        )
+        for rows in (scale.batches[0], scale.large):
+            _compare(section, rows, chosen, workshop, words, engines)
+
+
+def _vocabulary(directory: Path, scale: Scale) -> Vocabulary:
+    """Pieces for every token id: the engine takes and gives pieces."""
+    sentences = list(text.pairs(3 * scale.vocabulary))
+    return vocabulary.train(
+        (source for source, _ in sentences),
+        (target for _, target in sentences),
+        directory,
+        VocabularyConfig(size=scale.vocabulary),
+    )
+
+
+def _engines(
+    export: Any, workshop: Workshop, system: System, words: Vocabulary, directory: Path
+) -> dict[str, Any]:
+    """Compute type -> export.Engine on the weights of our models."""
+    directory.mkdir()
+    export.write(
+        workshop.model(system.method),
+        system.method,
+        words,
+        directory,
+        decoding=system.decoding,
+        quantization=None,
+        facts={},
+    )
+    return {
+        kind: export.Engine(directory, compute_type=kind, threads=speed.num_threads())
+        for kind in COMPUTE_TYPES
+    }
+
+
+def _translate(
+    engine: Any, pieces: list[list[str]], steps: int, beam: int, hypotheses: int = 1
+) -> list[list[list[str]]]:
+    """Hypotheses of every sentence, in exactly `steps` steps."""
+    results = engine.translator.translate_batch(
+        pieces,
+        beam_size=beam,
+        num_hypotheses=hypotheses,
+        min_decoding_length=steps,
+        max_decoding_length=steps,
+        return_end_token=True,
+    )
+    return [result.hypotheses for result in results]
+
+
+def _pieces(program: Program, words: Vocabulary) -> list[list[str]]:
+    """The sources of a program without EOS, which the engine adds."""
+    return [
+        words.source_pieces([token for token in row if token not in (PAD, EOS)])
+        for row in program.source.tolist()
+    ]
+
+
+def _require_equal(engine: Any, words: Vocabulary, workshop: Workshop, greedy: System) -> str:
+    """Raises AssertionError where the engines do not find the same tokens; says how many are equal."""
+    scale = workshop.scale
+    beam = System("beam_4", "beam 4, four best", greedy.method, models.Beam(4, n_best=4))
+    programs = workshop.programs(
+        [(system, scale.large, scale.positions) for system in (greedy, beam)]
+    )
+    said = []
+    for program, size in zip(programs, (1, 4), strict=True):
+        free = scale.positions - 1
+        theirs = _translate(engine, _pieces(program, words), free, size, size)
+        equal = 0
+        for mine, other in zip(program().tolist(), theirs, strict=True):
+            ids = {tuple(engine.target_ids[piece] for piece in pieces) for pieces in other}
+            equal += {tuple(tokens[:free]) for tokens in mine} == ids
+        if equal < LEAST_EQUAL * scale.large:
+            raise AssertionError(
+                f"{program.system.label}: only {equal} of {scale.large} translations have the tokens of "
+                "CTranslate2: what would be timed is not the same work"
+            )
+        kind = "greedy" if size == 1 else "the four hypotheses of beam 4"
+        said.append(f"{kind}: equal tokens for {equal} of {scale.large} sentences")
+    return f"{'; '.join(said)} (float32)."
+
+
+def _compare(
+    section: Section,
+    rows: int,
+    chosen: list[System],
+    workshop: Workshop,
+    words: Vocabulary,
+    engines: dict[str, Any],
+) -> None:
+    scale = workshop.scale
+    programs = workshop.programs([(system, rows, scale.positions) for system in chosen])
+    works: dict[tuple[str, str], Callable[[], Any]] = {}
+    for program, beam in zip(programs, (1, 4), strict=True):
+        works[program.system.label, "nat_ar"] = program
+        pieces = _pieces(program, words)
+        for kind, engine in engines.items():
+            work = functools.partial(_translate, engine, pieces, scale.positions, beam)
+            steps = {len(hypothesis) for found in work() for hypothesis in found}
+            if steps != {scale.positions}:
+                raise models.TooShortError(
+                    f"CTranslate2 {kind}, {program.system.label}: expected {scale.positions} steps, got "
+                    f"{sorted(steps)}"
+                )
+            works[program.system.label, f"CTranslate2 {kind}"] = work
+    seconds = timing.take_turns(
+        f"ctranslate2, batch {rows}",
+        [_second(work) for work in works.values()],
+        seconds=scale.seconds,
+        pause=PAUSE,
+    )
+    of = dict(zip(works, seconds, strict=True))
+    table: list[Row] = []
+    for (label, name), mine in of.items():
+        table.append(
+            {
+                "search": label,
+                "engine": name,
+                "ms/sentence": report.median(1e3 * mine / rows).cell(),
+                "x nat_ar": report.ratio(of[label, "nat_ar"], mine).cell(),
+            }
+        )
+    section.tables[f"Batch {rows}, {seconds.shape[1]} rounds"] = table
+    for system in chosen:
+        faster = report.ratio(of[system.label, "CTranslate2 float32"], of[system.label, "nat_ar"])
+        name = f"ctranslate2/batch {rows}/{system.name}/speed over CTranslate2 float32"
+        section.figures.append(Figure(name, faster, bar=1.0))
+
+
+def _second(work: Callable[[], Any]) -> timing.Call:
+    """The seconds of the second of two calls."""
+    call = timing.timed(work)
+
+    def twice() -> float:
+        call()
+        return call()
+
+    return twice

@@ -1,0 +1,34 @@
+"""length: latency at batch 1 against the length of source and translation."""
+
+from scripts.benchmark_cpu import models, report, timing
+from scripts.benchmark_cpu.models import Scale, Workshop
+from scripts.benchmark_cpu.report import Figure, Row, Section
+
+NAMES = ("greedy", "beam_4", "length_nat", "cmlm_4", "ctc")
+
+
+def run(section: Section, scale: Scale) -> None:
+    workshop = Workshop(scale)
+    systems = models.systems(scale.transformer)
+    chosen = [systems[name] for name in NAMES]
+    table: dict[str, Row] = {
+        system.label: {"system": system.label, "unit": "ms"} for system in chosen
+    }
+    for positions in scale.lengths:
+        programs = workshop.programs([(system, 1, positions) for system in chosen])
+        seconds = timing.take_turns(
+            f"length {positions}",
+            [timing.timed(program) for program in programs],
+            seconds=scale.seconds / 2,
+        )
+        for program, mine in zip(programs, seconds, strict=True):
+            system = program.system
+            table[system.label][f"{positions} positions"] = report.median(1e3 * mine).cell()
+            if system.name == "length_nat":
+                name = f"length/{positions} positions/{system.name}/speed over greedy"
+                section.figures.append(Figure(name, report.ratio(seconds[0], mine)))
+    section.tables["Latency against length, batch 1"] = list(table.values())
+    section.notes.append(
+        "Sources have one token more than their translations have positions, and are padded to the next bucket of "
+        "the Translator, as a user's are."
+    )

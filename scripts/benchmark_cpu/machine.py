@@ -1,0 +1,45 @@
+"""machine: what the cores can do at their best."""
+
+import jax
+import jax.numpy as jnp
+
+from nat_ar.evaluation import machine
+from scripts.benchmark_cpu import report, timing
+from scripts.benchmark_cpu.models import Scale
+from scripts.benchmark_cpu.report import Row, Section
+
+SIDE = 2048
+"""Rows and columns of the matrices."""
+
+
+class Matmul:
+    """The product of two large float32 matrices, which other programs are compared with."""
+
+    flops = 2 * SIDE**3
+
+    def __init__(self) -> None:
+        self.matrix = jnp.full((SIDE, SIDE), 1 / SIDE)
+        self.program = jax.jit(jnp.matmul).lower(self.matrix, self.matrix).compile()
+
+    def __call__(self) -> None:
+        jax.block_until_ready(self.program(self.matrix, self.matrix))
+
+
+def run(section: Section, scale: Scale) -> None:
+    (seconds,) = timing.take_turns(
+        "matmul", [timing.timed(Matmul())], seconds=min(scale.seconds, 3.0)
+    )
+    peaks = machine.measure()
+    rate = report.median(Matmul.flops / seconds / 1e9)
+    rows: list[Row] = [
+        {"what": f"float32 matmul {SIDE}^3, GFLOP/s, median", "rate": rate.cell()},
+        *(
+            {"what": f"{dtype} matmul, GFLOP/s, best", "rate": flops / 1e9}
+            for dtype, flops in peaks.matmul.items()
+        ),
+        *(
+            {"what": f"reading {size / machine.MIB:.0f} MiB, GB/s, best", "rate": bandwidth / 1e9}
+            for size, bandwidth in peaks.bandwidth.items()
+        ),
+    ]
+    section.tables["The machine"] = rows

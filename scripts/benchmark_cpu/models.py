@@ -1,0 +1,322 @@
+"""The systems of the benchmark: base models with random weights whose translations have a known length.
+
+A translation has 25 target positions. An autoregressive decoder takes 25 steps for it, 24 words and the EOS
+that its limit forces on it; a non-autoregressive one has 25 places, and fills one word more. Random weights know
+nothing of length, so each way of ending early is closed, and a run that was shorter all the same is refused:
+
+- the embeddings of all special tokens are zero, hence their logits, too: among thousands of random ones
+  they are never the largest, so nobody says EOS, and no frame of CTC is blank;
+- length predictors have no weights and a bias that falls with the distance from the source's length: the best
+  length is the source's, and of a length beam the largest; fertilities are 1 by a bias;
+- the transitions of the DA-Transformer know only positions, and prefer the next vertex to any other: the walk is
+  as long as its limit.
+
+None of this changes what is computed: no product is left out, no array is smaller."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Int
+from nat_ar.evaluation.cost import Cost
+from nat_ar.evaluation.machine import Peaks
+
+from nat_ar.evaluation import cost, speed
+from nat_ar.methods.autoregressive import Autoregressive
+from nat_ar.methods.base import VocabularySizes
+from nat_ar.methods.catalogue import Method
+from nat_ar.methods.cmlm import Cmlm, CmlmModel, MaskPredict
+from nat_ar.methods.ctc import Collapse, Ctc, PrefixBeam
+from nat_ar.methods.da_transformer import DaTransformer, DaTransformerModel, Links
+from nat_ar.methods.fertility_nat import Argmax, FertilityNat, FertilityNatModel
+from nat_ar.methods.length_nat import LengthBeam, LengthNat, LengthNatModel
+from nat_ar.methods.length_prediction import LengthPredictor
+from nat_ar.nn import positions
+from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.search.beam import Beam
+from nat_ar.search.dag import Lookahead
+from nat_ar.search.greedy import Greedy
+from nat_ar.special import EOS, NUM_SPECIAL, PAD
+from nat_ar.translator import Model, bucket_of
+from nat_ar.types import Hypotheses
+from scripts.benchmark_cpu import timing
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How large everything is."""
+
+    transformer: TransformerConfig
+    """of decoding; training has the same with dropout"""
+    vocabulary: int
+    """joint"""
+    positions: int
+    """of a translation; a source has one token more, its EOS counted"""
+    batches: tuple[int, ...]
+    """sentences of a batch in the curve; the first and `large` have tables of their own"""
+    large: int
+    lengths: tuple[int, ...]
+    """positions in the section of lengths"""
+    train_sentences: int
+    """of a training batch"""
+    pairs: tuple[int, int]
+    """of generated text that are prepared, few and many"""
+    seconds: float
+    """of turns for each table, compiling and warming up not counted"""
+
+
+FULL = Scale(
+    TransformerConfig(
+        d_model=256,
+        d_hidden=1024,
+        num_heads=4,
+        num_encoder_layers=6,
+        num_decoder_layers=6,
+        dropout_rate=0.0,
+    ),
+    vocabulary=8000,
+    positions=25,
+    batches=(1, 8, 32, 64),
+    large=32,
+    lengths=(10, 25, 50, 100),
+    train_sentences=80,
+    pairs=(10_000, 40_000),
+    seconds=20.0,
+)
+QUICK = Scale(
+    TransformerConfig(
+        d_model=32,
+        d_hidden=64,
+        num_heads=2,
+        num_encoder_layers=2,
+        num_decoder_layers=2,
+        dropout_rate=0.0,
+    ),
+    vocabulary=600,
+    positions=9,
+    batches=(1, 4),
+    large=4,
+    lengths=(6, 12),
+    train_sentences=8,
+    pairs=(1500, 3000),
+    seconds=0.2,
+)
+"""Shows that every section works; its numbers mean nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """A method with a way to decode."""
+
+    name: str
+    """in figures and in the record"""
+    label: str
+    """in tables"""
+    method: Method
+    decoding: Any
+    passes: int | None = None
+    """decoder passes of a translation; None: one for every position, left to right"""
+
+    def steps(self, positions: int) -> int:
+        return positions if self.passes is None else self.passes
+
+    def words(self, positions: int) -> int:
+        """Of a translation of so many positions: one who goes left to right says EOS in the last."""
+        return positions - 1 if self.passes is None else positions
+
+
+def systems(transformer: TransformerConfig) -> dict[str, System]:
+    """All that are timed, by name; what the ratios refer to comes first."""
+    layers = transformer.num_encoder_layers + transformer.num_decoder_layers
+    deep = dataclasses.replace(transformer, num_encoder_layers=layers, num_decoder_layers=1)
+    plain = f"{transformer.num_encoder_layers}-{transformer.num_decoder_layers}"
+    greedy = Autoregressive(transformer)
+    length, ctc, cmlm = LengthNat(transformer), Ctc(transformer), Cmlm(transformer)
+    found = (
+        System("greedy", f"AR {plain}, greedy", greedy, Greedy()),
+        System("beam_4", f"AR {plain}, beam 4", greedy, Beam(4)),
+        System("deep_greedy", f"AR {layers}-1, greedy", Autoregressive(deep), Greedy()),
+        System("length_nat", "length NAT, one pass", length, LengthBeam(), 1),
+        System("length_beam_5", "length NAT, length beam 5", length, LengthBeam(5, n_best=5), 1),
+        System("fertility_nat", "fertility NAT, argmax", FertilityNat(transformer), Argmax(), 1),
+        System("ctc", "CTC, best path", ctc, Collapse(), 1),
+        System("ctc_beam_20", "CTC, prefix beam 20", ctc, PrefixBeam(20), 1),
+        System("da", "DA-Transformer, lookahead", DaTransformer(transformer), Lookahead(), 1),
+        System("cmlm_4", "CMLM, 4 passes, one length", cmlm, MaskPredict(4, 1), 4),
+        System("cmlm_10", "CMLM, 10 passes, one length", cmlm, MaskPredict(10, 1), 10),
+    )
+    return {system.name: system for system in found}
+
+
+def build(method: Method, vocabulary: int) -> Model:
+    """Random weights that translate at the length of their source; see above."""
+    sizes = VocabularySizes(vocabulary, vocabulary, is_joint=True)
+    network = method.build(sizes, rngs=nnx.Rngs(0))
+    table = network.target_embedding.table  # type: ignore[union-attr]
+    table[...] = table[...].at[:NUM_SPECIAL].set(0.0)
+    if isinstance(network, LengthNatModel | CmlmModel):
+        _predict_the_sources_length(network.length_predictor)
+    elif isinstance(network, FertilityNatModel):
+        _set(network.fertility_head, bias=10.0 * jnp.eye(network.config.max_fertility)[1])
+    elif isinstance(network, DaTransformerModel):
+        _walk_to_the_next_vertex(network.links)
+    return Model(*nnx.split(network, nnx.Param))
+
+
+def _set(linear: Any, *, bias: jax.Array, kernel: jax.Array | None = None) -> None:
+    linear.kernel[...] = jnp.zeros_like(linear.kernel[...]) if kernel is None else kernel
+    linear.bias[...] = bias
+
+
+def _predict_the_sources_length(predictor: LengthPredictor) -> None:
+    offsets = jnp.arange(-predictor.max_offset, predictor.max_offset + 1)
+    _set(predictor.head, bias=-jnp.abs(offsets).astype(jnp.float32))
+
+
+def _walk_to_the_next_vertex(links: Links) -> None:
+    """Transitions fall by 20 nats from a vertex to the next, more than any word could gain.
+
+    One feature of each head: queries are 1 there, and keys fall with the slowest sine of the position, which is
+    all but a line."""
+    kernel = np.zeros(links.query_key.kernel[...].shape, np.float32)
+    d_model = kernel.shape[0] // 2  # the features are states and positions side by side
+    head_dim = d_model // links.num_heads
+    channel = d_model // 2 - 1  # the last of the sines
+    first, second = positions.sinusoids(2, d_model)[:, channel]
+    chosen = np.arange(0, d_model, head_dim)  # one column a head
+    kernel[d_model + channel, d_model + chosen] = -20.0 * head_dim**0.5 / (second - first)
+    bias = np.zeros(2 * d_model, np.float32)
+    bias[chosen] = 1.0
+    _set(links.query_key, bias=jnp.asarray(bias), kernel=jnp.asarray(kernel))
+
+
+def sources(rows: int, tokens: int, vocabulary: int) -> Int[np.ndarray, "rows bucket"]:
+    """Random sentences of `tokens` tokens, EOS counted, padded as the Translator pads them."""
+    generator = np.random.default_rng(0)
+    padded = np.full((rows, bucket_of(tokens)), PAD, np.int32)
+    padded[:, :tokens] = generator.integers(NUM_SPECIAL, vocabulary, (rows, tokens))
+    padded[:, tokens - 1] = EOS
+    return padded
+
+
+class TooShortError(RuntimeError):
+    """A system did less than it was timed for: its times are void."""
+
+
+def require_full(
+    name: str,
+    steps: Int[np.ndarray, "rows"],
+    words: Int[np.ndarray, "rows"],
+    *,
+    expected_steps: int,
+    expected_words: int,
+) -> None:
+    """Raises TooShortError unless every row took so many decoder passes and became so long."""
+    for what, found, expected in (
+        ("decoder passes", steps, expected_steps),
+        ("words", words, expected_words),
+    ):
+        if (np.asarray(found) != expected).any():
+            raise TooShortError(
+                f"{name}: expected {expected} {what} for every sentence, got {sorted(set(found.tolist()))}: a "
+                "time would be that of other work"
+            )
+
+
+class Program:
+    """The whole decode of one batch, compiled and checked; a call is one translation of the batch, from padded
+    token ids on the host to token ids on the host."""
+
+    def __init__(self, system: System, model: Model, *, rows: int, positions: int, vocabulary: int):
+        self.system, self.model, self.rows, self.positions = system, model, rows, positions
+        self.source = sources(rows, positions + 1, vocabulary)
+        start = time.perf_counter()
+        self.compiled = jax.jit(self._function()).lower(*self._arguments()).compile()
+        self.compile_seconds = time.perf_counter() - start
+
+    def _function(self) -> Callable[[list[jax.Array], jax.Array], Hypotheses]:
+        model, decoding = self.model, self.system.decoding
+        max_length = self.system.words(self.positions)
+
+        def decode(leaves: list[jax.Array], source: jax.Array) -> Hypotheses:
+            return model.merge(leaves).decode(
+                source, decoding=decoding, max_length=max_length, scorer=None
+            )
+
+        return decode
+
+    def _arguments(self) -> tuple[list[jax.Array], jax.Array]:
+        return self.model.leaves, jnp.asarray(self.source)
+
+    def __call__(self) -> Int[np.ndarray, "rows n_best length"]:
+        hypotheses = self.compiled(self.model.leaves, jnp.asarray(self.source))
+        return np.asarray(jax.device_get(hypotheses.tokens))
+
+    def check(self) -> None:
+        """Raises TooShortError where a translation is not what it is timed as."""
+        found = jax.device_get(self.compiled(*self._arguments()))
+        require_full(
+            f"{self.system.label}, batch {self.rows}",
+            np.asarray(found.steps),
+            np.asarray((found.tokens != PAD).sum(axis=-1).max(axis=-1)),
+            expected_steps=self.system.steps(self.positions),
+            expected_words=self.system.words(self.positions),
+        )
+
+    def cost(self, peaks: Peaks) -> Cost:
+        """Of a call; compiles a counting twin of the program."""
+        counted = cost.compile_counter(self._function(), self._arguments(), (True, False))
+        return counted.cost(counted.counts(*self._arguments()), peaks)
+
+
+class Workshop:
+    """Makes each model once, and programs as many at a time as there are cores."""
+
+    def __init__(self, scale: Scale) -> None:
+        self.scale = scale
+        self.models: dict[Method, Model] = {}
+
+    def model(self, method: Method) -> Model:
+        if method not in self.models:
+            self.models[method] = build(method, self.scale.vocabulary)
+        return self.models[method]
+
+    def programs(self, wanted: Sequence[tuple[System, int, int]]) -> list[Program]:
+        """Of (system, rows, positions), compiled and checked."""
+        for system, _, _ in wanted:
+            self.model(system.method)
+        with (
+            timing.bar("compile", len(wanted), "program") as progress,
+            ThreadPoolExecutor(speed.num_threads()) as pool,
+        ):
+
+            def make(one: tuple[System, int, int]) -> Program:
+                system, rows, positions = one
+                program = Program(
+                    system,
+                    self.model(system.method),
+                    rows=rows,
+                    positions=positions,
+                    vocabulary=self.scale.vocabulary,
+                )
+                progress.update()
+                return program
+
+            found = list(pool.map(make, wanted))
+        for program in found:
+            program.check()
+        return found
+
+    def costs(self, programs: Sequence[Program], peaks: Peaks) -> list[Cost]:
+        with timing.bar("count", len(programs), "program") as progress:
+            found = []
+            for program in programs:
+                found.append(program.cost(peaks))
+                progress.update()
+        return found

@@ -1,0 +1,60 @@
+"""Throughput against batch and latency against length, from the tables of a run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+from nat_ar.evaluation import plots
+from scripts.benchmark_cpu.report import Row, Section
+
+PLOTS = {
+    "throughput": ("decode", "Throughput against batch", "sentences of a batch", "sentences/s"),
+    "latency": ("length", "Latency against length, batch 1", "target positions", "ms a sentence"),
+}
+"""File -> section, title of its table, and what the axes show."""
+
+
+def save(sections: Sequence[Section], directory: Path) -> list[Path]:
+    """The plots whose tables are there, as .png and .svg."""
+    saved = []
+    for name, (of, title, across, up) in PLOTS.items():
+        rows = next((s.tables[title] for s in sections if s.name == of and title in s.tables), None)
+        if rows is None:
+            continue
+        with matplotlib.rc_context(plots.STYLE):
+            figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+            canvas = FigureCanvasAgg(figure)
+            _draw(figure.add_subplot(), rows, title, across, up)
+            for suffix in plots.SUFFIXES:
+                path = directory / f"{name}{suffix}"
+                metadata = {"Date": None} if suffix == ".svg" else None
+                canvas.print_figure(path, dpi=150, metadata=metadata)
+                saved.append(path)
+    return saved
+
+
+def _draw(panel: Axes, rows: Sequence[Row], title: str, across: str, up: str) -> None:
+    """A line for each system, its 95 % interval behind it; black is what is left to right."""
+    for place, row in enumerate(rows):
+        points = [
+            (int("".join(filter(str.isdigit, name))), cell)
+            for name, cell in row.items()
+            if isinstance(cell, list)
+        ]
+        at = [number for number, _ in points]
+        middle, low, high = zip(*(cell for _, cell in points), strict=True)
+        is_ar = str(row["system"]).startswith("AR")
+        colour = plots.INK if is_ar else plots.COLOURS[place % len(plots.COLOURS)]
+        style = ("-", "--", ":")[place % 3] if is_ar else "-"
+        marker = plots.MARKERS[place % len(plots.MARKERS)]
+        panel.plot(at, middle, style, color=colour, marker=marker, ms=4, label=row["system"])
+        panel.fill_between(at, low, high, color=colour, alpha=0.15, lw=0)
+    panel.set(xscale="log", yscale="log", xlabel=across, ylabel=up, title=title, xticks=at)
+    panel.xaxis.set_major_formatter(ScalarFormatter())
+    panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -1,0 +1,272 @@
+"""What the sections say, as lines of results.jsonl, as Markdown, and against the record. Knows no JAX.
+
+A figure without a unit is a ratio, and larger is better: it is what the record keeps, because a ratio of two
+systems of one run means the same on another day. Figures with a unit are shown with their bars only."""
+
+import dataclasses
+import datetime
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nat_ar import files
+
+LEAST_SHARE = 0.8
+"""A ratio may fall to this share of its recorded value: noise is 20 % on a machine with neighbours."""
+NUM_BOOTSTRAP = 2000
+SEED = 12345
+"""Of the bootstrap: the same times give the same interval."""
+
+Value = float | int | str | None | list[float]
+"""A cell of a table; a list is an Interval."""
+Row = dict[str, Value]
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A median over rounds and its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def cell(self) -> Value:
+        return [self.value, self.low, self.high]
+
+
+def median(values: Sequence[float] | np.ndarray) -> Interval:
+    """Of a number measured in every round."""
+    numbers = np.asarray(values, np.float64)
+    draws = np.random.default_rng(SEED).integers(0, len(numbers), (NUM_BOOTSTRAP, len(numbers)))
+    low, high = np.percentile(np.median(numbers[draws], axis=1), (2.5, 97.5))
+    return Interval(float(np.median(numbers)), float(low), float(high))
+
+
+def ratio(
+    numerators: Sequence[float] | np.ndarray, denominators: Sequence[float] | np.ndarray
+) -> Interval:
+    """The median over rounds of the ratio within a round: what slows a whole round cancels out."""
+    if len(numerators) != len(denominators):
+        raise ValueError(
+            f"expected as many numerators as denominators, got {len(numerators)} and "
+            f"{len(denominators)}: ratios are taken within rounds"
+        )
+    return median(np.asarray(numerators) / np.asarray(denominators))
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A number that has a bar, a recorded value, or both."""
+
+    name: str
+    interval: Interval
+    unit: str = ""
+    """empty: a ratio, which the record keeps"""
+    bar: float | None = None
+    """at least this, or at most"""
+    at_most: bool = False
+
+    def __post_init__(self) -> None:
+        if self.at_most and not self.unit:
+            raise ValueError(
+                f"{self.name}: a ratio must be better the larger it is, for the record to watch it; turn "
+                "it round"
+            )
+
+    @property
+    def meets(self) -> bool | None:
+        """Whether the median meets the bar; None: there is none."""
+        if self.bar is None:
+            return None
+        value = self.interval.value
+        return value <= self.bar if self.at_most else value >= self.bar
+
+
+@dataclasses.dataclass
+class Section:
+    """What one section found."""
+
+    name: str
+    facts: dict[str, str] = dataclasses.field(default_factory=dict)
+    """the signature of its numbers: device, threads, versions"""
+    tables: dict[str, list[Row]] = dataclasses.field(default_factory=dict)
+    """title -> rows; the keys of the first row are the columns"""
+    figures: list[Figure] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+    """what was left out, and why; what a reader must know"""
+    seconds: float = 0.0
+    """all of the section, compilation included"""
+
+    def lines(self) -> list[dict[str, Any]]:
+        """As results.jsonl has it."""
+        of = {"section": self.name}
+        head = {**of, "kind": "section", **self.facts, "seconds": round(self.seconds, 1)}
+        return [
+            {**head, "notes": self.notes},
+            *(
+                {**of, "kind": "row", "table": title, "cells": row}
+                for title, rows in self.tables.items()
+                for row in rows
+            ),
+            *({**of, "kind": "figure", **dataclasses.asdict(figure)} for figure in self.figures),
+        ]
+
+
+def from_lines(lines: Iterable[Mapping[str, Any]]) -> list[Section]:
+    """The inverse of Section.lines, for any number of sections."""
+    found: dict[str, Section] = {}
+    for line in lines:
+        name, kind = line["section"], line["kind"]
+        section = found.setdefault(name, Section(name))
+        fields = {key: value for key, value in line.items() if key not in ("section", "kind")}
+        if kind == "section":
+            section.seconds, section.notes = fields.pop("seconds"), fields.pop("notes")
+            section.facts = fields
+        elif kind == "row":
+            section.tables.setdefault(fields["table"], []).append(fields["cells"])
+        else:
+            interval = Interval(**fields.pop("interval"))
+            section.figures.append(Figure(interval=interval, **fields))
+    return list(found.values())
+
+
+def read(path: Path) -> list[Section]:
+    """The sections of a results.jsonl; none where there is no such file."""
+    if not path.exists():
+        return []
+    return from_lines(json.loads(line) for line in path.read_text("utf-8").splitlines())
+
+
+def write(path: Path, sections: Sequence[Section]) -> None:
+    lines = [json.dumps(line) for section in sections for line in section.lines()]
+    files.write_text(path, "".join(line + "\n" for line in lines))
+
+
+def merged(old: Sequence[Section], new: Sequence[Section], order: Sequence[str]) -> list[Section]:
+    """The new sections, and those of the old ones that were not run again, in order."""
+    found = {section.name: section for section in (*old, *new)}
+    return [found[name] for name in order if name in found]
+
+
+# The record
+
+
+@dataclasses.dataclass(frozen=True)
+class Fall:
+    """A ratio that is below LEAST_SHARE of its recorded value."""
+
+    name: str
+    value: float
+    recorded: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: {self.value:.3f} is {self.value / self.recorded:.2f} of the recorded "
+            f"{self.recorded:.3f}, below {LEAST_SHARE}"
+        )
+
+
+def read_record(path: Path) -> dict[str, float]:
+    """Name of a ratio -> its recorded median; empty where nothing was recorded."""
+    if not path.exists():
+        return {}
+    record = files.read_json(path, remedy="restore it, or record anew with --record")
+    return {name: entry["value"] for name, entry in record["ratios"].items()}
+
+
+def write_record(path: Path, sections: Sequence[Section]) -> None:
+    """Replaces the ratios that were measured; the others keep their values."""
+    ratios: dict[str, Any] = {}
+    if path.exists():
+        ratios = files.read_json(path, remedy="remove it, and record anew")["ratios"]
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    for section in sections:
+        for figure in section.figures:
+            if not figure.unit:
+                measured = dataclasses.asdict(figure.interval)
+                ratios[figure.name] = {**measured, "device": section.facts["device"], "date": date}
+    record = files.signed({"ratios": dict(sorted(ratios.items()))})
+    files.write_text(path, json.dumps(record, indent=2) + "\n")
+
+
+def falls(record: Mapping[str, float], sections: Sequence[Section]) -> list[Fall]:
+    """The ratios that fell. What the record does not know has nothing to fall from."""
+    return [
+        Fall(figure.name, figure.interval.value, record[figure.name])
+        for section in sections
+        for figure in section.figures
+        if figure.name in record and figure.interval.value < LEAST_SHARE * record[figure.name]
+    ]
+
+
+def not_measured(record: Mapping[str, float], sections: Sequence[Section]) -> list[str]:
+    """Recorded ratios of sections that ran, which this run has not: a peer that is not installed."""
+    ran = {section.name for section in sections}
+    measured = {figure.name for section in sections for figure in section.figures}
+    return [name for name in record if name.split("/")[0] in ran and name not in measured]
+
+
+def exit_status(fallen: Sequence[Fall], failed: Sequence[str]) -> int:
+    """1 where a ratio fell or a section failed. A bar that is not met changes nothing."""
+    return 1 if fallen or failed else 0
+
+
+# Markdown
+
+
+def shown(value: Value) -> str:
+    """A cell: three digits, an interval in brackets."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        middle, low, high = map(shown, value)
+        return f"{middle} [{low}, {high}]"
+    if isinstance(value, int):
+        return f"{value:,}"
+    size = abs(value)
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
+    return f"{value:,.{digits}f}"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Numbers to the right, words to the left."""
+    columns = list(rows[0])
+    is_text = {name: all(isinstance(row.get(name), str) for row in rows) for name in columns}
+    rule = ["---" if is_text[name] else "--:" for name in columns]
+    body = [[shown(row.get(name)) for name in columns] for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in [columns, rule, *body])
+
+
+def figures(section: Section, record: Mapping[str, float]) -> str:
+    """The figures of a section with their bars and recorded values."""
+    rows: list[Row] = []
+    for figure in section.figures:
+        sign = "at most" if figure.at_most else "at least"
+        bar = "" if figure.bar is None else f"{sign} {figure.bar:g} {figure.unit}".strip()
+        met = {None: "", True: "yes", False: "no"}[figure.meets]
+        name = f"{figure.name}, {figure.unit}" if figure.unit else figure.name
+        rows.append(
+            {
+                "figure": name,
+                "median [95 %]": figure.interval.cell(),
+                "bar": bar,
+                "met": met,
+                "recorded": record.get(figure.name),
+            }
+        )
+    return table(rows) if rows else ""
+
+
+def markdown(section: Section, record: Mapping[str, float]) -> str:
+    """All that a section has to say."""
+    facts = ", ".join(f"{name} {value}" for name, value in section.facts.items())
+    parts = [f"## {section.name}\n", f"{facts}; {section.seconds:.0f} s.\n"]
+    parts += [f"{note}\n" for note in section.notes]
+    parts += [f"{title}:\n\n{table(rows)}" for title, rows in section.tables.items()]
+    parts += [figures(section, record)]
+    return "\n".join(part for part in parts if part)

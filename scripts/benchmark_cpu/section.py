@@ -1,0 +1,58 @@
+"""Runs one section in a process of its own: python -m scripts.benchmark_cpu.section NAME --output FILE.
+
+A section decides how its process hands out memory and what it compiles; none inherits that from another."""
+
+import argparse
+import importlib
+import os
+import sys
+import time
+from pathlib import Path
+
+from scripts.benchmark_cpu import report
+from scripts.benchmark_cpu.report import Section
+
+NAMES = ("machine", "train", "decode", "ctranslate2", "length", "threads", "start", "data")
+MODULES = {name: f"scripts.benchmark_cpu.{name}" for name in NAMES} | {
+    "ctranslate2": "scripts.benchmark_cpu.engine"
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("--output", type=Path, required=True, help="results.jsonl to write")
+    parser.add_argument("--quick", action="store_true", help="small sizes")
+    parser.add_argument("--torch-python", default=sys.executable, help="interpreter with torch")
+    arguments = parser.parse_args()
+    os.environ["NAT_AR_TORCH_PYTHON"] = arguments.torch_python
+    start = time.monotonic()
+    if arguments.name == "train":  # as the verb does, before JAX allocates anything
+        from nat_ar import allocator
+
+        allocator.keep_freed_memory()
+    import jax
+
+    # Programs out of a persistent cache are slower than those just compiled (nat_ar/allocator.py).
+    jax.config.update("jax_compilation_cache_dir", None)
+    from nat_ar.evaluation import speed
+    from scripts.benchmark_cpu import models
+
+    section = Section(arguments.name)
+    section.facts = {
+        "device": speed.device_name(),
+        "threads": str(speed.num_threads()),
+        "dtype": "float32",
+        **speed.versions(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+    if flags := os.environ.get("XLA_FLAGS"):
+        section.facts["XLA_FLAGS"] = flags
+    scale = models.QUICK if arguments.quick else models.FULL
+    importlib.import_module(MODULES[arguments.name]).run(section, scale)
+    section.seconds = time.monotonic() - start
+    report.write(arguments.output, [section])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""start: how long a user waits for the first translation, and for --help.
+
+A run with the sizes of the small Debian model (configs/debian_en_de/study.py) is made of generated text in one
+training step, with that study's own decoding. Processes then take turns: `python -c "import jax"` (what nobody
+can go below), --help, `translate` of one sentence with its programs in the compilation cache, and with an empty
+cache. The files of the packages are in the system's memory, as after the first use of a day."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tqdm
+
+from nat_ar.__main__ import COMPILATION_CACHE
+from scripts.benchmark_cpu import models, report, text, timing
+from scripts.benchmark_cpu.models import Scale
+from scripts.benchmark_cpu.report import Figure, Row, Section
+
+ROUNDS, COLD_ROUNDS = 5, 2
+CONFIG = """
+import dataclasses
+
+from nat_ar.data.corpus import TextFiles
+from nat_ar.data.prepare import DataConfig
+from nat_ar.data.vocabulary import VocabularyConfig
+from nat_ar.experiment import ExperimentConfig, load_file
+from nat_ar.training.loop import ValidationConfig
+from nat_ar.training.optimizer import OptimizerConfig
+
+study = load_file("configs/debian_en_de/study.py")
+words = study.data.vocabulary if {is_full} else VocabularyConfig(size=600)
+config = ExperimentConfig(
+    "start",
+    DataConfig(
+        "{directory}/data",
+        TextFiles(("{directory}/train.tsv",), ("{directory}/validation.tsv",)),
+        words,
+        aligner=None,
+        remove_overlap=False,
+    ),
+    study.teacher.method,
+    dataclasses.replace(
+        study.teacher.training, max_steps=1, validation=ValidationConfig(every_steps=1, sentences=1)
+    ),
+)
+"""
+
+
+def run(section: Section, scale: Scale) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = Path(scratch)
+        trained = _train(directory, is_full=scale is models.FULL)
+        sentence = next(source for source, _ in text.pairs(1, seed=3)).encode() + b"\n"
+        waits: dict[str, Callable[[], float]] = {
+            "import jax": lambda: _seconds(["-c", "import jax"]),
+            "--help": lambda: _seconds(["-m", "nat_ar", "--help"]),
+            "translate --help": lambda: _seconds(["-m", "nat_ar", "translate", "--help"]),
+            "translate, warm": lambda: _translate(trained, sentence, directory / "warm"),
+        }
+        waits["translate, warm"]()  # fills its cache
+        found: dict[str, list[float]] = {name: [] for name in (*waits, "translate, cold")}
+        with timing.bar("start", ROUNDS, "round") as progress:
+            for round_ in range(ROUNDS):
+                for name, wait in waits.items():
+                    found[name].append(wait())
+                if round_ < COLD_ROUNDS:
+                    empty = directory / f"cold_{round_}"
+                    found["translate, cold"].append(_translate(trained, sentence, empty))
+                progress.update()
+    bars = {"--help": 1.0, "translate, warm": 5.0, "translate, cold": 20.0}
+    rows: list[Row] = []
+    for name, seconds in found.items():
+        rows.append({"command": name, "seconds": report.median(seconds).cell()})
+        if name in bars:
+            waited = report.median(seconds)
+            section.figures.append(
+                Figure(f"start/{name}", waited, unit="s", bar=bars[name], at_most=True)
+            )
+            imported = np.asarray(found["import jax"])[: len(seconds)]
+            over = report.ratio(imported, seconds)
+            section.figures.append(Figure(f"start/import jax over {name}", over))
+    section.tables["From the start of the process to its end"] = rows
+
+
+def _train(directory: Path, *, is_full: bool) -> Path:
+    """A run of one step."""
+    text.write(directory / "train.tsv", 10_000 if is_full else 1000, seed=0)
+    text.write(directory / "validation.tsv", 10, seed=1)
+    config, trained = directory / "config.py", directory / "run"
+    config.write_text(CONFIG.format(directory=directory, is_full=is_full), "utf-8")
+    verbs = (["prepare", str(config)], ["train", str(config), "--run", str(trained)])
+    for words in tqdm.tqdm(verbs, desc="make a run", leave=False, disable=None):
+        _seconds(["-m", "nat_ar", *words], cache=directory / "training")
+    return trained
+
+
+def _translate(trained: Path, sentence: bytes, cache: Path) -> float:
+    return _seconds(["-m", "nat_ar", "translate", str(trained)], sentence, cache)
+
+
+def _seconds(words: list[str], given: bytes = b"", cache: Path | None = None) -> float:
+    """Of a whole Python process. Raises RuntimeError with what it said where it fails."""
+    environment = dict(os.environ)
+    if cache is not None:
+        environment[COMPILATION_CACHE] = str(cache)
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, *words], input=given, capture_output=True, env=environment
+    )
+    seconds = time.perf_counter() - start
+    lines = done.stdout.count(b"\n")
+    if done.returncode or (given and lines != given.count(b"\n")):
+        raise RuntimeError(
+            f"{' '.join(words)}: status {done.returncode}, {lines} lines, and it said "
+            f"{done.stderr.decode(errors='replace')[-2000:]}"
+        )
+    return seconds

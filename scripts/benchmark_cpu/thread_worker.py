@@ -1,0 +1,37 @@
+"""Translates at batch 1 on so many cores: python -m scripts.benchmark_cpu.thread_worker 1.
+
+Reads names of systems, a JSON string a line, and answers each with the seconds of one translation."""
+
+import argparse
+import json
+import os
+import sys
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("threads", type=int, help="cores to use, of those allowed")
+    parser.add_argument("--quick", action="store_true", help="small sizes")
+    arguments = parser.parse_args()
+    # Before JAX: its pool has a thread for each core that it finds.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
+    from nat_ar.evaluation import speed
+    from scripts.benchmark_cpu import models, timing
+
+    if speed.num_threads() != arguments.threads:
+        raise SystemExit(f"expected {arguments.threads} cores, got {speed.num_threads()}")
+    scale = models.QUICK if arguments.quick else models.FULL
+    systems = models.systems(scale.transformer)
+    wanted = [(system, 1, scale.positions) for system in systems.values()]
+    programs = models.Workshop(scale).programs(wanted)
+    calls = {program.system.name: timing.timed(program) for program in programs}
+    for call in calls.values():
+        call()
+    print(json.dumps({"threads": arguments.threads}), flush=True)
+    with speed.no_compilation(()):
+        for line in sys.stdin:
+            print(json.dumps({"seconds": calls[json.loads(line)]()}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""threads: the latencies of the decode section on one core and on all of them.
+
+Two processes, each pinned before JAX starts its thread pool, take turns call by call."""
+
+import os
+import sys
+from collections.abc import Callable
+
+from scripts.benchmark_cpu import models, report, timing
+from scripts.benchmark_cpu.models import Scale
+from scripts.benchmark_cpu.report import Figure, Row, Section
+from scripts.benchmark_cpu.timing import Worker
+
+
+def run(section: Section, scale: Scale) -> None:
+    cores = len(os.sched_getaffinity(0))
+    if cores == 1:
+        section.notes.append("Skipped: there is one core.")
+        return
+    systems = models.systems(scale.transformer)
+    workers: list[Worker] = []
+    try:
+        for number in (1, cores):
+            command = [sys.executable, "-m", "scripts.benchmark_cpu.thread_worker", str(number)]
+            if scale is models.QUICK:
+                command.append("--quick")
+            workers.append(Worker(command, dict(os.environ)))
+        calls = [_call(worker, name) for name in systems for worker in workers]
+        seconds = timing.take_turns("threads", calls, seconds=2 * scale.seconds)
+    finally:
+        for worker in workers:
+            worker.close()
+    alone, together = seconds[0::2], seconds[1::2]
+    rows: list[Row] = []
+    for system, one, all_ in zip(systems.values(), alone, together, strict=True):
+        rows.append(
+            {
+                "system": system.label,
+                "1 thread, ms": report.median(1e3 * one).cell(),
+                "x greedy, 1 thread": report.ratio(alone[0], one).cell(),
+                f"{cores} threads, ms": report.median(1e3 * all_).cell(),
+                f"x greedy, {cores} threads": report.ratio(together[0], all_).cell(),
+                f"{cores} threads over 1": report.ratio(one, all_).cell(),
+            }
+        )
+        if system.name == "length_nat":
+            over = report.ratio(alone[0], one)
+            section.figures.append(Figure("threads/1/length_nat/speed over greedy", over))
+        if system.name in ("greedy", "length_nat"):
+            name = f"threads/{cores} over 1/{system.name}"
+            section.figures.append(Figure(name, report.ratio(one, all_)))
+    section.tables[f"Batch 1, {seconds.shape[1]} rounds"] = rows
+
+
+def _call(worker: Worker, name: str) -> Callable[[], float]:
+    return lambda: worker.ask(name)["seconds"]

@@ -1,0 +1,105 @@
+"""Turns: A B A B, round by round, for as long as there is time."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tqdm
+from jaxtyping import Float
+
+from nat_ar.evaluation import speed
+
+Call = Callable[[], float]
+"""Does its work once and answers the seconds that it took."""
+MIN_ROUNDS, MAX_ROUNDS = 5, 60
+"""A median over fewer says little; more say nothing new."""
+
+
+def timed(work: Callable[[], Any]) -> Call:
+    """`work` must wait for its own results."""
+
+    def call() -> float:
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    return call
+
+
+def take_turns(
+    title: str, calls: Sequence[Call], *, seconds: float, pause: float = 0.0
+) -> Float[np.ndarray, "calls rounds"]:
+    """The seconds of every call in every round; rounds for about `seconds` in all, at least MIN_ROUNDS.
+
+    Each call was made twice before; whatever is compiled after that is an error. `pause` are seconds before
+    each call and outside its clock: a peer's threads look out for more work for a while after theirs is done, and
+    would take a core from whose turn it is."""
+    first = [call() for call in calls]  # allocations, lazy set-up
+    once = sum(min(a, b) for a, b in zip(first, [call() for call in calls], strict=True))
+    rounds = int(seconds / (once + pause * len(calls)))
+    rounds = min(max(rounds, MIN_ROUNDS), MAX_ROUNDS)
+    found = np.zeros((len(calls), rounds))
+    with bar(title, rounds, "round") as progress, speed.no_compilation(()):
+        for round_ in range(rounds):
+            for place, call in enumerate(calls):
+                time.sleep(pause)
+                found[place, round_] = call()
+            progress.update()
+    return found
+
+
+def bar(title: str, total: int, unit: str) -> tqdm.tqdm:
+    """With the time left; nothing where nobody watches."""
+    return tqdm.tqdm(
+        total=total,
+        desc=title,
+        unit=unit,
+        disable=not sys.stderr.isatty(),
+        dynamic_ncols=True,
+        leave=False,
+    )
+
+
+class Worker:
+    """A process that takes its turns when it is asked: a JSON value a line in, a JSON object a line out.
+
+    Two frameworks of one process fight over its threads; a process can also be pinned to fewer cores."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self.greeting = self._answer()
+
+    def ask(self, question: Any) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(question) + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(
+                f"{self.process.args} ended with status {self.process.wait()}: what it said is above"
+            )
+        return json.loads(line)
+
+    def close(self) -> None:
+        """Ends the process: it reads no more questions."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,139 @@
+"""train: our train step beside a large matrix product and beside PyTorch's torch.nn.Transformer.
+
+All of them take turns, so that the share of the machine's rate and the speed-up are ratios within a round. The
+torch peer is a process of its own (torch_peer.py says what it does); while it waits it runs nothing."""
+
+import dataclasses
+import os
+import subprocess
+from typing import Any
+
+import jax
+from flax import nnx
+
+from nat_ar.evaluation import speed, training_cost
+from nat_ar.methods.autoregressive import Autoregressive
+from nat_ar.methods.base import VocabularySizes
+from nat_ar.training import optimizer, step
+from nat_ar.training.optimizer import OptimizerConfig
+from scripts.benchmark_cpu import report, timing
+from scripts.benchmark_cpu.machine import Matmul
+from scripts.benchmark_cpu.models import Scale
+from scripts.benchmark_cpu.report import Figure, Row, Section
+from scripts.benchmark_cpu.timing import Worker
+
+DROPOUT = 0.1
+LABEL_SMOOTHING = 0.1
+PAUSE = 0.05
+"""Seconds: OpenMP's threads look out for work for some milliseconds after a parallel region. Telling them not to
+(OMP_WAIT_POLICY=passive) would have the peer wake its threads at every operation, and make it slower."""
+MATMULS = 3
+"""A round's rate of the machine is the best of so many: a peak, from which noise only takes."""
+
+
+class Trainer:
+    """Our train step on one batch, over and over."""
+
+    def __init__(self, scale: Scale) -> None:
+        sizes = VocabularySizes(scale.vocabulary, scale.vocabulary, is_joint=True)
+        transformer = dataclasses.replace(scale.transformer, dropout_rate=DROPOUT)
+        method = Autoregressive(transformer, label_smoothing=LABEL_SMOOTHING)
+        graphdef, params = nnx.split(method.build(sizes, rngs=nnx.Rngs(0)), nnx.Param)
+        updates = optimizer.build(OptimizerConfig(), max_steps=10_000)
+        self.state = step.initial_state(params, updates, seed=0, has_average=False)
+        self.batch = training_cost.random_batch(scale.train_sentences, scale.positions + 1, sizes)
+        train_step: Any = step.build_train_step(graphdef, updates, step.data_mesh(1))
+        self.compiled = train_step.lower(self.state, self.batch, None).compile()
+
+    def __call__(self) -> None:
+        self.state, terms = self.compiled(self.state, self.batch, None)
+        jax.block_until_ready((self.state, terms))
+
+
+def step_flops(scale: Scale) -> int:
+    """FLOPs of the matrix products of a train step, three times those of the pass forward: 6 for each weight in a
+    product and each token, and attention's two products in every layer.
+
+    A multiplication and an addition are two. Sources and targets are equally long, so that it does not matter
+    that keys and values of the source are made of source tokens."""
+    size, length = scale.transformer, scale.positions + 1
+    d_model, tokens = size.d_model, scale.train_sentences * length
+    encoder = 4 * d_model**2 + 2 * d_model * size.d_hidden  # query, key, value, output; two linear
+    decoder = encoder + 4 * d_model**2  # and attention to the source
+    weights = size.num_encoder_layers * encoder + size.num_decoder_layers * decoder
+    weights += scale.vocabulary * d_model  # the output projection; embedding is no product
+    attentions = size.num_encoder_layers + 2 * size.num_decoder_layers
+    return 6 * weights * tokens + 3 * attentions * 4 * tokens * length * d_model
+
+
+def run(section: Section, scale: Scale) -> None:
+    trainer, matmul, flops = Trainer(scale), Matmul(), step_flops(scale)
+    by_xla = trainer.compiled.cost_analysis()["flops"]
+    section.notes.append(
+        f"{scale.train_sentences} sentences of {scale.positions + 1} tokens a side, dropout {DROPOUT}, label "
+        f"smoothing {LABEL_SMOOTHING}, Adam with clipping. A step is {flops / 1e9:.1f} GFLOP of matrix products "
+        f"(6 x weights in products x tokens, and attention); XLA's cost analysis, which counts "
+        f"elementwise work too, says {by_xla / 1e9:.1f}."
+    )
+    one_matmul = timing.timed(matmul)
+    calls = [lambda: min(one_matmul() for _ in range(MATMULS)), timing.timed(trainer)]
+    names = ["large matmul", "nat_ar"]
+    peer = _torch_peer(section, scale)
+    if peer is not None:
+        calls.append(lambda: peer.ask("step")["seconds"])
+        names.append(f"torch.nn.Transformer, torch {peer.greeting['version']}")
+    try:
+        seconds = timing.take_turns("train", calls, seconds=3 * scale.seconds, pause=PAUSE)
+    finally:
+        if peer is not None:
+            peer.close()
+    tokens = scale.train_sentences * (scale.positions + 1)
+    rows: list[Row] = []
+    for name, mine in zip(names, seconds, strict=True):
+        is_step = name != names[0]
+        rate = (flops if is_step else Matmul.flops) / mine
+        rows.append(
+            {
+                "system": name,
+                "ms": report.median(1e3 * mine).cell(),
+                "GFLOP/s": report.median(rate / 1e9).cell(),
+                "target tokens/s": report.median(tokens / mine).cell() if is_step else None,
+                "rounds": len(mine),
+            }
+        )
+    section.tables["A train step"] = rows
+    peak = Matmul.flops / seconds[0]
+    share = report.ratio(flops / seconds[1], peak)
+    section.figures.append(Figure("train/share of the matmul rate", share, bar=0.7))
+    if peer is not None:
+        faster = report.ratio(seconds[2], seconds[1])
+        section.figures.append(Figure("train/speed over torch", faster, bar=1.25))
+
+
+def _torch_peer(section: Section, scale: Scale) -> Worker | None:
+    """None, with a note, where its interpreter has no torch."""
+    python = os.environ["NAT_AR_TORCH_PYTHON"]
+    trial = subprocess.run([python, "-c", "import torch"], capture_output=True, text=True)
+    if trial.returncode:
+        said = (trial.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        section.notes.append(
+            f"The torch peer is skipped: {os.path.basename(python)} cannot import torch ({said}); install "
+            "requirements-bench.txt in an environment and name its interpreter as --torch-python."
+        )
+        return None
+    size = scale.transformer
+    numbers = {
+        "d_model": size.d_model,
+        "d_hidden": size.d_hidden,
+        "heads": size.num_heads,
+        "encoder_layers": size.num_encoder_layers,
+        "decoder_layers": size.num_decoder_layers,
+        "vocabulary": scale.vocabulary,
+        "sentences": scale.train_sentences,
+        "length": scale.positions + 1,
+        "threads": speed.num_threads(),
+    }
+    words = [word for name, number in numbers.items() for word in (f"--{name}", str(number))]
+    script = os.path.join(os.path.dirname(__file__), "torch_peer.py")
+    words += ["--dropout", str(DROPOUT), "--smoothing", str(LABEL_SMOOTHING)]
+    return Worker([python, script, *words], dict(os.environ))
