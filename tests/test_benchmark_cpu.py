@@ -119,7 +119,7 @@ def test_exit_status(
     report.write_record(record, [section("train", share=0.7)])
     monkeypatch.setattr(benchmark, "RECORDED", record.parent)
     monkeypatch.setattr(benchmark, "RECORD", record)
-    monkeypatch.setattr(benchmark, "_pin", lambda threads: None)
+    monkeypatch.setattr(benchmark.machine, "pin", lambda threads: None)
     measured = None if share is None else section("train", share=share)
     monkeypatch.setattr(benchmark, "_run", lambda name, arguments: measured)
     words = ["benchmark_cpu", "--only", "train", "--output", str(tmp_path / "new"), *words]

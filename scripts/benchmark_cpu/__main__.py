@@ -15,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from nat_ar.evaluation import machine
 from scripts.benchmark_cpu import plots, report
 from scripts.benchmark_cpu.report import Section
 from scripts.benchmark_cpu.section import NAMES
@@ -44,7 +45,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.record and arguments.quick:
         parser.error("--quick measures nothing that could be recorded")
-    _pin(arguments.threads)
+    machine.pin(arguments.threads)  # all that is started from here inherits it
     output = RECORDED if arguments.record else arguments.output
     if arguments.quick:
         output = QUICK_OUTPUT
@@ -71,14 +72,6 @@ def main() -> None:
         print(f"{'WAS' if arguments.record else 'FELL'} {fall}")
     print(f"{(time.monotonic() - start) / 60:.1f} minutes, written to {output}")
     sys.exit(report.exit_status([] if arguments.record else fallen, failed))
-
-
-def _pin(threads: int) -> None:
-    """To the first cores of those allowed: all that is started from here inherits it."""
-    allowed = sorted(os.sched_getaffinity(0))
-    if len(allowed) < threads:
-        print(f"{len(allowed)} cores instead of {threads}: ratios may differ from the record's")
-    os.sched_setaffinity(0, allowed[:threads])
 
 
 def _run(name: str, arguments: argparse.Namespace) -> Section | None:

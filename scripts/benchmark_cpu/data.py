@@ -28,6 +28,7 @@ from nat_ar.data.arrays import PreparedData
 from nat_ar.data.batching import BatchingConfig, BatchPlan
 from nat_ar.data.loader import HostBatch, Loader
 from nat_ar.data.vocabulary import VocabularyConfig
+from nat_ar.evaluation import machine
 from nat_ar.experiment import vocabulary_sizes
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.training import optimizer, step
@@ -48,6 +49,7 @@ from nat_ar.data.alignment import AlignerConfig
 from nat_ar.data.corpus import TextFiles
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.vocabulary import VocabularyConfig
+from nat_ar.evaluation import machine
 from nat_ar.experiment import ExperimentConfig
 from nat_ar.methods.autoregressive import Autoregressive
 
@@ -98,7 +100,7 @@ def _prepare(directory: Path, pairs: int, scale: Scale) -> Preparation:
     config = directory / "config.py"
     vocabulary = scale.vocabulary
     config.write_text(CONFIG.format(directory=directory, vocabulary=vocabulary), "utf-8")
-    core = min(os.sched_getaffinity(0))
+    core = min(machine.cores())
     code = f"import os; os.sched_setaffinity(0, [{core}]); from nat_ar.__main__ import main; main()"
     start = time.perf_counter()
     process = subprocess.Popen(

@@ -18,7 +18,7 @@ from typing import Any
 
 from nat_ar.data import vocabulary
 from nat_ar.data.vocabulary import Vocabulary, VocabularyConfig
-from nat_ar.evaluation import speed
+from nat_ar.evaluation import machine
 from nat_ar.special import EOS, PAD
 from scripts.benchmark_cpu import models, report, text, timing
 from scripts.benchmark_cpu.models import Program, Scale, System, Workshop
@@ -45,7 +45,7 @@ def run(section: Section, scale: Scale) -> None:
         words = _vocabulary(Path(scratch) / "vocabulary", scale)
         engines = _engines(export, workshop, chosen[0], words, Path(scratch) / "exported")
         section.notes.append(
-            f"ctranslate2 {package.__version__}, {speed.num_threads()} threads. "
+            f"ctranslate2 {package.__version__}, {machine.num_threads()} threads. "
             + _require_equal(engines["float32"], words, workshop, chosen[0])
         )
         for rows in (scale.batches[0], scale.large):
@@ -78,7 +78,7 @@ def _engines(
         facts={},
     )
     return {
-        kind: export.Engine(directory, compute_type=kind, threads=speed.num_threads())
+        kind: export.Engine(directory, compute_type=kind, threads=machine.num_threads())
         for kind in COMPUTE_TYPES
     }
 

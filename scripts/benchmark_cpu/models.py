@@ -27,7 +27,7 @@ from jaxtyping import Int
 from nat_ar.evaluation.cost import Cost
 from nat_ar.evaluation.machine import Peaks
 
-from nat_ar.evaluation import cost, speed
+from nat_ar.evaluation import cost, machine
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.catalogue import Method
@@ -293,7 +293,7 @@ class Workshop:
             self.model(system.method)
         with (
             timing.bar("compile", len(wanted), "program") as progress,
-            ThreadPoolExecutor(speed.num_threads()) as pool,
+            ThreadPoolExecutor(machine.num_threads()) as pool,
         ):
 
             def make(one: tuple[System, int, int]) -> Program:

@@ -198,7 +198,8 @@ def falls(record: Mapping[str, float], sections: Sequence[Section]) -> list[Fall
         Fall(figure.name, figure.interval.value, record[figure.name])
         for section in sections
         for figure in section.figures
-        if figure.name in record and figure.interval.value < LEAST_SHARE * record[figure.name]
+        if not figure.unit
+        and figure.interval.value < LEAST_SHARE * record.get(figure.name, 0.0)
     ]
 
 

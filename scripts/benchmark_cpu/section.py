@@ -35,15 +35,16 @@ def main() -> None:
 
     # Programs out of a persistent cache are slower than those just compiled (nat_ar/allocator.py).
     jax.config.update("jax_compilation_cache_dir", None)
-    from nat_ar.evaluation import speed
+    from nat_ar.evaluation import machine
     from scripts.benchmark_cpu import models
 
     section = Section(arguments.name)
     section.facts = {
-        "device": speed.device_name(),
-        "threads": str(speed.num_threads()),
+        "device": machine.device_name(),
+        "threads": str(machine.num_threads()),
+        "cores": " ".join(map(str, machine.cores())),
         "dtype": "float32",
-        **speed.versions(),
+        **machine.versions(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
     if flags := os.environ.get("XLA_FLAGS"):

@@ -4,8 +4,10 @@ Reads names of systems, a JSON string a line, and answers each with the seconds 
 
 import argparse
 import json
-import os
 import sys
+
+from nat_ar.evaluation import machine, speed
+from scripts.benchmark_cpu import models, timing
 
 
 def main() -> None:
@@ -13,13 +15,7 @@ def main() -> None:
     parser.add_argument("threads", type=int, help="cores to use, of those allowed")
     parser.add_argument("--quick", action="store_true", help="small sizes")
     arguments = parser.parse_args()
-    # Before JAX: its pool has a thread for each core that it finds.
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
-    from nat_ar.evaluation import speed
-    from scripts.benchmark_cpu import models, timing
-
-    if speed.num_threads() != arguments.threads:
-        raise SystemExit(f"expected {arguments.threads} cores, got {speed.num_threads()}")
+    machine.pin(arguments.threads)
     scale = models.QUICK if arguments.quick else models.FULL
     systems = models.systems(scale.transformer)
     wanted = [(system, 1, scale.positions) for system in systems.values()]

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from nat_ar.evaluation import machine
 from scripts.benchmark_cpu import models, report, timing
 from scripts.benchmark_cpu.models import Scale
 from scripts.benchmark_cpu.report import Figure, Row, Section
@@ -13,7 +14,7 @@ from scripts.benchmark_cpu.timing import Worker
 
 
 def run(section: Section, scale: Scale) -> None:
-    cores = len(os.sched_getaffinity(0))
+    cores = machine.num_threads()
     if cores == 1:
         section.notes.append("Skipped: there is one core.")
         return

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from nat_ar.evaluation import speed, training_cost
+from nat_ar.evaluation import machine, training_cost
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.training import optimizer, step
@@ -131,7 +131,7 @@ def _torch_peer(section: Section, scale: Scale) -> Worker | None:
         "vocabulary": scale.vocabulary,
         "sentences": scale.train_sentences,
         "length": scale.positions + 1,
-        "threads": speed.num_threads(),
+        "threads": machine.num_threads(),
     }
     words = [word for name, number in numbers.items() for word in (f"--{name}", str(number))]
     script = os.path.join(os.path.dirname(__file__), "torch_peer.py")
