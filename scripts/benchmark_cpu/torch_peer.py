@@ -10,6 +10,7 @@ import json
 import math
 import sys
 import time
+import warnings
 
 import torch
 from torch import nn
@@ -20,6 +21,7 @@ PAD, FIRST_WORD = 0, 6
 class Peer(nn.Module):
     def __init__(self, arguments: argparse.Namespace) -> None:
         super().__init__()
+        warnings.filterwarnings("ignore", "enable_nested_tensor")  # of encoders that skip padding
         d_model = arguments.d_model
         self.embedding = nn.Embedding(arguments.vocabulary, d_model, padding_idx=PAD)
         nn.init.normal_(self.embedding.weight, std=d_model**-0.5)
