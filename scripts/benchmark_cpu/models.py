@@ -24,10 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Int
-from nat_ar.evaluation.cost import Cost
-from nat_ar.evaluation.machine import Peaks
 
 from nat_ar.evaluation import cost, machine
+from nat_ar.evaluation.cost import Cost
+from nat_ar.evaluation.machine import Peaks
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.catalogue import Method

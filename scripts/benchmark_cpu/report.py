@@ -198,8 +198,7 @@ def falls(record: Mapping[str, float], sections: Sequence[Section]) -> list[Fall
         Fall(figure.name, figure.interval.value, record[figure.name])
         for section in sections
         for figure in section.figures
-        if not figure.unit
-        and figure.interval.value < LEAST_SHARE * record.get(figure.name, 0.0)
+        if not figure.unit and figure.interval.value < LEAST_SHARE * record.get(figure.name, 0.0)
     ]
 
 
