@@ -2,8 +2,9 @@
 
     python -m nat_ar study configs/toy/longer_family.py
 
-Two CPU cores, an hour (not yet measured). Everything as in configs/toy/family.py but 1,500 steps instead of 450,
-and as many more pairs that still none is seen more than twice."""
+Two CPU cores, 68 minutes with interruptions and beside other work (measured). Results: docs/results/toy_longer_family.
+Everything as in configs/toy/family.py but 1,500 steps instead of 450, and as many more pairs that still none is
+seen more than twice."""
 
 import dataclasses
 from pathlib import Path
