@@ -48,7 +48,12 @@ config = StudyConfig(
     ),
     distillation="Greedy()",
     speed=SpeedConfig(
-        sentences=2, repetitions=3, batch_sizes=(1,), throughput_sentences=2, max_seconds=0.5
+        sentences=2,
+        repetitions=3,
+        batch_sizes=(1,),
+        throughput_sentences=2,
+        max_seconds=0.5,
+        floors=False,
     ),
 )
 """
