@@ -1,6 +1,7 @@
 """Turns: A B A B, round by round, for as long as there is time."""
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -70,6 +71,7 @@ class Worker:
     Two frameworks of one process fight over its threads; a process can also be pinned to fewer cores."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self.command = command
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
@@ -86,7 +88,7 @@ class Worker:
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError(
-                f"{self.process.args} ended with status {self.process.wait()}: what it said is above"
+                f"{shlex.join(self.command)} ended with status {self.process.wait()}: what it said is above"
             )
         return json.loads(line)
 
