@@ -9,7 +9,10 @@ the best path (section 3.3): a first pass finds it, and the second pass sees som
 What differs from the paper:
 - BOS and EOS are not emitted: a path starts at vertex 0 and has ended when it comes to the last vertex;
 - decoder inputs are uniform copies of the source embeddings (Gu et al. 2018) unless `inputs` says
-  "positions", which is the paper's: nothing but where a vertex stands. Positions are sinusoidal, not learned;
+  "positions", which is the paper's: nothing but where a vertex stands. Positions are sinusoidal, not learned,
+  and each of a source token's vertices has a learned vector of its own (`vertex_embeddings`): sinusoids of
+  neighbours are so alike that two ways to say a thing came to share their vertices, each of which then held
+  words of both;
 - a glanced token is certain at its vertex, and its vertex emits no other (the authors' code keeps the
   vertex's own probability of the token, without its gradient);
 - beam search sums over all paths of a prefix, and not over those that were found; no n-gram model;
@@ -60,6 +63,8 @@ class DaTransformer:
     inputs: Literal["uniform", "positions"] = "uniform"
     """decoder inputs: a source embedding each, copied evenly, or the same vector for all vertices, which
     then know no more than where they stand"""
+    vertex_embeddings: bool = True
+    """a learned vector for the first, second, ... vertex of every source token tells them apart"""
     glancing: Glancing | None = Glancing(start_ratio=0.5, end_ratio=0.1, anneal_steps=200_000)
     """how much of the best path training shows the decoder; None: nothing, and a single pass"""
     label_smoothing: float = 0.0
@@ -199,18 +204,30 @@ class DaTransformerModel(base.Seq2Seq):
         self.links = Links(
             transformer.d_model, config.num_link_heads, dtype=transformer.dtype, rngs=rngs
         )
+        self.vertex_embedding = (
+            layers.Embedding(
+                config.upsample_factor, transformer.d_model, dtype=transformer.dtype, rngs=rngs
+            )
+            if config.vertex_embeddings
+            else None
+        )
         self.config = config
 
     def decoder_inputs(
         self, source: Int[Array, "batch source_length"], width: int
     ) -> Float[Array, "batch width d_model"]:
         """What every vertex knows before glancing."""
+        factor = self.config.upsample_factor
         if self.config.inputs == "positions":
             hidden = self.target_embedding(jnp.int32(MASK))
-            return jnp.broadcast_to(hidden, (source.shape[0], width, hidden.shape[0]))
-        lengths = base.lengths_of(source)
-        places = upsampling.uniform_places(lengths, lengths * self.config.upsample_factor, width)
-        return upsampling.copy(self.embed_source(source), places)
+            inputs = jnp.broadcast_to(hidden, (source.shape[0], width, hidden.shape[0]))
+        else:
+            lengths = base.lengths_of(source)
+            places = upsampling.uniform_places(lengths, lengths * factor, width)
+            inputs = upsampling.copy(self.embed_source(source), places)
+        if self.vertex_embedding is not None:
+            inputs = inputs + self.vertex_embedding(jnp.arange(width) % factor)
+        return inputs
 
     def graph_lengths(self, encoded: Encoded) -> Int[Array, "batch"]:
         return self.config.upsample_factor * encoded.lengths

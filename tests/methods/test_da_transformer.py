@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -337,19 +337,37 @@ def test_shown_tokens_replace_the_inputs_of_their_vertices(model: DaTransformerM
     np.testing.assert_allclose(shown[1], hidden[1], atol=1e-6)
 
 
-def test_vertices_start_as_copies_of_the_source_or_all_alike(model: DaTransformerModel) -> None:
+def test_vertices_start_as_copies_of_the_source_or_all_alike() -> None:
     """Two tokens and EOS on nine vertices: 0 0 1 1 1 2 2 2 2, as 3 / 9 of a place rounds."""
     source = sentences(0, [3], 4)
+    plain = dataclasses.replace(CONFIG, vertex_embeddings=False)
+    model = plain.build(SIZES, rngs=nnx.Rngs(0))
     copies, embeddings = jax.jit(
         lambda source: (model.decoder_inputs(source, 12), model.embed_source(source))
     )(source)
     np.testing.assert_array_equal(
         copies[0, :9], embeddings[0, jnp.array([0, 0, 1, 1, 1, 2, 2, 2, 2])]
     )
-    alike = dataclasses.replace(CONFIG, inputs="positions").build(SIZES, rngs=nnx.Rngs(0))
+    alike = dataclasses.replace(plain, inputs="positions").build(SIZES, rngs=nnx.Rngs(0))
     inputs = jax.jit(lambda source: alike.decoder_inputs(source, 12))(source)
     assert inputs.shape == (1, 12, 16)
     assert np.ptp(inputs, axis=1).max() == 0.0
+
+
+@pytest.mark.parametrize("inputs", ["uniform", "positions"])
+def test_a_vector_of_its_own_tells_each_vertex_of_a_source_token_from_the_others(
+    inputs: Literal["uniform", "positions"],
+) -> None:
+    """Three vertices a token: 0 1 2 0 1 2 ... of the learned vectors, on top of what there is without."""
+    config = dataclasses.replace(CONFIG, inputs=inputs)
+    source = sentences(0, [3], 4)
+    model = config.build(SIZES, rngs=nnx.Rngs(0))
+    told = jax.jit(lambda source: model.decoder_inputs(source, 12))(source)
+    own = jax.jit(lambda: model.vertex_embedding(jnp.arange(3)))()
+    model.vertex_embedding = None
+    plain = jax.jit(lambda source: model.decoder_inputs(source, 12))(source)
+    np.testing.assert_allclose(told - plain, jnp.tile(own, (4, 1))[None], atol=1e-5)
+    assert np.abs(own[0] - own[1]).max() > 0.1
 
 
 @settings(max_examples=8, deadline=None)
