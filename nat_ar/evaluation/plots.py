@@ -29,6 +29,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 """Okabe and Ito's palette for every kind of colour vision; black is the autoregressive method's."""
 MARKERS = ("o", "^", "v", "D", "P", "X", "p")
 INK, FAINT = "#222222", "#8A8A8A"
+ROOMY = 14
+"""So many labels fit into a panel of the usual size; of more, each still gets as much room."""
 
 STYLE: Any = {
     "font.family": "sans-serif",
@@ -124,7 +126,12 @@ def draw(comparison: Table, *, title: str = "") -> Figure:
     others = {line.joined.identity["method"] for line in lines} - {table.AUTOREGRESSIVE}
     methods = [table.AUTOREGRESSIVE, *sorted(others)]
     use_valid = all((line.joined.quality or {})["valid"] is not None for line in lines)
-    figure = Figure(figsize=(7.6 * len(conditions), 5.0), layout="constrained")
+    most = max(
+        sum(line.joined.condition == condition for line in lines) for condition in conditions
+    )
+    grown = max(1.0, math.sqrt(most / ROOMY))
+    size = (7.6 * grown * len(conditions), 5.0 * grown)
+    figure = Figure(figsize=size, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(conditions), squeeze=False, sharey=True)[0]
     labelled = []
