@@ -1,7 +1,8 @@
 """ctranslate2: the same weights in an engine that nobody here wrote, side by side with ours.
 
-Exported by nat_ar.export.ctranslate2, then timed in this process with as many threads: pieces in, pieces out
-there, token ids in, token ids out here. It takes exactly as many steps (min_decoding_length and
+Exported by nat_ar.export.ctranslate2, then timed in processes of their own (engine_peer.py), which wait while it is
+not their turn: pieces in, pieces out there, token ids in, token ids out here. In one process with XLA's threads
+that engine took three to five times as long at batch 1. It takes exactly as many steps (min_decoding_length and
 max_decoding_length), and must find our tokens: greedily word for word, and by beam search the same hypotheses
 after the last step that both choose freely. Our EOS is forced on us in the last one, theirs is not.
 
@@ -9,10 +10,13 @@ Its threads look out for work for a while after a call (GNU OpenMP's default). E
 therefore waits for PAUSE first, and is made twice, of which the second one counts: nobody is timed while asleep.
 OMP_WAIT_POLICY=passive would spare the pause and make that engine wake its threads at every operation."""
 
+import contextlib
 import functools
 import importlib
+import os
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +27,13 @@ from nat_ar.special import EOS, PAD
 from scripts.benchmark_cpu import models, report, text, timing
 from scripts.benchmark_cpu.models import Program, Scale, System, Workshop
 from scripts.benchmark_cpu.report import Figure, Row, Section
+from scripts.benchmark_cpu.timing import Worker
 
 PAUSE = 0.05
 LEAST_EQUAL = 0.9
 """Share of the sentences whose tokens must be equal: where two words are as good but for rounding, engines may
 differ, and go different ways from there."""
-COMPUTE_TYPES = ("float32", "int8")
+FLOAT32 = "CTranslate2 float32"
 
 
 def run(section: Section, scale: Scale) -> None:
@@ -41,15 +46,26 @@ def run(section: Section, scale: Scale) -> None:
     systems = models.systems(scale.transformer)
     chosen = [systems["greedy"], systems["beam_4"]]
     workshop = Workshop(scale)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as running:
         words = _vocabulary(Path(scratch) / "vocabulary", scale)
-        engines = _engines(export, workshop, chosen[0], words, Path(scratch) / "exported")
+        directory = Path(scratch) / "exported"
+        _export(export, workshop, chosen[0], words, directory)
+        engines = {
+            name: running.enter_context(_engine(directory, kind, threads))
+            for name, kind, threads in _kinds(machine.num_threads())
+        }
         section.notes.append(
-            f"ctranslate2 {package.__version__}, {machine.num_threads()} threads. "
-            + _require_equal(engines["float32"], words, workshop, chosen[0])
+            f"ctranslate2 {package.__version__}, {machine.num_threads()} threads unless said. "
+            + _require_equal(engines[FLOAT32], words, workshop, chosen[0])
         )
         for rows in (scale.batches[0], scale.large):
             _compare(section, rows, chosen, workshop, words, engines)
+
+
+def _kinds(threads: int) -> list[tuple[str, str, int]]:
+    """Name, compute type and threads of every engine. Its int8 is the faster the fewer threads it has."""
+    alone = [("CTranslate2 int8, 1 thread", "int8", 1)] if threads > 1 else []
+    return [(FLOAT32, "float32", threads), ("CTranslate2 int8", "int8", threads), *alone]
 
 
 def _vocabulary(directory: Path, scale: Scale) -> Vocabulary:
@@ -63,10 +79,10 @@ def _vocabulary(directory: Path, scale: Scale) -> Vocabulary:
     )
 
 
-def _engines(
+def _export(
     export: Any, workshop: Workshop, system: System, words: Vocabulary, directory: Path
-) -> dict[str, Any]:
-    """Compute type -> export.Engine on the weights of our models."""
+) -> None:
+    """The weights of our model."""
     directory.mkdir()
     export.write(
         workshop.model(system.method),
@@ -77,25 +93,18 @@ def _engines(
         quantization=None,
         facts={},
     )
-    return {
-        kind: export.Engine(directory, compute_type=kind, threads=machine.num_threads())
-        for kind in COMPUTE_TYPES
-    }
+
+
+def _engine(directory: Path, kind: str, threads: int) -> Worker:
+    script = os.path.join(os.path.dirname(__file__), "engine_peer.py")
+    return Worker([sys.executable, script, str(directory), kind, str(threads)], dict(os.environ))
 
 
 def _translate(
-    engine: Any, pieces: list[list[str]], steps: int, beam: int, hypotheses: int = 1
-) -> list[list[list[str]]]:
-    """Hypotheses of every sentence, in exactly `steps` steps."""
-    results = engine.translator.translate_batch(
-        pieces,
-        beam_size=beam,
-        num_hypotheses=hypotheses,
-        min_decoding_length=steps,
-        max_decoding_length=steps,
-        return_end_token=True,
-    )
-    return [result.hypotheses for result in results]
+    engine: Worker, pieces: list[list[str]], steps: int, beam: int, hypotheses: int = 1
+) -> dict[str, Any]:
+    """Seconds, and the hypotheses of every sentence, in exactly `steps` steps."""
+    return engine.ask({"pieces": pieces, "steps": steps, "beam": beam, "hypotheses": hypotheses})
 
 
 def _pieces(program: Program, words: Vocabulary) -> list[list[str]]:
@@ -106,9 +115,12 @@ def _pieces(program: Program, words: Vocabulary) -> list[list[str]]:
     ]
 
 
-def _require_equal(engine: Any, words: Vocabulary, workshop: Workshop, greedy: System) -> str:
+def _require_equal(engine: Worker, words: Vocabulary, workshop: Workshop, greedy: System) -> str:
     """Raises AssertionError where the engines do not find the same tokens; says how many are equal."""
     scale = workshop.scale
+    target_ids = {
+        piece: token for token, piece in enumerate(words.target_pieces(range(words.target_size)))
+    }
     beam = System("beam_4", "beam 4, four best", greedy.method, models.Beam(4, n_best=4))
     programs = workshop.programs(
         [(system, scale.large, scale.positions) for system in (greedy, beam)]
@@ -116,10 +128,10 @@ def _require_equal(engine: Any, words: Vocabulary, workshop: Workshop, greedy: S
     said = []
     for program, size in zip(programs, (1, 4), strict=True):
         free = scale.positions - 1
-        theirs = _translate(engine, _pieces(program, words), free, size, size)
+        theirs = _translate(engine, _pieces(program, words), free, size, size)["hypotheses"]
         equal = 0
         for mine, other in zip(program().tolist(), theirs, strict=True):
-            ids = {tuple(engine.target_ids[piece] for piece in pieces) for pieces in other}
+            ids = {tuple(target_ids[piece] for piece in pieces) for pieces in other}
             equal += {tuple(tokens[:free]) for tokens in mine} == ids
         if equal < LEAST_EQUAL * scale.large:
             raise AssertionError(
@@ -137,26 +149,27 @@ def _compare(
     chosen: list[System],
     workshop: Workshop,
     words: Vocabulary,
-    engines: dict[str, Any],
+    engines: Mapping[str, Worker],
 ) -> None:
     scale = workshop.scale
     programs = workshop.programs([(system, rows, scale.positions) for system in chosen])
-    works: dict[tuple[str, str], Callable[[], Any]] = {}
+    works: dict[tuple[str, str], timing.Call] = {}
     for program, beam in zip(programs, (1, 4), strict=True):
-        works[program.system.label, "nat_ar"] = program
+        works[program.system.label, "nat_ar"] = _second(program)
         pieces = _pieces(program, words)
-        for kind, engine in engines.items():
+        for name, engine in engines.items():
             work = functools.partial(_translate, engine, pieces, scale.positions, beam)
-            steps = {len(hypothesis) for found in work() for hypothesis in found}
+            found = work()["hypotheses"]
+            steps = {len(hypothesis) for hypotheses in found for hypothesis in hypotheses}
             if steps != {scale.positions}:
                 raise models.TooShortError(
-                    f"CTranslate2 {kind}, {program.system.label}: expected {scale.positions} steps, got "
+                    f"{name}, {program.system.label}: expected {scale.positions} steps, got "
                     f"{sorted(steps)}"
                 )
-            works[program.system.label, f"CTranslate2 {kind}"] = work
+            works[program.system.label, name] = functools.partial(_seconds, work)
     seconds = timing.take_turns(
         f"ctranslate2, batch {rows}",
-        [_second(work) for work in works.values()],
+        list(works.values()),
         seconds=scale.seconds,
         pause=PAUSE,
     )
@@ -173,9 +186,13 @@ def _compare(
         )
     section.tables[f"Batch {rows}, {seconds.shape[1]} rounds"] = table
     for system in chosen:
-        faster = report.ratio(of[system.label, "CTranslate2 float32"], of[system.label, "nat_ar"])
+        faster = report.ratio(of[system.label, FLOAT32], of[system.label, "nat_ar"])
         name = f"ctranslate2/batch {rows}/{system.name}/speed over CTranslate2 float32"
         section.figures.append(Figure(name, faster, bar=1.0))
+
+
+def _seconds(work: Callable[[], dict[str, Any]]) -> float:
+    return work()["seconds"]
 
 
 def _second(work: Callable[[], Any]) -> timing.Call:
