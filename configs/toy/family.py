@@ -2,7 +2,7 @@
 
     python -m nat_ar study configs/toy/family.py
 
-Two CPU cores, 63 minutes beside builds and tests (measured; sized for an hour, not measured alone). Results:
+Two CPU cores, 58 min 36 s with cold caches, beside niced work (measured). Results:
 docs/results/toy_family, read with docs/results/README.md.
 
 Every student has the sizes of configs/toy/study.py and the same number of steps, and starts with the teacher's
