@@ -39,7 +39,6 @@ Quantization = Literal[
 ]
 """How CTranslate2 may store weights; float32 is how we have them."""
 
-LAYER_NORM_EPSILON = 1e-6  # layers.LayerNorm; CTranslate2's own would be 1e-5
 LONGEST_SOURCE = BUCKETS[-1] - 1
 """source tokens that a translator takes, EOS not counted"""
 
@@ -265,7 +264,7 @@ def _specification(
         vocabulary.target_pieces(range(vocabulary.target_size))
     )
     specification.config.add_source_eos = True
-    specification.config.layer_norm_epsilon = LAYER_NORM_EPSILON
+    specification.config.layer_norm_epsilon = layers.LAYER_NORM_EPSILON  # its own: 1e-5
     return specification
 
 

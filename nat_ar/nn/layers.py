@@ -12,6 +12,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt
 
+LAYER_NORM_EPSILON = 1e-6
+"""added to the variance"""
+
 
 class Linear(nnx.Module):
     """y = x W + b over the last axis. `parts` > 1 fuses several maps of the same input: each part is
@@ -40,11 +43,42 @@ class LayerNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(d_model))
 
     def __call__(self, x: Float[Array, "... d_model"]) -> Float[Array, "... d_model"]:
-        wide = x.astype(jnp.float32)
-        centred = wide - wide.mean(axis=-1, keepdims=True)
-        variance = jnp.square(centred).mean(axis=-1, keepdims=True)
-        y = centred * jax.lax.rsqrt(variance + 1e-6) * self.scale[...] + self.bias[...]
-        return y.astype(x.dtype)
+        wide = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
+        return _normalise(wide, self.scale[...], self.bias[...]).astype(x.dtype).reshape(x.shape)
+
+
+@jax.custom_vjp
+def _normalise(
+    x: Float[Array, "rows d_model"], scale: Float[Array, "d_model"], bias: Float[Array, "d_model"]
+) -> Float[Array, "rows d_model"]:
+    """Every row to mean 0 and variance 1, then scaled and shifted.
+
+    The gradient is written out: differentiated by JAX it takes twice as many sums over rows, and keeps more."""
+    return _normalise_forward(x, scale, bias)[0]
+
+
+def _normalise_forward(
+    x: Float[Array, "rows d_model"], scale: Float[Array, "d_model"], bias: Float[Array, "d_model"]
+) -> tuple[Float[Array, "rows d_model"], tuple[Array, Array, Array]]:
+    centred = x - x.mean(axis=-1, keepdims=True)
+    variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+    rate = jax.lax.rsqrt(variance + LAYER_NORM_EPSILON)
+    normal = centred * rate
+    return normal * scale + bias, (normal, rate, scale)
+
+
+def _normalise_backward(
+    kept: tuple[Array, Array, Array], gradient: Float[Array, "rows d_model"]
+) -> tuple[Array, Array, Array]:
+    """With y = n s + b, n = (x - mean) r and g = dL/dn: dL/dx = r (g - mean(g) - n mean(g n))."""
+    normal, rate, scale = kept
+    inner = gradient * scale
+    along = (inner * normal).mean(axis=-1, keepdims=True)
+    to_input = rate * (inner - inner.mean(axis=-1, keepdims=True) - normal * along)
+    return to_input, (gradient * normal).sum(axis=0), gradient.sum(axis=0)
+
+
+_normalise.defvjp(_normalise_forward, _normalise_backward)
 
 
 class Embedding(nnx.Module):

@@ -45,6 +45,27 @@ def test_layer_norm_gives_mean_zero_and_variance_one() -> None:
     np.testing.assert_allclose(y.var(axis=-1), 1.0, atol=1e-4)
 
 
+def test_layer_norm_has_the_gradient_of_its_formula() -> None:
+    norm = layers.LayerNorm(16)
+    scale, bias, direction = normal(1, 16), normal(2, 16), normal(3, 2, 5, 16)
+    norm.scale[...], norm.bias[...] = scale, bias
+
+    def formula(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+        centred = x - x.mean(axis=-1, keepdims=True)
+        normalised = centred / jnp.sqrt(x.var(axis=-1, keepdims=True) + 1e-6)
+        return ((normalised * scale + bias) * direction).sum()
+
+    def ours(norm: layers.LayerNorm, x: jax.Array) -> jax.Array:
+        return (norm(x) * direction).sum()
+
+    x = normal(4, 2, 5, 16) * 3.0 + 1.0
+    of_norm, of_x = nnx.grad(ours, argnums=(0, 1))(norm, x)
+    expected = jax.grad(formula, argnums=(0, 1, 2))(x, scale, bias)
+    got = (of_x, of_norm.scale[...], of_norm.bias[...])
+    for mine, formulas in zip(got, expected, strict=True):
+        np.testing.assert_allclose(mine, formulas, rtol=1e-4, atol=1e-5)
+
+
 def test_embedding_is_scaled_on_the_way_in_and_not_on_the_way_out() -> None:
     embedding = layers.Embedding(11, 16, rngs=nnx.Rngs(0))
     table = np.asarray(embedding.table[...])
