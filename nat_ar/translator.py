@@ -18,7 +18,7 @@ import tqdm
 from flax import nnx
 from jaxtyping import Int
 
-from nat_ar import memory
+from nat_ar import compilation, memory
 from nat_ar.data import loader
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.vocabulary import Vocabulary
@@ -166,16 +166,16 @@ class Translator:
         """The program for one shape: from the cache, or compiled now with the seconds counted."""
         if (rows, bucket) not in self.compiled:
             start = time.perf_counter()
-            self.compiled[rows, bucket] = self.lower(rows, bucket).compile()
+            program = compilation.compile_ahead(
+                self.function(bucket), *self.arguments(rows, bucket)
+            )
+            self.compiled[rows, bucket] = program
             self.compile_seconds += time.perf_counter() - start
         return self.compiled[rows, bucket]
 
-    def lower(self, rows: int, bucket: int) -> jax.stages.Lowered:
-        """The whole decode of one shape, from source tokens to hypotheses, as one program."""
-        return jax.jit(self.function(bucket)).lower(*self.arguments(rows, bucket))
-
     def function(self, bucket: int) -> Callable[..., Hypotheses]:
-        """What is compiled for sources of up to `bucket` tokens: a pure function of `arguments`."""
+        """What is compiled for sources of up to `bucket` tokens: the whole decode, from source tokens to
+        hypotheses, a pure function of `arguments`."""
         model, scorer = self.model, self.scorer
         decoding, max_length = self.decoding, limits.length_limit(bucket)
 

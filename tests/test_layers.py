@@ -16,6 +16,7 @@ FLOORS = {  # room -> floor; a room is a folder or a file of the package itself
     "special": 0,
     "allocator": 0,
     "companion": 0,
+    "compilation": 0,
     "config_json": 0,
     "files": 0,
     "memory": 0,

@@ -4,18 +4,15 @@ from scripts.benchmark_cpu import models, report, timing
 from scripts.benchmark_cpu.models import Scale, Workshop
 from scripts.benchmark_cpu.report import Figure, Row, Section
 
-NAMES = ("greedy", "beam_4", "length_nat", "cmlm_4", "ctc")
-
 
 def run(section: Section, scale: Scale) -> None:
     workshop = Workshop(scale)
-    systems = models.systems(scale.transformer)
-    chosen = [systems[name] for name in NAMES]
+    systems = list(models.systems(scale.transformer).values())
     table: dict[str, Row] = {
-        system.label: {"system": system.label, "unit": "ms"} for system in chosen
+        system.label: {"system": system.label, "unit": "ms"} for system in systems
     }
     for positions in scale.lengths:
-        programs = workshop.programs([(system, 1, positions) for system in chosen])
+        programs = workshop.programs([(system, 1, positions) for system in systems])
         seconds = timing.take_turns(
             f"length {positions}",
             [timing.timed(program) for program in programs],

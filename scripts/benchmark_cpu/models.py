@@ -28,6 +28,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Int
 
+from nat_ar import compilation
 from nat_ar.evaluation import cost, machine
 from nat_ar.evaluation.cost import Cost
 from nat_ar.evaluation.machine import Peaks
@@ -245,7 +246,7 @@ class Program:
         self.system, self.model, self.rows, self.positions = system, model, rows, positions
         self.source = sources(rows, positions + 1, vocabulary)
         start = time.perf_counter()
-        self.compiled = jax.jit(self._function()).lower(*self._arguments()).compile()
+        self.compiled = compilation.compile_ahead(self._function(), *self._arguments())
         self.compile_seconds = time.perf_counter() - start
 
     def _function(self) -> Callable[[list[jax.Array], jax.Array], Hypotheses]:
@@ -274,7 +275,9 @@ class Program:
             np.asarray(found.steps),
             np.asarray((found.tokens != PAD).sum(axis=-1).max(axis=-1)),
             expected_steps=self.system.steps(self.positions),
-            expected_words=None if self.system.may_be_shorter else self.system.words(self.positions),
+            expected_words=None
+            if self.system.may_be_shorter
+            else self.system.words(self.positions),
         )
 
     def cost(self, peaks: Peaks) -> Cost:

@@ -12,7 +12,17 @@ from pathlib import Path
 from scripts.benchmark_cpu import report
 from scripts.benchmark_cpu.report import Section
 
-NAMES = ("machine", "train", "decode", "ctranslate2", "length", "threads", "start", "data")
+NAMES = (
+    "machine",
+    "products",
+    "train",
+    "decode",
+    "ctranslate2",
+    "length",
+    "threads",
+    "start",
+    "data",
+)
 MODULES = {name: f"scripts.benchmark_cpu.{name}" for name in NAMES} | {
     "ctranslate2": "scripts.benchmark_cpu.engine"
 }
