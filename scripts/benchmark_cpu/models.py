@@ -90,8 +90,8 @@ FULL = Scale(
     large=32,
     lengths=(10, 25, 50, 100),
     train_sentences=80,
-    pairs=(10_000, 40_000),
-    seconds=20.0,
+    pairs=(10_000, 24_000),
+    seconds=12.0,
 )
 QUICK = Scale(
     TransformerConfig(

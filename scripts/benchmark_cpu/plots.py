@@ -1,5 +1,6 @@
 """Throughput against batch and latency against length, from the tables of a run."""
 
+import collections
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,8 +40,10 @@ def save(sections: Sequence[Section], directory: Path) -> list[Path]:
 
 
 def _draw(panel: Axes, rows: Sequence[Row], title: str, across: str, up: str) -> None:
-    """A line for each system, its 95 % interval behind it; black is what is left to right."""
-    for place, row in enumerate(rows):
+    """A line for each system, its 95 % interval behind it; black is what is left to right. Where there are more
+    systems than colours, the line says which of two of a colour it is."""
+    counts = collections.Counter[bool]()
+    for row in rows:
         points = [
             (int("".join(filter(str.isdigit, name))), cell)
             for name, cell in row.items()
@@ -49,9 +52,11 @@ def _draw(panel: Axes, rows: Sequence[Row], title: str, across: str, up: str) ->
         at = [number for number, _ in points]
         middle, low, high = zip(*(cell for _, cell in points), strict=True)
         is_ar = str(row["system"]).startswith("AR")
-        colour = plots.INK if is_ar else plots.COLOURS[place % len(plots.COLOURS)]
-        style = ("-", "--", ":")[place % 3] if is_ar else "-"
-        marker = plots.MARKERS[place % len(plots.MARKERS)]
+        lap, place = divmod(counts[is_ar], 3 if is_ar else len(plots.COLOURS))
+        counts[is_ar] += 1
+        colour = plots.INK if is_ar else plots.COLOURS[place]
+        style = ("-", "--", ":")[place if is_ar else lap]
+        marker = plots.MARKERS[(place + lap) % len(plots.MARKERS)]
         panel.plot(at, middle, style, color=colour, marker=marker, ms=4, label=row["system"])
         panel.fill_between(at, low, high, color=colour, alpha=0.15, lw=0)
     panel.set(xscale="log", yscale="log", xlabel=across, ylabel=up, title=title, xticks=at)
