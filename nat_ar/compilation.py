@@ -3,11 +3,12 @@
 XLA's CPU backend computes products by YNNPACK, or by Eigen where YNNPACK is switched off for a program. Which is
 faster depends on the rows, that is, on how many vectors a weight is multiplied with at a time: a decoder that goes
 step by step has one for each hypothesis, a one-pass decoder one for each place. `bash scripts/benchmark_cpu.sh --only
-products` measures it. Time of a decoder step's products by Eigen over that by YNNPACK (two AMD EPYC cores, 2026-11-25):
+products` measures it for d_model 256; the other sizes were tried once by hand. Time of a decoder step's products by
+Eigen over that by YNNPACK (two AMD EPYC cores, 2026-11-25):
 
     rows            1     2     4     8    16    32    64   128
     d_model 128  1.13  1.19  1.12  1.04  0.81  0.87  0.80  0.63
-    d_model 256  0.95        1.43  0.81  0.77  0.82  0.89  1.19
+    d_model 256  0.99  1.99  1.62  0.89  0.79  0.84  0.83  1.09
     d_model 512  0.98  2.34  1.29  0.70  0.78  0.85  1.02  1.29"""
 
 import math

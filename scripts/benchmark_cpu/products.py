@@ -21,7 +21,7 @@ STEPS = 10
 def run(section: Section, scale: Scale) -> None:
     weights, vocabulary = _weights(scale)
     size = sum(weight.size for weight in (*weights, vocabulary))
-    rows_of: list[Row] = []
+    table: list[Row] = []
     for rows in ROWS:
         states = jnp.asarray(
             np.random.default_rng(rows).normal(size=(rows, scale.transformer.d_model))
@@ -38,7 +38,7 @@ def run(section: Section, scale: Scale) -> None:
         )
         rates = STEPS * 2 * size * rows / seconds / 1e9
         chosen = rows in compilation.EIGEN_ROWS
-        rows_of.append(
+        table.append(
             {
                 "rows": rows,
                 "YNNPACK, GFLOP/s": report.median(rates[0]).cell(),
@@ -47,7 +47,7 @@ def run(section: Section, scale: Scale) -> None:
                 "nat_ar takes": "Eigen" if chosen else "YNNPACK",
             }
         )
-    section.tables["Products of a decoder step"] = rows_of
+    section.tables["Products of a decoder step"] = table
 
 
 def _weights(scale: Scale) -> tuple[list[jax.Array], jax.Array]:
