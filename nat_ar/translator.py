@@ -22,6 +22,7 @@ from nat_ar import compilation, memory
 from nat_ar.data import loader
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.vocabulary import Vocabulary
+from nat_ar.nn import packed
 from nat_ar.search import limits
 from nat_ar.special import EOS, PAD
 from nat_ar.types import Hypotheses
@@ -54,6 +55,14 @@ class Model:
         params = jax.tree.unflatten(jax.tree.structure(self.params), leaves)
         return nnx.merge(self.graphdef, params)
 
+    def packed(self) -> "Model":
+        """The same model with its weights laid out for decoding on a CPU, where that is possible."""
+        if not packed.is_available():
+            return self
+        network = self.merge(self.leaves)
+        packed.pack(network)
+        return Model(*nnx.split(network, nnx.Param))
+
 
 @dataclasses.dataclass(frozen=True)
 class Translation:
@@ -82,13 +91,26 @@ class Translator:
         scorer: Model | None = None,
         batch_tokens: int = BATCH_TOKENS,
         max_rows: int = 64,
+        is_packed: bool = True,
     ) -> None:
-        """A batch has at most `max_rows` sentences and `batch_tokens` padded source tokens."""
-        self.model, self.scorer = model, scorer
+        """A batch has at most `max_rows` sentences and `batch_tokens` padded source tokens. `is_packed` False
+        leaves the weights as they are, for programs that other machines run."""
+        self.is_packed = is_packed
+        self.use(model)
+        self.scorer = scorer
+        self.ready_scorer = self._ready(scorer) if scorer is not None else None
         self.vocabulary, self.decoding = vocabulary, decoding
         self.batch_tokens, self.max_rows = batch_tokens, max_rows
         self.compiled: dict[tuple[int, int], Any] = {}
         self.compile_seconds = 0.0
+
+    def use(self, model: Model) -> None:
+        """Goes on with other parameters of the same model, whose programs are kept."""
+        self.model, self.ready_model = model, self._ready(model)
+
+    def _ready(self, model: Model) -> Model:
+        """What programs are compiled for."""
+        return model.packed() if self.is_packed else model
 
     def translate(
         self, sentences: Sequence[str], *, title: str = "translate", is_quiet: bool = False
@@ -159,8 +181,8 @@ class Translator:
     def decode(self, source: Int[np.ndarray, "rows bucket"]) -> Hypotheses:
         """Translations of one padded batch, on the device."""
         program = self.compile(source.shape[0], source.shape[1])
-        scorer_leaves = None if self.scorer is None else self.scorer.leaves
-        return program(self.model.leaves, scorer_leaves, jnp.asarray(source))
+        leaves, scorer_leaves, _ = self.arguments(*source.shape)
+        return program(leaves, scorer_leaves, jnp.asarray(source))
 
     def compile(self, rows: int, bucket: int) -> Any:
         """The program for one shape: from the cache, or compiled now with the seconds counted."""
@@ -176,7 +198,7 @@ class Translator:
     def function(self, bucket: int) -> Callable[..., Hypotheses]:
         """What is compiled for sources of up to `bucket` tokens: the whole decode, from source tokens to
         hypotheses, a pure function of `arguments`."""
-        model, scorer = self.model, self.scorer
+        model, scorer = self.ready_model, self.ready_scorer
         decoding, max_length = self.decoding, limits.length_limit(bucket)
 
         def decode(
@@ -195,8 +217,9 @@ class Translator:
         self, rows: int, bucket: int
     ) -> tuple[list[jax.Array], list[jax.Array] | None, jax.ShapeDtypeStruct]:
         """Parameters of the model, parameters of the scorer, and the shape of a batch of sources."""
-        scorer_leaves = None if self.scorer is None else self.scorer.leaves
-        return self.model.leaves, scorer_leaves, jax.ShapeDtypeStruct((rows, bucket), jnp.int32)
+        scorer = self.ready_scorer
+        leaves = self.ready_model.leaves, None if scorer is None else scorer.leaves
+        return *leaves, jax.ShapeDtypeStruct((rows, bucket), jnp.int32)
 
     def texts(self, hypotheses: Hypotheses) -> list[Translation]:
         """Detokenised rows of a batch. Places of the n-best list that the search left empty (score

@@ -20,6 +20,7 @@ FLOORS = {  # room -> floor; a room is a folder or a file of the package itself
     "config_json": 0,
     "files": 0,
     "memory": 0,
+    "native": 0,
     "types": 0,
     "data": 1,
     "nn": 2,

@@ -31,7 +31,7 @@ def one_pass(tiny_runs) -> Translator:
 
 def excited(model: Translator) -> Translator:
     params = jax.tree.map(lambda leaf: 3 * leaf, model.model.params)
-    model.model = Model(model.model.graphdef, params)
+    model.use(Model(model.model.graphdef, params))
     return model
 
 

@@ -17,16 +17,12 @@ from nat_ar.experiment import load_file
 from nat_ar.methods.da_transformer import DaTransformer
 
 family: StudyConfig = load_file(Path(__file__).with_name("family.py"))
-STEPS = 1000
 (base,) = (entry for entry in family.entries if entry.name == "da_transformer")
-TRAINING = dataclasses.replace(
-    base.training,
-    max_steps=STEPS,
-    validation=dataclasses.replace(base.training.validation, every_steps=STEPS // 6),
-)
 
 
-def entry(name: str, upsample_factor: int, *, vertex_embeddings: bool = True) -> Entry:
+def entry(
+    name: str, upsample_factor: int, *, steps: int = 1000, vertex_embeddings: bool = True
+) -> Entry:
     method = base.method
     assert isinstance(method, DaTransformer)
     assert method.glancing is not None
@@ -34,9 +30,11 @@ def entry(name: str, upsample_factor: int, *, vertex_embeddings: bool = True) ->
         method,
         upsample_factor=upsample_factor,
         vertex_embeddings=vertex_embeddings,
-        glancing=dataclasses.replace(method.glancing, anneal_steps=STEPS),
+        glancing=dataclasses.replace(method.glancing, anneal_steps=steps),
     )
-    return dataclasses.replace(base, name=name, method=method, training=TRAINING)
+    validation = dataclasses.replace(base.training.validation, every_steps=steps // 6)
+    training = dataclasses.replace(base.training, max_steps=steps, validation=validation)
+    return dataclasses.replace(base, name=name, method=method, training=training)
 
 
 config = dataclasses.replace(
@@ -46,5 +44,10 @@ config = dataclasses.replace(
     data=dataclasses.replace(
         family.data, directory="data/toy_graph", corpus=ToyCorpus(num_train=100_000)
     ),
-    entries=(entry("da_8", 8), entry("da_4", 4), entry("da_4_alike", 4, vertex_embeddings=False)),
+    entries=(
+        entry("da_8", 8),
+        entry("da_8_3000", 8, steps=3000),
+        entry("da_4", 4),
+        entry("da_4_alike", 4, vertex_embeddings=False),
+    ),
 )

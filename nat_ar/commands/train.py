@@ -220,14 +220,13 @@ def _validation(
     def validate(params: nnx.State) -> dict[str, float]:
         nonlocal translator
         params = jax.device_put(params, jax.local_devices()[0])
+        model = Model(graphdef, params)
         if translator is None:
             translator = Translator(
-                Model(graphdef, params),
-                data.vocabulary,
-                decoding=config.method.decoding,
-                scorer=scorer,
+                model, data.vocabulary, decoding=config.method.decoding, scorer=scorer
             )
-        translator.model = Model(graphdef, params)
+        else:
+            translator.use(model)
         found = translator.translate(sources, title="validate")
         texts = [translation.texts[0] for translation in found]
         words = sum(len(text.split()) for text in texts)

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from nat_ar.evaluation.machine import Peaks
+from nat_ar.nn import packed
 
 CALLS = {
     "jit": "jaxpr",
@@ -197,7 +198,12 @@ class _Survey:
                 for branch in parameters["branches"]:
                     self.read(branch.jaxpr, operands[1:], self.block("branch", node))
             elif name == "dot_general":
-                _add_product(equation, operands, node)
+                (contracted, _), _ = parameters["dimension_numbers"]
+                shape = equation.invars[0].aval.shape  # type: ignore[attr-defined]
+                depth = math.prod(shape[axis] for axis in contracted)
+                _add_product(equation, operands, depth, node)
+            elif packed.is_product(equation):
+                _add_product(equation, operands, packed.depth_of(equation), node)
             else:
                 _refuse_hidden_products(equation)
                 arrays = [
@@ -212,15 +218,17 @@ class _Survey:
         return [_known(atom, known) for atom in jaxpr.outvars]
 
 
-def _add_product(equation: jex.JaxprEqn, operands: Sequence[_Weight | None], node: _Node) -> None:
-    (contracted, _), _ = equation.params["dimension_numbers"]
-    left, right, product = (
+def _add_product(
+    equation: jex.JaxprEqn, operands: Sequence[_Weight | None], depth: int, node: _Node
+) -> None:
+    """Of the first two operands; `depth` products are summed up for each value of the result."""
+    left, right = (
         jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype)  # type: ignore[attr-defined]
-        for atom in (*equation.invars, *equation.outvars)
+        for atom in equation.invars[:2]
     )
-    depth = math.prod(left.shape[axis] for axis in contracted)
-    node.flops[str(left.dtype)] += 2 * depth * product.size
-    for operand, weight in zip((left, right), operands, strict=True):
+    results = equation.outvars[0].aval.size  # type: ignore[attr-defined]
+    node.flops[str(left.dtype)] += 2 * depth * results
+    for operand, weight in zip((left, right), operands[:2], strict=True):
         if weight is not None:
             mine = min(weight.num_bytes, operand.size * operand.dtype.itemsize)
             node.weights[weight.root] = max(node.weights.get(weight.root, 0), mine)

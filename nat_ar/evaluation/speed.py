@@ -32,7 +32,7 @@ import numpy as np
 import tqdm
 from jaxtyping import Float, Int
 
-from nat_ar import memory
+from nat_ar import compilation, memory
 from nat_ar.config_json import ConfigError
 from nat_ar.data import loader
 from nat_ar.data.ragged import Ragged
@@ -395,13 +395,13 @@ class _PieceTaker:
 
     def compile(self, bucket: int) -> None:
         """The encoder alone, for one bucket."""
-        model = self.translator.model
+        model = self.translator.ready_model
 
         def encode(leaves: list[jax.Array], source: jax.Array) -> Encoded:
             return model.merge(leaves).encode(source)
 
         source = jax.ShapeDtypeStruct((1, bucket), jnp.int32)
-        self.encoders[bucket] = jax.jit(encode).lower(model.leaves, source).compile()
+        self.encoders[bucket] = compilation.compile_ahead(encode, model.leaves, source)
 
     def bucket(self, sentence: str) -> int:
         return plan(self.translator, [sentence])[0][2]
@@ -416,7 +416,7 @@ class _PieceTaker:
         row = row[: BUCKETS[-1] - 1]
         bucket = bucket_of(len(row) + 1)
         source = loader.pad_rows(Ragged.from_rows([row]), np.zeros(1, np.int64), bucket, end=EOS)
-        program, leaves = self.encoders[bucket], translator.model.leaves
+        program, leaves = self.encoders[bucket], translator.ready_model.leaves
         start = clock()
         jax.block_until_ready(program(leaves, jnp.asarray(source)))
         encoder = clock() - start

@@ -57,6 +57,7 @@ def write(
         translator.vocabulary,
         decoding=translator.decoding,
         scorer=models[1] if len(models) > 1 else None,
+        is_packed=False,
     )
     names = [
         [f"{prefix}.{name}" for name in parameter_names(model)]

@@ -292,16 +292,23 @@ class Workshop:
     def __init__(self, scale: Scale) -> None:
         self.scale = scale
         self.models: dict[Method, Model] = {}
+        self.ready: dict[Method, Model] = {}
 
     def model(self, method: Method) -> Model:
         if method not in self.models:
             self.models[method] = build(method, self.scale.vocabulary)
         return self.models[method]
 
+    def ready_model(self, method: Method) -> Model:
+        """As the Translator prepares it."""
+        if method not in self.ready:
+            self.ready[method] = self.model(method).packed()
+        return self.ready[method]
+
     def programs(self, wanted: Sequence[tuple[System, int, int]]) -> list[Program]:
         """Of (system, rows, positions), compiled and checked."""
         for system, _, _ in wanted:
-            self.model(system.method)
+            self.ready_model(system.method)
         with (
             timing.bar("compile", len(wanted), "program") as progress,
             ThreadPoolExecutor(machine.num_threads()) as pool,
@@ -311,7 +318,7 @@ class Workshop:
                 system, rows, positions = one
                 program = Program(
                     system,
-                    self.model(system.method),
+                    self.ready_model(system.method),
                     rows=rows,
                     positions=positions,
                     vocabulary=self.scale.vocabulary,

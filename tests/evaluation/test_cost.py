@@ -11,6 +11,7 @@ from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.catalogue import Method
 from nat_ar.methods.length_nat import LengthBeam, LengthNat
+from nat_ar.nn import packed
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
@@ -56,6 +57,16 @@ def test_a_weight_that_is_cast_is_read_in_the_smaller_type_and_an_activation_is_
     (block,), _ = run(half, X)
     assert block.flops == {"bfloat16": PRODUCT, "float32": 2 * 8 * 8 * 16}
     assert block.weight_bytes == WEIGHT // 2
+
+
+@pytest.mark.skipif(not packed.is_available(), reason="no CPU or no C++ compiler")
+def test_a_product_with_a_packed_weight_costs_the_same() -> None:
+    def multiply(panels, x):
+        return packed.product(x, panels, None, 16)
+
+    panels = jnp.asarray(packed.panels_of(np.asarray(W)))
+    counted = cost.compile_counter(multiply, (panels, X), (True, False))
+    assert counted.blocks == (Block("program", {"float32": PRODUCT}, WEIGHT),)
 
 
 def test_a_loop_counts_as_often_as_it_goes_round() -> None:

@@ -1,0 +1,98 @@
+"""Builds and loads C++ of ours that XLA's programs call, with the compiler that the machine has.
+
+A library is built at its first use, for exactly this processor, and kept in $XDG_CACHE_HOME/nat_ar/native
+(~/.cache/nat_ar/native) under a name that depends on its source, jaxlib, the compiler and the processor. Nothing
+needs it: where it cannot be built, XLA does the work, and one line says so."""
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+
+SWITCH = "NAT_AR_NATIVE"
+"""Environment variable; 0: build and load nothing."""
+COMPILERS = ("c++", "g++", "clang++")
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-w")
+BUILD_SECONDS = 300
+
+
+class UnavailableError(RuntimeError):
+    """There is no such library on this machine; the message says why."""
+
+
+@functools.cache
+def load(source: Path) -> ctypes.CDLL | None:
+    """The library of a C++ file; None, after a warning that says why, where there is none."""
+    if os.environ.get(SWITCH) == "0":
+        return None
+    try:
+        return ctypes.CDLL(str(_built(source)))
+    except (UnavailableError, OSError) as error:
+        print(
+            f"warning: {source.name} could not be built, and decoding on a CPU takes up to twice as long: {error}; "
+            f"install a C++ compiler, or set {SWITCH}=0 to hear no more of it",
+            file=sys.stderr,
+        )
+        return None
+
+
+def _built(source: Path) -> Path:
+    compiler = _compiler()
+    key = hashlib.sha256(source.read_bytes())
+    for part in (*FLAGS, importlib.metadata.version("jaxlib"), _target(compiler)):
+        key.update(part.encode())
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nat_ar" / "native"
+    library = cache / f"{source.stem}-{key.hexdigest()[:16]}.so"
+    if not library.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        _build(compiler, source, library)
+    return library
+
+
+def _compiler() -> str:
+    names = [os.environ["CXX"]] if "CXX" in os.environ else COMPILERS
+    for name in names:
+        found = shutil.which(name)
+        if found is not None:
+            return found
+    raise UnavailableError(f"there is none of {', '.join(names)}")
+
+
+def _target(compiler: str) -> str:
+    """What the compiler says of itself and of this processor."""
+    return _run([compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull])
+
+
+def _build(compiler: str, source: Path, library: Path) -> None:
+    """Writes beside the library and moves it into place, so that nobody loads half of one."""
+    handle, partial = tempfile.mkstemp(dir=library.parent, suffix=".partial")
+    os.close(handle)
+    try:
+        headers = ["-isystem", jax.ffi.include_dir()]
+        _run([compiler, *FLAGS, "-shared", *headers, str(source), "-o", partial])
+        os.replace(partial, library)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(partial)
+
+
+def _run(command: list[str]) -> str:
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=BUILD_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UnavailableError(str(error)) from error
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if "error" in line] or ["no message"]
+        raise UnavailableError(f"{Path(command[0]).name} failed: {lines[0].strip()}")
+    return done.stdout

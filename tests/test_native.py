@@ -1,0 +1,90 @@
+"""C++ is built once, kept, and done without where it cannot be built."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nat_ar import native
+
+SOURCE = 'extern "C" int answer() { return 42; }\n'
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv(native.SWITCH, raising=False)
+    native.load.cache_clear()
+    yield
+    native.load.cache_clear()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "answer.cc"
+    path.write_text(SOURCE)
+    return path
+
+
+@pytest.fixture
+def compiler() -> str:
+    try:
+        return native._compiler()
+    except native.UnavailableError as error:
+        pytest.skip(str(error))
+
+
+def kept(tmp_path: Path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "cache/nat_ar/native").iterdir())
+
+
+def test_a_library_is_built_once(
+    source: Path, compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = native.load(source)
+    assert library is not None
+    assert library.answer() == 42
+    (name,) = kept(tmp_path)
+    assert name.startswith("answer-")
+    assert name.endswith(".so")
+
+    native.load.cache_clear()
+    monkeypatch.setattr(native, "_build", lambda *_: pytest.fail("it was there already"))
+    assert native.load(source) is not None
+
+
+def test_another_source_is_another_library(source: Path, compiler: str, tmp_path: Path) -> None:
+    native.load(source)
+    native.load.cache_clear()
+    source.write_text(SOURCE.replace("42", "43"))
+    library = native.load(source)
+    assert library is not None
+    assert library.answer() == 43
+    assert len(kept(tmp_path)) == 2
+
+
+def test_source_that_does_not_compile_is_done_without_and_leaves_nothing(
+    source: Path, compiler: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source.write_text("int answer( {\n")
+    assert native.load(source) is None
+    assert "warning: answer.cc could not be built" in capsys.readouterr().err
+    assert kept(tmp_path) == []
+
+
+def test_without_a_compiler_a_warning_says_what_to_do(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert native.load(source) is None
+    said = capsys.readouterr().err
+    assert "there is none of no-such-compiler" in said
+    assert "NAT_AR_NATIVE=0" in said
+
+
+def test_it_can_be_switched_off(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(native.SWITCH, "0")
+    assert native.load(source) is None
+    assert capsys.readouterr().err == ""
