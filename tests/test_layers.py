@@ -197,3 +197,8 @@ def test_training_and_translating_load_no_datasets() -> None:
     """They must run where `datasets` is not installed."""
     modules = [m for m in FILES if room_of(m) in ("training", "translator", "experiment")]
     assert loaded_after_importing(modules, {"datasets"}) == set()
+
+
+def test_translating_does_not_wait_for_what_only_preparing_needs() -> None:
+    """SciPy is a quarter of a second of the five in which a first sentence must be there."""
+    assert loaded_after_importing(["nat_ar.commands.translate"], {"scipy", "datasets"}) == set()

@@ -27,7 +27,6 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import special
 
 from nat_ar.data.ragged import Ragged
 
@@ -481,6 +480,10 @@ def _normalise(
 ) -> Float[np.ndarray, "entries"]:
     """t(f|e) from expected counts, the total of each entry's row and its number of entries."""
     if config.variational_bayes:
+        from scipy import (
+            special,
+        )  # a fifth of a second, which nobody but an aligner should wait for
+
         alpha = config.concentration
         probability = np.exp(
             special.digamma(counts + alpha) - special.digamma(total + alpha * support)

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import scipy.sparse
-import scipy.sparse.csgraph
 from jaxtyping import Int, Shaped
 
 from nat_ar.data.debian import DebianCorpus
@@ -100,6 +98,8 @@ def connected_components(
 ) -> Int[np.ndarray, "pairs"]:
     """The component of each pair, in the graph whose nodes are sources and targets and whose edges are
     pairs; numbered by first appearance, so that the order of the keys does not matter."""
+    import scipy.sparse.csgraph  # takes a tenth of a second: not for those who translate
+
     if not len(source):
         return np.zeros(0, np.int64)
     _, source_nodes = np.unique(source, return_inverse=True)
