@@ -22,7 +22,7 @@ from nat_ar import compilation, memory
 from nat_ar.data import loader
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.vocabulary import Vocabulary
-from nat_ar.nn import packed
+from nat_ar.nn import kernels, packed
 from nat_ar.search import limits
 from nat_ar.special import EOS, PAD
 from nat_ar.types import Hypotheses
@@ -57,7 +57,7 @@ class Model:
 
     def packed(self) -> "Model":
         """The same model with its weights laid out for decoding on a CPU, where that is possible."""
-        if not packed.is_available():
+        if not kernels.are_available():
             return self
         network = self.merge(self.leaves)
         packed.pack(network)

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from nat_ar.evaluation.machine import Peaks
-from nat_ar.nn import packed
+from nat_ar.nn import kernels
 
 CALLS = {
     "jit": "jaxpr",
@@ -202,8 +202,8 @@ class _Survey:
                 shape = equation.invars[0].aval.shape  # type: ignore[attr-defined]
                 depth = math.prod(shape[axis] for axis in contracted)
                 _add_product(equation, operands, depth, node)
-            elif packed.is_product(equation):
-                _add_product(equation, operands, packed.depth_of(equation), node)
+            elif kernels.is_product(equation):
+                _add_product(equation, operands, kernels.depth_of(equation), node)
             else:
                 _refuse_hidden_products(equation)
                 arrays = [

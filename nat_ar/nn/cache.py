@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from nat_ar.nn.attention import NEGATIVE, heads_first, products
+from nat_ar.nn import kernels
+from nat_ar.nn.attention import NEGATIVE, Implementation, heads_first, products
 from nat_ar.types import pytree_dataclass
 
 
@@ -112,7 +113,12 @@ def attend(
     slots: Slots,
     origin: Int[Array, "batch beam positions"],
     position: Int[Array, ""],
+    *,
+    implementation: Implementation = "xla",
 ) -> Float[Array, "batch beam heads head_dim"]:
     """Causal self-attention of every hypothesis at `position`, softmax in float32."""
+    if implementation == "kernel":
+        counts = jnp.full(query.shape[0], position + 1)
+        return kernels.attend(query, slots.key, slots.value, counts, origin)
     weights = jax.nn.softmax(scores(query, slots, origin, position), axis=-1)
     return mix(weights.astype(slots.value.dtype), slots, origin)

@@ -1,45 +1,21 @@
-"""Weights laid out for products with a few rows, which is what decoding on a CPU consists of.
+"""Networks whose weights are laid out for kernels.product, and whose attention is kernels.attend: what a CPU
+decodes with.
 
-A decoder that goes step by step multiplies each weight with one vector for each hypothesis, a one-pass decoder with
-one for each place of a sentence. At 2 to 32 rows XLA's libraries (YNNPACK, Eigen) reach a tenth to a third of the
-processor's rate: the time goes into bringing the weights in. Packed, a weight is read from its first byte to its
-last, once for all rows, by packed.cc, which is built at first use (nat_ar.native). `bash scripts/benchmark_cpu.sh
---only products` measures all three.
+Packed, a weight is read from its first byte to its last, once for all rows. `bash scripts/benchmark_cpu.sh --only
+products` measures it beside XLA's libraries."""
 
-Float32 on CPUs only, and without gradients: `pack` makes of a trained network one that decodes the same."""
-
-import functools
-from pathlib import Path
 from typing import Any
 
 import jax
-import jax.extend.core as jex
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from nat_ar import native
-from nat_ar.nn import layers
+from nat_ar.nn import attention, kernels, layers
+from nat_ar.nn.kernels import PANEL
 
-PANEL = 16
-"""Columns of a weight that lie together; packed.cc knows it as kPanel."""
-TARGET = "nat_ar_packed_product"
-"""What XLA's programs call the product."""
-NO_BIAS = np.zeros(0, np.float32)
-
-
-@functools.cache
-def is_available() -> bool:
-    """Whether networks can be packed: on a CPU, where packed.cc is or can be built."""
-    if jax.default_backend() != "cpu":
-        return False
-    library = native.load(Path(__file__).with_suffix(".cc"))
-    if library is None:
-        return False
-    handler = jax.ffi.pycapsule(library.NatArPackedProduct)
-    jax.ffi.register_ffi_target(TARGET, handler, platform="cpu")
-    return True
+ATTENTIONS = (attention.SelfAttention, attention.CrossAttention)
 
 
 def panels_of(weight: Float[np.ndarray, "depth width"]) -> Float[np.ndarray, "panels depth 16"]:
@@ -47,26 +23,6 @@ def panels_of(weight: Float[np.ndarray, "depth width"]) -> Float[np.ndarray, "pa
     depth, width = weight.shape
     padded = np.pad(weight, ((0, 0), (0, -width % PANEL)))
     return np.ascontiguousarray(padded.reshape(depth, -1, PANEL).swapaxes(0, 1))
-
-
-def product(
-    states: Float[Array, "rows depth"],
-    panels: Float[Array, "panels depth 16"],
-    bias: Float[Array, "width"] | None,
-    width: int,
-) -> Float[Array, "rows width"]:
-    """states @ weight + bias, of a packed weight with `width` columns."""
-    call = jax.ffi.ffi_call(TARGET, jax.ShapeDtypeStruct((states.shape[0], width), jnp.float32))
-    return call(states, panels, NO_BIAS if bias is None else bias)
-
-
-def is_product(equation: jex.JaxprEqn) -> bool:
-    return equation.primitive.name == "ffi_call" and equation.params["target_name"] == TARGET
-
-
-def depth_of(equation: jex.JaxprEqn) -> int:
-    """The columns of the states of such a product."""
-    return equation.invars[0].aval.shape[1]  # type: ignore[attr-defined]
 
 
 class PackedLinear(nnx.Module):
@@ -79,7 +35,7 @@ class PackedLinear(nnx.Module):
     def __call__(self, x: Float[Array, "... d_in"]) -> Float[Array, "... d_out"]:
         bias = self.bias[...]
         flat = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
-        y = product(flat, self.panels[...], bias, len(bias))
+        y = kernels.product(flat, self.panels[...], bias, len(bias))
         return y.reshape(*x.shape[:-1], len(bias))
 
 
@@ -94,12 +50,13 @@ class PackedEmbedding(layers.Embedding):
     @jax.named_scope("vocabulary")
     def attend(self, states: Float[Array, "... d_model"]) -> Float[Array, "... vocabulary"]:
         flat = states.reshape(-1, states.shape[-1])
-        logits = product(flat, self.panels[...], None, self.table.shape[0])
+        logits = kernels.product(flat, self.panels[...], None, self.table.shape[0])
         return logits.reshape(*states.shape[:-1], logits.shape[-1])
 
 
 def pack(network: nnx.Module) -> None:
-    """Puts the packed kind in the place of every Linear and Embedding that computes in float32."""
+    """Puts the packed kind in the place of every Linear and Embedding that computes in float32, and has such
+    maps attend by the kernel."""
     kinds: dict[type, Any] = {layers.Linear: PackedLinear, layers.Embedding: PackedEmbedding}
     made: dict[int, nnx.Module] = {}  # a table may stand in two places
 
@@ -116,3 +73,5 @@ def pack(network: nnx.Module) -> None:
             replacement = packed(child)
             if replacement is not None:
                 setattr(module, name, replacement)
+        if isinstance(module, ATTENTIONS) and type(module.output) is PackedLinear:
+            module.implementation = "kernel"

@@ -233,7 +233,8 @@ class DecoderBlock(nnx.Module):
         `__call__` has positions: in cross attention both are just queries to the same source."""
         query, key, value = self.self_attention.heads(self.around_self_attention.enter(x))
         slots = cache.write(slots, key, value, position)
-        states = cache.attend(query, slots, origin, position)
+        implementation = self.self_attention.implementation
+        states = cache.attend(query, slots, origin, position, implementation=implementation)
         y = self.self_attention.output(states.reshape(x.shape))
         x = self.around_self_attention.leave(x, y)
         return self._rest(x, memory, memory_lengths, None), slots

@@ -11,7 +11,7 @@ from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.catalogue import Method
 from nat_ar.methods.length_nat import LengthBeam, LengthNat
-from nat_ar.nn import packed
+from nat_ar.nn import kernels, packed
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
@@ -59,10 +59,10 @@ def test_a_weight_that_is_cast_is_read_in_the_smaller_type_and_an_activation_is_
     assert block.weight_bytes == WEIGHT // 2
 
 
-@pytest.mark.skipif(not packed.is_available(), reason="no CPU or no C++ compiler")
+@pytest.mark.skipif(not kernels.are_available(), reason="no CPU or no C++ compiler")
 def test_a_product_with_a_packed_weight_costs_the_same() -> None:
     def multiply(panels, x):
-        return packed.product(x, panels, None, 16)
+        return kernels.product(x, panels, None, 16)
 
     panels = jnp.asarray(packed.panels_of(np.asarray(W)))
     counted = cost.compile_counter(multiply, (panels, X), (True, False))

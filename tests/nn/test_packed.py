@@ -5,19 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from nat_ar.nn import layers, packed
+from nat_ar.nn import attention, kernels, layers, packed
 
 pytestmark = pytest.mark.skipif(
-    not packed.is_available(), reason="no CPU, or no C++ compiler, or NAT_AR_NATIVE=0"
+    not kernels.are_available(), reason="no CPU, or no C++ compiler, or NAT_AR_NATIVE=0"
 )
-product = jax.jit(packed.product, static_argnames="width")
-
-
-def normal(seed: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def test_panels_are_columns_16_at_a_time_and_zeros_fill_up_the_last() -> None:
@@ -27,42 +20,6 @@ def test_panels_are_columns_16_at_a_time_and_zeros_fill_up_the_last() -> None:
     np.testing.assert_array_equal(panels[0], weight[:, :16])
     np.testing.assert_array_equal(panels[1, :, :2], weight[:, 16:])
     assert not panels[1, :, 2:].any()
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    rows=st.integers(1, 40), depth=st.integers(1, 70), width=st.integers(1, 70), bias=st.booleans()
-)
-def test_the_product_is_that_of_the_weight(rows: int, depth: int, width: int, bias: bool) -> None:
-    states, weight = normal(0, rows, depth), normal(1, depth, width)
-    offset = normal(2, width) if bias else None
-    expected = states.astype(np.float64) @ weight + (0.0 if offset is None else offset)
-    found = product(states, packed.panels_of(weight), offset, width=width)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
-
-
-@pytest.mark.parametrize("width", [1000, 1024])
-def test_a_row_does_not_depend_on_the_rows_beside_it_nor_on_the_threads(width: int) -> None:
-    """1,024 x 1,024 weights are shared out among threads, one row of 256 x 16 is not."""
-    states, weight, bias = normal(0, 33, 1024), normal(1, 1024, width), normal(2, width)
-    whole = np.asarray(product(states, packed.panels_of(weight), bias, width=width))
-    for rows in (1, 2, 5, 7, 12, 32):
-        few = product(states[:rows], packed.panels_of(weight), bias, width=width)
-        np.testing.assert_array_equal(few, whole[:rows])
-    alone = product(states, packed.panels_of(weight[:, :16]), bias[:16], width=16)
-    np.testing.assert_array_equal(alone, whole[:, :16])
-
-
-@pytest.mark.parametrize(
-    ("panels", "bias", "width"),
-    [((1, 9, 16), 0, 16), ((1, 8, 8), 0, 8), ((2, 8, 16), 0, 16), ((1, 8, 16), 3, 16)],
-)
-def test_arrays_that_do_not_fit_are_an_error(
-    panels: tuple[int, ...], bias: int, width: int
-) -> None:
-    call = jax.ffi.ffi_call(packed.TARGET, jax.ShapeDtypeStruct((2, width), jnp.float32))
-    with pytest.raises(Exception, match=r"expected states \[rows, depth\]"):
-        jax.block_until_ready(jax.jit(call)(jnp.ones((2, 8)), jnp.ones(panels), jnp.ones(bias)))
 
 
 class Network(nnx.Module):
@@ -97,3 +54,29 @@ def test_a_packed_network_computes_the_same_and_leaves_the_other_as_it_was() -> 
     assert type(twin.coarse) is layers.Linear
     np.testing.assert_allclose(jax.jit(twin.__call__)(token_ids), expected, rtol=1e-4, atol=1e-4)
     jax.tree.map(np.testing.assert_array_equal, nnx.state(network, nnx.Param), before)
+
+
+def test_a_packed_attention_is_that_of_the_network() -> None:
+    """Two sentences of 5 and 3 tokens; and a decoder's rows, three for each."""
+    rngs = nnx.Rngs(0)
+    own, cross = (
+        attention.SelfAttention(24, 2, rngs=rngs),
+        attention.CrossAttention(24, 2, rngs=rngs),
+    )
+    pair = nnx.List([own, cross])
+    states = jax.random.normal(jax.random.key(1), (2, 5, 24))
+    queries = jax.random.normal(jax.random.key(2), (6, 4, 24))
+    lengths = jnp.array([5, 3])
+
+    def run(pair: nnx.List) -> tuple[jax.Array, jax.Array]:
+        own, cross = pair
+        encoded = jnp.where(
+            jnp.arange(5)[:, None] < lengths[:, None, None], own(states, lengths), 0
+        )
+        return encoded, cross(queries, cross.memory(encoded), lengths)
+
+    expected = run(pair)
+    packed.pack(pair)
+    assert own.implementation == cross.implementation == "kernel"
+    for found, known in zip(run(pair), expected, strict=True):
+        np.testing.assert_allclose(found, known, atol=1e-5)

@@ -1,0 +1,334 @@
+// What decoding on a CPU spends its time on, as calls that XLA's programs make; kernels.py says what each computes.
+//
+// Products with packed weights. A weight [depth, width] lies in panels of 16 columns, [panels, depth, 16], the last one filled up with zeros: a
+// product reads it from its first byte to its last, once for all rows. Up to 6 rows of a panel's results stay in
+// registers while the panel goes by. Panels are shared out among the threads of XLA's own pool.
+//
+// Every result is the bias, to which the products along the depth are added one by one in their order: it depends
+// neither on the number of rows nor on the threads.
+//
+// Attention of a few queries. Keys lie with places last, so that scores of neighbouring places are computed side by
+// side, and values with places first. Places after the last one that counts are never read.
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "xla/ffi/api/ffi.h"
+
+#if defined(__x86_64__) || defined(__i386__)
+#define RELAX() __builtin_ia32_pause()
+#else
+#include <thread>
+#define RELAX() std::this_thread::yield()
+#endif
+
+namespace ffi = xla::ffi;
+
+namespace {
+
+constexpr int64_t kPanel = 16;  // columns, as in kernels.py
+constexpr int64_t kLanes = 8;
+constexpr int64_t kRows = 6;  // 6 rows x 2 vectors of results, 2 of weights and 1 of states: 15 of AVX2's 16 registers
+constexpr int64_t kWorthAThread = 1 << 15;  // operations on memory, or 4 in registers, for which waking a thread pays
+
+typedef float Vector __attribute__((vector_size(sizeof(float) * kLanes), aligned(alignof(float)), may_alias));
+
+inline Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
+inline void store(float* to, Vector value) { *reinterpret_cast<Vector*>(to) = value; }
+inline Vector everywhere(float x) { return Vector{x, x, x, x, x, x, x, x}; }
+
+struct Product {
+  const float* states;  // [rows, depth]
+  const float* panels;  // [panels, depth, kPanel]
+  const float* bias;    // [width], or null
+  float* results;       // [rows, width]
+  int64_t rows, depth, width;
+
+  void run(int64_t panel) const;
+};
+
+// `rows` rows of one panel's results. Meanwhile every `pace`-th step asks for a line of what comes `next`.
+template <int64_t rows>
+void tile(const float* states, int64_t depth, const float* panel, const float* bias, float* results, int64_t stride,
+          const float* next, int64_t pace) {
+  Vector low[rows], high[rows];
+  for (int64_t row = 0; row < rows; ++row) low[row] = load(bias), high[row] = load(bias + kLanes);
+  for (int64_t k = 0; k < depth;) {
+    __builtin_prefetch(next, 0, 2);
+    next += kPanel;
+    for (const int64_t end = std::min(depth, k + pace); k < end; ++k, panel += kPanel) {
+      const Vector left = load(panel), right = load(panel + kLanes);
+      for (int64_t row = 0; row < rows; ++row) {
+        const Vector state = everywhere(states[row * depth + k]);
+        low[row] += state * left;
+        high[row] += state * right;
+      }
+    }
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    store(results + row * stride, low[row]);
+    store(results + row * stride + kLanes, high[row]);
+  }
+}
+
+using Tile = decltype(&tile<1>);
+template <std::size_t... counts>
+constexpr Tile tile_of(int64_t rows, std::index_sequence<counts...>) {
+  constexpr Tile tiles[] = {tile<counts + 1>...};
+  return tiles[rows - 1];
+}
+
+// All rows of one panel, in tiles of like size. Each brings in its share of the next panel.
+void panel_results(const Product& product, const float* panel, const float* bias, float* results, int64_t stride) {
+  const int64_t tiles = (product.rows + kRows - 1) / kRows;
+  const float* next = panel + product.depth * kPanel;
+  for (int64_t i = 0, row = 0; i < tiles; ++i) {
+    const int64_t rows = (product.rows - row) / (tiles - i);
+    tile_of(rows, std::make_index_sequence<kRows>{})(product.states + row * product.depth, product.depth, panel, bias,
+                                                     results + row * stride, stride, next, tiles);
+    row += rows;
+    next += product.depth / tiles * kPanel;
+  }
+}
+
+void Product::run(int64_t panel) const {
+  const int64_t column = panel * kPanel, columns = std::min(kPanel, width - column);
+  const float* weights = panels + column * depth;
+  float offset[kPanel] = {};
+  if (bias != nullptr) std::memcpy(offset, bias + column, columns * sizeof(float));
+  if (columns == kPanel) return panel_results(*this, weights, offset, results + column, width);
+  const auto whole = std::make_unique<float[]>(rows * kPanel);
+  panel_results(*this, weights, offset, whole.get(), kPanel);
+  for (int64_t row = 0; row < rows; ++row)
+    std::memcpy(results + row * width + column, &whole[row * kPanel], columns * sizeof(float));
+}
+
+// Parts of a job, a stretch for each thread, which takes one after the other and then helps the others. A thread
+// that comes too late finds none.
+template <typename Job>
+struct Shares {
+  Shares(const Job& job, int64_t parts, int64_t threads)
+      : job(job), parts(parts), threads(threads), next(new std::atomic<int64_t>[threads]) {
+    for (int64_t i = 0; i < threads; ++i) next[i] = first(i);
+  }
+
+  int64_t first(int64_t thread) const { return thread * parts / threads; }
+
+  void take(int64_t thread) {
+    for (int64_t i = 0; i < threads; ++i) {
+      const int64_t of = (thread + i) % threads, end = first(of + 1);
+      for (int64_t part; (part = next[of].fetch_add(1, std::memory_order_relaxed)) < end;) {
+        job.run(part);
+        done.fetch_add(1, std::memory_order_release);
+      }
+    }
+  }
+
+  const Job job;
+  const int64_t parts, threads;
+  const std::unique_ptr<std::atomic<int64_t>[]> next;
+  std::atomic<int64_t> done{0};
+};
+
+// Runs all parts of a job, `work` operations in all, on as many threads as that is worth.
+template <typename Job>
+void run_all(ffi::ThreadPool& pool, const Job& job, int64_t parts, int64_t work) {
+  const int64_t threads = std::min({pool.num_threads(), parts, work / kWorthAThread});
+  if (threads <= 1) {
+    for (int64_t part = 0; part < parts; ++part) job.run(part);
+    return;
+  }
+  const auto shares = std::make_shared<Shares<Job>>(job, parts, threads);
+  for (int64_t thread = 1; thread < threads; ++thread) pool.Schedule([=] { shares->take(thread); });
+  shares->take(0);
+  while (shares->done.load(std::memory_order_acquire) < parts) RELAX();
+}
+
+// exp(x) for x <= 0, to within 2 units in the last place; 0 where the result would be smaller than a normal number.
+inline Vector exponential(Vector x) {
+  typedef int32_t Integers __attribute__((vector_size(sizeof(int32_t) * kLanes)));
+  const Vector kRound = everywhere(12582912.0f);  // 1.5 * 2^23: adding and taking it away rounds to an integer
+  const Vector power = (x * 1.44269504f + kRound) - kRound;
+  const Vector rest = (x - power * 0.693359375f) + power * 2.12194440e-4f;  // ln 2 in two parts
+  Vector sum = everywhere(1.9875691500e-4f);  // a polynomial for e^x - 1 - x on [-ln 2 / 2, ln 2 / 2] (Cephes)
+  for (const float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+    sum = sum * rest + c;
+  sum = sum * rest * rest + rest + 1.0f;
+  const Integers exponent = (__builtin_convertvector(power, Integers) + 127) << 23;
+  const Vector result = sum * reinterpret_cast<const Vector&>(exponent);
+  return x < -87.0f ? Vector{} : result;
+}
+
+struct Attention {
+  const float* query;    // [batch, queries, heads, depth]
+  const float* key;      // [batch, heads, depth, places]
+  const float* value;    // [batch, heads, places, depth]
+  const int32_t* counts;  // [batch], positions that count
+  const int32_t* origin;  // [batch, queries, positions], the slot that is read at each position; null: there is one
+  float* results;        // [batch, queries, heads, depth]
+  int64_t batch, queries, heads, depth, places, positions;
+
+  void run(int64_t part) const;
+};
+
+// Inner products of `num` queries with the keys of the places from 0 to `end`; stride: from query to query, and
+// between the rows of scores.
+template <int64_t num>
+void inner_products(const float* query, int64_t stride, const float* key, int64_t depth, int64_t places, int64_t end,
+                    float* scores) {
+  int64_t place = 0;
+  for (; place < end && place + 2 * kLanes <= places; place += 2 * kLanes) {
+    Vector low[num] = {}, high[num] = {};
+    for (int64_t k = 0; k < depth; ++k) {
+      const Vector left = load(key + k * places + place), right = load(key + k * places + place + kLanes);
+      for (int64_t i = 0; i < num; ++i) {
+        const Vector q = everywhere(query[i * stride + k]);
+        low[i] += q * left;
+        high[i] += q * right;
+      }
+    }
+    for (int64_t i = 0; i < num; ++i) {
+      store(scores + i * places + place, low[i]);
+      store(scores + i * places + place + kLanes, high[i]);
+    }
+  }
+  for (; place < end; ++place)
+    for (int64_t i = 0; i < num; ++i) {
+      float sum = 0.0f;
+      for (int64_t k = 0; k < depth; ++k) sum = std::fma(query[i * stride + k], key[k * places + place], sum);
+      scores[i * places + place] = sum;
+    }
+}
+
+// x[0 .. count) becomes exp(x - max x) and is followed by zeros up to a multiple of kLanes; returns the sum.
+float exponentials(float* x, int64_t count) {
+  const float largest = *std::max_element(x, x + count);
+  const int64_t end = (count + kLanes - 1) / kLanes * kLanes;
+  std::fill(x + count, x + end, -INFINITY);
+  Vector sums = {};
+  for (int64_t i = 0; i < end; i += kLanes) {
+    const Vector e = exponential(load(x + i) - largest);
+    store(x + i, e);
+    sums += e;
+  }
+  float sum = 0.0f;
+  for (int64_t lane = 0; lane < kLanes; ++lane) sum += sums[lane];
+  return sum;
+}
+
+// The sum of `num` vectors of values, from `column` on, by their weights.
+template <int64_t num>
+void weighted_sum(const float* weights, const int64_t* rows, int64_t count, const float* value, int64_t column,
+                  float* result) {
+  Vector sum[num] = {};
+  for (int64_t t = 0; t < count; ++t)
+    for (int64_t v = 0; v < num; ++v) sum[v] += weights[t] * load(value + rows[t] + column + v * kLanes);
+  for (int64_t v = 0; v < num; ++v) store(result + column + v * kLanes, sum[v]);
+}
+
+// One head of one sentence.
+void Attention::run(int64_t part) const {
+  constexpr int64_t kTogether = 4;
+  const int64_t sentence = part / heads, head = part % heads, stride = heads * depth;
+  const int64_t slots = places / positions, count = std::min<int64_t>(counts[sentence], positions);
+  const float* keys = key + part * depth * places;
+  const float* values = value + part * places * depth;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(depth));
+  thread_local std::vector<float> scores, weights;
+  thread_local std::vector<int64_t> rows;
+  scores.resize(kTogether * places);
+  weights.resize(positions + kLanes);
+  rows.resize(positions);
+  for (int64_t first = 0; first < queries; first += kTogether) {
+    const int64_t num = std::min(kTogether, queries - first), row = sentence * queries + first;
+    const float* asked = query + row * stride + head * depth;
+    if (num == kTogether) {
+      inner_products<kTogether>(asked, stride, keys, depth, places, count * slots, scores.data());
+    } else {
+      for (int64_t i = 0; i < num; ++i)
+        inner_products<1>(asked + i * stride, stride, keys, depth, places, count * slots, &scores[i * places]);
+    }
+    for (int64_t i = 0; i < num; ++i) {
+      float* result = results + (row + i) * stride + head * depth;
+      std::fill(result, result + depth, 0.0f);
+      if (count <= 0) continue;
+      for (int64_t t = 0; t < count; ++t) {
+        const int64_t place = t * slots + (origin == nullptr ? 0 : origin[(row + i) * positions + t]);
+        weights[t] = scores[i * places + place] * scale;
+        rows[t] = place * depth;
+      }
+      const float share = 1.0f / exponentials(weights.data(), count);
+      for (int64_t t = 0; t < count; ++t) weights[t] *= share;
+      int64_t column = 0;
+      for (; column + 8 * kLanes <= depth; column += 8 * kLanes)
+        weighted_sum<8>(weights.data(), rows.data(), count, values, column, result);
+      for (; column + kLanes <= depth; column += kLanes)
+        weighted_sum<1>(weights.data(), rows.data(), count, values, column, result);
+      for (; column < depth; ++column)
+        for (int64_t t = 0; t < count; ++t) result[column] += weights[t] * values[rows[t] + column];
+    }
+  }
+}
+
+using Floats = ffi::Buffer<ffi::F32>;
+using Integers = ffi::Buffer<ffi::S32>;
+
+ffi::Error multiply(ffi::ThreadPool pool, Floats states, Floats panels, Floats bias, ffi::ResultBuffer<ffi::F32> results) {
+  const auto shape = states.dimensions(), packed = panels.dimensions(), written = results->dimensions();
+  if (shape.size() != 2 || packed.size() != 3 || written.size() != 2 || packed[2] != kPanel || shape[1] != packed[1] ||
+      shape[0] != written[0] || (written[1] + kPanel - 1) / kPanel != packed[0] ||
+      (bias.element_count() != 0 && static_cast<int64_t>(bias.element_count()) != written[1]))
+    return ffi::Error::InvalidArgument("expected states [rows, depth], panels [width / 16, depth, 16], bias [width] or [0]");
+  const Product product{states.typed_data(), panels.typed_data(), bias.element_count() ? bias.typed_data() : nullptr,
+                        results->typed_data(), shape[0], shape[1], written[1]};
+  run_all(pool, product, packed[0], product.depth * product.width * std::max<int64_t>(1, product.rows / 4));
+  return ffi::Error::Success();
+}
+
+ffi::Error attend(ffi::ThreadPool pool, Floats query, Floats key, Floats value, Integers counts, Integers origin,
+                  ffi::ResultBuffer<ffi::F32> results) {
+  const auto asked = query.dimensions(), keys = key.dimensions(), values = value.dimensions(), from = origin.dimensions();
+  if (asked.size() != 4 || keys.size() != 4 || values.size() != 4 || counts.dimensions().size() != 1 ||
+      keys[0] != asked[0] || keys[1] != asked[2] || keys[2] != asked[3] || values[0] != asked[0] ||
+      values[1] != asked[2] || values[2] != keys[3] || values[3] != asked[3] || counts.dimensions()[0] != asked[0] ||
+      (from.size() != 1 && (from.size() != 3 || from[0] != asked[0] || from[1] != asked[1] || keys[3] % from[2] != 0)))
+    return ffi::Error::InvalidArgument(
+        "expected query [batch, queries, heads, depth], key [batch, heads, depth, places], value [batch, heads, "
+        "places, depth], counts [batch], origin [batch, queries, positions] or [0]");
+  const bool has_slots = from.size() == 3;
+  const Attention attention{query.typed_data(),
+                            key.typed_data(),
+                            value.typed_data(),
+                            counts.typed_data(),
+                            has_slots ? origin.typed_data() : nullptr,
+                            results->typed_data(),
+                            asked[0],
+                            asked[1],
+                            asked[2],
+                            asked[3],
+                            keys[3],
+                            has_slots ? from[2] : keys[3]};
+  run_all(pool, attention, asked[0] * asked[2], static_cast<int64_t>(query.element_count()) * keys[3] / 2);
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    NatArPackedProduct, multiply,
+    ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArAttend, attend,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Floats>()
+                                  .Arg<Floats>()
+                                  .Arg<Floats>()
+                                  .Arg<Integers>()
+                                  .Arg<Integers>()
+                                  .Ret<Floats>());

@@ -1,0 +1,75 @@
+"""What decoding on a CPU spends its time on, in C++ that XLA's programs call (kernels.cc, built at first use).
+
+Products with packed weights (nat_ar.nn.packed): a decoder that goes step by step multiplies each weight with one
+vector for each hypothesis, a one-pass decoder with one for each place of a sentence. At 2 to 32 rows XLA's libraries
+(YNNPACK, Eigen) reach a tenth to a third of the processor's rate: the time goes into bringing the weights in.
+
+Attention of few queries: XLA multiplies with all places that a cache has room for, those of all slots, and takes a
+dozen operations. Here it is one, which stops at the last place that counts.
+
+Float32 only, and without gradients."""
+
+import functools
+from pathlib import Path
+
+import jax
+import jax.extend.core as jex
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from nat_ar import native
+
+PRODUCT, ATTEND = "nat_ar_packed_product", "nat_ar_attend"
+"""What XLA's programs call them."""
+PANEL = 16
+"""Columns of a packed weight that lie together."""
+NO_BIAS, ONE_SLOT = np.zeros(0, np.float32), np.zeros(0, np.int32)
+
+
+@functools.cache
+def are_available() -> bool:
+    """Whether there are kernels: on a CPU, where kernels.cc is or can be built."""
+    if jax.default_backend() != "cpu":
+        return False
+    library = native.load(Path(__file__).with_suffix(".cc"))
+    if library is None:
+        return False
+    for name, symbol in ((PRODUCT, library.NatArPackedProduct), (ATTEND, library.NatArAttend)):
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(symbol), platform="cpu")
+    return True
+
+
+def product(
+    states: Float[Array, "rows depth"],
+    panels: Float[Array, "panels depth 16"],
+    bias: Float[Array, "width"] | None,
+    width: int,
+) -> Float[Array, "rows width"]:
+    """states @ weight + bias, of a packed weight with `width` columns."""
+    call = jax.ffi.ffi_call(PRODUCT, jax.ShapeDtypeStruct((states.shape[0], width), jnp.float32))
+    return call(states, panels, NO_BIAS if bias is None else bias)
+
+
+def attend(
+    query: Float[Array, "batch queries heads head_dim"],
+    key: Float[Array, "batch heads head_dim places"],
+    value: Float[Array, "batch heads places head_dim"],
+    counts: Int[Array, "batch"],
+    origin: Int[Array, "batch queries positions"] | None = None,
+) -> Float[Array, "batch queries heads head_dim"]:
+    """softmax(q k / sqrt(head_dim)) v over the first `counts` positions of each sentence; 0 where that is none.
+
+    With `origin` there are several places (slots) at each position, and it says which of them a query reads."""
+    call = jax.ffi.ffi_call(ATTEND, jax.ShapeDtypeStruct(query.shape, jnp.float32))
+    return call(query, key, value, counts, ONE_SLOT if origin is None else origin)
+
+
+def is_product(equation: jex.JaxprEqn) -> bool:
+    """Whether an equation of a traced program is a product with a packed weight."""
+    return equation.primitive.name == "ffi_call" and equation.params["target_name"] == PRODUCT
+
+
+def depth_of(equation: jex.JaxprEqn) -> int:
+    """The columns of the states of such a product."""
+    return equation.invars[0].aval.shape[1]  # type: ignore[attr-defined]

@@ -1,0 +1,128 @@
+"""The kernels against NumPy in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nat_ar.nn import cache, kernels, packed
+
+pytestmark = pytest.mark.skipif(
+    not kernels.are_available(), reason="no CPU, or no C++ compiler, or NAT_AR_NATIVE=0"
+)
+product = jax.jit(kernels.product, static_argnames="width")
+attend = jax.jit(kernels.attend)
+
+
+def normal(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(1, 40), depth=st.integers(1, 70), width=st.integers(1, 70), bias=st.booleans()
+)
+def test_the_product_is_that_of_the_weight(rows: int, depth: int, width: int, bias: bool) -> None:
+    states, weight = normal(0, rows, depth), normal(1, depth, width)
+    offset = normal(2, width) if bias else None
+    expected = states.astype(np.float64) @ weight + (0.0 if offset is None else offset)
+    found = product(states, packed.panels_of(weight), offset, width=width)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("width", [1000, 1024])
+def test_a_row_does_not_depend_on_the_rows_beside_it_nor_on_the_threads(width: int) -> None:
+    """1,024 x 1,024 weights are shared out among threads, one row of 256 x 16 is not."""
+    states, weight, bias = normal(0, 33, 1024), normal(1, 1024, width), normal(2, width)
+    whole = np.asarray(product(states, packed.panels_of(weight), bias, width=width))
+    for rows in (1, 2, 5, 7, 12, 32):
+        few = product(states[:rows], packed.panels_of(weight), bias, width=width)
+        np.testing.assert_array_equal(few, whole[:rows])
+    alone = product(states, packed.panels_of(weight[:, :16]), bias[:16], width=16)
+    np.testing.assert_array_equal(alone, whole[:, :16])
+
+
+@pytest.mark.parametrize(
+    ("panels", "bias", "width"),
+    [((1, 9, 16), 0, 16), ((1, 8, 8), 0, 8), ((2, 8, 16), 0, 16), ((1, 8, 16), 3, 16)],
+)
+def test_arrays_that_do_not_fit_are_an_error(
+    panels: tuple[int, ...], bias: int, width: int
+) -> None:
+    call = jax.ffi.ffi_call(kernels.PRODUCT, jax.ShapeDtypeStruct((2, width), jnp.float32))
+    with pytest.raises(Exception, match=r"expected states \[rows, depth\]"):
+        jax.block_until_ready(jax.jit(call)(jnp.ones((2, 8)), jnp.ones(panels), jnp.ones(bias)))
+
+
+def attention(
+    query: np.ndarray, key: np.ndarray, value: np.ndarray, counts: list[int], origin: np.ndarray
+) -> np.ndarray:
+    """Query by query, over the places that it reads."""
+    found = np.zeros(query.shape)
+    slots = key.shape[-1] // origin.shape[-1]
+    for b, q, h in np.ndindex(query.shape[:3]):
+        places = [t * slots + origin[b, q, t] for t in range(counts[b])]
+        scores = key[b, h].astype(np.float64).T[places] @ query[b, q, h] / query.shape[-1] ** 0.5
+        weights = np.exp(scores - scores.max(initial=-np.inf))
+        if places:
+            found[b, q, h] = weights / weights.sum() @ value[b, h][places]
+    return found
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    counts=st.lists(st.integers(0, 40), min_size=1, max_size=3),
+    spare=st.integers(1, 9),
+    queries=st.integers(1, 9),
+    slots=st.integers(1, 4),
+    head_dim=st.sampled_from([4, 8, 20, 64, 72]),
+)
+def test_attention_reads_each_querys_own_places_up_to_the_count(
+    counts: list[int], spare: int, queries: int, slots: int, head_dim: int
+) -> None:
+    """What stands behind the count is not a number, and is not read."""
+    batch, heads, positions = len(counts), 2, max(counts) + spare
+    query = 3 * normal(0, batch, queries, heads, head_dim)
+    key = normal(1, batch, heads, head_dim, positions * slots)
+    value = normal(2, batch, heads, positions * slots, head_dim)
+    for b, count in enumerate(counts):
+        key[b, :, :, count * slots :] = value[b, :, count * slots :] = np.nan
+    origin = np.random.default_rng(3).integers(0, slots, (batch, queries, positions), np.int32)
+    expected = attention(query, key, value, counts, origin)
+    found = attend(query, key, value, np.array(counts, np.int32), origin)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    if slots == 1:
+        same = attend(query, key, value, np.array(counts, np.int32))
+        np.testing.assert_array_equal(same, found)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 30.0])
+def test_weights_are_right_however_large_the_scores(size: float) -> None:
+    """Scores of 0 to 9 times the size: from all alike to a single one that counts."""
+    query = np.ones((1, 1, 1, 1), np.float32)
+    key = np.float32(size) * np.arange(10, dtype=np.float32)[None, None, None]
+    value = np.linspace(-1, 1, 10, dtype=np.float32)[None, None, :, None]
+    expected = attention(query, key, value, [10], np.zeros((1, 1, 10), np.int32))
+    found = attend(query, key, value, np.array([10], np.int32))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_decoders_step_attends_as_by_xla() -> None:
+    """Three hypotheses that went on from each other, at position 4 of 6."""
+    query = jnp.asarray(normal(0, 2, 3, 2, 16))
+    slots = cache.Slots(jnp.asarray(normal(1, 2, 2, 16, 18)), jnp.asarray(normal(2, 2, 2, 18, 16)))
+    origin = jnp.asarray(np.random.default_rng(3).integers(0, 3, (2, 3, 6)), jnp.int32)
+    expected = cache.attend(query, slots, origin, jnp.int32(4))
+    found = cache.attend(query, slots, origin, jnp.int32(4), implementation="kernel")
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_keys_that_do_not_fit_are_an_error() -> None:
+    """Six places have keys, and five have values."""
+    shapes = ((1, 1, 2, 4), (1, 2, 4, 6), (1, 2, 5, 4))
+    arrays = [*map(jnp.ones, shapes), *[jnp.ones(1, jnp.int32)] * 2]
+    call = jax.ffi.ffi_call(kernels.ATTEND, jax.ShapeDtypeStruct((1, 1, 2, 4), jnp.float32))
+    with pytest.raises(Exception, match=r"expected query \[batch, queries, heads, depth\]"):
+        jax.block_until_ready(jax.jit(call)(*arrays))
