@@ -30,9 +30,11 @@ from nat_ar.methods.catalogue import Method
 from nat_ar.search import limits
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.loop import TrainingConfig
-from nat_ar.translator import BUCKETS, Model, Translator
+from nat_ar.translator import BUCKETS, Int8, Model, Translator
 
 FORMAT = 1
+INT8 = " int8"
+"""Behind a decoding: by weights of 8 bits."""
 RESTORE = "restore it, or train again in another directory"
 
 
@@ -269,9 +271,12 @@ def abstract_model(method: Method, vocabulary: Vocabulary) -> tuple[nnx.GraphDef
 def parse_decoding(method: Method, text: str | None) -> Any:
     """A decoding of the method, written as in Python: "Beam(size=4, length_penalty=0.6)".
 
-    None: the method's default. Raises ConfigError that lists what the method has."""
+    With " int8" behind it, by weights of 8 bits. None: the method's default. Raises ConfigError that lists what
+    the method has."""
     if text is None:
         return method.decoding
+    if text.endswith(INT8):
+        return Int8(parse_decoding(method, text.removesuffix(INT8)))
     classes = {cls.__name__: cls for cls in decodings_of(method)}
     choices = ", ".join(f"{name}({_signature(cls)})" for name, cls in classes.items())
     wanted = f"expected a decoding of {type(method).__name__}: {choices}; got {text!r}"
@@ -291,6 +296,8 @@ def parse_decoding(method: Method, text: str | None) -> Any:
 def decoding_text(decoding: Any) -> str:
     """A decoding as `parse_decoding` reads it and tables show it: the first field, which says how much is
     searched, and what differs from the defaults. "Beam(size=4)", "NoisyParallel(samples=8, seed=1)"."""
+    if isinstance(decoding, Int8):
+        return decoding_text(decoding.decoding) + INT8
     fields = dataclasses.fields(decoding)
     values = [(field, getattr(decoding, field.name)) for field in fields]
     shown = [
@@ -309,6 +316,7 @@ def _signature(cls: type) -> str:
 def needs_scorer(method: Method, decoding: Any) -> bool:
     """Whether the decoding chooses by another model's scores: the teacher's."""
     rescores_itself = getattr(method, "rescores_itself", False)
+    decoding = decoding.decoding if isinstance(decoding, Int8) else decoding
     return getattr(decoding, "rescore", False) and not rescores_itself
 
 

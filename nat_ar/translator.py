@@ -19,6 +19,7 @@ from flax import nnx
 from jaxtyping import Int
 
 from nat_ar import compilation, memory
+from nat_ar.config_json import ConfigError
 from nat_ar.data import loader
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.vocabulary import Vocabulary
@@ -55,13 +56,27 @@ class Model:
         params = jax.tree.unflatten(jax.tree.structure(self.params), leaves)
         return nnx.merge(self.graphdef, params)
 
-    def packed(self) -> "Model":
-        """The same model with its weights laid out for decoding on a CPU, where that is possible."""
+    def packed(self, weights: packed.Weights = "float32") -> "Model":
+        """The same model with its weights laid out for decoding on a CPU, where that is possible. Raises
+        ConfigError where it is not and the weights should be int8."""
         if not kernels.are_available():
+            if weights == "int8":
+                raise ConfigError(
+                    "int8 weights need a CPU and the kernels that nat_ar builds with a C++ compiler, got "
+                    "none; leave int8 out of the decoding"
+                )
             return self
         network = self.merge(self.leaves)
-        packed.pack(network)
+        packed.pack(network, weights)
         return Model(*nnx.split(network, nnx.Param))
+
+
+@dataclasses.dataclass(frozen=True)
+class Int8:
+    """A decoding by weights that are rounded to 8 bits, each column of a matrix with a scale of its own; states
+    and sums stay float32. On CPUs. Written "Greedy() int8"."""
+
+    decoding: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +111,7 @@ class Translator:
         """A batch has at most `max_rows` sentences and `batch_tokens` padded source tokens. `is_packed` False
         leaves the weights as they are, for programs that other machines run."""
         self.is_packed = is_packed
+        self.weights: packed.Weights = "int8" if isinstance(decoding, Int8) else "float32"
         self.use(model)
         self.scorer = scorer
         self.ready_scorer = self._ready(scorer) if scorer is not None else None
@@ -110,7 +126,7 @@ class Translator:
 
     def _ready(self, model: Model) -> Model:
         """What programs are compiled for."""
-        return model.packed() if self.is_packed else model
+        return model.packed(self.weights) if self.is_packed else model
 
     def translate(
         self, sentences: Sequence[str], *, title: str = "translate", is_quiet: bool = False
@@ -199,7 +215,8 @@ class Translator:
         """What is compiled for sources of up to `bucket` tokens: the whole decode, from source tokens to
         hypotheses, a pure function of `arguments`."""
         model, scorer = self.ready_model, self.ready_scorer
-        decoding, max_length = self.decoding, limits.length_limit(bucket)
+        max_length = limits.length_limit(bucket)
+        decoding = self.decoding.decoding if isinstance(self.decoding, Int8) else self.decoding
 
         def decode(
             leaves: list[jax.Array], scorer_leaves: list[jax.Array] | None, source: jax.Array

@@ -30,6 +30,7 @@ from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
 from nat_ar.search.sampling import Sampled
 from nat_ar.training.loop import TrainingConfig
+from nat_ar.translator import Int8
 
 DATA = DataConfig("data", ToyCorpus())
 
@@ -58,6 +59,7 @@ def change(path: Path, **fields: object) -> None:
         (LengthNat(), "LengthBeam(size=5, rescore=True)", LengthBeam(5, rescore=True)),
         (FertilityNat(), "Average()", Average()),
         (FertilityNat(), "NoisyParallel(temperature=0.5)", NoisyParallel(temperature=0.5)),
+        (Autoregressive(), "Beam(size=3) int8", Int8(Beam(3))),
     ],
 )
 def test_a_decoding_is_written_as_in_python(
@@ -79,6 +81,7 @@ def test_a_decoding_written_out_is_read_back() -> None:
         (Beam(), "Beam(size=4)"),  # the first field always: it says how much is searched
         (LengthBeam(5, rescore=True), "LengthBeam(size=5, rescore=True)"),
         (NoisyParallel(2, seed=1, n_best=2), "NoisyParallel(samples=2, seed=1, n_best=2)"),
+        (Int8(Beam()), "Beam(size=4) int8"),
     ],
 )
 def test_a_written_decoding_leaves_out_the_defaults(decoding: object, text: str) -> None:

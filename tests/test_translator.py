@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nat_ar import experiment, memory, translator
+from nat_ar.config_json import ConfigError
+from nat_ar.nn import kernels
 from nat_ar.search import limits
-from nat_ar.translator import BUCKETS, ROWS, Model, Translation, Translator
+from nat_ar.translator import BUCKETS, ROWS, Int8, Model, Translation, Translator
 from nat_ar.types import Hypotheses
 
 LETTERS = "abcdefgh"
@@ -155,6 +157,28 @@ def test_places_that_a_search_left_empty_are_dropped(greedy: Translator) -> None
     assert first.texts == greedy.vocabulary.decode_target([[7, 8], [8]])
     assert first.steps == 4
     assert (second.texts, second.tokens, second.scores) == ([""], [[]], [-np.inf])
+
+
+@pytest.mark.skipif(not kernels.are_available(), reason="int8 needs the kernels")
+def test_weights_of_8_bits_score_nearly_the_same(greedy: Translator, sentences: list[str]) -> None:
+    """The model of random parameters, tripled: its first words are mostly the same, and their scores near."""
+    rounded = Translator(greedy.model, greedy.vocabulary, decoding=Int8(greedy.decoding))
+    assert rounded.weights == "int8"
+    pairs = zip(greedy.translate(sentences), rounded.translate(sentences), strict=True)
+    same = [(a, b) for a, b in pairs if a.tokens == b.tokens]
+    assert len(same) > len(sentences) / 3
+    assert all(abs(a.scores[0] - b.scores[0]) < 0.3 * abs(a.scores[0]) + 0.3 for a, b in same)
+    assert any(a.scores != b.scores for a, b in same)
+
+
+def test_int8_without_kernels_is_an_error(
+    greedy: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "are_available", lambda: False)
+    with pytest.raises(ConfigError, match="int8 weights need a CPU"):
+        Translator(greedy.model, greedy.vocabulary, decoding=Int8(greedy.decoding))
+    plain = Translator(greedy.model, greedy.vocabulary, decoding=greedy.decoding)
+    assert plain.ready_model is plain.model
 
 
 @pytest.fixture(scope="module")

@@ -97,7 +97,11 @@ def parse_system(text: str) -> list[System]:
     """The systems that one word of the command line names. Raises ConfigError for a run that is not
     there and for a decoding that its method lacks."""
     # The decoding comes last and may hold colons in its own text; a path may hold colons too.
-    match = None if Path(text).exists() else re.fullmatch(r"(.+?):([A-Za-z_]\w*(?:\(.*\))?)", text)
+    match = (
+        None
+        if Path(text).exists()
+        else re.fullmatch(r"(.+?):([A-Za-z_]\w*(?:\(.*\))?(?: int8)?)", text)
+    )
     directory = Run(Path(match[1] if match else text))
     method = directory.config().method
     if match:

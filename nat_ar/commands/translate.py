@@ -8,7 +8,7 @@ from pathlib import Path
 from nat_ar import experiment
 from nat_ar.data import vocabulary
 from nat_ar.experiment import Run
-from nat_ar.translator import BATCH_TOKENS, Translation
+from nat_ar.translator import BATCH_TOKENS, Int8, Translation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +62,9 @@ def run(arguments: Translate) -> None:
 def _with_n_best(run: Run, text: str | None, n_best: int) -> str:
     """The decoding with its n_best set, as text."""
     chosen = experiment.parse_decoding(run.config().method, text)
+    if isinstance(chosen, Int8):
+        inner = experiment.decoding_text(chosen.decoding)
+        return _with_n_best(run, inner, n_best) + experiment.INT8
     names = {field.name for field in dataclasses.fields(chosen)}
     if "n_best" not in names:
         raise experiment.ConfigError(

@@ -31,7 +31,7 @@ from jaxtyping import Array, Float, Int
 from nat_ar import files
 from nat_ar.config_json import ConfigError
 from nat_ar.export import runner
-from nat_ar.translator import BUCKETS, Model, Translator
+from nat_ar.translator import BUCKETS, Int8, Model, Translator
 
 Platform = Literal["cpu", "cuda", "rocm", "tpu"]
 
@@ -49,6 +49,11 @@ def write(
 
     Raises ConfigError where there is no such bucket or no row."""
     check(rows, buckets)
+    if isinstance(translator.decoding, Int8):
+        raise ConfigError(
+            f"--format stablehlo has float32 weights, got {translator.decoding}: leave int8 out, or choose "
+            "--format ctranslate2 --quantization int8"
+        )
     models = [portable(translator.model)]
     if translator.scorer is not None:
         models.append(portable(translator.scorer))

@@ -2,10 +2,11 @@
 //
 // Products with packed weights. A weight [depth, width] lies in panels of 16 columns, [panels, depth, 16], the last one filled up with zeros: a
 // product reads it from its first byte to its last, once for all rows. Up to 6 rows of a panel's results stay in
-// registers while the panel goes by. Panels are shared out among the threads of XLA's own pool.
+// registers while the panel goes by. Panels are shared out among the threads of XLA's own pool. Weights of 8 bits
+// have a scale for each column.
 //
-// Every result is the bias, to which the products along the depth are added one by one in their order: it depends
-// neither on the number of rows nor on the threads.
+// The products along the depth are added one by one in their order, and the bias comes last: a result depends neither
+// on the number of rows nor on the threads.
 //
 // Attention of a few queries. Keys lie with places last, so that scores of neighbouring places are computed side by
 // side, and values with places first. Places after the last one that counts are never read.
@@ -16,11 +17,15 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "xla/ffi/api/ffi.h"
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 #if defined(__x86_64__) || defined(__i386__)
 #define RELAX() __builtin_ia32_pause()
 #else
@@ -41,24 +46,41 @@ typedef float Vector __attribute__((vector_size(sizeof(float) * kLanes), aligned
 
 inline Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
 inline void store(float* to, Vector value) { *reinterpret_cast<Vector*>(to) = value; }
+inline Vector load(const int8_t* from) {
+#if defined(__AVX2__)  // GCC 12 converts the vector one value at a time
+  return reinterpret_cast<Vector>(
+      _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)))));
+#else
+  typedef int8_t Bytes __attribute__((vector_size(kLanes), aligned(1), may_alias));
+  return __builtin_convertvector(*reinterpret_cast<const Bytes*>(from), Vector);
+#endif
+}
 inline Vector everywhere(float x) { return Vector{x, x, x, x, x, x, x, x}; }
 
+template <typename Weight>
 struct Product {
-  const float* states;  // [rows, depth]
-  const float* panels;  // [panels, depth, kPanel]
-  const float* bias;    // [width], or null
-  float* results;       // [rows, width]
+  const float* states;   // [rows, depth]
+  const Weight* panels;  // [panels, depth, kPanel]
+  const float* scale;    // [width], or null
+  const float* bias;     // [width], or null
+  float* results;        // [rows, width]
   int64_t rows, depth, width;
 
   void run(int64_t panel) const;
 };
 
-// `rows` rows of one panel's results. Meanwhile every `pace`-th step asks for a line of what comes `next`.
-template <int64_t rows>
-void tile(const float* states, int64_t depth, const float* panel, const float* bias, float* results, int64_t stride,
-          const float* next, int64_t pace) {
-  Vector low[rows], high[rows];
-  for (int64_t row = 0; row < rows; ++row) low[row] = load(bias), high[row] = load(bias + kLanes);
+// What becomes of the sums of one panel, and where they go.
+struct Columns {
+  float scale[kPanel], bias[kPanel];
+  float* results;
+  int64_t stride;
+};
+
+// `rows` rows of one panel's results. Meanwhile every `pace`-th step asks for what comes `next`.
+template <int64_t rows, typename Weight>
+void tile(const float* states, int64_t depth, const Weight* panel, const Columns& columns, float* results,
+          const Weight* next, int64_t pace) {
+  Vector low[rows] = {}, high[rows] = {};
   for (int64_t k = 0; k < depth;) {
     __builtin_prefetch(next, 0, 2);
     next += kPanel;
@@ -71,42 +93,56 @@ void tile(const float* states, int64_t depth, const float* panel, const float* b
       }
     }
   }
-  for (int64_t row = 0; row < rows; ++row) {
-    store(results + row * stride, low[row]);
-    store(results + row * stride + kLanes, high[row]);
+  for (int64_t row = 0; row < rows; ++row, results += columns.stride) {
+    store(results, low[row] * load(columns.scale) + load(columns.bias));
+    store(results + kLanes, high[row] * load(columns.scale + kLanes) + load(columns.bias + kLanes));
   }
 }
 
-using Tile = decltype(&tile<1>);
-template <std::size_t... counts>
-constexpr Tile tile_of(int64_t rows, std::index_sequence<counts...>) {
-  constexpr Tile tiles[] = {tile<counts + 1>...};
+template <typename Weight, std::size_t... counts>
+constexpr auto tile_of(int64_t rows, std::index_sequence<counts...>) {
+  constexpr decltype(&tile<1, Weight>) tiles[] = {tile<counts + 1, Weight>...};
   return tiles[rows - 1];
 }
 
 // All rows of one panel, in tiles of like size. Each brings in its share of the next panel.
-void panel_results(const Product& product, const float* panel, const float* bias, float* results, int64_t stride) {
-  const int64_t tiles = (product.rows + kRows - 1) / kRows;
-  const float* next = panel + product.depth * kPanel;
+template <typename Weight>
+void panel_results(const float* states, int64_t rows, int64_t depth, const Weight* panel, const Columns& columns,
+                   const Weight* next) {
+  const int64_t tiles = (rows + kRows - 1) / kRows;
   for (int64_t i = 0, row = 0; i < tiles; ++i) {
-    const int64_t rows = (product.rows - row) / (tiles - i);
-    tile_of(rows, std::make_index_sequence<kRows>{})(product.states + row * product.depth, product.depth, panel, bias,
-                                                     results + row * stride, stride, next, tiles);
-    row += rows;
-    next += product.depth / tiles * kPanel;
+    const int64_t here = (rows - row) / (tiles - i);
+    tile_of<Weight>(here, std::make_index_sequence<kRows>{})(states + row * depth, depth, panel, columns,
+                                                             columns.results + row * columns.stride, next, tiles);
+    row += here;
+    next += depth / tiles * kPanel;
   }
 }
 
-void Product::run(int64_t panel) const {
-  const int64_t column = panel * kPanel, columns = std::min(kPanel, width - column);
-  const float* weights = panels + column * depth;
-  float offset[kPanel] = {};
-  if (bias != nullptr) std::memcpy(offset, bias + column, columns * sizeof(float));
-  if (columns == kPanel) return panel_results(*this, weights, offset, results + column, width);
-  const auto whole = std::make_unique<float[]>(rows * kPanel);
-  panel_results(*this, weights, offset, whole.get(), kPanel);
-  for (int64_t row = 0; row < rows; ++row)
-    std::memcpy(results + row * width + column, &whole[row * kPanel], columns * sizeof(float));
+template <typename Weight>
+void Product<Weight>::run(int64_t panel) const {
+  const int64_t column = panel * kPanel, num = std::min(kPanel, width - column);
+  const Weight* weights = panels + column * depth;
+  Columns columns{{}, {}, results + column, width};
+  std::fill_n(columns.scale, kPanel, 1.0f);
+  if (scale != nullptr) std::memcpy(columns.scale, scale + column, num * sizeof(float));
+  if (bias != nullptr) std::memcpy(columns.bias, bias + column, num * sizeof(float));
+  std::unique_ptr<float[]> whole;
+  if (num < kPanel) {
+    whole = std::make_unique<float[]>(rows * kPanel);
+    columns.results = whole.get();
+    columns.stride = kPanel;
+  }
+  if (std::is_same_v<Weight, int8_t> && rows > kRows) {  // widened once for all tiles
+    thread_local std::vector<float> wide;
+    wide.resize(depth * kPanel);
+    for (int64_t i = 0; i < depth * kPanel; i += kLanes) store(&wide[i], load(weights + i));
+    panel_results<float>(states, rows, depth, wide.data(), columns, wide.data());
+  } else {
+    panel_results<Weight>(states, rows, depth, weights, columns, weights + depth * kPanel);
+  }
+  for (int64_t row = 0; row < rows && num < kPanel; ++row)
+    std::memcpy(results + row * width + column, &whole[row * kPanel], num * sizeof(float));
 }
 
 // Parts of a job, a stretch for each thread, which takes one after the other and then helps the others. A thread
@@ -279,14 +315,26 @@ void Attention::run(int64_t part) const {
 using Floats = ffi::Buffer<ffi::F32>;
 using Integers = ffi::Buffer<ffi::S32>;
 
-ffi::Error multiply(ffi::ThreadPool pool, Floats states, Floats panels, Floats bias, ffi::ResultBuffer<ffi::F32> results) {
+template <typename Weight, ffi::DataType type>
+ffi::Error multiply(ffi::ThreadPool pool, Floats states, ffi::Buffer<type> panels, Floats scale, Floats bias,
+                    ffi::ResultBuffer<ffi::F32> results) {
   const auto shape = states.dimensions(), packed = panels.dimensions(), written = results->dimensions();
+  const auto is_missing = [](const Floats& floats) { return floats.element_count() == 0; };
+  const auto fits = [&](const Floats& floats) {
+    return is_missing(floats) || static_cast<int64_t>(floats.element_count()) == written[1];
+  };
   if (shape.size() != 2 || packed.size() != 3 || written.size() != 2 || packed[2] != kPanel || shape[1] != packed[1] ||
-      shape[0] != written[0] || (written[1] + kPanel - 1) / kPanel != packed[0] ||
-      (bias.element_count() != 0 && static_cast<int64_t>(bias.element_count()) != written[1]))
-    return ffi::Error::InvalidArgument("expected states [rows, depth], panels [width / 16, depth, 16], bias [width] or [0]");
-  const Product product{states.typed_data(), panels.typed_data(), bias.element_count() ? bias.typed_data() : nullptr,
-                        results->typed_data(), shape[0], shape[1], written[1]};
+      shape[0] != written[0] || (written[1] + kPanel - 1) / kPanel != packed[0] || !fits(scale) || !fits(bias))
+    return ffi::Error::InvalidArgument(
+        "expected states [rows, depth], panels [width / 16, depth, 16], scale and bias [width] or [0]");
+  const Product<Weight> product{states.typed_data(),
+                                panels.typed_data(),
+                                is_missing(scale) ? nullptr : scale.typed_data(),
+                                is_missing(bias) ? nullptr : bias.typed_data(),
+                                results->typed_data(),
+                                shape[0],
+                                shape[1],
+                                written[1]};
   run_all(pool, product, packed[0], product.depth * product.width * std::max<int64_t>(1, product.rows / 4));
   return ffi::Error::Success();
 }
@@ -320,9 +368,22 @@ ffi::Error attend(ffi::ThreadPool pool, Floats query, Floats key, Floats value, 
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    NatArPackedProduct, multiply,
-    ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArPackedProduct, (multiply<float, ffi::F32>),
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Floats>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Arg<Floats>()
+                                  .Arg<Floats>()
+                                  .Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArPackedProductInt8, (multiply<int8_t, ffi::S8>),
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Floats>()
+                                  .Arg<ffi::Buffer<ffi::S8>>()
+                                  .Arg<Floats>()
+                                  .Arg<Floats>()
+                                  .Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArAttend, attend,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()

@@ -16,15 +16,16 @@ import jax
 import jax.extend.core as jex
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Int8
 
 from nat_ar import native
 
-PRODUCT, ATTEND = "nat_ar_packed_product", "nat_ar_attend"
+PRODUCT, PRODUCT_INT8 = "nat_ar_packed_product", "nat_ar_packed_product_int8"
+ATTEND = "nat_ar_attend"
 """What XLA's programs call them."""
 PANEL = 16
 """Columns of a packed weight that lie together."""
-NO_BIAS, ONE_SLOT = np.zeros(0, np.float32), np.zeros(0, np.int32)
+NOTHING, ONE_SLOT = np.zeros(0, np.float32), np.zeros(0, np.int32)
 
 
 @functools.cache
@@ -35,20 +36,28 @@ def are_available() -> bool:
     library = native.load(Path(__file__).with_suffix(".cc"))
     if library is None:
         return False
-    for name, symbol in ((PRODUCT, library.NatArPackedProduct), (ATTEND, library.NatArAttend)):
+    for name, symbol in (
+        (PRODUCT, library.NatArPackedProduct),
+        (PRODUCT_INT8, library.NatArPackedProductInt8),
+        (ATTEND, library.NatArAttend),
+    ):
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(symbol), platform="cpu")
     return True
 
 
 def product(
     states: Float[Array, "rows depth"],
-    panels: Float[Array, "panels depth 16"],
+    panels: Float[Array, "panels depth 16"] | Int8[Array, "panels depth 16"],
     bias: Float[Array, "width"] | None,
     width: int,
+    *,
+    scale: Float[Array, "width"] | None = None,
 ) -> Float[Array, "rows width"]:
-    """states @ weight + bias, of a packed weight with `width` columns."""
-    call = jax.ffi.ffi_call(PRODUCT, jax.ShapeDtypeStruct((states.shape[0], width), jnp.float32))
-    return call(states, panels, NO_BIAS if bias is None else bias)
+    """(states @ weight) * scale + bias, of a packed weight with `width` columns."""
+    target = PRODUCT_INT8 if panels.dtype == jnp.int8 else PRODUCT
+    call = jax.ffi.ffi_call(target, jax.ShapeDtypeStruct((states.shape[0], width), jnp.float32))
+    factor, offset = (NOTHING if x is None else x for x in (scale, bias))
+    return call(states, panels, factor, offset)
 
 
 def attend(
@@ -67,7 +76,10 @@ def attend(
 
 def is_product(equation: jex.JaxprEqn) -> bool:
     """Whether an equation of a traced program is a product with a packed weight."""
-    return equation.primitive.name == "ffi_call" and equation.params["target_name"] == PRODUCT
+    return equation.primitive.name == "ffi_call" and equation.params["target_name"] in (
+        PRODUCT,
+        PRODUCT_INT8,
+    )
 
 
 def depth_of(equation: jex.JaxprEqn) -> int:

@@ -4,59 +4,82 @@ decodes with.
 Packed, a weight is read from its first byte to its last, once for all rows. `bash scripts/benchmark_cpu.sh --only
 products` measures it beside XLA's libraries."""
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int8, Shaped
 
 from nat_ar.nn import attention, kernels, layers
 from nat_ar.nn.kernels import PANEL
 
+Weights = Literal["float32", "int8"]
 ATTENTIONS = (attention.SelfAttention, attention.CrossAttention)
 
 
-def panels_of(weight: Float[np.ndarray, "depth width"]) -> Float[np.ndarray, "panels depth 16"]:
+def panels_of(weight: Shaped[np.ndarray, "depth width"]) -> Shaped[np.ndarray, "panels depth 16"]:
     """The columns of a weight, PANEL at a time; zeros fill up the last panel."""
     depth, width = weight.shape
     padded = np.pad(weight, ((0, 0), (0, -width % PANEL)))
     return np.ascontiguousarray(padded.reshape(depth, -1, PANEL).swapaxes(0, 1))
 
 
+def quantised(
+    weight: Float[np.ndarray, "depth width"],
+) -> tuple[Int8[np.ndarray, "depth width"], Float[np.ndarray, "width"]]:
+    """Every column as integers from -127 to 127 and the scale that they are times."""
+    scale = np.abs(weight).max(axis=0, initial=0.0) / 127
+    scale[scale == 0] = 1.0
+    return np.rint(weight / scale).astype(np.int8), scale.astype(np.float32)
+
+
+class Packed(nnx.Module):
+    """A weight as kernels.product reads it."""
+
+    def __init__(self, weight: Float[np.ndarray, "depth width"], weights: Weights) -> None:
+        self.width = weight.shape[1]
+        integers, scale = quantised(weight) if weights == "int8" else (weight, None)
+        self.panels = nnx.Param(jnp.asarray(panels_of(integers)))
+        self.scale = None if scale is None else nnx.Param(jnp.asarray(scale))
+
+    def __call__(
+        self, x: Float[Array, "... depth"], bias: Float[Array, "width"] | None = None
+    ) -> Float[Array, "... width"]:
+        scale = None if self.scale is None else self.scale[...]
+        flat = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
+        y = kernels.product(flat, self.panels[...], bias, self.width, scale=scale)
+        return y.reshape(*x.shape[:-1], self.width)
+
+
 class PackedLinear(nnx.Module):
     """A Linear whose weight is packed."""
 
-    def __init__(self, linear: layers.Linear) -> None:
-        self.panels = nnx.Param(jnp.asarray(panels_of(np.asarray(linear.kernel[...]))))
+    def __init__(self, linear: layers.Linear, weights: Weights) -> None:
+        self.packed = Packed(np.asarray(linear.kernel[...]), weights)
         self.bias = nnx.Param(linear.bias[...])
 
     def __call__(self, x: Float[Array, "... d_in"]) -> Float[Array, "... d_out"]:
-        bias = self.bias[...]
-        flat = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
-        y = kernels.product(flat, self.panels[...], bias, len(bias))
-        return y.reshape(*x.shape[:-1], len(bias))
+        return self.packed(x, self.bias[...])
 
 
 class PackedEmbedding(layers.Embedding):
     """An Embedding that holds its table a second time, packed, for the projection on the vocabulary."""
 
-    def __init__(self, embedding: layers.Embedding) -> None:
+    def __init__(self, embedding: layers.Embedding, weights: Weights) -> None:
         self.table = nnx.Param(embedding.table[...])
-        self.panels = nnx.Param(jnp.asarray(panels_of(np.asarray(embedding.table[...]).T)))
+        self.packed = Packed(np.asarray(embedding.table[...]).T, weights)
         self.dtype = embedding.dtype
 
     @jax.named_scope("vocabulary")
     def attend(self, states: Float[Array, "... d_model"]) -> Float[Array, "... vocabulary"]:
-        flat = states.reshape(-1, states.shape[-1])
-        logits = kernels.product(flat, self.panels[...], None, self.table.shape[0])
-        return logits.reshape(*states.shape[:-1], logits.shape[-1])
+        return self.packed(states)
 
 
-def pack(network: nnx.Module) -> None:
+def pack(network: nnx.Module, weights: Weights = "float32") -> None:
     """Puts the packed kind in the place of every Linear and Embedding that computes in float32, and has such
-    maps attend by the kernel."""
+    maps attend by the kernel. Where the weights are int8, each column has a scale; states stay float32."""
     kinds: dict[type, Any] = {layers.Linear: PackedLinear, layers.Embedding: PackedEmbedding}
     made: dict[int, nnx.Module] = {}  # a table may stand in two places
 
@@ -65,7 +88,7 @@ def pack(network: nnx.Module) -> None:
         if kind is None or child.dtype != "float32":
             return None
         if id(child) not in made:
-            made[id(child)] = kind(child)
+            made[id(child)] = kind(child, weights)
         return made[id(child)]
 
     for _, module in list(nnx.iter_modules(network)):

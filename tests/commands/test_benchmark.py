@@ -34,6 +34,7 @@ def test_a_run_alone_is_its_default_decoding_and_an_autoregressive_one_both_sear
     (named,) = benchmark.parse_system(f"{nat.directory}:LengthBeam(size=3)")
     assert named == System(nat, "LengthBeam(size=3)")
     assert benchmark.parse_system(f"{ar.directory}:Greedy") == [System(ar, "Greedy()")]
+    assert benchmark.parse_system(f"{ar.directory}:Greedy int8") == [System(ar, "Greedy() int8")]
 
 
 def test_wrong_systems_are_named_before_any_work(tiny_runs, tmp_path: Path) -> None:

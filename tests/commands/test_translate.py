@@ -111,6 +111,7 @@ def test_n_best_is_asked_of_the_decoding(tiny_runs) -> None:
     ar, nat = tiny_runs.autoregressive, tiny_runs.length_nat
     chosen = experiment.parse_decoding(ar.config().method, translate._with_n_best(ar, None, 3))
     assert (chosen.size, chosen.n_best) == (4, 3)
+    assert translate._with_n_best(ar, "Beam() int8", 2) == "Beam(size=4, n_best=2) int8"
     with pytest.raises(ConfigError, match=r"Greedy\(\) gives one translation; .* got n_best 2"):
         translate._with_n_best(ar, "Greedy()", 2)
     with pytest.raises(ConfigError, match="n_best must be at least 1, got 0"):

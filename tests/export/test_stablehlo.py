@@ -20,6 +20,7 @@ from nat_ar.export import runner, stablehlo
 from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.length_nat import LengthNat
+from nat_ar.nn import kernels
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search.beam import Beam
 from nat_ar.translator import Model, Translator
@@ -126,6 +127,12 @@ def translate_alone(directory: Path, text: bytes) -> tuple[bytes, str]:
     )
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout, done.stderr.decode()
+
+
+@pytest.mark.skipif(not kernels.are_available(), reason="int8 needs the kernels")
+def test_programs_have_float32_weights(tiny_runs, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="leave int8 out, or choose --format ctranslate2"):
+        write(tiny_runs.autoregressive, tmp_path / "out", "Greedy() int8", rows=1, buckets=(8,))
 
 
 @pytest.mark.parametrize("decoding", ["Greedy()", "Beam(size=4)"])

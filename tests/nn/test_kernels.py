@@ -32,6 +32,26 @@ def test_the_product_is_that_of_the_weight(rows: int, depth: int, width: int, bi
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@settings(max_examples=40, deadline=None)
+@given(rows=st.integers(1, 14), depth=st.integers(1, 70), width=st.integers(1, 40))
+def test_an_int8_product_is_that_of_the_rounded_weight(rows: int, depth: int, width: int) -> None:
+    states, weight, bias = normal(0, rows, depth), normal(1, depth, width), normal(2, width)
+    integers, scale = packed.quantised(weight)
+    assert np.abs(integers).max(axis=0).tolist() == [127] * width
+    assert np.abs(integers * scale - weight).max() <= scale.max() / 2 + 1e-6
+    expected = states.astype(np.float64) @ (integers * scale.astype(np.float64)) + bias
+    found = product(states, packed.panels_of(integers), bias, width=width, scale=scale)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    alone = product(states[:1], packed.panels_of(integers), bias, width=width, scale=scale)
+    np.testing.assert_array_equal(found[:1], alone)
+
+
+def test_a_column_of_zeros_stays_one() -> None:
+    integers, scale = packed.quantised(np.array([[0.0, -2.54], [0.0, 1.27]], np.float32))
+    np.testing.assert_array_equal(integers, [[0, -127], [0, 64]])
+    np.testing.assert_allclose(scale, [1.0, 0.02])
+
+
 @pytest.mark.parametrize("width", [1000, 1024])
 def test_a_row_does_not_depend_on_the_rows_beside_it_nor_on_the_threads(width: int) -> None:
     """1,024 x 1,024 weights are shared out among threads, one row of 256 x 16 is not."""
@@ -52,8 +72,9 @@ def test_arrays_that_do_not_fit_are_an_error(
     panels: tuple[int, ...], bias: int, width: int
 ) -> None:
     call = jax.ffi.ffi_call(kernels.PRODUCT, jax.ShapeDtypeStruct((2, width), jnp.float32))
+    arrays = [jnp.ones((2, 8)), jnp.ones(panels), jnp.ones(0), jnp.ones(bias)]
     with pytest.raises(Exception, match=r"expected states \[rows, depth\]"):
-        jax.block_until_ready(jax.jit(call)(jnp.ones((2, 8)), jnp.ones(panels), jnp.ones(bias)))
+        jax.block_until_ready(jax.jit(call)(*arrays))
 
 
 def attention(
