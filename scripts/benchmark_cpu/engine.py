@@ -11,6 +11,7 @@ therefore waits for PAUSE first, and is made twice, of which the second one coun
 OMP_WAIT_POLICY=passive would spare the pause and make that engine wake its threads at every operation."""
 
 import contextlib
+import dataclasses
 import functools
 import importlib
 import os
@@ -152,10 +153,15 @@ def _compare(
     engines: Mapping[str, Worker],
 ) -> None:
     scale = workshop.scale
-    programs = workshop.programs([(system, rows, scale.positions) for system in chosen])
+    rounded = [dataclasses.replace(system, weights="int8") for system in chosen]
+    programs, int8_programs = (
+        workshop.programs([(system, rows, scale.positions) for system in systems])
+        for systems in (chosen, rounded)
+    )
     works: dict[tuple[str, str], timing.Call] = {}
-    for program, beam in zip(programs, (1, 4), strict=True):
+    for program, int8_program, beam in zip(programs, int8_programs, (1, 4), strict=True):
         works[program.system.label, "nat_ar"] = _second(program)
+        works[program.system.label, "nat_ar int8"] = _second(int8_program)
         pieces = _pieces(program, words)
         for name, engine in engines.items():
             work = functools.partial(_translate, engine, pieces, scale.positions, beam)

@@ -42,6 +42,7 @@ from nat_ar.methods.fertility_nat import Argmax, FertilityNat, FertilityNatModel
 from nat_ar.methods.length_nat import LengthBeam, LengthNat, LengthNatModel
 from nat_ar.methods.length_prediction import LengthPredictor
 from nat_ar.nn import positions
+from nat_ar.nn.packed import Weights
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search.beam import Beam
 from nat_ar.search.dag import Lookahead
@@ -106,7 +107,7 @@ QUICK = Scale(
     positions=11,  # mask-predict in ten passes hides a word in each
     batches=(1, 4),
     large=4,
-    lengths=(6, 12),
+    lengths=(11, 14),
     train_sentences=8,
     pairs=(1500, 3000),
     seconds=0.2,
@@ -126,6 +127,8 @@ class System:
     decoding: Any
     passes: int | None = None
     """decoder passes of a translation; None: one for every position, left to right"""
+    weights: Weights = "float32"
+    """of matrix products"""
 
     def steps(self, positions: int) -> int:
         return positions if self.passes is None else self.passes
@@ -150,6 +153,7 @@ def systems(transformer: TransformerConfig) -> dict[str, System]:
     found = (
         System("greedy", f"AR {plain}, greedy", greedy, Greedy()),
         System("beam_4", f"AR {plain}, beam 4", greedy, Beam(4)),
+        System("greedy_int8", f"AR {plain}, greedy, int8", greedy, Greedy(), weights="int8"),
         System("deep_greedy", f"AR {layers}-1, greedy", Autoregressive(deep), Greedy()),
         System("length_nat", "length NAT, one pass", length, LengthBeam(), 1),
         System("length_beam_5", "length NAT, length beam 5", length, LengthBeam(5, n_best=5), 1),
@@ -292,23 +296,24 @@ class Workshop:
     def __init__(self, scale: Scale) -> None:
         self.scale = scale
         self.models: dict[Method, Model] = {}
-        self.ready: dict[Method, Model] = {}
+        self.ready: dict[tuple[Method, Weights], Model] = {}
 
     def model(self, method: Method) -> Model:
         if method not in self.models:
             self.models[method] = build(method, self.scale.vocabulary)
         return self.models[method]
 
-    def ready_model(self, method: Method) -> Model:
+    def ready_model(self, system: System) -> Model:
         """As the Translator prepares it."""
-        if method not in self.ready:
-            self.ready[method] = self.model(method).packed()
-        return self.ready[method]
+        key = system.method, system.weights
+        if key not in self.ready:
+            self.ready[key] = self.model(system.method).packed(system.weights)
+        return self.ready[key]
 
     def programs(self, wanted: Sequence[tuple[System, int, int]]) -> list[Program]:
         """Of (system, rows, positions), compiled and checked."""
         for system, _, _ in wanted:
-            self.ready_model(system.method)
+            self.ready_model(system)
         with (
             timing.bar("compile", len(wanted), "program") as progress,
             ThreadPoolExecutor(machine.num_threads()) as pool,
@@ -318,7 +323,7 @@ class Workshop:
                 system, rows, positions = one
                 program = Program(
                     system,
-                    self.ready_model(system.method),
+                    self.ready_model(system),
                     rows=rows,
                     positions=positions,
                     vocabulary=self.scale.vocabulary,

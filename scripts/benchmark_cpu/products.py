@@ -1,7 +1,9 @@
-"""products: the matrix products of a decoder step by both of XLA's CPU libraries, at every number of rows.
+"""products: the matrix products of a decoder step by our kernels and by both of XLA's CPU libraries, at every number
+of rows.
 
-What nat_ar/compilation.py decides by. The products of a step of the base decoder (self-attention, cross attention
-without keys and values, feed-forward, vocabulary), one after the other, ten steps a call."""
+What nat_ar/nn/kernels.py and nat_ar/compilation.py exist for. The products of a step of the base decoder
+(self-attention, cross attention without keys and values, feed-forward, vocabulary), one after the other, ten steps
+a call."""
 
 from typing import Any
 
@@ -10,53 +12,67 @@ import jax.numpy as jnp
 import numpy as np
 
 from nat_ar import compilation
+from nat_ar.nn import kernels
+from nat_ar.nn.packed import Packed
 from scripts.benchmark_cpu import report, timing
 from scripts.benchmark_cpu.models import Scale
-from scripts.benchmark_cpu.report import Row, Section
+from scripts.benchmark_cpu.report import Figure, Row, Section
 
 ROWS = (1, 2, 3, 4, 6, 8, 16, 32, 64, 96, 128, 256)
+WATCHED = (1, 4, 32)
+"""Rows whose gain goes into the record: greedy search, beam 4, and one pass or 32 sentences."""
 STEPS = 10
 
 
 def run(section: Section, scale: Scale) -> None:
-    weights, vocabulary = _weights(scale)
-    size = sum(weight.size for weight in (*weights, vocabulary))
+    weights = _weights(scale)
+    size = sum(weight.size for weight in weights)
+    plain = [jnp.asarray(weight) for weight in weights]
+    ways: dict[str, tuple[list[Any], Any]] = {
+        "YNNPACK": (plain, None),
+        "Eigen": (plain, compilation.EIGEN),
+    }
+    if kernels.are_available():
+        ways |= {
+            "kernel": ([Packed(weight, "float32") for weight in weights], None),
+            "kernel, int8": ([Packed(weight, "int8") for weight in weights], None),
+        }
     table: list[Row] = []
     for rows in ROWS:
-        states = jnp.asarray(
-            np.random.default_rng(rows).normal(size=(rows, scale.transformer.d_model))
-        )
-        arguments = (states.astype(jnp.float32), weights, vocabulary)
-        lowered = jax.jit(_steps).lower(*arguments)
+        normal = np.random.default_rng(rows).normal(size=(rows, scale.transformer.d_model))
+        states = jnp.asarray(normal, jnp.float32)
         programs = [
-            lowered.compile(compiler_options=options) for options in (None, compilation.EIGEN)
+            (jax.jit(_steps).lower(states, given).compile(compiler_options=options), given)
+            for given, options in ways.values()
         ]
         seconds = timing.take_turns(
             f"products, {rows} rows",
-            [_call(program, arguments) for program in programs],
+            [_call(program, states, given) for program, given in programs],
             seconds=scale.seconds / len(ROWS),
         )
-        rates = STEPS * 2 * size * rows / seconds / 1e9
-        chosen = rows in compilation.EIGEN_ROWS
-        table.append(
-            {
-                "rows": rows,
-                "YNNPACK, GFLOP/s": report.median(rates[0]).cell(),
-                "Eigen, GFLOP/s": report.median(rates[1]).cell(),
-                "Eigen over YNNPACK": report.ratio(seconds[0], seconds[1]).cell(),
-                "nat_ar takes": "Eigen" if chosen else "YNNPACK",
-            }
-        )
+        of = dict(zip(ways, seconds, strict=True))
+        rates = {
+            f"{name}, GFLOP/s": report.median(STEPS * 2 * size * rows / mine / 1e9).cell()
+            for name, mine in of.items()
+        }
+        gains = {
+            f"{name} over XLA": report.ratio(np.minimum(seconds[0], seconds[1]), of[name])
+            for name in ways
+            if name.startswith("kernel")
+        }
+        table.append({"rows": rows, **rates, **{name: gain.cell() for name, gain in gains.items()}})
+        if rows in WATCHED and gains:
+            name = f"products/{rows} rows/kernel over XLA"
+            section.figures.append(Figure(name, gains["kernel over XLA"]))
     section.tables["Products of a decoder step"] = table
+    section.notes.append(
+        "Over XLA: over the faster of its two libraries in each round. int8: weights of 8 bits, states of float32."
+    )
 
 
-def _weights(scale: Scale) -> tuple[list[jax.Array], jax.Array]:
+def _weights(scale: Scale) -> list[np.ndarray]:
     d_model, d_hidden = scale.transformer.d_model, scale.transformer.d_hidden
     generator = np.random.default_rng(0)
-
-    def weight(d_in: int, d_out: int) -> jax.Array:
-        return jnp.asarray(generator.normal(size=(d_in, d_out)) / d_in**0.5, jnp.float32)
-
     shapes = [
         (d_model, 3 * d_model),
         *[(d_model, d_model)] * 3,
@@ -64,21 +80,26 @@ def _weights(scale: Scale) -> tuple[list[jax.Array], jax.Array]:
         (d_hidden, d_model),
     ]
     layers = scale.transformer.num_decoder_layers
-    return [weight(*shape) for shape in shapes * layers], weight(scale.vocabulary, d_model)
+    return [
+        (generator.normal(size=shape) / shape[0] ** 0.5).astype(np.float32)
+        for shape in (*shapes * layers, (d_model, scale.vocabulary))
+    ]
 
 
-def _steps(states: jax.Array, weights: list[jax.Array], vocabulary: jax.Array) -> jax.Array:
+def _steps(states: jax.Array, weights: list[Any]) -> jax.Array:
+    """Each product reads what the one before wrote, and nothing can be left out."""
     d_model = states.shape[1]
 
     def step(_: Any, states: jax.Array) -> jax.Array:
         x = states
-        for weight in weights:  # each reads what the one before wrote, and nothing can be left out
-            x = jax.nn.relu((x if x.shape[1] == weight.shape[0] else x[:, :d_model]) @ weight)
-        logits = jax.lax.dot_general(x, vocabulary, (((1,), (1,)), ((), ())))
-        return states + 1e-6 * logits.max(axis=1, keepdims=True)
+        for weight in weights:
+            depth = (weight.panels if isinstance(weight, Packed) else weight).shape[-2]
+            x = x if x.shape[1] == depth else x[:, :d_model]
+            x = jax.nn.relu(weight(x) if isinstance(weight, Packed) else x @ weight)
+        return states + 1e-6 * x.max(axis=1, keepdims=True)
 
     return jax.lax.fori_loop(0, STEPS, step, states)
 
 
-def _call(program: Any, arguments: tuple[Any, ...]) -> timing.Call:
+def _call(program: Any, *arguments: Any) -> timing.Call:
     return timing.timed(lambda: jax.block_until_ready(program(*arguments)))
