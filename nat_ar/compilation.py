@@ -1,10 +1,11 @@
 """Compiles a function ahead of time, for a CPU with the library that its matrix products are fastest in.
 
-XLA's CPU backend computes products by YNNPACK, or by Eigen where YNNPACK is switched off for a program. Which is
-faster depends on the rows, that is, on how many vectors a weight is multiplied with at a time: a decoder that goes
-step by step has one for each hypothesis, a one-pass decoder one for each place. `bash scripts/benchmark_cpu.sh --only
-products` measures it for d_model 256; the other sizes were tried once by hand. Time of a decoder step's products by
-Eigen over that by YNNPACK (two AMD EPYC cores, 2026-11-25):
+Packed weights (nat_ar.nn.kernels) are no concern of it: it matters where there is no C++ compiler. XLA's CPU backend
+computes products by YNNPACK, or by Eigen where YNNPACK is switched off for a program. Which is faster depends on the
+rows, that is, on how many vectors a weight is multiplied with at a time: a decoder that goes step by step has one for
+each hypothesis, a one-pass decoder one for each place. `bash scripts/benchmark_cpu.sh --only products` measures it for
+d_model 256; the other sizes were tried once by hand. Time of a decoder step's products by Eigen over that by YNNPACK
+(two AMD EPYC cores, 2026-11-25):
 
     rows            1     2     4     8    16    32    64   128
     d_model 128  1.13  1.19  1.12  1.04  0.81  0.87  0.80  0.63

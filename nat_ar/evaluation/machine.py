@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from nat_ar.config_json import ConfigError
+from nat_ar.nn import kernels
 
 XLA_POOL = "tf_XLAEigen"
 """How Linux calls the threads of XLA's pool on a CPU."""
@@ -57,8 +58,10 @@ def _cpu_model() -> str:
 
 
 def versions() -> dict[str, str]:
+    """Of what decides how fast a program is; `products`: who multiplies matrices when a CPU decodes."""
     packages = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")}
-    return {"python": platform.python_version(), **packages}
+    products = "nat_ar" if kernels.are_available() else "XLA"
+    return {"python": platform.python_version(), **packages, "products": products}
 
 
 # Which cores it may use

@@ -77,7 +77,7 @@ def test_rows_are_complete_and_say_what_was_measured(rows, tiny_runs) -> None:
         assert row["throughput"] == row["throughput_curve"][str(row["throughput_batch"])]
         assert row["throughput"] == max(row["throughput_curve"].values())
         assert row["compile_seconds"] > 0
-        assert row["versions"].keys() == {"python", "jax", "jaxlib", "flax"}
+        assert row["versions"].keys() == {"python", "jax", "jaxlib", "flax", "products"}
         assert row["threads"] >= 1
         assert row["cores"] is None
         assert row["peaks"] == {"matmul": {"float32": 1e9}, "bandwidth": {"8": 1e9}}
