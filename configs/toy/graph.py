@@ -20,16 +20,13 @@ family: StudyConfig = load_file(Path(__file__).with_name("family.py"))
 (base,) = (entry for entry in family.entries if entry.name == "da_transformer")
 
 
-def entry(
-    name: str, upsample_factor: int, *, steps: int = 1000, vertex_embeddings: bool = True
-) -> Entry:
+def entry(name: str, upsample_factor: int, *, steps: int = 1000) -> Entry:
     method = base.method
     assert isinstance(method, DaTransformer)
     assert method.glancing is not None
     method = dataclasses.replace(
         method,
         upsample_factor=upsample_factor,
-        vertex_embeddings=vertex_embeddings,
         glancing=dataclasses.replace(method.glancing, anneal_steps=steps),
     )
     validation = dataclasses.replace(base.training.validation, every_steps=steps // 6)
@@ -48,6 +45,5 @@ config = dataclasses.replace(
         entry("da_8", 8),
         entry("da_8_3000", 8, steps=3000),
         entry("da_4", 4),
-        entry("da_4_alike", 4, vertex_embeddings=False),
     ),
 )
