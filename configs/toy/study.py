@@ -2,7 +2,7 @@
 
     python -m nat_ar study configs/toy/study.py
 
-Two CPU cores, 13 minutes (measured), no download. Two layers of width 128 are small, and the training is as
+Two CPU cores, 9 to 13 minutes (measured), no download. Two layers of width 128 are small, and the training is as
 short as the clock allows: configs/toy/longer_study.py takes more time and adds the deep-encoder,
 shallow-decoder baseline."""
 
