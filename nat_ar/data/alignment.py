@@ -480,9 +480,7 @@ def _normalise(
 ) -> Float[np.ndarray, "entries"]:
     """t(f|e) from expected counts, the total of each entry's row and its number of entries."""
     if config.variational_bayes:
-        from scipy import (
-            special,
-        )  # a fifth of a second, which nobody but an aligner should wait for
+        from scipy import special  # takes a fifth of a second: not for those who translate
 
         alpha = config.concentration
         probability = np.exp(

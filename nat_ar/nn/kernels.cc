@@ -339,6 +339,17 @@ ffi::Error multiply(ffi::ThreadPool pool, Floats states, ffi::Buffer<type> panel
   return ffi::Error::Success();
 }
 
+template <ffi::DataType type>
+auto product_binding() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .Arg<Floats>()
+      .Arg<ffi::Buffer<type>>()
+      .template Arg<Floats>()
+      .template Arg<Floats>()
+      .template Ret<Floats>();
+}
+
 ffi::Error attend(ffi::ThreadPool pool, Floats query, Floats key, Floats value, Integers counts, Integers origin,
                   ffi::ResultBuffer<ffi::F32> results) {
   const auto asked = query.dimensions(), keys = key.dimensions(), values = value.dimensions(), from = origin.dimensions();
@@ -368,22 +379,8 @@ ffi::Error attend(ffi::ThreadPool pool, Floats query, Floats key, Floats value, 
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArPackedProduct, (multiply<float, ffi::F32>),
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Floats>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Ret<Floats>());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArPackedProductInt8, (multiply<int8_t, ffi::S8>),
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Floats>()
-                                  .Arg<ffi::Buffer<ffi::S8>>()
-                                  .Arg<Floats>()
-                                  .Arg<Floats>()
-                                  .Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArPackedProduct, (multiply<float, ffi::F32>), product_binding<ffi::F32>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArPackedProductInt8, (multiply<int8_t, ffi::S8>), product_binding<ffi::S8>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArAttend, attend,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
