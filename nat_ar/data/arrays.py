@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Bool
 
 from nat_ar import files
 from nat_ar.data.pair import Pair
@@ -196,27 +197,34 @@ class TextWriter:
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True)
+        self.pairs = 0
         self._files = [(directory / f"{name}.txt").open("wb") for name in _TEXTS]
 
     def append(self, pair: Pair) -> None:
         """Raises UnicodeEncodeError, and writes nothing, for text that UTF-8 cannot hold."""
-        for file, line in zip(self._files, [field.encode() for field in pair], strict=True):
-            file.write(line + b"\n")
+        lines = [field.encode() + b"\n" for field in pair]
+        for file, line in zip(self._files, lines, strict=True):
+            file.write(line)
+        self.pairs += 1
 
     def close(self) -> None:
         for file in self._files:
             file.close()
 
 
-def read_pairs(directory: Path) -> Iterator[Pair]:
-    """The pairs of a TextWriter, streaming."""
-    with contextlib.ExitStack() as stack:
-        files = [
-            stack.enter_context((directory / f"{name}.txt").open(encoding="utf-8", newline="\n"))
-            for name in _TEXTS
-        ]
-        for fields in zip(*files, strict=True):
-            yield Pair(*(field.removesuffix("\n") for field in fields))
+def read_texts(directory: Path, name: Literal["source", "target"]) -> Iterator[str]:
+    """One side of what a TextWriter wrote, streaming."""
+    with (directory / f"{name}.txt").open(encoding="utf-8", newline="\n") as file:
+        for line in file:
+            yield line[:-1]
+
+
+def copy_texts(source: Path, directory: Path, is_kept: Bool[np.ndarray, "pairs"]) -> None:
+    """The text files that a TextWriter wrote into `source`, without the lines of pairs that are not kept."""
+    for name in _TEXTS:
+        path = f"{name}.txt"
+        with (source / path).open("rb") as lines, (directory / path).open("wb") as file:
+            file.writelines(itertools.compress(lines, is_kept.tolist()))
 
 
 class RaggedWriter:

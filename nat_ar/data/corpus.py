@@ -166,23 +166,15 @@ def _check_test_names(names: list[str]) -> None:
             )
 
 
-def _admit(
-    source: str, target: str, place: str, split: str, max_characters: int, report: Report
-) -> bool:
-    """Whether the pair may stay; counts why not."""
+def _fault(source: str, target: str, max_characters: int) -> tuple[str, str] | None:
+    """Why the pair may not stay, in general and in particular; None where it may."""
     if not source.strip() or not target.strip():
-        side = "target" if source.strip() else "source"
-        report.count(f"{split}: dropped, empty side", f"{place}: empty {side}")
-        return False
+        return "empty side", f"empty {'target' if source.strip() else 'source'}"
     if max(len(source), len(target)) > max_characters:
         side = "source" if len(source) > max_characters else "target"
         length = max(len(source), len(target))
-        report.count(
-            f"{split}: dropped, longer than {max_characters} characters",
-            f"{place}: {side} of {length} characters",
-        )
-        return False
-    return True
+        return f"longer than {max_characters} characters", f"{side} of {length} characters"
+    return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,42 +250,45 @@ class TextFiles:
         )
 
     def _read(self, paths: tuple[str, ...], split: str, report: Report) -> Iterator[Pair]:
+        rows: Iterable[tuple[bytes, bytes] | None]
         rows = self._table(paths[0], split, report) if len(paths) == 1 else _parallel(*paths)
-        for place, sides in rows:
+        for number, sides in enumerate(rows, start=1):
             report.count(f"{split}: read")
             if sides is None:  # _table has counted why
                 continue
             try:
-                source, target = (side.decode() for side in sides)
+                source, target = sides[0].decode(), sides[1].decode()
             except UnicodeDecodeError as error:
-                report.count(f"{split}: dropped, not UTF-8", f"{place}: {error.reason}")
+                report.count(f"{split}: dropped, not UTF-8", f"{paths[0]}:{number}: {error.reason}")
                 continue
-            if _admit(source, target, place, split, self.max_characters, report):
+            fault = _fault(source, target, self.max_characters)
+            if fault is None:
                 yield Pair(source, target)
+            else:
+                report.count(f"{split}: dropped, {fault[0]}", f"{paths[0]}:{number}: {fault[1]}")
 
-    def _table(
-        self, path: str, split: str, report: Report
-    ) -> Iterator[tuple[str, tuple[bytes, bytes] | None]]:
+    def _table(self, path: str, split: str, report: Report) -> Iterator[tuple[bytes, bytes] | None]:
+        """Both sides of every line; None, counted, where there are too few columns."""
+        first, second = self.columns
         needed = max(self.columns) + 1
         for number, line in enumerate(_lines(path), start=1):
             columns = line.split(b"\t")
-            place = f"{path}:{number}"
             if len(columns) < needed:
                 report.count(
                     f"{split}: dropped, too few columns",
-                    f"{place}: {len(columns)} columns, expected at least {needed}",
+                    f"{path}:{number}: {len(columns)} columns, expected at least {needed}",
                 )
-                yield place, None
+                yield None
             else:
-                yield place, (columns[self.columns[0]], columns[self.columns[1]])
+                yield columns[first], columns[second]
 
 
-def _parallel(source: str, target: str) -> Iterator[tuple[str, tuple[bytes, bytes]]]:
+def _parallel(source: str, target: str) -> Iterator[tuple[bytes, bytes]]:
     counts = [0, 0]
-    for number, sides in enumerate(itertools.zip_longest(_lines(source), _lines(target)), start=1):
+    for sides in itertools.zip_longest(_lines(source), _lines(target)):
         counts = [count + (side is not None) for count, side in zip(counts, sides, strict=True)]
         if counts[0] == counts[1]:
-            yield f"{source}:{number}", sides
+            yield sides
     if counts[0] != counts[1]:
         raise ValueError(
             f"{source} has {counts[0]} lines and {target} has {counts[1]}: expected equal counts; "
@@ -476,9 +471,12 @@ class HuggingFace:
             place = f"{self.path}, {split}, row {number}"
             report.count(f"{split}: read")
             source, target = (_field(row, field, place) for field in (self.source, self.target))
-            if _admit(source, target, place, split, self.max_characters, report):
+            fault = _fault(source, target, self.max_characters)
+            if fault is None:
                 domain = _field(row, self.domain, place) if self.domain else ""
                 yield Pair(source, target, domain)
+            else:
+                report.count(f"{split}: dropped, {fault[0]}", f"{place}: {fault[1]}")
 
 
 def _field(row: dict[str, Any], field: str, place: str) -> str:

@@ -5,7 +5,6 @@ is dropped uncounted: the manifest's report has every reason, its number and exa
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import itertools
 import shutil
@@ -13,11 +12,12 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import sentencepiece
 import tqdm
+from jaxtyping import Bool
 
 import nat_ar
 from nat_ar import config_json
@@ -28,6 +28,7 @@ from nat_ar.data.corpus import Corpus, TextFiles
 from nat_ar.data.pair import Pair, Report
 from nat_ar.data.vocabulary import Vocabulary, VocabularyConfig
 
+T = TypeVar("T")
 _CHUNK = 10_000
 """Pairs encoded at a time."""
 
@@ -93,17 +94,16 @@ def prepare(config: DataConfig, *, quiet: bool = False) -> dict[str, Any]:
         with _timed(seconds, "vocabulary"):
             show.say(f"vocabulary: {config.vocabulary.kind} of {config.vocabulary.size}")
             limit = config.vocabulary.max_training_sentences
-            training = functools.partial(_sample, spool / "train", sentences["train"], limit)
+            is_learnt_from = _sample(sentences["train"], limit)
             words = vocabulary.train(
-                (pair.source for pair in training()),
-                (pair.target for pair in training()),
+                itertools.compress(arrays.read_texts(spool / "train", "source"), is_learnt_from),
+                itertools.compress(arrays.read_texts(spool / "train", "target"), is_learnt_from),
                 partial / "vocabulary",
                 config.vocabulary,
             )
         with _timed(seconds, "encode"):
             for name, number in sentences.items():
-                pairs = show.bar(arrays.read_pairs(spool / name), f"encode {name}", number)
-                _write_split(partial / name, pairs, words, config, report)
+                _write_split(partial / name, spool / name, number, words, config, report, show)
         shutil.rmtree(spool)
         with _timed(seconds, "align"):
             _write_fertilities(config, partial, words, show)
@@ -164,8 +164,14 @@ def write_distilled(
         for name in ("vocabulary", *(name for name in base.splits if name != "train")):
             shutil.copytree(base.directory / name, partial / name)
         with _timed(seconds, "encode"):
-            pairs = show.bar(_distilled_pairs(train, targets, report), "encode train", len(train))
-            _write_split(partial / "train", pairs, base.vocabulary, config, report)
+            spool = partial / "spool"
+            texts = TextWriter(spool)
+            for pair in _distilled_pairs(train, targets, report):
+                texts.append(pair)
+            texts.close()
+            words = base.vocabulary
+            _write_split(partial / "train", spool, texts.pairs, words, config, report, show)
+            shutil.rmtree(spool)
         with _timed(seconds, "align"):
             _write_fertilities(config, partial, base.vocabulary, show)
             if alignments is not None:
@@ -254,8 +260,8 @@ def _spool(config: DataConfig, spool: Path, report: Report, show: "_Progress") -
                 f"the corpus has no {name} split, only {', '.join(splits)}: name one, "
                 "or hold pairs out of training (hold_out)"
             )
-    evaluation_sources: set[bytes] = set()
-    evaluation_targets: set[bytes] = set()
+    evaluation_sources: set[str] = set()
+    evaluation_targets: set[str] = set()
     sentences = dict.fromkeys(splits, 0)
     for name in [*(name for name in splits if name != "train"), "train"]:
         writer = TextWriter(spool / name)
@@ -265,7 +271,7 @@ def _spool(config: DataConfig, spool: Path, report: Report, show: "_Progress") -
                 report.count(f"{name}: dropped, empty side")
                 continue
             if config.remove_overlap:
-                keys = corpus.key(pair.source), corpus.key(pair.target)
+                keys = corpus.normalised(pair.source), corpus.normalised(pair.target)
                 if name != "train":
                     evaluation_sources.add(keys[0])
                     evaluation_targets.add(keys[1])
@@ -279,15 +285,16 @@ def _spool(config: DataConfig, spool: Path, report: Report, show: "_Progress") -
                 writer.append(pair)
             except UnicodeEncodeError as error:
                 report.count(f"{name}: dropped, not UTF-8", repr(error.object))
-                continue
-            sentences[name] += 1
         writer.close()
+        sentences[name] = writer.pairs
         _check_not_empty(name, sentences[name], report)
     return sentences
 
 
 def _clean(pair: Pair, name: str, report: Report) -> Pair:
     """One line a side: files with a sentence a line cannot hold more."""
+    if all(map(str.isprintable, pair)):  # which no line break is
+        return pair
     clean = Pair(*(vocabulary.one_line(field) for field in pair))
     if clean != pair:
         report.count(f"{name}: line breaks inside a text became spaces", pair.source[:80])
@@ -300,57 +307,67 @@ def _check_not_empty(name: str, sentences: int, report: Report) -> None:
         raise ValueError(f"the {name} split has no pairs left ({counts or 'it was empty'})")
 
 
-def _sample(directory: Path, sentences: int, limit: int) -> Iterator[Pair]:
-    """All pairs, or `limit` of them spread evenly."""
-    for row, pair in enumerate(arrays.read_pairs(directory)):
-        if sentences <= limit or row * limit // sentences != (row + 1) * limit // sentences:
-            yield pair
+def _sample(sentences: int, limit: int) -> Bool[np.ndarray, "sentences"]:
+    """Which sentences to learn a vocabulary from: all, or `limit` of them spread evenly."""
+    before = np.arange(sentences + 1) * min(limit, sentences) // max(sentences, 1)
+    return np.diff(before) > 0
 
 
 def _write_split(
     directory: Path,
-    pairs: Iterable[Pair],
+    spool: Path,
+    number: int,
     words: Vocabulary,
     config: DataConfig,
     report: Report,
+    show: "_Progress",
 ) -> None:
-    """Encodes and writes texts and arrays; of the training split, drops what the config excludes."""
+    """Encodes the `number` pairs that a TextWriter wrote into `spool`, and writes texts and arrays; of the
+    training split, drops what the config excludes."""
     name = directory.name
-    texts = TextWriter(directory)
+    directory.mkdir()
     source_writer = RaggedWriter(directory / "source", _token_type(words.source_size))
     target_writer = RaggedWriter(directory / "target", _token_type(words.target_size))
-    sentences = 0
-    pairs = iter(pairs)
+    is_kept: list[np.ndarray] = []
+    sides = arrays.read_texts(spool, "source"), arrays.read_texts(spool, "target")
+    pairs = show.bar(zip(*sides, strict=True), f"encode {name}", number)
     while chunk := list(itertools.islice(pairs, _CHUNK)):
-        sources = words.encode_source([pair.source for pair in chunk])
-        targets = words.encode_target([pair.target for pair in chunk])
-        rows = list(zip(chunk, sources, targets, strict=True))
+        source_texts, target_texts = zip(*chunk, strict=True)
+        sources, targets = words.encode_source(source_texts), words.encode_target(target_texts)
+        fits = np.ones(len(chunk), np.bool_)
         if name == "train":
-            rows = [row for row in rows if _fits(*row, config, report)]
-        for pair, _, _ in rows:
-            texts.append(pair)
-        source_writer.append([source for _, source, _ in rows])
-        target_writer.append([target for _, _, target in rows])
-        sentences += len(rows)
-    texts.close()
+            fits = _fits(source_texts, sources, targets, config, report)
+        source_writer.append(list(itertools.compress(sources, fits)))
+        target_writer.append(list(itertools.compress(targets, fits)))
+        is_kept.append(fits)
     source_writer.close()
     target_writer.close()
-    _check_not_empty(name, sentences, report)
+    kept = np.concatenate(is_kept) if is_kept else np.zeros(0, np.bool_)
+    arrays.copy_texts(spool, directory, kept)
+    _check_not_empty(name, int(kept.sum()), report)
 
 
 def _fits(
-    pair: Pair, source: list[int], target: list[int], config: DataConfig, report: Report
-) -> bool:
-    shorter, longer = sorted((len(source), len(target)))
-    if longer > config.max_tokens:
-        report.count(f"train: dropped, longer than {config.max_tokens} tokens", pair.source[:80])
-        return False
-    if config.max_length_ratio is not None and longer > config.max_length_ratio * shorter:
-        report.count(
-            f"train: dropped, length ratio over {config.max_length_ratio}", pair.source[:80]
-        )
-        return False
-    return True
+    texts: Sequence[str],
+    sources: list[list[int]],
+    targets: list[list[int]],
+    config: DataConfig,
+    report: Report,
+) -> Bool[np.ndarray, "pairs"]:
+    """Which training pairs the config does not exclude; the others are counted, with the source's text."""
+    lengths = np.array([list(map(len, sources)), list(map(len, targets))])
+    shorter, longer = lengths.min(axis=0), lengths.max(axis=0)
+    is_long = longer > config.max_tokens
+    is_uneven = np.zeros_like(is_long)
+    if config.max_length_ratio is not None:
+        is_uneven = ~is_long & (longer > config.max_length_ratio * shorter)
+    for excluded, reason in (
+        (is_long, f"longer than {config.max_tokens} tokens"),
+        (is_uneven, f"length ratio over {config.max_length_ratio}"),
+    ):
+        for row in np.flatnonzero(excluded).tolist():
+            report.count(f"train: dropped, {reason}", texts[row][:80])
+    return ~is_long & ~is_uneven
 
 
 def _token_type(size: int) -> np.dtype:
@@ -418,7 +435,7 @@ class _Progress:
     def __init__(self, quiet: bool) -> None:
         self._silent = quiet or not sys.stderr.isatty()
 
-    def bar(self, pairs: Iterable[Pair], what: str, total: int | None = None) -> Iterator[Pair]:
+    def bar(self, pairs: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
         yield from tqdm.tqdm(pairs, desc=what, total=total, unit=" pairs", disable=self._silent)
 
     def say(self, message: str) -> None:

@@ -52,8 +52,26 @@ def test_pairs_come_back_from_text_files(tmp_path: Path) -> None:
         writer.append(Pair("fine", "\ud800"))  # half a surrogate pair: no side is written
     writer.append(pairs[2])
     writer.close()
-    assert list(arrays.read_pairs(tmp_path / "train")) == pairs
+    for side in ("source", "target"):
+        texts = list(arrays.read_texts(tmp_path / "train", side))
+        assert texts == [getattr(pair, side) for pair in pairs]
     assert files.read_lines(tmp_path / "train" / "source.txt") == ["  a \xa0", "ü", "x"]
+
+
+def test_texts_are_copied_without_pairs_that_are_not_kept(tmp_path: Path) -> None:
+    writer = arrays.TextWriter(tmp_path / "all")
+    for pair in (Pair("a", "A"), Pair("b\u2028", "B", "news"), Pair("c", "C", "web", "7")):
+        writer.append(pair)
+    writer.close()
+    (tmp_path / "some").mkdir()
+    arrays.copy_texts(tmp_path / "all", tmp_path / "some", np.array([True, False, True]))
+    lines = {path.name: files.read_lines(path) for path in (tmp_path / "some").iterdir()}
+    assert lines == {
+        "source.txt": ["a", "c"],
+        "target.txt": ["A", "C"],
+        "domains.txt": ["", "web"],
+        "documents.txt": ["", "7"],
+    }
 
 
 def test_a_new_directory_is_complete_or_not_there(tmp_path: Path) -> None:
