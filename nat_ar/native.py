@@ -1,22 +1,21 @@
-"""Builds and loads C++ of ours that XLA's programs call, with the compiler that the machine has.
+"""Builds and loads C++ of ours, with the compiler that the machine has.
 
 A library is built at its first use, for exactly this processor, and kept in $XDG_CACHE_HOME/nat_ar/native
-(~/.cache/nat_ar/native) under a name that depends on its source, jaxlib, the compiler and the processor. Nothing
-needs it: where it cannot be built, XLA does the work, and one line says so."""
+(~/.cache/nat_ar/native) under a name that depends on its source, the compiler, the processor and the release
+of the headers that it includes. Nothing needs it: where it cannot be built, XLA or NumPy does the work, and one line
+says so."""
 
 import contextlib
 import ctypes
+import dataclasses
 import functools
 import hashlib
-import importlib.metadata
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-
-import jax
 
 SWITCH = "NAT_AR_NATIVE"
 """Environment variable; 0: build and load nothing."""
@@ -29,32 +28,41 @@ class UnavailableError(RuntimeError):
     """There is no such library on this machine; the message says why."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Headers:
+    """What a source includes that is not the compiler's own."""
+
+    directory: str
+    version: str
+
+
 @functools.cache
-def load(source: Path) -> ctypes.CDLL | None:
-    """The library of a C++ file; None, after a warning that says why, where there is none."""
+def load(source: Path, *, without: str, headers: Headers | None = None) -> ctypes.CDLL | None:
+    """The library of a C++ file; None, after a warning that says why, where there is none. `without` is what the
+    warning says of life without it: "decoding takes twice as long"."""
     if os.environ.get(SWITCH) == "0":
         return None
     try:
-        return ctypes.CDLL(str(_built(source)))
+        return ctypes.CDLL(str(_built(source, headers)))
     except (UnavailableError, OSError) as error:
         print(
-            f"warning: {source.name} could not be built, and decoding on a CPU takes up to twice as long: {error}; "
+            f"warning: {source.name} could not be built, and {without}: {error}; "
             f"install a C++ compiler, or set {SWITCH}=0 to hear no more of it",
             file=sys.stderr,
         )
         return None
 
 
-def _built(source: Path) -> Path:
+def _built(source: Path, headers: Headers | None) -> Path:
     compiler = _compiler()
     key = hashlib.sha256(source.read_bytes())
-    for part in (*FLAGS, importlib.metadata.version("jaxlib"), _target(compiler)):
+    for part in (*FLAGS, headers.version if headers is not None else "", _target(compiler)):
         key.update(part.encode())
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nat_ar" / "native"
     library = cache / f"{source.stem}-{key.hexdigest()[:16]}.so"
     if not library.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        _build(compiler, source, library)
+        _build(compiler, source, library, headers)
     return library
 
 
@@ -72,13 +80,13 @@ def _target(compiler: str) -> str:
     return _run([compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull])
 
 
-def _build(compiler: str, source: Path, library: Path) -> None:
+def _build(compiler: str, source: Path, library: Path, headers: Headers | None) -> None:
     """Writes beside the library and moves it into place, so that nobody loads half of one."""
     handle, partial = tempfile.mkstemp(dir=library.parent, suffix=".partial")
     os.close(handle)
     try:
-        headers = ["-isystem", jax.ffi.include_dir()]
-        _run([compiler, *FLAGS, "-shared", *headers, str(source), "-o", partial])
+        include = [] if headers is None else ["-isystem", headers.directory]
+        _run([compiler, *FLAGS, "-shared", *include, str(source), "-o", partial])
         os.replace(partial, library)
     finally:
         with contextlib.suppress(FileNotFoundError):

@@ -1,5 +1,6 @@
 """C++ is built once, kept, and done without where it cannot be built."""
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from nat_ar import native
 
+load = functools.partial(native.load, without="all is lost")
 SOURCE = 'extern "C" int answer() { return 42; }\n'
 
 
@@ -41,7 +43,7 @@ def kept(tmp_path: Path) -> list[str]:
 def test_a_library_is_built_once(
     source: Path, compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    library = native.load(source)
+    library = load(source)
     assert library is not None
     assert library.answer() == 42
     (name,) = kept(tmp_path)
@@ -50,16 +52,28 @@ def test_a_library_is_built_once(
 
     native.load.cache_clear()
     monkeypatch.setattr(native, "_build", lambda *_: pytest.fail("it was there already"))
-    assert native.load(source) is not None
+    assert load(source) is not None
 
 
 def test_another_source_is_another_library(source: Path, compiler: str, tmp_path: Path) -> None:
-    native.load(source)
+    load(source)
     native.load.cache_clear()
     source.write_text(SOURCE.replace("42", "43"))
-    library = native.load(source)
+    library = load(source)
     assert library is not None
     assert library.answer() == 43
+    assert len(kept(tmp_path)) == 2
+
+
+def test_headers_are_found_and_another_release_of_them_is_another_library(
+    source: Path, compiler: str, tmp_path: Path
+) -> None:
+    source.write_text('#include "number.h"\nextern "C" int answer() { return NUMBER; }\n')
+    for number in ("1", "2"):
+        (tmp_path / "number.h").write_text(f"#define NUMBER {number}\n")
+        library = load(source, headers=native.Headers(str(tmp_path), f"release {number}"))
+        assert library is not None
+        assert library.answer() == int(number)
     assert len(kept(tmp_path)) == 2
 
 
@@ -67,8 +81,8 @@ def test_source_that_does_not_compile_is_done_without_and_leaves_nothing(
     source: Path, compiler: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source.write_text("int answer( {\n")
-    assert native.load(source) is None
-    assert "warning: answer.cc could not be built" in capsys.readouterr().err
+    assert load(source) is None
+    assert "warning: answer.cc could not be built, and all is lost" in capsys.readouterr().err
     assert kept(tmp_path) == []
 
 
@@ -76,7 +90,7 @@ def test_without_a_compiler_a_warning_says_what_to_do(
     source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert native.load(source) is None
+    assert load(source) is None
     said = capsys.readouterr().err
     assert "there is none of no-such-compiler" in said
     assert "NAT_AR_NATIVE=0" in said
@@ -86,5 +100,5 @@ def test_it_can_be_switched_off(
     source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(native.SWITCH, "0")
-    assert native.load(source) is None
+    assert load(source) is None
     assert capsys.readouterr().err == ""

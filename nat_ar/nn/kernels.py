@@ -10,6 +10,7 @@ dozen operations. Here it is one, which stops at the last place that counts.
 Float32 only, and without gradients."""
 
 import functools
+import importlib.metadata
 from pathlib import Path
 
 import jax
@@ -33,7 +34,11 @@ def are_available() -> bool:
     """Whether there are kernels: on a CPU, where kernels.cc is or can be built."""
     if jax.default_backend() != "cpu":
         return False
-    library = native.load(Path(__file__).with_suffix(".cc"))
+    library = native.load(
+        Path(__file__).with_suffix(".cc"),
+        without="decoding on a CPU takes up to twice as long",
+        headers=native.Headers(jax.ffi.include_dir(), importlib.metadata.version("jaxlib")),
+    )
     if library is None:
         return False
     for name, symbol in (
