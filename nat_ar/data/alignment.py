@@ -12,22 +12,31 @@ f and j = 1..n over the source tokens e of a sentence pair, and 0 the null word:
 Knows token ids only, without BOS and EOS. The null word takes part in the estimation; a link never
 goes to it, because fertilities must add up to the length of the target.
 
-Everything runs on flat arrays of (source token, target token) pairs, a chunk of sentences at a time.
-Memory is dominated by the lexical table: 16 bytes (twice that for a moment while it is collected) for
-each distinct pair of source and target type that ever meets in a sentence. A chunk of a million token
-pairs needs some 150 MB beside it. Time is dominated by sorting each chunk's pairs, to find their
-entries in the table. Measured on one core: 100,000 pairs of 20 tokens (42 million token pairs) take 9 s
-a pass, 108 s in all, and 0.4 GB; 1,000,000 pairs (31 million entries) some 100 s a pass, 1.1 GB.
+The passes over all token pairs are in C++ (alignment.cc, built at first use), and in NumPy where there is
+no compiler; both find the same. Memory is dominated by the lexical table: 20 bytes for each distinct pair of
+source and target type that ever meets in a sentence, in NumPy 28; beside it C++ needs some 16 bytes a token
+of either side. Time goes with the token pairs.
+
+Measured with 8,000 types, 20 tokens a side, 5 + 5 passes and the links, on one core of an EPYC (Zen 3) whose
+other core was busy; memory is the whole process, with the corpus:
+
+    pairs      token pairs  entries     C++               NumPy
+    100,000     45 million  11 million  6.9 s, 0.3 GB       193 s, 0.4 GB
+    1,000,000  452 million  36 million  54 s, 1.2 GB
 """
 
+import ctypes
 import dataclasses
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from nat_ar import native
 from nat_ar.data.ragged import Ragged
 
 SMALLEST_PROBABILITY = np.float32(np.finfo(np.float32).tiny)
@@ -80,7 +89,7 @@ class AlignerConfig:
     concentration: float = 0.01
     """Parameter of that symmetric prior, for each target type that meets the source type."""
     chunk_token_pairs: int = 1_000_000
-    """Token pairs in memory at once. Costs memory and time only; the links stay."""
+    """Token pairs in memory at once, where NumPy does the work. Costs memory and time only; the links stay."""
 
     def __post_init__(self) -> None:
         if self.iterations < 1:
@@ -203,8 +212,8 @@ def train(
     target has tokens and its source has none."""
     _check_parallel(source, target)
     _check_ids(source, target, source_size, target_size)
-    places = list_places(source, target)
-    keys = _meeting_types(source, target, places, target_size, config)
+    passes = passes_over(source, target, source_size, target_size, config)
+    keys = passes.meeting_types()
     aligner = Aligner(
         config,
         source_size,
@@ -214,23 +223,24 @@ def train(
         np.full(target_size, 1 / target_size),
         FLAT_TENSION if config.flat_iterations else config.tension,
     )
-    passes = config.flat_iterations + config.iterations
-    for number in range(1, passes + 1):
+    iterations = config.flat_iterations + config.iterations
+    for number in range(1, iterations + 1):
         began = time.perf_counter()
-        found = expectation(aligner, source, target, places)
-        aligner = _maximise(aligner, found)
+        found = passes.expectation(aligner)
+        aligner = _maximise(aligner, found, passes)
         if number == config.flat_iterations:
             aligner = dataclasses.replace(aligner, tension=config.tension)
         elif number > config.flat_iterations and config.optimise_tension:
-            aligner = dataclasses.replace(aligner, tension=_climb(aligner.tension, found, places))
+            tension = _climb(aligner.tension, found, passes.places)
+            aligner = dataclasses.replace(aligner, tension=tension)
         if progress is not None:
             tokens = max(len(target.values), 1)
             rate = tokens / (time.perf_counter() - began)
             progress(
-                f"alignment {number}/{passes}: perplexity "
+                f"alignment {number}/{iterations}: perplexity "
                 f"{np.exp(-found.log_likelihood / tokens):.2f}, tension {aligner.tension:.2f}, "
                 f"{rate:,.0f} target tokens/s, {len(keys):,} entries, "
-                f"{tokens / rate * (passes - number):,.0f} s left"
+                f"{tokens / rate * (iterations - number):,.0f} s left"
             )
     return aligner
 
@@ -245,21 +255,8 @@ def link(aligner: Aligner, source: Ragged, target: Ragged) -> Int[np.ndarray, "t
     _check_ids(source, target, aligner.source_size, aligner.target_size)
     if len(target.values) and not len(aligner.keys):
         raise ValueError("expected an aligner that has seen sentence pairs; it was trained on none")
-    places = list_places(source, target)
-    normaliser, _ = diagonal_prior(aligner.tension, places)
-    links = np.zeros(len(target.values), np.int32)
-    for first, last in _chunks(source, target, aligner.config.chunk_token_pairs):
-        pairs = list_pairs(source, target, places, first, last, aligner.target_size)
-        types, of_pair = np.unique(pairs.key, return_inverse=True)
-        entry = np.minimum(np.searchsorted(aligner.keys, types), len(aligner.keys) - 1)
-        met = aligner.keys[entry] == types
-        probability = np.where(met, aligner.probability[entry], SMALLEST_PROBABILITY)
-        score = _prior(aligner, pairs, normaliser) * probability.astype(np.float64)[of_pair]
-        best = np.repeat(np.maximum.reduceat(score, pairs.start), pairs.source_length)
-        winners = np.flatnonzero(score == best)
-        winner = winners[np.searchsorted(winners, pairs.start)]  # the leftmost of each target token
-        links[target.offsets[first] : target.offsets[last]] = pairs.source_position[winner]
-    return links
+    sizes = aligner.source_size, aligner.target_size
+    return passes_over(source, target, *sizes, aligner.config).links(aligner)
 
 
 def fertilities(links: Int[np.ndarray, "target_tokens"], source: Ragged, target: Ragged) -> Ragged:
@@ -375,6 +372,134 @@ def diagonal_prior(
     return normaliser, weighted / normaliser
 
 
+@runtime_checkable
+class Passes(Protocol):
+    """What takes all token pairs of a corpus. Two do it: one in NumPy, the reference, and one in C++."""
+
+    places: Places
+
+    def meeting_types(self) -> Int[np.ndarray, "entries"]:
+        """The sorted keys of all types that meet."""
+
+    def expectation(self, aligner: Aligner) -> Expectation:
+        """The E-step, with an aligner whose entries are those that meet here."""
+
+    def normalise(
+        self,
+        counts: Float[np.ndarray, "entries"],
+        edges: Int[np.ndarray, "rows"],
+        config: AlignerConfig,
+    ) -> Float[np.ndarray, "entries"]:
+        """The M-step: t(f|e) from expected counts. The entries of source type e lie from edges[e] up to
+        edges[e + 1]."""
+
+    def links(self, aligner: Aligner) -> Int[np.ndarray, "target_tokens"]:
+        """See `link`."""
+
+
+def passes_over(
+    source: Ragged, target: Ragged, source_size: int, target_size: int, config: AlignerConfig
+) -> Passes:
+    """In C++ where it can be; there a token's place has 32 bits."""
+    library = _library()
+    if library is None or max(len(source.values), len(target.values)) >= 1 << 32:
+        return NumpyPasses(source, target, target_size, config.chunk_token_pairs)
+    return NativePasses(library, source, target, source_size, target_size)
+
+
+def _library() -> ctypes.CDLL | None:
+    return native.load(
+        Path(__file__).with_suffix(".cc"), without="word alignment takes thirty times as long"
+    )
+
+
+class NumpyPasses:
+    """Runs on flat arrays of token pairs, a chunk of sentences at a time."""
+
+    def __init__(
+        self, source: Ragged, target: Ragged, target_size: int, chunk_token_pairs: int
+    ) -> None:
+        self.source, self.target, self.target_size = source, target, target_size
+        self.chunk_token_pairs = chunk_token_pairs
+        self.places = list_places(source, target)
+
+    def _pairs(self) -> Iterator[tuple[int, int, TokenPairs]]:
+        for first, last in _chunks(self.source, self.target, self.chunk_token_pairs):
+            pairs = list_pairs(self.source, self.target, self.places, first, last, self.target_size)
+            yield first, last, pairs
+
+    def meeting_types(self) -> Int[np.ndarray, "entries"]:
+        """Chunks are merged when they are of like size, so that each key is moved a logarithmic number of
+        times."""
+        runs: list[np.ndarray] = []
+        for _, _, pairs in self._pairs():
+            runs.append(_distinct(np.sort(pairs.key)))
+            while len(runs) > 1 and len(runs[-2]) < 2 * len(runs[-1]):
+                runs.append(_merge(runs.pop(), runs.pop()))
+        while len(runs) > 1:
+            runs.append(_merge(runs.pop(), runs.pop()))
+        return runs[0] if runs else np.zeros(0, np.int64)
+
+    def expectation(self, aligner: Aligner) -> Expectation:
+        p0 = aligner.config.null_probability
+        normaliser, _ = diagonal_prior(aligner.tension, self.places)
+        counts = np.zeros(len(aligner.keys))
+        null_counts = np.zeros(aligner.target_size)
+        mass = np.zeros(len(self.places.position))
+        feature = log_likelihood = 0.0
+        for _, _, pairs in self._pairs():
+            types, of_pair = np.unique(pairs.key, return_inverse=True)
+            entry = np.searchsorted(aligner.keys, types)
+            score = aligner.probability[entry].astype(np.float64)[of_pair]
+            score *= _prior(aligner, pairs, normaliser)
+            null = p0 * aligner.null_probability[pairs.target]
+            total = np.add.reduceat(score, pairs.start) + null
+            score /= np.repeat(total, pairs.source_length)  # now the posterior
+            null /= total
+            counts[entry] += np.bincount(of_pair, score, len(types))
+            null_counts += np.bincount(pairs.target, null, aligner.target_size)
+            mass += np.bincount(pairs.place, 1 - null, len(mass))
+            feature += float(score @ pairs.feature)
+            log_likelihood += float(np.log(total).sum())
+        return Expectation(counts.astype(np.float32), null_counts, feature, mass, log_likelihood)
+
+    def normalise(
+        self,
+        counts: Float[np.ndarray, "entries"],
+        edges: Int[np.ndarray, "rows"],
+        config: AlignerConfig,
+    ) -> Float[np.ndarray, "entries"]:
+        support = np.diff(edges)
+        occurs = support > 0
+        total = np.zeros(len(support))
+        total[occurs] = np.add.reduceat(counts, edges[:-1][occurs], dtype=np.float64)
+        of_entry = np.repeat(np.arange(len(support), dtype=np.int32), support)
+        probability = np.empty_like(counts)
+        for start in range(0, len(probability), config.chunk_token_pairs):
+            part = slice(start, start + config.chunk_token_pairs)
+            row = of_entry[part]
+            probability[part] = _normalise(
+                counts[part].astype(np.float64), total[row], support[row], config
+            )
+        return probability
+
+    def links(self, aligner: Aligner) -> Int[np.ndarray, "target_tokens"]:
+        normaliser, _ = diagonal_prior(aligner.tension, self.places)
+        links = np.zeros(len(self.target.values), np.int32)
+        for first, last, pairs in self._pairs():
+            types, of_pair = np.unique(pairs.key, return_inverse=True)
+            entry = np.minimum(np.searchsorted(aligner.keys, types), len(aligner.keys) - 1)
+            met = aligner.keys[entry] == types
+            probability = np.where(met, aligner.probability[entry], SMALLEST_PROBABILITY)
+            score = _prior(aligner, pairs, normaliser) * probability.astype(np.float64)[of_pair]
+            best = np.repeat(np.maximum.reduceat(score, pairs.start), pairs.source_length)
+            winners = np.flatnonzero(score == best)
+            winner = winners[np.searchsorted(winners, pairs.start)]  # the leftmost of each token
+            span = slice(self.target.offsets[first], self.target.offsets[last])
+            links[span] = pairs.source_position[winner]
+        return links
+
+
 def list_pairs(
     source: Ragged, target: Ragged, places: Places, first: int, last: int, target_size: int
 ) -> TokenPairs:
@@ -389,8 +514,13 @@ def list_pairs(
     target_values = target.values[target.offsets[first] : target.offsets[last]].astype(np.int64)
     row_start = np.repeat(source.offsets[first:last] - source.offsets[first], m)
     source_values = source_values[np.repeat(row_start, source_length) + source_position]
-    diagonal = np.repeat((within + 1) / np.repeat(m, m), source_length)  # i / m
-    feature = -np.abs(diagonal - (source_position + 1) / np.repeat(source_length, source_length))
+    # (i n - j m) / m n, in whole numbers first: two that are as far from the diagonal are equal to the bit
+    along, across = (
+        np.repeat(x, source_length) for x in ((within + 1) * source_length, np.repeat(m, m))
+    )
+    feature = -np.abs(along - (source_position + 1) * across) / (
+        across * np.repeat(source_length, source_length)
+    )
     return TokenPairs(
         source_values * target_size + np.repeat(target_values, source_length),
         source_position,
@@ -400,34 +530,6 @@ def list_pairs(
         source_length,
         start,
     )
-
-
-def expectation(aligner: Aligner, source: Ragged, target: Ragged, places: Places) -> Expectation:
-    """Expected counts over the corpus that the aligner's entries were collected from.
-
-    Sums are in float64 within a chunk; the table adds the chunks up in float32."""
-    p0 = aligner.config.null_probability
-    normaliser, _ = diagonal_prior(aligner.tension, places)
-    counts = np.zeros(len(aligner.keys), np.float32)
-    null_counts = np.zeros(aligner.target_size)
-    mass = np.zeros(len(places.position))
-    feature = log_likelihood = 0.0
-    for first, last in _chunks(source, target, aligner.config.chunk_token_pairs):
-        pairs = list_pairs(source, target, places, first, last, aligner.target_size)
-        types, of_pair = np.unique(pairs.key, return_inverse=True)
-        entry = np.searchsorted(aligner.keys, types)
-        score = aligner.probability[entry].astype(np.float64)[of_pair]
-        score *= _prior(aligner, pairs, normaliser)
-        null = p0 * aligner.null_probability[pairs.target]
-        total = np.add.reduceat(score, pairs.start) + null
-        score /= np.repeat(total, pairs.source_length)  # now the posterior
-        null /= total
-        counts[entry] += np.bincount(of_pair, score, len(types))
-        null_counts += np.bincount(pairs.target, null, aligner.target_size)
-        mass += np.bincount(pairs.place, 1 - null, len(mass))
-        feature += float(score @ pairs.feature)
-        log_likelihood += float(np.log(total).sum())
-    return Expectation(counts, null_counts, feature, mass, log_likelihood)
 
 
 def _prior(
@@ -440,22 +542,161 @@ def _prior(
     return prior
 
 
-def _maximise(aligner: Aligner, found: Expectation) -> Aligner:
+class _Corpus(ctypes.Structure):
+    """As in alignment.cc."""
+
+    _fields_ = (
+        ("tokens", ctypes.c_void_p),
+        ("token_bytes", ctypes.c_int64),
+        ("offsets", ctypes.c_void_p),
+        ("first", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        ("source_size", ctypes.c_int64),
+        ("target_size", ctypes.c_int64),
+        ("occurrences", ctypes.c_void_p),
+        ("spans", ctypes.c_void_p),
+        ("position", ctypes.c_void_p),
+        ("length", ctypes.c_void_p),
+        ("width", ctypes.c_void_p),
+        ("source_places", ctypes.c_int64),
+    )
+
+
+AHEAD, LANES = 12, 4
+"""Occurrences and target tokens that alignment.cc may read behind the last one."""
+KEYS_AT_ONCE = 1 << 20
+
+
+class NativePasses:
+    """Runs over the occurrences of one source type after the other: alignment.cc says why."""
+
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        source: Ragged,
+        target: Ragged,
+        source_size: int,
+        target_size: int,
+    ) -> None:
+        self.library = library
+        self.places = list_places(source, target)
+        sides = list_places(target, source)  # the other way round: m is its source_length
+        token = np.uint16 if max(source_size, target_size) <= 1 << 16 else np.int32
+        tokens = np.zeros(len(target.values) + LANES, token)
+        tokens[: len(target.values)] = target.values
+        occurrences = np.empty((len(source.values) + AHEAD, 2), np.uint32)
+        occurrences[len(source.values) :] = 0
+        self.sums = np.empty(len(tokens))  # scratch, by target token
+        self.tokens = len(target.values)
+        self.arrays = {
+            "tokens": tokens,
+            "offsets": _array(target.offsets, np.int64),
+            "first": _array(self.places.first, np.int64),
+            "occurrences": occurrences,
+            "spans": np.empty(source_size + 1, np.int64),
+            "position": _array(sides.position, np.int64),
+            "length": _array(sides.source_length, np.int64),
+            "width": _array(sides.target_length, np.int64),
+        }
+        self.corpus = _Corpus(
+            token_bytes=tokens.itemsize,
+            rows=len(target),
+            source_size=source_size,
+            target_size=target_size,
+            source_places=len(sides.position),
+            **{name: array.ctypes.data for name, array in self.arrays.items()},
+        )
+        self._call(
+            "NatArListOccurrences",
+            _array(source.values, token),
+            _array(source.offsets, np.int64),
+            _array(sides.first, np.int64),
+        )
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """A function of the library on the corpus; arrays go by address."""
+        function = getattr(self.library, name)
+        function.restype = ctypes.c_int64
+        return function(ctypes.byref(self.corpus), *map(_argument, arguments))
+
+    def meeting_types(self) -> Int[np.ndarray, "entries"]:
+        room = np.empty(max(self.corpus.target_size, KEYS_AT_ONCE), np.int64)
+        runs, filled, source_type = [np.zeros(0, np.int64)], ctypes.c_int64(), 0
+        while source_type < self.corpus.source_size:
+            source_type = self._call(
+                "NatArListTypes", source_type, len(room), room, ctypes.byref(filled)
+            )
+            runs.append(room[: filled.value].copy())
+        return np.concatenate(runs)
+
+    def expectation(self, aligner: Aligner) -> Expectation:
+        p0 = aligner.config.null_probability
+        normaliser, _ = diagonal_prior(aligner.tension, self.places)
+        counts = np.empty(len(aligner.keys), np.float32)
+        null_counts = np.zeros(aligner.target_size)
+        mass = np.zeros(len(self.places.position))
+        totals = np.zeros(2)
+        self._call(
+            "NatArExpectation",
+            *_table(aligner),
+            aligner.tension,
+            p0,
+            (1 - p0) / normaliser,
+            _array(aligner.null_probability, np.float64),
+            self.sums,
+            counts,
+            null_counts,
+            mass,
+            totals,
+        )
+        return Expectation(counts, null_counts, float(totals[0]), mass, float(totals[1]))
+
+    def normalise(
+        self,
+        counts: Float[np.ndarray, "entries"],
+        edges: Int[np.ndarray, "rows"],
+        config: AlignerConfig,
+    ) -> Float[np.ndarray, "entries"]:
+        probability = np.empty_like(counts)
+        concentration = config.concentration if config.variational_bayes else 0.0
+        smallest = float(SMALLEST_PROBABILITY)
+        self._call("NatArNormalise", counts, edges, concentration, smallest, probability)
+        return probability
+
+    def links(self, aligner: Aligner) -> Int[np.ndarray, "target_tokens"]:
+        links = np.empty(self.tokens, np.int32)
+        unmet = float(SMALLEST_PROBABILITY)
+        self._call("NatArLinks", *_table(aligner), aligner.tension, unmet, self.sums, links)
+        return links
+
+
+def _table(aligner: Aligner) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    keys, probability = _array(aligner.keys, np.int64), _array(aligner.probability, np.float32)
+    return keys, _edges(aligner), probability
+
+
+def _array(values: np.ndarray, dtype: type) -> np.ndarray:
+    """As C++ reads it; a copy only where it is not so already."""
+    return np.ascontiguousarray(values, dtype)
+
+
+def _argument(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.ctypes.data_as(ctypes.c_void_p)
+    if isinstance(value, int):
+        return ctypes.c_int64(value)
+    return ctypes.c_double(value) if isinstance(value, float) else value
+
+
+def _edges(aligner: Aligner) -> Int[np.ndarray, "rows"]:
+    """The entries of source type e lie from edges[e] up to edges[e + 1]."""
+    return np.searchsorted(aligner.keys, np.arange(aligner.source_size + 1) * aligner.target_size)
+
+
+def _maximise(aligner: Aligner, found: Expectation, passes: Passes) -> Aligner:
     """The M-step of both tables."""
     config = aligner.config
-    # The entries of source type e lie from edges[e] up to edges[e + 1].
-    edges = np.searchsorted(aligner.keys, np.arange(aligner.source_size + 1) * aligner.target_size)
-    support = np.diff(edges)
-    occurs = support > 0
-    total = np.zeros(aligner.source_size)
-    total[occurs] = np.add.reduceat(found.counts, edges[:-1][occurs], dtype=np.float64)
-    probability = np.empty_like(found.counts)
-    for start in range(0, len(probability), config.chunk_token_pairs):
-        part = slice(start, start + config.chunk_token_pairs)
-        of_entry = aligner.keys[part] // aligner.target_size
-        probability[part] = _normalise(
-            found.counts[part].astype(np.float64), total[of_entry], support[of_entry], config
-        )
+    probability = passes.normalise(found.counts, _edges(aligner), config)
     occurs = found.null_counts > 0
     null_probability = np.full(aligner.target_size, SMALLEST_PROBABILITY, np.float64)
     null_probability[occurs] = _normalise(
@@ -501,23 +742,6 @@ def _climb(tension: float, found: Expectation, places: Places) -> float:
         gradient = (found.feature - float(found.mass @ mean_feature)) / tokens
         tension = float(np.clip(tension + TENSION_RATE * gradient, *TENSION_RANGE))
     return tension
-
-
-def _meeting_types(
-    source: Ragged, target: Ragged, places: Places, target_size: int, config: AlignerConfig
-) -> Int[np.ndarray, "entries"]:
-    """The sorted keys of all types that meet. Chunks are merged when they are of like size, so that
-    each key is moved a logarithmic number of times."""
-    runs: list[np.ndarray] = []
-    for first, last in _chunks(source, target, config.chunk_token_pairs):
-        runs.append(
-            _distinct(np.sort(list_pairs(source, target, places, first, last, target_size).key))
-        )
-        while len(runs) > 1 and len(runs[-2]) < 2 * len(runs[-1]):
-            runs.append(_merge(runs.pop(), runs.pop()))
-    while len(runs) > 1:
-        runs.append(_merge(runs.pop(), runs.pop()))
-    return runs[0] if runs else np.zeros(0, np.int64)
 
 
 def _merge(

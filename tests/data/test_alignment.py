@@ -1,4 +1,5 @@
-"""The aligner against sums in plain Python, against lexicons that are known, and on ragged input."""
+"""The aligner against sums in plain Python, against lexicons that are known, and on ragged input; in NumPy and in
+C++, and one against the other."""
 
 import collections
 import dataclasses
@@ -6,9 +7,21 @@ import math
 
 import numpy as np
 import pytest
+from scipy import special
 
 from nat_ar.data import alignment
 from nat_ar.data.ragged import Ragged
+
+
+@pytest.fixture(params=["NumPy", "C++"])
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "NumPy":
+        monkeypatch.setattr(alignment, "_library", lambda: None)
+    elif alignment._library() is None:
+        pytest.skip("no C++ compiler, or NAT_AR_NATIVE=0")
+
+
+both_ways = pytest.mark.usefixtures("_way")
 
 
 def ragged(*rows: list[int]) -> Ragged:
@@ -73,6 +86,7 @@ def test_normaliser_and_mean_feature_equal_their_sums() -> None:
             assert mean_feature[place] == pytest.approx(mean, rel=1e-6, abs=1e-9)
 
 
+@both_ways
 def test_expected_counts_equal_a_loop_over_two_sentences() -> None:
     source, target = ragged([0, 1, 0], [2, 1]), ragged([0, 1], [1, 2, 1, 0])
     config = alignment.AlignerConfig(null_probability=0.2)
@@ -84,8 +98,7 @@ def test_expected_counts_equal_a_loop_over_two_sentences() -> None:
         probability=t[aligner.keys // 3, aligner.keys % 3],
         null_probability=t[3].astype(np.float64),
     )
-    places = alignment.list_places(source, target)
-    found = alignment.expectation(aligner, source, target, places)
+    found = alignment.passes_over(source, target, 3, 3, config).expectation(aligner)
 
     counts: collections.Counter[tuple[int, int]] = collections.Counter()
     feature = log_likelihood = not_null = 0.0
@@ -115,6 +128,7 @@ def test_expected_counts_equal_a_loop_over_two_sentences() -> None:
     assert found.log_likelihood == pytest.approx(log_likelihood, rel=1e-6)
 
 
+@both_ways
 def test_maximum_likelihood_step_divides_counts_by_their_row() -> None:
     # One source token: nothing to share but with the null word, so t(f|e) is the relative frequency.
     source, target = ragged([0], [0], [0], [0]), ragged([0], [0], [0], [1])
@@ -125,6 +139,7 @@ def test_maximum_likelihood_step_divides_counts_by_their_row() -> None:
     assert aligner.null_probability.tolist() == pytest.approx([0.75, 0.25, 0], abs=1e-30)
 
 
+@both_ways
 @pytest.mark.parametrize("optimise_tension", [False, True])
 @pytest.mark.parametrize("seed", range(5))
 def test_likelihood_never_falls(seed: int, optimise_tension: bool) -> None:
@@ -141,6 +156,7 @@ def test_likelihood_never_falls(seed: int, optimise_tension: bool) -> None:
     assert aligner.log_likelihoods[-1] > aligner.log_likelihoods[0] + 1
 
 
+@both_ways
 @pytest.mark.parametrize("variational_bayes", [False, True])
 def test_known_lexicon_is_recovered(variational_bayes: bool) -> None:
     source, target, links = known_corpus(0, sentences=300)
@@ -149,6 +165,7 @@ def test_known_lexicon_is_recovered(variational_bayes: bool) -> None:
     assert (found == links).all()
 
 
+@both_ways
 def test_tension_rises_on_monotone_text_and_falls_on_shuffled_text() -> None:
     generator = np.random.default_rng(0)
     rows = [generator.permutation(40)[:8].tolist() for _ in range(200)]
@@ -162,6 +179,7 @@ def test_tension_rises_on_monotone_text_and_falls_on_shuffled_text() -> None:
     assert tension(Ragged.from_rows([generator.permutation(row).tolist() for row in rows])) < 1
 
 
+@both_ways
 def test_variational_bayes_keeps_a_rare_source_token_from_collecting_garbage() -> None:
     # Types 0 to 4 have ten translations each. Type 9 occurs once, so that without a prior each token
     # of that sentence may seem likelier from 9, at up to 1/4, than from its own source, at 1/10.
@@ -202,6 +220,102 @@ def test_chunks_change_nothing() -> None:
     ).all()
 
 
+def generated(seed: int, sentences: int, types: int, longest: int) -> tuple[Ragged, Ragged]:
+    """Zipf's source types, each with two translations; targets in about the same order, with words that come from
+    nowhere. Some sentences have one token, some no target, some neither side."""
+    generator = np.random.default_rng(seed)
+    weight = 1 / np.arange(3, types + 3)
+    sources: list[list[int]] = []
+    targets: list[list[int]] = []
+    for _ in range(sentences):
+        n = int(generator.integers(1, longest + 1))
+        m = int(max(1, n + generator.integers(-3, 4)))
+        source = generator.choice(types, n, p=weight / weight.sum())
+        j = np.clip(np.arange(m) * n // m + generator.integers(-1, 2, m), 0, n - 1)
+        target = (source[j] * 7 + 3 * (generator.random(m) < 0.3)) % types
+        target = np.where(generator.random(m) < 0.1, generator.integers(0, types, m), target)
+        sources.append(source.tolist())
+        targets.append(target.tolist() if generator.random() < 0.98 else [])
+    return Ragged.from_rows([*sources, []]), Ragged.from_rows([*targets, []])
+
+
+@pytest.mark.parametrize("chunk_token_pairs", [5_000, 1_000_000])
+@pytest.mark.parametrize("flat_iterations", [0, 5])
+@pytest.mark.parametrize("variational_bayes", [False, True])
+@pytest.mark.parametrize("optimise_tension", [False, True])
+def test_numpy_and_cpp_find_the_same(
+    optimise_tension: bool,
+    variational_bayes: bool,
+    flat_iterations: int,
+    chunk_token_pairs: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if alignment._library() is None:
+        pytest.skip("no C++ compiler, or NAT_AR_NATIVE=0")
+    source, target = generated(0, sentences=3_000, types=400, longest=12)
+    config = alignment.AlignerConfig(
+        flat_iterations=flat_iterations,
+        optimise_tension=optimise_tension,
+        variational_bayes=variational_bayes,
+        chunk_token_pairs=chunk_token_pairs,
+    )
+    cpp = alignment.train(source, target, config, source_size=400, target_size=400)
+    links = alignment.link(cpp, source, target)
+    monkeypatch.setattr(alignment, "_library", lambda: None)
+    numpy = alignment.train(source, target, config, source_size=400, target_size=400)
+
+    np.testing.assert_array_equal(cpp.keys, numpy.keys)
+    np.testing.assert_allclose(cpp.log_likelihoods, numpy.log_likelihoods, rtol=1e-9)
+    np.testing.assert_allclose(cpp.probability, numpy.probability, rtol=1e-5)
+    np.testing.assert_allclose(cpp.null_probability, numpy.null_probability, rtol=1e-5)
+    assert cpp.tension == pytest.approx(numpy.tension, rel=1e-8)
+    np.testing.assert_array_equal(links, alignment.link(numpy, source, target))
+
+
+@pytest.mark.parametrize("size", [400, 70_000])
+def test_numpy_and_cpp_link_another_corpus_alike(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With types that were never seen, and with more types than 16 bits can tell apart."""
+    source, target = generated(0, sentences=500, types=200, longest=12)
+    other = generated(1, sentences=500, types=400, longest=30)
+    shift = size - 400
+    source, target, *other = (
+        Ragged(side.values + np.int32(shift), side.offsets) for side in (source, target, *other)
+    )
+    aligner = alignment.train(
+        source, target, alignment.AlignerConfig(), source_size=size, target_size=size
+    )
+    links = alignment.link(aligner, *other)
+    monkeypatch.setattr(alignment, "_library", lambda: None)
+    np.testing.assert_array_equal(links, alignment.link(aligner, *other))
+
+
+@both_ways
+@pytest.mark.parametrize("source_length", [1, 2, 7, 30])
+def test_of_equals_the_left_one_is_linked(source_length: int) -> None:
+    # One type on each side: the position decides, and of two that are as far from the diagonal the left one.
+    source, target = ragged([0] * source_length), ragged([0] * 21)
+    links = alignment.align(source, target, alignment.AlignerConfig(), source_size=1, target_size=1)
+    n, m = source_length, 21
+    assert links.tolist() == [
+        min(range(1, n + 1), key=lambda j: (abs(i * n - j * m), j)) - 1 for i in range(1, m + 1)
+    ]
+
+
+def test_digamma_is_that_of_scipy() -> None:
+    library = alignment._library()
+    if library is None:
+        pytest.skip("no C++ compiler, or NAT_AR_NATIVE=0")
+    x = np.concatenate([np.geomspace(2e-3, 1e9, 20_000), np.linspace(0.01, 20, 20_000)])
+    found = np.empty_like(x)
+    library.NatArExpDigamma(
+        alignment._argument(x), alignment._argument(len(x)), alignment._argument(found)
+    )
+    np.testing.assert_allclose(found, np.exp(special.digamma(x)), rtol=1e-12)
+
+
+@both_ways
 def test_same_corpus_same_links() -> None:
     source, target = random_corpus(2, sentences=50, types=20, longest=12)
     first, second = (
@@ -211,6 +325,7 @@ def test_same_corpus_same_links() -> None:
     assert first.tobytes() == second.tobytes()
 
 
+@both_ways
 def test_unseen_types_follow_the_diagonal_and_seen_ones_their_translation() -> None:
     source, target, _ = known_corpus(0, sentences=200)
     aligner = alignment.train(
@@ -222,6 +337,7 @@ def test_unseen_types_follow_the_diagonal_and_seen_ones_their_translation() -> N
     assert links.tolist() == [0, 1, 2, 2, 0]
 
 
+@both_ways
 def test_progress_gets_a_line_for_each_iteration() -> None:
     lines: list[str] = []
     source, target, _ = known_corpus(0, sentences=20)
@@ -236,6 +352,7 @@ def test_progress_gets_a_line_for_each_iteration() -> None:
     assert [line.split(":")[0] for line in lines] == [f"alignment {k}/3" for k in (1, 2, 3)]
 
 
+@both_ways
 def test_rows_without_a_target_are_kept_empty() -> None:
     source, target = ragged([1, 2], [], [3], []), ragged([1], [], [], [])
     links = alignment.align(source, target, alignment.AlignerConfig(), source_size=4, target_size=4)
@@ -244,6 +361,7 @@ def test_rows_without_a_target_are_kept_empty() -> None:
     assert rows_of(counts) == [[0, 1], [], [0], []]
 
 
+@both_ways
 def test_no_sentence_has_no_link() -> None:
     nothing = ragged()
     links = alignment.align(
@@ -253,6 +371,7 @@ def test_no_sentence_has_no_link() -> None:
     assert len(alignment.fertilities(links, nothing, nothing)) == 0
 
 
+@both_ways
 def test_ragged_sentences_with_one_long_row() -> None:
     source = ragged([1], list(range(40)), [2, 1])
     target = ragged([5, 6, 7, 8, 9], [1], list(range(30)))
