@@ -67,6 +67,7 @@ struct Product {
   const float* scale;    // [width], or null
   const float* bias;     // [width], or null
   float* results;        // [rows, width]
+  float smallest;        // result: what is less becomes this
   int64_t rows, depth, width;
 
   void run(int64_t panel) const;
@@ -74,7 +75,7 @@ struct Product {
 
 // What becomes of the sums of one panel, and where they go.
 struct Columns {
-  float scale[kPanel], bias[kPanel];
+  float scale[kPanel], bias[kPanel], smallest;
   float* results;
   int64_t stride;
 };
@@ -97,8 +98,11 @@ void tile(const float* states, int64_t depth, const Weight* panel, const Columns
     }
   }
   for (int64_t row = 0; row < rows; ++row, results += columns.stride) {
-    store(results, low[row] * load(columns.scale) + load(columns.bias));
-    store(results + kLanes, high[row] * load(columns.scale + kLanes) + load(columns.bias + kLanes));
+    const Vector smallest = everywhere(columns.smallest);
+    const Vector left = low[row] * load(columns.scale) + load(columns.bias);
+    const Vector right = high[row] * load(columns.scale + kLanes) + load(columns.bias + kLanes);
+    store(results, left < smallest ? smallest : left);
+    store(results + kLanes, right < smallest ? smallest : right);
   }
 }
 
@@ -126,7 +130,7 @@ template <typename Weight>
 void Product<Weight>::run(int64_t panel) const {
   const int64_t column = panel * kPanel, num = std::min(kPanel, width - column);
   const Weight* weights = panels + column * depth;
-  Columns columns{{}, {}, results + column, width};
+  Columns columns{{}, {}, smallest, results + column, width};
   std::fill_n(columns.scale, kPanel, 1.0f);
   if (scale != nullptr) std::memcpy(columns.scale, scale + column, num * sizeof(float));
   if (bias != nullptr) std::memcpy(columns.bias, bias + column, num * sizeof(float));
@@ -382,12 +386,46 @@ void Attention::run(int64_t part) const {
   }
 }
 
+// Rows brought to mean 0 and variance 1, then scaled and shifted.
+struct Norm {
+  const float* x;      // [rows, width]
+  const float* scale;  // [width]
+  const float* bias;   // [width]
+  float* results;      // [rows, width]
+  int64_t width;
+  float epsilon;
+
+  void run(int64_t row) const;
+};
+
+template <typename Term>
+float sum_of(const float* x, int64_t count, const Term& term) {
+  Vector sums = {};
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) sums += term(load(x + i));
+  float sum = 0.0f;
+  for (int64_t lane = 0; lane < kLanes; ++lane) sum += sums[lane];
+  for (; i < count; ++i) sum += term(x[i]);
+  return sum;
+}
+
+void Norm::run(int64_t row) const {
+  const float* from = x + row * width;
+  float* to = results + row * width;
+  const float mean = sum_of(from, width, [](auto x) { return x; }) / width;
+  const float variance = sum_of(from, width, [=](auto x) { return (x - mean) * (x - mean); }) / width;
+  const float rate = 1.0f / std::sqrt(variance + epsilon);
+  int64_t i = 0;
+  for (; i + kLanes <= width; i += kLanes) store(to + i, (load(from + i) - mean) * rate * load(scale + i) + load(bias + i));
+  for (; i < width; ++i) to[i] = (from[i] - mean) * rate * scale[i] + bias[i];
+}
+
 using Floats = ffi::Buffer<ffi::F32>;
 using Integers = ffi::Buffer<ffi::S32>;
 
 template <typename Weight, ffi::DataType type>
 ffi::Error multiply(ffi::ThreadPool pool, Floats states, ffi::Buffer<type> panels, Floats scale, Floats bias,
-                    ffi::ResultBuffer<ffi::F32> results) {
+                    bool is_rectified, ffi::ResultBuffer<ffi::F32> results) {
   const auto shape = states.dimensions(), packed = panels.dimensions(), written = results->dimensions();
   const auto is_missing = [](const Floats& floats) { return floats.element_count() == 0; };
   const auto fits = [&](const Floats& floats) {
@@ -402,6 +440,7 @@ ffi::Error multiply(ffi::ThreadPool pool, Floats states, ffi::Buffer<type> panel
                                 is_missing(scale) ? nullptr : scale.typed_data(),
                                 is_missing(bias) ? nullptr : bias.typed_data(),
                                 results->typed_data(),
+                                is_rectified ? 0.0f : -INFINITY,
                                 shape[0],
                                 shape[1],
                                 written[1]};
@@ -417,6 +456,7 @@ auto product_binding() {
       .Arg<ffi::Buffer<type>>()
       .template Arg<Floats>()
       .template Arg<Floats>()
+      .template Attr<bool>("is_rectified")
       .template Ret<Floats>();
 }
 
@@ -447,6 +487,17 @@ ffi::Error attend(ffi::ThreadPool pool, Floats query, Floats key, Floats value, 
   return ffi::Error::Success();
 }
 
+ffi::Error normalise(ffi::ThreadPool pool, Floats x, Floats scale, Floats bias, float epsilon,
+                     ffi::ResultBuffer<ffi::F32> results) {
+  const auto shape = x.dimensions();
+  if (shape.size() != 2 || results->element_count() != x.element_count() ||
+      static_cast<int64_t>(scale.element_count()) != shape[1] || static_cast<int64_t>(bias.element_count()) != shape[1])
+    return ffi::Error::InvalidArgument("expected x [rows, width], scale and bias [width]");
+  const Norm norm{x.typed_data(), scale.typed_data(), bias.typed_data(), results->typed_data(), shape[1], epsilon};
+  run_all(pool, norm, shape[0], static_cast<int64_t>(x.element_count()));
+  return ffi::Error::Success();
+}
+
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArPackedProduct, (multiply<float, ffi::F32>), product_binding<ffi::F32>());
@@ -459,4 +510,12 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArAttend, attend,
                                   .Arg<Floats>()
                                   .Arg<Integers>()
                                   .Arg<Integers>()
+                                  .Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArNormalise, normalise,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Floats>()
+                                  .Arg<Floats>()
+                                  .Arg<Floats>()
+                                  .Attr<float>("epsilon")
                                   .Ret<Floats>());

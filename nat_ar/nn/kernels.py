@@ -7,6 +7,8 @@ vector for each hypothesis, a one-pass decoder with one for each place of a sent
 Attention of few queries: XLA multiplies with all places that a cache has room for, those of all slots, and takes a
 dozen operations. Here it is one, which stops at the last place that counts.
 
+Layer normalisation: one operation where XLA takes five, each as long as its start.
+
 Float32 only, and without gradients."""
 
 import functools
@@ -22,7 +24,7 @@ from jaxtyping import Array, Float, Int, Int8
 from nat_ar import native
 
 PRODUCT, PRODUCT_INT8 = "nat_ar_packed_product", "nat_ar_packed_product_int8"
-ATTEND = "nat_ar_attend"
+ATTEND, NORMALISE = "nat_ar_attend", "nat_ar_normalise"
 """What XLA's programs call them."""
 PANEL = 16
 """Columns of a packed weight that lie together."""
@@ -45,6 +47,7 @@ def are_available() -> bool:
         (PRODUCT, library.NatArPackedProduct),
         (PRODUCT_INT8, library.NatArPackedProductInt8),
         (ATTEND, library.NatArAttend),
+        (NORMALISE, library.NatArNormalise),
     ):
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(symbol), platform="cpu")
     return True
@@ -57,12 +60,13 @@ def product(
     width: int,
     *,
     scale: Float[Array, "width"] | None = None,
+    is_rectified: bool = False,
 ) -> Float[Array, "rows width"]:
-    """(states @ weight) * scale + bias, of a packed weight with `width` columns."""
+    """(states @ weight) * scale + bias, of a packed weight with `width` columns; at least 0 where it is rectified."""
     target = PRODUCT_INT8 if panels.dtype == jnp.int8 else PRODUCT
     call = jax.ffi.ffi_call(target, jax.ShapeDtypeStruct((states.shape[0], width), jnp.float32))
     factor, offset = (NOTHING if x is None else x for x in (scale, bias))
-    return call(states, panels, factor, offset)
+    return call(states, panels, factor, offset, is_rectified=np.bool_(is_rectified))
 
 
 def attend(
@@ -77,6 +81,18 @@ def attend(
     With `origin` there are several places (slots) at each position, and it says which of them a query reads."""
     call = jax.ffi.ffi_call(ATTEND, jax.ShapeDtypeStruct(query.shape, jnp.float32))
     return call(query, key, value, counts, ONE_SLOT if origin is None else origin)
+
+
+def normalise(
+    x: Float[Array, "rows width"],
+    scale: Float[Array, "width"],
+    bias: Float[Array, "width"],
+    *,
+    epsilon: float,
+) -> Float[Array, "rows width"]:
+    """(x - mean) / sqrt(variance + epsilon) * scale + bias, mean and variance over each row."""
+    call = jax.ffi.ffi_call(NORMALISE, jax.ShapeDtypeStruct(x.shape, jnp.float32))
+    return call(x, scale, bias, epsilon=np.float32(epsilon))
 
 
 def is_product(equation: jex.JaxprEqn) -> bool:

@@ -17,21 +17,30 @@ LAYER_NORM_EPSILON = 1e-6
 
 
 class Linear(nnx.Module):
-    """y = x W + b over the last axis. `parts` > 1 fuses several maps of the same input: each part is
-    initialised as a matrix of its own and the output is their concatenation."""
+    """y = x W + b over the last axis, or max(y, 0) where it is rectified. `parts` > 1 fuses several maps of the
+    same input: each part is initialised as a matrix of its own and the output is their concatenation."""
 
     def __init__(
-        self, d_in: int, d_out: int, *, parts: int = 1, dtype: str = "float32", rngs: nnx.Rngs
+        self,
+        d_in: int,
+        d_out: int,
+        *,
+        parts: int = 1,
+        is_rectified: bool = False,
+        dtype: str = "float32",
+        rngs: nnx.Rngs,
     ) -> None:
         initial = jax.nn.initializers.xavier_uniform()
         kernels = [initial(rngs.params(), (d_in, d_out)) for _ in range(parts)]
         self.kernel = nnx.Param(jnp.concatenate(kernels, axis=1))
         self.bias = nnx.Param(jnp.zeros(parts * d_out))
+        self.is_rectified = is_rectified
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "... d_in"]) -> Float[Array, "... d_out"]:
         flat = x.reshape(-1, x.shape[-1]).astype(self.dtype)
         y = flat @ self.kernel[...].astype(self.dtype) + self.bias[...].astype(self.dtype)
+        y = jax.nn.relu(y) if self.is_rectified else y
         return y.reshape(*x.shape[:-1], y.shape[-1])
 
 

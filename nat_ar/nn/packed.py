@@ -1,4 +1,4 @@
-"""Networks whose weights are laid out for kernels.product, and whose attention is kernels.attend: what a CPU
+"""Networks whose weights are laid out for kernels.product, and whose attention and norms are kernels: what a CPU
 decodes with.
 
 Packed, a weight is read from its first byte to its last, once for all rows. `bash scripts/benchmark_cpu.sh --only
@@ -45,11 +45,17 @@ class Packed(nnx.Module):
         self.scale = None if scale is None else nnx.Param(jnp.asarray(scale))
 
     def __call__(
-        self, x: Float[Array, "... depth"], bias: Float[Array, "width"] | None = None
+        self,
+        x: Float[Array, "... depth"],
+        bias: Float[Array, "width"] | None = None,
+        *,
+        is_rectified: bool = False,
     ) -> Float[Array, "... width"]:
         scale = None if self.scale is None else self.scale[...]
         flat = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
-        y = kernels.product(flat, self.panels[...], bias, self.width, scale=scale)
+        y = kernels.product(
+            flat, self.panels[...], bias, self.width, scale=scale, is_rectified=is_rectified
+        )
         return y.reshape(*x.shape[:-1], self.width)
 
 
@@ -59,9 +65,10 @@ class PackedLinear(nnx.Module):
     def __init__(self, linear: layers.Linear, weights: Weights) -> None:
         self.packed = Packed(np.asarray(linear.kernel[...]), weights)
         self.bias = nnx.Param(linear.bias[...])
+        self.is_rectified = linear.is_rectified
 
     def __call__(self, x: Float[Array, "... d_in"]) -> Float[Array, "... d_out"]:
-        return self.packed(x, self.bias[...])
+        return self.packed(x, self.bias[...], is_rectified=self.is_rectified)
 
 
 class PackedEmbedding(layers.Embedding):
@@ -77,13 +84,30 @@ class PackedEmbedding(layers.Embedding):
         return self.packed(states)
 
 
+class FusedLayerNorm(layers.LayerNorm):
+    """A LayerNorm that is one operation."""
+
+    def __init__(self, norm: layers.LayerNorm) -> None:
+        self.scale, self.bias = nnx.Param(norm.scale[...]), nnx.Param(norm.bias[...])
+
+    def __call__(self, x: Float[Array, "... d_model"]) -> Float[Array, "... d_model"]:
+        wide = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
+        y = kernels.normalise(
+            wide, self.scale[...], self.bias[...], epsilon=layers.LAYER_NORM_EPSILON
+        )
+        return y.astype(x.dtype).reshape(x.shape)
+
+
 def pack(network: nnx.Module, weights: Weights = "float32") -> None:
-    """Puts the packed kind in the place of every Linear and Embedding that computes in float32, and has such
-    maps attend by the kernel. Where the weights are int8, each column has a scale; states stay float32."""
+    """Puts the packed kind in the place of every Linear and Embedding that computes in float32, has such maps
+    attend by the kernel, and fuses the norms. Where the weights are int8, each column has a scale; states stay
+    float32."""
     kinds: dict[type, Any] = {layers.Linear: PackedLinear, layers.Embedding: PackedEmbedding}
     made: dict[int, nnx.Module] = {}  # a table may stand in two places
 
     def packed(child: Any) -> nnx.Module | None:
+        if type(child) is layers.LayerNorm:
+            return FusedLayerNorm(child)
         kind = kinds.get(type(child))
         if kind is None or child.dtype != "float32":
             return None

@@ -68,15 +68,17 @@ class FeedForward(nnx.Module):
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs) -> None:
         dtype = config.dtype
-        self.expand = layers.Linear(config.d_model, config.d_hidden, dtype=dtype, rngs=rngs)
+        self.expand = layers.Linear(
+            config.d_model, config.d_hidden, is_rectified=True, dtype=dtype, rngs=rngs
+        )
         self.contract = layers.Linear(config.d_hidden, config.d_model, dtype=dtype, rngs=rngs)
         self.dropout_rate = config.dropout_rate
 
     def __call__(
         self, x: Float[Array, "... d_model"], *, rngs: nnx.Rngs | None
     ) -> Float[Array, "... d_model"]:
-        hidden = jax.nn.relu(self.expand(x))
-        return self.contract(layers.dropout(hidden, self.dropout_rate, rngs=rngs))
+        hidden = layers.dropout(self.expand(x), self.dropout_rate, rngs=rngs)
+        return self.contract(hidden)
 
 
 class Residual(nnx.Module):

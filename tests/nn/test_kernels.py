@@ -1,5 +1,7 @@
 """The kernels against NumPy in float64."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,8 @@ from nat_ar.nn import cache, kernels, packed
 pytestmark = pytest.mark.skipif(
     not kernels.are_available(), reason="no CPU, or no C++ compiler, or NAT_AR_NATIVE=0"
 )
-product = jax.jit(kernels.product, static_argnames="width")
+product = jax.jit(kernels.product, static_argnames=("width", "is_rectified"))
+normalise = jax.jit(functools.partial(kernels.normalise, epsilon=1e-6))
 attend = jax.jit(kernels.attend)
 
 
@@ -74,7 +77,29 @@ def test_arrays_that_do_not_fit_are_an_error(
     call = jax.ffi.ffi_call(kernels.PRODUCT, jax.ShapeDtypeStruct((2, width), jnp.float32))
     arrays = [jnp.ones((2, 8)), jnp.ones(panels), jnp.ones(0), jnp.ones(bias)]
     with pytest.raises(Exception, match=r"expected states \[rows, depth\]"):
-        jax.block_until_ready(jax.jit(call)(*arrays))
+        jax.block_until_ready(
+            jax.jit(functools.partial(call, is_rectified=np.bool_(False)))(*arrays)
+        )
+
+
+def test_a_rectified_product_is_nowhere_below_zero() -> None:
+    states, weight, bias = normal(0, 7, 30), normal(1, 30, 50), normal(2, 50)
+    plain = np.asarray(product(states, packed.panels_of(weight), bias, width=50))
+    assert (plain < 0).any()
+    found = product(states, packed.panels_of(weight), bias, width=50, is_rectified=True)
+    np.testing.assert_array_equal(found, np.maximum(plain, 0.0))
+
+
+@settings(max_examples=20, deadline=None)
+@given(rows=st.integers(1, 9), width=st.integers(1, 70))
+def test_rows_are_normalised_each_by_itself(rows: int, width: int) -> None:
+    x, scale, bias = 10.0 + 3.0 * normal(0, rows, width), normal(1, width), normal(2, width)
+    wide = x.astype(np.float64)
+    centred = wide - wide.mean(axis=1, keepdims=True)
+    expected = centred / np.sqrt(wide.var(axis=1, keepdims=True) + 1e-6) * scale + bias
+    found = normalise(x, scale, bias)
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+    np.testing.assert_array_equal(normalise(x[:1], scale, bias), found[:1])
 
 
 def attention(

@@ -23,13 +23,16 @@ def test_panels_are_columns_16_at_a_time_and_zeros_fill_up_the_last() -> None:
 
 
 class Network(nnx.Module):
-    """One table in two places, maps in a list, and one map in bfloat16."""
+    """One table in two places, maps in a list, one of them rectified, a norm, and one map in bfloat16."""
 
     def __init__(self) -> None:
         rngs = nnx.Rngs(0)
         self.source = layers.Embedding(30, 12, rngs=rngs)
         self.target = self.source
-        self.maps = nnx.List([layers.Linear(12, 12, rngs=rngs) for _ in range(2)])
+        self.maps = nnx.List(
+            [layers.Linear(12, 12, is_rectified=i == 0, rngs=rngs) for i in range(2)]
+        )
+        self.norm = layers.LayerNorm(12)
         self.coarse = layers.Linear(12, 12, dtype="bfloat16", rngs=rngs)
         for linear in (*self.maps, self.coarse):
             linear.bias[...] = jnp.arange(12) / 12
@@ -37,7 +40,7 @@ class Network(nnx.Module):
     def __call__(self, token_ids: jax.Array) -> jax.Array:
         x = self.source(token_ids)
         for linear in (*self.maps, self.coarse):
-            x = jax.nn.relu(linear(x))
+            x = linear(self.norm(x))
         return self.target.attend(x.astype(jnp.float32))
 
 
@@ -55,6 +58,7 @@ def test_a_packed_network_computes_the_same_and_leaves_the_other_as_it_was(
     assert twin.source is twin.target
     assert [type(linear) for linear in twin.maps] == [packed.PackedLinear] * 2
     assert type(twin.coarse) is layers.Linear
+    assert type(twin.norm) is packed.FusedLayerNorm
     found = jax.jit(twin.__call__)(token_ids)
     assert np.abs(found - expected).max() < tolerance * np.abs(expected).max()
     jax.tree.map(np.testing.assert_array_equal, nnx.state(network, nnx.Param), before)
