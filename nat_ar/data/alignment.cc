@@ -349,9 +349,8 @@ void NatArLinks(const Corpus* corpus, const int64_t* keys, const int64_t* edges,
               [&](const auto* tokens) { best_links(*corpus, table, diagonal, tokens, unmet, sums, links); });
 }
 
-// The M-step. With concentration 0 it is maximum likelihood.
-void NatArNormalise(const Corpus* corpus, const float* counts, const int64_t* edges, double concentration,
-                    double smallest, float* probability) {
+// The M-step, in place. With concentration 0 it is maximum likelihood.
+void NatArNormalise(const Corpus* corpus, float* counts, const int64_t* edges, double concentration, double smallest) {
   for (int64_t row = 0; row < corpus->source_size; ++row) {
     const int64_t end = edges[row + 1];
     double total = 0.0;
@@ -366,9 +365,9 @@ void NatArNormalise(const Corpus* corpus, const float* counts, const int64_t* ed
     for (Floats here; entry + kLanes <= end; entry += kLanes) {
       std::memcpy(&here, counts + entry, sizeof here);
       here = share_of(__builtin_convertvector(here, Vector));
-      std::memcpy(probability + entry, &here, sizeof here);
+      std::memcpy(counts + entry, &here, sizeof here);
     }
-    for (; entry < end; ++entry) probability[entry] = share_of(everywhere(static_cast<double>(counts[entry])))[0];
+    for (; entry < end; ++entry) counts[entry] = share_of(everywhere(static_cast<double>(counts[entry])))[0];
   }
 }
 
