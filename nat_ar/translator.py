@@ -18,12 +18,12 @@ import tqdm
 from flax import nnx
 from jaxtyping import Int
 
-from nat_ar import compilation, memory
+from nat_ar import compilation, kernels, memory
 from nat_ar.config_json import ConfigError
 from nat_ar.data import loader
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.vocabulary import Vocabulary
-from nat_ar.nn import kernels, packed
+from nat_ar.nn import packed
 from nat_ar.search import limits
 from nat_ar.special import EOS, PAD
 from nat_ar.types import Hypotheses

@@ -22,6 +22,7 @@ FLOORS = {  # room -> floor; a room is a folder or a file of the package itself
     "memory": 0,
     "native": 0,
     "types": 0,
+    "kernels": 1,
     "data": 1,
     "nn": 2,
     "search": 2,

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nat_ar import experiment, memory, translator
+from nat_ar import experiment, kernels, memory, translator
 from nat_ar.config_json import ConfigError
-from nat_ar.nn import kernels
 from nat_ar.search import limits
 from nat_ar.translator import BUCKETS, ROWS, Int8, Model, Translation, Translator
 from nat_ar.types import Hypotheses

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from nat_ar import kernels
 from nat_ar.evaluation.machine import Peaks
-from nat_ar.nn import kernels
 
 CALLS = {
     "jit": "jaxpr",

@@ -17,8 +17,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from nat_ar import kernels
 from nat_ar.config_json import ConfigError
-from nat_ar.nn import kernels
 
 XLA_POOL = "tf_XLAEigen"
 """How Linux calls the threads of XLA's pool on a CPU."""

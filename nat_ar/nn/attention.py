@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from nat_ar.nn import kernels, layers
+from nat_ar import kernels
+from nat_ar.nn import layers
 from nat_ar.types import pytree_dataclass
 
 Implementation = Literal["xla", "cudnn", "kernel"]

@@ -12,8 +12,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int8, Shaped
 
-from nat_ar.nn import attention, kernels, layers
-from nat_ar.nn.kernels import PANEL
+from nat_ar import kernels
+from nat_ar.kernels import PANEL
+from nat_ar.nn import attention, layers
 
 Weights = Literal["float32", "int8"]
 ATTENTIONS = (attention.SelfAttention, attention.CrossAttention)

@@ -1,7 +1,7 @@
 """products: the matrix products of a decoder step by our kernels and by both of XLA's CPU libraries, at every number
 of rows.
 
-What nat_ar/nn/kernels.py and nat_ar/compilation.py exist for. The products of a step of the base decoder
+What nat_ar/kernels.py and nat_ar/compilation.py exist for. The products of a step of the base decoder
 (self-attention, cross attention without keys and values, feed-forward, vocabulary), one after the other, ten steps
 a call."""
 
@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nat_ar import compilation
-from nat_ar.nn import kernels
+from nat_ar import compilation, kernels
 from nat_ar.nn.packed import Packed
 from scripts.benchmark_cpu import report, timing
 from scripts.benchmark_cpu.models import Scale

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from nat_ar import kernels
 from nat_ar.evaluation import cost
 from nat_ar.evaluation.cost import Block
 from nat_ar.evaluation.machine import Peaks
@@ -11,7 +12,7 @@ from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.catalogue import Method
 from nat_ar.methods.length_nat import LengthBeam, LengthNat
-from nat_ar.nn import kernels, packed
+from nat_ar.nn import packed
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy

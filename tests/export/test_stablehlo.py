@@ -14,13 +14,12 @@ import pytest
 from flax import nnx
 from jax import export
 
-from nat_ar import experiment
+from nat_ar import experiment, kernels
 from nat_ar.config_json import ConfigError
 from nat_ar.export import runner, stablehlo
 from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.length_nat import LengthNat
-from nat_ar.nn import kernels
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search.beam import Beam
 from nat_ar.translator import Model, Translator

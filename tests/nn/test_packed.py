@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from nat_ar.nn import attention, kernels, layers, packed
+from nat_ar import kernels
+from nat_ar.nn import attention, layers, packed
 
 pytestmark = pytest.mark.skipif(
     not kernels.are_available(), reason="no CPU, or no C++ compiler, or NAT_AR_NATIVE=0"

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nat_ar.nn import cache, kernels, packed
+from nat_ar import kernels
+from nat_ar.nn import cache, packed
 
 pytestmark = pytest.mark.skipif(
     not kernels.are_available(), reason="no CPU, or no C++ compiler, or NAT_AR_NATIVE=0"
