@@ -2,8 +2,8 @@
 //
 // Products with packed weights. A weight [depth, width] lies in panels of 16 columns, [panels, depth, 16], the last one
 // filled up with zeros: a product reads it from its first byte to its last, once for all rows. Up to 6 rows of a
-// panel's results stay in registers while the panel goes by. Panels are shared out among threads of our own, as many
-// as XLA's pool has. Weights of 8 bits have a scale for each column.
+// panel's results stay in registers while the panel goes by. Panels are shared out among the threads of XLA's own
+// pool. Weights of 8 bits have a scale for each column.
 //
 // The products along the depth are added one by one in their order, and the bias comes last: a result depends neither
 // on the number of rows nor on the threads.
@@ -13,14 +13,10 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cmath>
-#include <condition_variable>
 #include <cstdint>
 #include <cstring>
 #include <memory>
-#include <mutex>
-#include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -33,6 +29,7 @@
 #if defined(__x86_64__) || defined(__i386__)
 #define RELAX() __builtin_ia32_pause()
 #else
+#include <thread>
 #define RELAX() std::this_thread::yield()
 #endif
 
@@ -152,16 +149,10 @@ void Product<Weight>::run(int64_t panel) const {
     std::memcpy(results + row * width + column, &whole[row * kPanel], num * sizeof(float));
 }
 
-// What several threads may take parts of.
-struct Work {
-  virtual ~Work() = default;
-  virtual void take(int64_t thread) = 0;
-};
-
 // Parts of a job, a stretch for each thread, which takes one after the other and then helps the others. A thread
 // that comes too late finds none.
 template <typename Job>
-struct Shares : Work {
+struct Shares {
   Shares(const Job& job, int64_t parts, int64_t threads)
       : job(job), parts(parts), threads(threads), next(new std::atomic<int64_t>[threads]) {
     for (int64_t i = 0; i < threads; ++i) next[i] = first(i);
@@ -169,7 +160,7 @@ struct Shares : Work {
 
   int64_t first(int64_t thread) const { return thread * parts / threads; }
 
-  void take(int64_t thread) override {
+  void take(int64_t thread) {
     for (int64_t i = 0; i < threads; ++i) {
       const int64_t of = (thread + i) % threads, end = first(of + 1);
       for (int64_t part; (part = next[of].fetch_add(1, std::memory_order_relaxed)) < end;) {
@@ -185,68 +176,7 @@ struct Shares : Work {
   std::atomic<int64_t> done{0};
 };
 
-// Threads that help with one piece of work after the other. Waking a thread takes as long as many a product, so
-// one that has nothing to do looks out for work a while before it goes to sleep.
-class Helpers {
- public:
-  // As many as have ever been asked for.
-  static Helpers& get() {
-    static Helpers* const helpers = new Helpers;  // never deleted: its threads run until the process ends
-    return *helpers;
-  }
-
-  // Who calls takes its own part and does not count on others: they see the newest work only.
-  void offer(std::shared_ptr<Work> work, int64_t helpers) {
-    bool is_one_asleep;
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      while (started_ < helpers) std::thread(&Helpers::help, this, ++started_).detach();
-      work_ = std::move(work);
-      rounds_.fetch_add(1, std::memory_order_release);
-      is_one_asleep = asleep_ > 0;
-    }
-    if (is_one_asleep) wake_.notify_all();
-  }
-
- private:
-  static constexpr std::chrono::microseconds kPatience{200};
-
-  void help(int64_t thread) {
-    for (int64_t seen = 0;;) {
-      look_out(seen);
-      std::shared_ptr<Work> work;
-      {
-        std::unique_lock<std::mutex> lock(mutex_);
-        ++asleep_;
-        wake_.wait(lock, [&] { return rounds_.load(std::memory_order_relaxed) != seen; });
-        --asleep_;
-        seen = rounds_.load(std::memory_order_relaxed);
-        work = work_;
-      }
-      work->take(thread);
-    }
-  }
-
-  // Returns when there is new work, or when patience has run out.
-  void look_out(int64_t seen) const {
-    const auto end = std::chrono::steady_clock::now() + kPatience;
-    do {
-      for (int i = 0; i < 64; ++i) {
-        if (rounds_.load(std::memory_order_acquire) != seen) return;
-        RELAX();
-      }
-      std::this_thread::yield();
-    } while (std::chrono::steady_clock::now() < end);
-  }
-
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::shared_ptr<Work> work_;
-  std::atomic<int64_t> rounds_{0};
-  int64_t started_ = 0, asleep_ = 0;
-};
-
-// Runs all parts of a job, `work` operations in all, on as many threads as that is worth, at most those of the pool.
+// Runs all parts of a job, `work` operations in all, on as many threads as that is worth.
 template <typename Job>
 void run_all(ffi::ThreadPool& pool, const Job& job, int64_t parts, int64_t work) {
   const int64_t threads = std::min({pool.num_threads(), parts, work / kWorthAThread});
@@ -255,7 +185,7 @@ void run_all(ffi::ThreadPool& pool, const Job& job, int64_t parts, int64_t work)
     return;
   }
   const auto shares = std::make_shared<Shares<Job>>(job, parts, threads);
-  Helpers::get().offer(shares, threads - 1);
+  for (int64_t thread = 1; thread < threads; ++thread) pool.Schedule([=] { shares->take(thread); });
   shares->take(0);
   while (shares->done.load(std::memory_order_acquire) < parts) RELAX();
 }
