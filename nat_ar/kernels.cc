@@ -222,8 +222,9 @@ struct Attention {
 template <int64_t num>
 void inner_products(const float* query, int64_t stride, const float* key, int64_t depth, int64_t places, int64_t end,
                     float* scores) {
-  int64_t place = 0;
-  for (; place < end && place + 2 * kLanes <= places; place += 2 * kLanes) {
+  constexpr int64_t kBlock = 2 * kLanes;
+  for (int64_t start = 0; start < end && places >= kBlock; start += kBlock) {
+    const int64_t place = std::min(start, places - kBlock);  // the last block may begin within the one before
     Vector low[num] = {}, high[num] = {};
     for (int64_t k = 0; k < depth; ++k) {
       const Vector left = load(key + k * places + place), right = load(key + k * places + place + kLanes);
@@ -238,7 +239,7 @@ void inner_products(const float* query, int64_t stride, const float* key, int64_
       store(scores + i * places + place + kLanes, high[i]);
     }
   }
-  for (; place < end; ++place)
+  for (int64_t place = 0; place < end && places < kBlock; ++place)
     for (int64_t i = 0; i < num; ++i) {
       float sum = 0.0f;
       for (int64_t k = 0; k < depth; ++k) sum = std::fma(query[i * stride + k], key[k * places + place], sum);
