@@ -351,6 +351,77 @@ void Norm::run(int64_t row) const {
   for (; i < width; ++i) to[i] = (from[i] - mean) * rate * scale[i] + bias[i];
 }
 
+inline float exponential(float x) { return std::exp(x); }
+
+// The place of the largest value of each row, that value, and the logarithm of the sum of the exponentials.
+struct Likeliest {
+  const float* x;               // [rows, width]
+  ffi::Span<const int64_t> never;  // places that are not taken, in ascending order
+  int32_t* places;              // [rows]
+  float* values;                // [rows]
+  float* normalisers;           // [rows]
+  int64_t width;
+
+  void run(int64_t row) const;
+};
+
+float largest_of(const float* x, int64_t count) {
+  constexpr int64_t kTogether = 4;  // vectors, so that one maximum does not wait for the other
+  Vector largest[kTogether];
+  std::fill_n(largest, kTogether, everywhere(-INFINITY));
+  int64_t i = 0;
+  for (; i + kTogether * kLanes <= count; i += kTogether * kLanes)
+    for (int64_t v = 0; v < kTogether; ++v) {
+      const Vector here = load(x + i + v * kLanes);
+      largest[v] = here > largest[v] ? here : largest[v];
+    }
+  float result = -INFINITY;
+  for (; i < count; ++i) result = std::max(result, x[i]);
+  for (const Vector& lanes : largest)
+    for (int64_t lane = 0; lane < kLanes; ++lane) result = std::max(result, lanes[lane]);
+  return result;
+}
+
+// The first place that holds `value`; count where none does.
+int64_t first_of(const float* x, int64_t count, float value) {
+  typedef int64_t Bits __attribute__((vector_size(sizeof(float) * kLanes)));
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= count; i += 2 * kLanes) {
+    const auto is_here = (load(x + i) == value) | (load(x + i + kLanes) == value);
+    const Bits bits = reinterpret_cast<const Bits&>(is_here);
+    if ((bits[0] | bits[1] | bits[2] | bits[3]) != 0) break;
+  }
+  while (i < count && x[i] != value) ++i;
+  return i;
+}
+
+void Likeliest::run(int64_t row) const {
+  const float* from = x + row * width;
+  // What may be taken lies between what may not.
+  const auto in_stretches = [&](const auto& look) {
+    int64_t start = 0;
+    for (const int64_t place : never) {
+      look(start, place);
+      start = place + 1;
+    }
+    look(start, width);
+  };
+  float best = -INFINITY;
+  in_stretches([&](int64_t start, int64_t end) { best = std::max(best, largest_of(from + start, end - start)); });
+  int64_t place = width;
+  in_stretches([&](int64_t start, int64_t end) {
+    if (place < width) return;
+    const int64_t found = start + first_of(from + start, end - start, best);
+    if (found < end) place = found;
+  });
+  float largest = best;
+  for (const int64_t other : never) largest = std::max(largest, from[other]);
+  const float sum = sum_of(from, width, [=](auto value) { return exponential(value - largest); });
+  places[row] = static_cast<int32_t>(std::min(place, width - 1));
+  values[row] = best;
+  normalisers[row] = largest + std::log(sum);
+}
+
 using Floats = ffi::Buffer<ffi::F32>;
 using Integers = ffi::Buffer<ffi::S32>;
 
@@ -429,6 +500,24 @@ ffi::Error normalise(ffi::ThreadPool pool, Floats x, Floats scale, Floats bias, 
   return ffi::Error::Success();
 }
 
+ffi::Error find_likeliest(ffi::ThreadPool pool, Floats x, ffi::Span<const int64_t> never,
+                          ffi::ResultBuffer<ffi::S32> places, ffi::ResultBuffer<ffi::F32> values,
+                          ffi::ResultBuffer<ffi::F32> normalisers) {
+  const auto shape = x.dimensions();
+  int64_t before = -1;
+  const bool is_ascending = std::all_of(never.begin(), never.end(), [&](int64_t place) {
+    return std::exchange(before, place) < place;
+  });
+  if (shape.size() != 2 || shape[1] < 1 || static_cast<int64_t>(places->element_count()) != shape[0] ||
+      static_cast<int64_t>(values->element_count()) != shape[0] ||
+      static_cast<int64_t>(normalisers->element_count()) != shape[0] || !is_ascending || before >= shape[1])
+    return ffi::Error::InvalidArgument("expected x [rows, width], never ascending in [0, width), three results [rows]");
+  const Likeliest likeliest{x.typed_data(),           never, places->typed_data(), values->typed_data(),
+                            normalisers->typed_data(), shape[1]};
+  run_all(pool, likeliest, shape[0], static_cast<int64_t>(x.element_count()) * 4);
+  return ffi::Error::Success();
+}
+
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArPackedProduct, (multiply<float, ffi::F32>), product_binding<ffi::F32>());
@@ -449,4 +538,12 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArNormalise, normalise,
                                   .Arg<Floats>()
                                   .Arg<Floats>()
                                   .Attr<float>("epsilon")
+                                  .Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArLikeliest, find_likeliest,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Floats>()
+                                  .Attr<ffi::Span<const int64_t>>("never")
+                                  .Ret<Integers>()
+                                  .Ret<Floats>()
                                   .Ret<Floats>());

@@ -7,12 +7,16 @@ vector for each hypothesis, a one-pass decoder with one for each place of a sent
 Attention of few queries: XLA multiplies with all places that a cache has room for, those of all slots, and takes a
 dozen operations. Here it is one, which stops at the last place that counts.
 
-Layer normalisation: one operation where XLA takes five, each as long as its start.
+Layer normalisation: one operation where XLA takes five, each as long as its start. The likeliest of many logits:
+one where XLA goes over them three times.
 
 Float32 only, and without gradients."""
 
+import contextlib
+import contextvars
 import functools
 import importlib.metadata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -24,7 +28,7 @@ from jaxtyping import Array, Float, Int, Int8
 from nat_ar import native
 
 PRODUCT, PRODUCT_INT8 = "nat_ar_packed_product", "nat_ar_packed_product_int8"
-ATTEND, NORMALISE = "nat_ar_attend", "nat_ar_normalise"
+ATTEND, NORMALISE, LIKELIEST = "nat_ar_attend", "nat_ar_normalise", "nat_ar_likeliest"
 """What XLA's programs call them."""
 PANEL = 16
 """Columns of a packed weight that lie together."""
@@ -48,9 +52,28 @@ def are_available() -> bool:
         (PRODUCT_INT8, library.NatArPackedProductInt8),
         (ATTEND, library.NatArAttend),
         (NORMALISE, library.NatArNormalise),
+        (LIKELIEST, library.NatArLikeliest),
     ):
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(symbol), platform="cpu")
     return True
+
+
+_in_use: contextvars.ContextVar[bool] = contextvars.ContextVar("in_use", default=False)
+
+
+@contextlib.contextmanager
+def in_use(are: bool) -> Iterator[None]:
+    """What is traced inside may call kernels where nothing of a network says so, as in a search."""
+    token = _in_use.set(are)
+    try:
+        yield
+    finally:
+        _in_use.reset(token)
+
+
+def are_in_use() -> bool:
+    """Whether `in_use` says so; not while gradients or programs for other machines are traced."""
+    return _in_use.get()
 
 
 def product(
@@ -93,6 +116,18 @@ def normalise(
     """(x - mean) / sqrt(variance + epsilon) * scale + bias, mean and variance over each row."""
     call = jax.ffi.ffi_call(NORMALISE, jax.ShapeDtypeStruct(x.shape, jnp.float32))
     return call(x, scale, bias, epsilon=np.float32(epsilon))
+
+
+def likeliest(
+    logits: Float[Array, "rows vocabulary"], never: Sequence[int]
+) -> tuple[Int[Array, "rows"], Float[Array, "rows"], Float[Array, "rows"]]:
+    """The place of the largest value of each row, but for places that are `never` taken (in ascending order), that
+    value, and the logarithm of the sum of the exponentials of all. Of equal values the first."""
+    rows = (logits.shape[0],)
+    results = [jax.ShapeDtypeStruct(rows, dtype) for dtype in (jnp.int32, jnp.float32, jnp.float32)]
+    call = jax.ffi.ffi_call(LIKELIEST, results)
+    places, values, normalisers = call(logits, never=np.array(never, np.int64))
+    return places, values, normalisers
 
 
 def is_product(equation: jex.JaxprEqn) -> bool:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 from flax import nnx
-from jaxtyping import Int
+from jaxtyping import Array, Int
 
 from nat_ar import compilation, kernels, memory
 from nat_ar.config_json import ConfigError
@@ -44,6 +44,8 @@ class Model:
 
     graphdef: nnx.GraphDef
     params: nnx.State
+    has_kernels: bool = False
+    """whether it decodes with nat_ar.nn.kernels, on this machine only"""
 
     @functools.cached_property
     def leaves(self) -> list[jax.Array]:
@@ -68,7 +70,21 @@ class Model:
             return self
         network = self.merge(self.leaves)
         packed.pack(network, weights)
-        return Model(*nnx.split(network, nnx.Param))
+        return Model(*nnx.split(network, nnx.Param), has_kernels=True)
+
+    def decode(
+        self,
+        leaves: list[jax.Array],
+        source: Int[Array, "batch source_length"],
+        *,
+        decoding: Any,
+        max_length: int,
+        scorer: Any = None,
+    ) -> Hypotheses:
+        """The method's decode around other (or traced) arrays."""
+        network = self.merge(leaves)
+        with kernels.in_use(self.has_kernels):
+            return network.decode(source, decoding=decoding, max_length=max_length, scorer=scorer)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,8 +240,8 @@ class Translator:
             rescorer = (
                 None if scorer_leaves is None or scorer is None else scorer.merge(scorer_leaves)
             )
-            return model.merge(leaves).decode(
-                source, decoding=decoding, max_length=max_length, scorer=rescorer
+            return model.decode(
+                leaves, source, decoding=decoding, max_length=max_length, scorer=rescorer
             )
 
         return decode

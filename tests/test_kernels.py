@@ -103,6 +103,36 @@ def test_rows_are_normalised_each_by_itself(rows: int, width: int) -> None:
     np.testing.assert_array_equal(normalise(x[:1], scale, bias), found[:1])
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 5),
+    width=st.integers(1, 100),
+    never=st.sets(st.integers(0, 99), max_size=6),
+    levels=st.sampled_from([3, 10_000]),
+)
+def test_the_likeliest_is_the_first_of_the_largest_that_may_be_taken(
+    rows: int, width: int, never: set[int], levels: int
+) -> None:
+    """With three levels most values are equal to others."""
+    never = {place for place in never if place < width - 1}
+    logits = np.random.default_rng(width).integers(-levels, levels, (rows, width)) * (20 / levels)
+    logits = logits.astype(np.float32)
+    allowed = logits.copy()
+    allowed[:, sorted(never)] = -np.inf
+    find = jax.jit(functools.partial(kernels.likeliest, never=sorted(never)))
+    places, values, normalisers = find(logits)
+    np.testing.assert_array_equal(places, allowed.argmax(axis=1))
+    np.testing.assert_array_equal(values, allowed.max(axis=1))
+    wide = logits.astype(np.float64)
+    np.testing.assert_allclose(normalisers, np.log(np.exp(wide).sum(axis=1)), atol=1e-5)
+
+
+def test_places_that_are_out_of_range_or_order_are_an_error() -> None:
+    for never in ([5], [2, 2], [-1]):
+        with pytest.raises(Exception, match="never ascending"):
+            jax.block_until_ready(kernels.likeliest(jnp.ones((2, 5)), never))
+
+
 def attention(
     query: np.ndarray, key: np.ndarray, value: np.ndarray, counts: list[int], origin: np.ndarray
 ) -> np.ndarray:

@@ -313,4 +313,4 @@ def wrong_frames(
     """The best alignment of each target, and True at the frames of it whose most probable label is another.
     PAD, and False, where there is no alignment."""
     path = ctc_losses.best_alignment(logits, frame_lengths, target)
-    return path, (ctc_search.best_path(logits, frame_lengths) != path) & (path != PAD)
+    return path, (ctc_search.best_path(logits, frame_lengths)[0] != path) & (path != PAD)

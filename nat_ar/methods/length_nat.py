@@ -36,7 +36,8 @@ from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.length_prediction import LengthPredictor
 from nat_ar.nn import upsampling
 from nat_ar.nn.transformer import BetweenBlocks, Decoder, TransformerConfig
-from nat_ar.search import limits, rescoring
+from nat_ar.search import likeliest, limits, rescoring
+from nat_ar.search.likeliest import Likeliest
 from nat_ar.special import BLANK, EOS, PAD
 from nat_ar.types import Batch, Encoded, Hypotheses, Loss, Mean
 
@@ -186,7 +187,10 @@ class LengthNatModel(base.Seq2Seq):
 
         if self.deep_supervision is None:
             return [self.target_embedding.attend(run_decoder())]
-        words = functools.partial(best_words, may_be_blank=self.may_be_blank)
+
+        def words(logits: Float[Array, "rows length vocabulary"]) -> Int[Array, "rows length"]:
+            return best_words(logits, may_be_blank=self.may_be_blank).tokens
+
         return self.deep_supervision.layer_logits(run_decoder, self.target_embedding, words)
 
     @property
@@ -225,7 +229,7 @@ class LengthNatModel(base.Seq2Seq):
         first = self.logits(inputs, lengths, encoded, rngs=nnx.Rngs(dropout=key))
         first = jax.lax.stop_gradient(first)
         is_word = target != PAD
-        is_wrong = best_words(first) != target
+        is_wrong = best_words(first).tokens != target
         ratio = self.config.glancing.ratio(step)
         is_revealed = glancing.revealed(is_wrong, is_word, ratio, rngs.dropout())
         inputs = jnp.where(is_revealed[..., None], self.target_embedding(target), inputs)
@@ -337,7 +341,7 @@ def axe_loss(
         logits, lengths, target, skip_target_penalty=config.skip_target_penalty
     )
     token = Mean(nats.sum(), lengths.sum().astype(jnp.float32))
-    is_blank = (best_words(logits, may_be_blank=True) == BLANK).astype(jnp.float32)
+    is_blank = (best_words(logits, may_be_blank=True).tokens == BLANK).astype(jnp.float32)
     terms = {"token": token, "blank": cross_entropy.masked_mean(is_blank, is_place)}
     if smoothing == 0.0:
         return token.value, terms
@@ -378,10 +382,10 @@ def oaxe_loss(
 
 def best_words(
     logits: Float[Array, "*axes vocabulary"], *, may_be_blank: bool = False
-) -> Int[Array, "*axes"]:
+) -> Likeliest:
     """The most probable word of each place, or BLANK where that may be."""
     never = {*limits.NEVER_TEXT, EOS} - ({BLANK} if may_be_blank else set())
-    return jnp.argmax(limits.forbid(logits, sorted(never)), axis=-1).astype(jnp.int32)
+    return likeliest.find(logits, never)
 
 
 def one_pass_tokens(
@@ -392,11 +396,10 @@ def one_pass_tokens(
 ) -> tuple[Int[Array, "*axes width"], Float[Array, "*axes"]]:
     """The most probable word of each place within the length, and their mean log p. Blanks, where they
     may be, are dropped from the words but not from the mean."""
-    tokens = best_words(logits, may_be_blank=may_be_blank)
-    gains = cross_entropy.token_log_probabilities(logits, tokens)
-    is_place = jnp.arange(tokens.shape[-1]) < lengths[..., None]
-    total = jnp.where(is_place, gains, 0.0).sum(axis=-1)
-    tokens = jnp.where(is_place, tokens, PAD)
+    best = best_words(logits, may_be_blank=may_be_blank)
+    is_place = jnp.arange(logits.shape[-2]) < lengths[..., None]
+    total = jnp.where(is_place, best.log_probabilities, 0.0).sum(axis=-1)
+    tokens = jnp.where(is_place, best.tokens, PAD)
     if may_be_blank:
         tokens = without_blanks(tokens)
     return tokens, total / jnp.maximum(lengths, 1)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from nat_ar.config_json import ConfigError
-from nat_ar.search import beam, limits
+from nat_ar.search import beam, likeliest, limits
 from nat_ar.search.largest import largest
 from nat_ar.special import BLANK, BOS, EOS, MASK, PAD
 from nat_ar.types import Hypotheses, pytree_dataclass
@@ -70,10 +70,12 @@ def collapse(
 def best_path(
     logits: Float[Array, "batch frames vocabulary"],
     frame_lengths: Int[Array, "batch"],
-) -> Int[Array, "batch frames"]:
-    """The most probable label of every frame, PAD past the row's frames."""
-    labels = jnp.argmax(limits.forbid(logits, (PAD, BOS, EOS, MASK)), axis=-1).astype(jnp.int32)
-    return jnp.where(jnp.arange(labels.shape[1]) < frame_lengths[:, None], labels, PAD)
+) -> tuple[Int[Array, "batch frames"], Float[Array, "batch frames"]]:
+    """The most probable label of every frame and its log p, PAD and 0 past the row's frames."""
+    best = likeliest.find(logits, (PAD, BOS, EOS, MASK))
+    is_frame = jnp.arange(logits.shape[1]) < frame_lengths[:, None]
+    log_p = jnp.where(is_frame, best.log_probabilities, 0.0)
+    return jnp.where(is_frame, best.tokens, PAD), log_p
 
 
 def search_best_path(
@@ -85,9 +87,7 @@ def search_best_path(
 ) -> Hypotheses:
     """One translation a row, in one pass. Scores are log p of the best path, in nats, divided by the number
     of its words, at least 1. Rows without frames are empty and took no pass."""
-    path = best_path(logits, frame_lengths)
-    chosen = jnp.take_along_axis(logits, path[..., None], axis=-1)[..., 0]
-    gains = jnp.where(path != PAD, chosen - jax.nn.logsumexp(logits, axis=-1), 0.0)
+    path, gains = best_path(logits, frame_lengths)
     tokens = collapse(path, length_limits=length_limits, max_length=max_length)
     scores = gains.sum(axis=1) / jnp.maximum((tokens != PAD).sum(axis=1), 1)
     return Hypotheses(tokens[:, None], scores[:, None], jnp.where(frame_lengths > 0, 1, 0))

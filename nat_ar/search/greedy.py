@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from nat_ar.search import limits
+from nat_ar.search import likeliest, limits
 from nat_ar.special import BOS, EOS, PAD
 from nat_ar.types import Cache, Hypotheses, StepFunction, pytree_dataclass
 
@@ -22,13 +22,6 @@ class Greedy:
 
 Choose = Callable[[Float[Array, "batch vocabulary"], Int[Array, ""]], Int[Array, "batch"]]
 """Logits of what may come at a position, and the position, to a token for every row."""
-
-
-def most_probable(
-    logits: Float[Array, "batch vocabulary"], position: Int[Array, ""]
-) -> Int[Array, "batch"]:
-    """Of equal ones the first."""
-    return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
 @pytree_dataclass
@@ -49,10 +42,10 @@ def search(
     length_limits: Int[Array, "batch"],
     is_sentence: Bool[Array, "batch"],
     max_length: int,
-    choose: Choose = most_probable,
+    choose: Choose | None = None,
 ) -> Hypotheses:
     """Extends every row until EOS or its length limit; stops when all rows have finished. `choose` says
-    by which token.
+    by which token; None: the most probable, of equal ones the first.
 
     The cache holds max_length + 1 positions and one hypothesis a row. Scores are log p of the tokens
     and EOS, in nats. Rows that are no sentence are finished from the start."""
@@ -64,10 +57,12 @@ def search(
     def extend(state: State) -> State:
         logits, cache = step(state.last[:, None], state.cache, state.position)
         logits = logits[:, 0]
-        normaliser = jax.nn.logsumexp(logits, axis=-1)
-        chosen = choose(limits.text_logits(logits, may_end=True), state.position)
+        best = likeliest.find(logits, limits.NEVER_TEXT)
+        chosen = best.tokens
+        if choose is not None:
+            chosen = choose(limits.text_logits(logits, may_end=True), state.position)
         chosen = jnp.where(state.position >= length_limits, EOS, chosen)
-        gain = jnp.take_along_axis(logits, chosen[:, None], axis=-1)[:, 0] - normaliser
+        gain = jnp.take_along_axis(logits, chosen[:, None], axis=-1)[:, 0] - best.normalisers
         ends = chosen == EOS
         written = jnp.where(state.is_finished | ends, PAD, chosen)
         tokens = jax.lax.dynamic_update_slice(

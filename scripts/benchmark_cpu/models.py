@@ -258,9 +258,7 @@ class Program:
         max_length = self.system.words(self.positions)
 
         def decode(leaves: list[jax.Array], source: jax.Array) -> Hypotheses:
-            return model.merge(leaves).decode(
-                source, decoding=decoding, max_length=max_length, scorer=None
-            )
+            return model.decode(leaves, source, decoding=decoding, max_length=max_length)
 
         return decode
 

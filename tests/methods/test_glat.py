@@ -48,7 +48,7 @@ def model() -> LengthNatModel:
 def first_pass(model: LengthNatModel) -> jax.Array:
     """The words that the model says where nothing is revealed."""
     inputs = model.decoder_inputs(SOURCE, LENGTHS, 5)
-    return length_nat.best_words(model.logits(inputs, LENGTHS, model.encode(SOURCE)))
+    return length_nat.best_words(model.logits(inputs, LENGTHS, model.encode(SOURCE))).tokens
 
 
 @pytest.fixture(scope="module")
