@@ -60,7 +60,6 @@ config = ExperimentConfig(
         TextFiles(("{directory}/train.tsv",), ("{directory}/validation.tsv",)),
         VocabularyConfig(size={vocabulary}),
         AlignerConfig(),
-        remove_overlap=False,
     ),
     Autoregressive(),
 )
@@ -152,10 +151,12 @@ def _report_preparing(section: Section, made: list[Preparation], data: PreparedD
     section.tables["prepare, 1 core"] = rows
     alignment = many.stages["align"] * MILLION / many.pairs
     rate, bare = MILLION / seconds, MILLION / (seconds - alignment)
+    growing = many.pairs / (many.stages["read"] + many.stages["encode"])
     gigabytes = num_bytes / 1e9
     section.figures += [
         _figure("data/pairs a second, of a million", rate, unit="pairs/s", bar=20_000),
         _figure("data/the same without aligner", bare, unit="pairs/s", bar=20_000),
+        _figure("data/reading and encoding alone", growing, unit="pairs/s"),
         _figure("data/peak memory, of a million", gigabytes, unit="GB", bar=2.0, at_most=True),
     ]
     encoding = _encoding_rate(data)
