@@ -2,6 +2,7 @@
 
     bash scripts/benchmark_cpu.sh                          # all, at most 20 minutes on two cores
     bash scripts/benchmark_cpu.sh --only decode start      # some sections
+    bash scripts/benchmark_cpu.sh --only kernels           # one that runs only where it is named
     bash scripts/benchmark_cpu.sh --quick                  # does every section work? no number means anything
 
 Ends with exit status 1 where a ratio fell below 0.8 of its recorded value, or a section failed. A bar that is
@@ -18,7 +19,7 @@ from pathlib import Path
 from nat_ar.evaluation import machine
 from scripts.benchmark_cpu import plots, report
 from scripts.benchmark_cpu.report import Section
-from scripts.benchmark_cpu.section import NAMES
+from scripts.benchmark_cpu.section import ALL, NAMES
 
 RECORDED = Path("docs/results/speed_cpu")
 RECORD = RECORDED / "record.json"
@@ -32,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="SECTION")
+    parser.add_argument("--only", nargs="+", choices=ALL, default=NAMES, metavar="SECTION")
     parser.add_argument("--record", action="store_true", help=f"write {RECORDED}")
     parser.add_argument("--quick", action="store_true", help="small sizes, nothing compared")
     parser.add_argument("--threads", type=int, default=2, help="cores to use, pinned")
@@ -52,7 +53,7 @@ def main() -> None:
     record = {} if arguments.quick else report.read_record(RECORD)
     start = time.monotonic()
     measured, failed = [], []
-    for name in (name for name in NAMES if name in arguments.only):
+    for name in (name for name in ALL if name in arguments.only):
         section = _run(name, arguments)
         if section is None:
             failed.append(name)
@@ -93,7 +94,7 @@ def _write(directory: Path, measured: list[Section], record: dict[str, float]) -
     """Table, lines and plots; what was not measured now is taken from what is there."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "results.jsonl"
-    sections = report.merged(report.read(path), measured, NAMES)
+    sections = report.merged(report.read(path), measured, ALL)
     report.write(path, sections)
     parts = [TITLE, *(report.markdown(section, record) for section in sections)]
     (directory / "table.md").write_text("\n".join(parts), "utf-8")

@@ -62,4 +62,10 @@ def _draw(panel: Axes, rows: Sequence[Row], title: str, across: str, up: str) ->
     panel.set(xscale="log", yscale="log", xlabel=across, ylabel=up, title=title, xticks=at)
     panel.xaxis.set_major_formatter(ScalarFormatter())
     panel.xaxis.set_minor_formatter(NullFormatter())
-    panel.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    panel.legend(
+        fontsize=7,
+        frameon=False,
+        loc="center left",
+        bbox_to_anchor=(1.0, 0.5),
+        handlelength=4,  # dashes must show
+    )

@@ -23,14 +23,17 @@ NAMES = (
     "start",
     "data",
 )
-MODULES = {name: f"scripts.benchmark_cpu.{name}" for name in NAMES} | {
+EXTRA = ("kernels",)
+"""Run only where they are named."""
+ALL = (*NAMES, *EXTRA)
+MODULES = {name: f"scripts.benchmark_cpu.{name}" for name in ALL} | {
     "ctranslate2": "scripts.benchmark_cpu.engine"
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("name", choices=ALL)
     parser.add_argument("--output", type=Path, required=True, help="results.jsonl to write")
     parser.add_argument("--quick", action="store_true", help="small sizes")
     parser.add_argument("--torch-python", default=sys.executable, help="interpreter with torch")

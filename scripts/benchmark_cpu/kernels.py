@@ -1,0 +1,46 @@
+"""kernels: whole decodes by XLA alone, with nat_ar.kernels, and with them and weights of 8 bits, in turns.
+
+Runs where --only names it: it watches nothing, and the other sections fill the 20 minutes."""
+
+from nat_ar import kernels
+from scripts.benchmark_cpu import models, report, timing
+from scripts.benchmark_cpu.models import Program, Scale, Workshop
+from scripts.benchmark_cpu.report import Row, Section
+
+SYSTEMS = ("greedy", "beam_4", "deep_greedy", "length_nat", "ctc", "da", "cmlm_10")
+
+
+def run(section: Section, scale: Scale) -> None:
+    if not kernels.are_available():
+        section.notes.append("There are no kernels on this machine: nothing to compare.")
+        return
+    workshop, systems = Workshop(scale), models.systems(scale.transformer)
+    for rows in (scale.batches[0], scale.large):
+        table: list[Row] = []
+        for system in (systems[name] for name in SYSTEMS):
+            plain = workshop.model(system.method)
+            programs = [
+                Program(
+                    system, model, rows=rows, positions=scale.positions, vocabulary=scale.vocabulary
+                )
+                for model in (plain, plain.packed(), plain.packed("int8"))
+            ]
+            for program in programs:
+                program.check()
+            by_xla, by_kernels, by_int8 = timing.take_turns(
+                f"kernels, {system.label}, batch {rows}",
+                [timing.timed(program) for program in programs],
+                seconds=scale.seconds,
+            )
+            table.append(
+                {
+                    "system": system.label,
+                    "XLA, ms/sentence": report.median(1e3 * by_xla / rows).cell(),
+                    "kernels, ms/sentence": report.median(1e3 * by_kernels / rows).cell(),
+                    "kernels / XLA": report.ratio(by_kernels, by_xla).cell(),
+                    "int8 / float32, both kernels": report.ratio(by_int8, by_kernels).cell(),
+                    "rounds": len(by_xla),
+                }
+            )
+        section.tables[f"Whole decodes, batch {rows}"] = table
+    section.notes.append("Ratios of times, within a round: below 1 is faster.")
