@@ -418,7 +418,7 @@ class _PieceTaker:
         source = loader.pad_rows(Ragged.from_rows([row]), np.zeros(1, np.int64), bucket, end=EOS)
         program, leaves = self.encoders[bucket], translator.ready_model.leaves
         start = clock()
-        jax.block_until_ready(program(leaves, jnp.asarray(source)))
+        jax.block_until_ready(program(leaves, source))
         encoder = clock() - start
 
         start = clock()
