@@ -55,6 +55,11 @@ inline Vector load(const int8_t* from) {
   return __builtin_convertvector(*reinterpret_cast<const Bytes*>(from), Vector);
 #endif
 }
+inline float sum_of_lanes(Vector x) {
+  float sum = 0.0f;
+  for (int64_t lane = 0; lane < kLanes; ++lane) sum += x[lane];
+  return sum;
+}
 inline Vector everywhere(float x) { return Vector{x, x, x, x, x, x, x, x}; }
 
 template <typename Weight>
@@ -258,9 +263,7 @@ float exponentials(float* x, int64_t count) {
     store(x + i, e);
     sums += e;
   }
-  float sum = 0.0f;
-  for (int64_t lane = 0; lane < kLanes; ++lane) sum += sums[lane];
-  return sum;
+  return sum_of_lanes(sums);
 }
 
 // The sum of `num` vectors of values, from `column` on, by their weights.
@@ -334,8 +337,7 @@ float sum_of(const float* x, int64_t count, const Term& term) {
   Vector sums = {};
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) sums += term(load(x + i));
-  float sum = 0.0f;
-  for (int64_t lane = 0; lane < kLanes; ++lane) sum += sums[lane];
+  float sum = sum_of_lanes(sums);
   for (; i < count; ++i) sum += term(x[i]);
   return sum;
 }

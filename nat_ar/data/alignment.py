@@ -18,7 +18,8 @@ source and target type that ever meets in a sentence, in NumPy 24; beside it C++
 of either side. Time goes with the token pairs.
 
 Measured with 8,000 types, 20 tokens a side, 5 + 5 passes and the links, on one core of an EPYC (Zen 3) whose
-other core was busy; memory is the whole process, with the corpus:
+other core was busy (by hand; `bash scripts/benchmark_cpu.sh --only data` times it within `prepare`); memory is the
+whole process, with the corpus:
 
     pairs      token pairs  entries     C++                 NumPy
     100,000     45 million  11 million  6 s, 0.3 GB         125 s, 0.5 GB
@@ -37,7 +38,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from nat_ar import native
-from nat_ar.data.ragged import Ragged
+from nat_ar.data.ragged import Ragged, token_type
 
 SMALLEST_PROBABILITY = np.float32(np.finfo(np.float32).tiny)
 """Floor of t(f|e): where every candidate is hopeless, the diagonal still decides."""
@@ -580,7 +581,7 @@ class NativePasses:
         self.library = library
         self.places = list_places(source, target)
         sides = list_places(target, source)  # the other way round: m is its source_length
-        token = np.uint16 if max(source_size, target_size) <= 1 << 16 else np.int32
+        token = token_type(max(source_size, target_size))
         tokens = np.zeros(len(target.values) + LANES, token)
         tokens[: len(target.values)] = target.values
         occurrences = np.empty((len(source.values) + AHEAD, 2), np.uint32)
@@ -673,7 +674,7 @@ def _table(aligner: Aligner) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return keys, _edges(aligner), probability
 
 
-def _array(values: np.ndarray, dtype: type) -> np.ndarray:
+def _array(values: np.ndarray, dtype: Any) -> np.ndarray:
     """As C++ reads it; a copy only where it is not so already."""
     return np.ascontiguousarray(values, dtype)
 

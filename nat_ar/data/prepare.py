@@ -21,7 +21,7 @@ from jaxtyping import Bool
 
 import nat_ar
 from nat_ar import config_json
-from nat_ar.data import alignment, arrays, corpus, vocabulary
+from nat_ar.data import alignment, arrays, corpus, ragged, vocabulary
 from nat_ar.data.alignment import AlignerConfig
 from nat_ar.data.arrays import PreparedData, RaggedWriter, Split, TextWriter
 from nat_ar.data.corpus import Corpus, TextFiles
@@ -326,8 +326,8 @@ def _write_split(
     training split, drops what the config excludes."""
     name = directory.name
     directory.mkdir()
-    source_writer = RaggedWriter(directory / "source", _token_type(words.source_size))
-    target_writer = RaggedWriter(directory / "target", _token_type(words.target_size))
+    source_writer = RaggedWriter(directory / "source", ragged.token_type(words.source_size))
+    target_writer = RaggedWriter(directory / "target", ragged.token_type(words.target_size))
     is_kept: list[np.ndarray] = []
     sides = arrays.read_texts(spool, "source"), arrays.read_texts(spool, "target")
     pairs = show.bar(zip(*sides, strict=True), f"encode {name}", number)
@@ -368,10 +368,6 @@ def _fits(
         for row in np.flatnonzero(excluded).tolist():
             report.count(f"train: dropped, {reason}", texts[row][:80])
     return ~is_long & ~is_uneven
-
-
-def _token_type(size: int) -> np.dtype:
-    return np.dtype(np.uint16 if size <= 1 << 16 else np.int32)
 
 
 def _write_fertilities(

@@ -8,6 +8,11 @@ import numpy as np
 from jaxtyping import Int, Integer
 
 
+def token_type(vocabulary_size: int) -> np.dtype:
+    """The smallest type that holds the ids of a vocabulary of this size."""
+    return np.dtype(np.uint16 if vocabulary_size <= 1 << 16 else np.int32)
+
+
 @dataclasses.dataclass(frozen=True)
 class Ragged:
     """Row i is `values[offsets[i] : offsets[i + 1]]`."""
