@@ -2,6 +2,8 @@
 
 Runs where --only names it: it watches nothing, and the other sections fill the 20 minutes."""
 
+import dataclasses
+
 from nat_ar import kernels
 from scripts.benchmark_cpu import models, report, timing
 from scripts.benchmark_cpu.models import Program, Scale, Workshop
@@ -18,12 +20,16 @@ def run(section: Section, scale: Scale) -> None:
     for rows in (scale.batches[0], scale.large):
         table: list[Row] = []
         for system in (systems[name] for name in SYSTEMS):
-            plain = workshop.model(system.method)
+            ways = (
+                workshop.model(system.method),
+                workshop.ready_model(system),
+                workshop.ready_model(dataclasses.replace(system, weights="int8")),
+            )
             programs = [
                 Program(
                     system, model, rows=rows, positions=scale.positions, vocabulary=scale.vocabulary
                 )
-                for model in (plain, plain.packed(), plain.packed("int8"))
+                for model in ways
             ]
             for program in programs:
                 program.check()
