@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from nat_ar import allocator, config_json
+from nat_ar import config_json
+from nat_ar.runtime import malloc
 
 VERBS = {
     "prepare": "corpus -> subwords -> arrays, with a manifest of what was read and dropped",
@@ -28,7 +29,7 @@ VERBS = {
     "study": "teacher -> distilled data -> students -> table, restartable stage by stage",
 }
 LATENCY_VERBS = ("benchmark", "translate")
-"""whose single sentences are slower where one arena of memory serves all threads (nat_ar/allocator.py)"""
+"""whose single sentences are slower where one arena of memory serves all threads (nat_ar/runtime/malloc.py)"""
 USAGE = "usage: nat-ar VERB ...    (nat-ar VERB --help explains its options)\n\n" + "".join(
     f"  {verb:<10} {text}\n" for verb, text in VERBS.items()
 )
@@ -69,7 +70,7 @@ def _fail(message: str) -> int:
 def _set_up(verb: str) -> None:
     """What must be said before JAX does anything."""
     if verb not in LATENCY_VERBS:
-        allocator.keep_freed_memory()
+        malloc.keep_freed_memory()
     import jax
 
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nat_ar" / "xla"

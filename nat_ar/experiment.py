@@ -20,13 +20,14 @@ from typing import Any
 import jax
 from flax import nnx
 
-from nat_ar import config_json, files
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.methods import base
 from nat_ar.methods.catalogue import Method
+from nat_ar.runtime import files
 from nat_ar.search import limits
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.loop import TrainingConfig

@@ -18,12 +18,12 @@ import tqdm
 from flax import nnx
 from jaxtyping import Array, Int
 
-from nat_ar import compilation, kernels, memory
 from nat_ar.config_json import ConfigError
 from nat_ar.data import loader
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.nn import packed
+from nat_ar.runtime import compilation, cpu_kernels, out_of_memory
 from nat_ar.search import limits
 from nat_ar.special import EOS, PAD
 from nat_ar.types import Hypotheses
@@ -45,7 +45,7 @@ class Model:
     graphdef: nnx.GraphDef
     params: nnx.State
     has_kernels: bool = False
-    """whether it decodes with nat_ar.nn.kernels, on this machine only"""
+    """whether it decodes with nat_ar.runtime.cpu_kernels, on this machine only"""
 
     @functools.cached_property
     def leaves(self) -> list[jax.Array]:
@@ -61,7 +61,7 @@ class Model:
     def packed(self, weights: packed.Weights = "float32") -> "Model":
         """The same model with its weights laid out for decoding on a CPU, where that is possible. Raises
         ConfigError where it is not and the weights should be int8."""
-        if not kernels.are_available():
+        if not cpu_kernels.are_available():
             if weights == "int8":
                 raise ConfigError(
                     "int8 weights need a CPU and the kernels that nat_ar builds with a C++ compiler, got "
@@ -83,7 +83,7 @@ class Model:
     ) -> Hypotheses:
         """The method's decode around other (or traced) arrays."""
         network = self.merge(leaves)
-        with kernels.in_use(self.has_kernels):
+        with cpu_kernels.in_use(self.has_kernels):
             return network.decode(source, decoding=decoding, max_length=max_length, scorer=scorer)
 
 
@@ -169,7 +169,7 @@ class Translator:
             f"let --batch-tokens be fewer than {self.batch_tokens:,} (translate, evaluate, distill), or take a "
             "search with fewer candidates"
         )
-        with memory.explained(remedy), bar:
+        with out_of_memory.explained(remedy), bar:
             bar.update(sum(not row for row in rows))
             for members, num_rows, bucket in self.plan([len(row) for row in rows]):
                 padded = np.full(num_rows, -1, np.int64)

@@ -11,10 +11,10 @@ import sys
 import jax
 import tqdm
 
-from nat_ar.allocator import keep_freed_memory
 from nat_ar.commands import study
 from nat_ar.evaluation import machine, training_cost
 from nat_ar.methods.base import VocabularySizes
+from nat_ar.runtime.malloc import keep_freed_memory
 
 
 def main() -> None:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nat_ar import experiment, kernels, memory, translator
+from nat_ar import experiment, translator
 from nat_ar.config_json import ConfigError
+from nat_ar.runtime import cpu_kernels, out_of_memory
 from nat_ar.search import limits
 from nat_ar.translator import BUCKETS, ROWS, Int8, Model, Translation, Translator
 from nat_ar.types import Hypotheses
@@ -115,7 +116,7 @@ def test_too_little_memory_says_what_to_lower(greedy: Translator) -> None:
 
     huge = Huge(greedy.model, greedy.vocabulary, decoding=greedy.decoding, batch_tokens=512)
     said = r"^out of memory: .* has .* GiB, .*; let --batch-tokens be fewer than 512 \(translate, .*\), or "
-    with pytest.raises(MemoryError, match=said), memory.explained("another remedy"):
+    with pytest.raises(MemoryError, match=said), out_of_memory.explained("another remedy"):
         huge.translate(["a b"])
     huge.batch_tokens = 0
     with pytest.raises(ValueError, match="batch_tokens must be at least 1, got 0"):
@@ -158,7 +159,7 @@ def test_places_that_a_search_left_empty_are_dropped(greedy: Translator) -> None
     assert (second.texts, second.tokens, second.scores) == ([""], [[]], [-np.inf])
 
 
-@pytest.mark.skipif(not kernels.are_available(), reason="int8 needs the kernels")
+@pytest.mark.skipif(not cpu_kernels.are_available(), reason="int8 needs the kernels")
 def test_weights_of_8_bits_score_nearly_the_same(greedy: Translator, sentences: list[str]) -> None:
     """The model of random parameters, tripled: its first words are mostly the same, and their scores near."""
     rounded = Translator(greedy.model, greedy.vocabulary, decoding=Int8(greedy.decoding))
@@ -173,7 +174,7 @@ def test_weights_of_8_bits_score_nearly_the_same(greedy: Translator, sentences: 
 def test_int8_without_kernels_is_an_error(
     greedy: Translator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernels, "are_available", lambda: False)
+    monkeypatch.setattr(cpu_kernels, "are_available", lambda: False)
     with pytest.raises(ConfigError, match="int8 weights need a CPU"):
         Translator(greedy.model, greedy.vocabulary, decoding=Int8(greedy.decoding))
     plain = Translator(greedy.model, greedy.vocabulary, decoding=greedy.decoding)

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from nat_ar import files
 from nat_ar.evaluation import metrics, plots, results, table
 from nat_ar.evaluation.metrics import PairedResult
 from nat_ar.evaluation.results import Joined, Row, System
+from nat_ar.runtime import files
 
 FORMAT_OF_SUFFIX: dict[str, table.Format] = {
     ".txt": "terminal",

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import tqdm
 
-from nat_ar import config_json, experiment, files, translator
+from nat_ar import config_json, experiment, translator
 from nat_ar.data import alignment, arrays, prepare
 from nat_ar.data.alignment import AlignerConfig
 from nat_ar.data.arrays import PreparedData, Split
@@ -29,6 +29,7 @@ from nat_ar.data.prepare import DataConfig
 from nat_ar.data.ragged import Ragged
 from nat_ar.evaluation import diagnostics, machine, metrics
 from nat_ar.experiment import Loaded, Run
+from nat_ar.runtime import files
 from nat_ar.search import limits
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.translator import BATCH_TOKENS, Translation, Translator

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nat_ar import config_json, experiment, files
+from nat_ar import config_json, experiment
 from nat_ar.data import toy
 from nat_ar.data.arrays import PreparedData, Split
 from nat_ar.data.toy import ToyCorpus
 from nat_ar.evaluation import diagnostics, machine, metrics, results
 from nat_ar.experiment import Loaded, Run
+from nat_ar.runtime import files
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.translator import BATCH_TOKENS, Translation
 

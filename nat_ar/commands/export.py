@@ -11,12 +11,13 @@ from typing import Any, Literal
 import jax.export
 
 import nat_ar
-from nat_ar import config_json, experiment, files
+from nat_ar import config_json, experiment
 from nat_ar.config_json import ConfigError
 from nat_ar.experiment import Loaded, Run
 from nat_ar.export import ctranslate2, stablehlo
 from nat_ar.export.ctranslate2 import Quantization
 from nat_ar.export.stablehlo import Platform
+from nat_ar.runtime import files
 from nat_ar.translator import BUCKETS, Translator
 
 FORMAT = 1

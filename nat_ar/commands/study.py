@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nat_ar import companion, config_json, experiment, files
+from nat_ar import config_json, experiment
 from nat_ar.commands import benchmark, compare, distill, evaluate, train
 from nat_ar.commands.benchmark import System
 from nat_ar.config_json import ConfigError
@@ -30,6 +30,7 @@ from nat_ar.experiment import ExperimentConfig, Run
 from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.catalogue import Method
+from nat_ar.runtime import child_process, files
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.loop import TrainingConfig
 
@@ -292,7 +293,7 @@ def _benchmark_missing(systems: Sequence[System], config: StudyConfig) -> None:
             "threads": machine.num_threads(),
         }
         if not _has_row(system.run, expected):
-            companion.run(benchmark.command(resolved, config.speed, split))
+            child_process.run(benchmark.command(resolved, config.speed, split))
             return
 
 

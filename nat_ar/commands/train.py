@@ -11,7 +11,7 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
-from nat_ar import experiment, files
+from nat_ar import experiment
 from nat_ar.config_json import ConfigError
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.batching import BatchPlan
@@ -22,6 +22,7 @@ from nat_ar.evaluation import metrics
 from nat_ar.experiment import ExperimentConfig, Loaded, Run
 from nat_ar.methods import base
 from nat_ar.methods.catalogue import Method
+from nat_ar.runtime import files
 from nat_ar.training import logging, loop, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.logging import RunLog

@@ -37,8 +37,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
-from nat_ar import native
 from nat_ar.data.ragged import Ragged, token_type
+from nat_ar.runtime import native_library
 
 SMALLEST_PROBABILITY = np.float32(np.finfo(np.float32).tiny)
 """Floor of t(f|e): where every candidate is hopeless, the diagonal still decides."""
@@ -409,7 +409,7 @@ def passes_over(
 
 
 def _library() -> ctypes.CDLL | None:
-    return native.load(
+    return native_library.load(
         Path(__file__).with_suffix(".cc"), without="word alignment takes twenty times as long"
     )
 

@@ -22,10 +22,10 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool
 
-from nat_ar import files
 from nat_ar.data.pair import Pair
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.vocabulary import Vocabulary
+from nat_ar.runtime import files
 
 FORMAT = 1
 """Changes when the layout does; `load` reads this one only."""

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from nat_ar import kernels
 from nat_ar.evaluation.machine import Peaks
+from nat_ar.runtime import cpu_kernels
 
 CALLS = {
     "jit": "jaxpr",
@@ -202,8 +202,8 @@ class _Survey:
                 shape = equation.invars[0].aval.shape  # type: ignore[attr-defined]
                 depth = math.prod(shape[axis] for axis in contracted)
                 _add_product(equation, operands, depth, node)
-            elif kernels.is_product(equation):
-                _add_product(equation, operands, kernels.depth_of(equation), node)
+            elif cpu_kernels.is_product(equation):
+                _add_product(equation, operands, cpu_kernels.depth_of(equation), node)
             else:
                 _refuse_hidden_products(equation)
                 arrays = [

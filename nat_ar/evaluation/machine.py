@@ -17,8 +17,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nat_ar import kernels
 from nat_ar.config_json import ConfigError
+from nat_ar.runtime import cpu_kernels
 
 XLA_POOL = "tf_XLAEigen"
 """How Linux calls the threads of XLA's pool on a CPU."""
@@ -60,7 +60,7 @@ def _cpu_model() -> str:
 def versions() -> dict[str, str]:
     """Of what decides how fast a program is; `products`: who multiplies matrices when a CPU decodes."""
     packages = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")}
-    products = "nat_ar" if kernels.are_available() else "XLA"
+    products = "nat_ar" if cpu_kernels.are_available() else "XLA"
     return {"python": platform.python_version(), **packages, "products": products}
 
 

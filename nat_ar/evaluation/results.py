@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nat_ar import files
+from nat_ar.runtime import files
 
 FILE_NAME = "results.jsonl"
 

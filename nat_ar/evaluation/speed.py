@@ -32,7 +32,6 @@ import numpy as np
 import tqdm
 from jaxtyping import Float, Int
 
-from nat_ar import compilation, memory
 from nat_ar.config_json import ConfigError
 from nat_ar.data import loader
 from nat_ar.data.ragged import Ragged
@@ -40,6 +39,7 @@ from nat_ar.evaluation import cost, machine, timings
 from nat_ar.evaluation.cost import Cost
 from nat_ar.evaluation.machine import Peaks
 from nat_ar.evaluation.timings import Latency, LengthBin
+from nat_ar.runtime import compilation, out_of_memory
 from nat_ar.special import EOS
 from nat_ar.translator import BUCKETS, Translation, Translator, bucket_of
 from nat_ar.types import Encoded
@@ -320,7 +320,7 @@ def _too_large(systems: Sequence[tuple[Translator, Plan]], is_quiet: bool) -> li
     translators = [translator for translator, _ in systems]
     shapes = [{batch[1:] for batch in batches} for _, batches in systems]
     _compile(translators, shapes, is_quiet)
-    free = MEMORY_SHARE * memory.free_bytes(jax.local_devices()[0])
+    free = MEMORY_SHARE * out_of_memory.free_bytes(jax.local_devices()[0])
     lacking = []
     for place, (translator, wanted) in enumerate(zip(translators, shapes, strict=True)):
         plans = [translator.compiled[shape].memory_analysis() for shape in wanted]

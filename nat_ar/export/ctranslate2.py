@@ -16,12 +16,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Float
 
-from nat_ar import files
 from nat_ar.config_json import ConfigError
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.methods.autoregressive import Autoregressive, AutoregressiveModel
 from nat_ar.methods.catalogue import Method
 from nat_ar.nn import attention, layers, positions, transformer
+from nat_ar.runtime import files
 from nat_ar.search import limits
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy

@@ -28,9 +28,9 @@ from flax import nnx
 from jax import export
 from jaxtyping import Array, Float, Int
 
-from nat_ar import files
 from nat_ar.config_json import ConfigError
 from nat_ar.export import runner
+from nat_ar.runtime import files
 from nat_ar.translator import BUCKETS, Int8, Model, Translator
 
 Platform = Literal["cpu", "cuda", "rocm", "tpu"]

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from nat_ar import kernels
 from nat_ar.nn import layers
+from nat_ar.runtime import cpu_kernels
 from nat_ar.types import pytree_dataclass
 
 Implementation = Literal["xla", "cudnn", "kernel"]
-"""XLA's own operations; cuDNN's; kernels.attend where it can, and XLA's where not"""
+"""XLA's own operations; cuDNN's; cpu_kernels.attend where it can, and XLA's where not"""
 NEGATIVE = -1e9  # a masked score: exp gives exactly 0 beside any real score, and no NaN if all are
 
 
@@ -60,7 +60,7 @@ def attend(
     if implementation == "kernel" and mask is None and not is_causal:
         everything = jnp.full(query.shape[0], num_keys)
         counts = everything if lengths is None else lengths
-        return kernels.attend(query, memory.key, memory.value, counts)
+        return cpu_kernels.attend(query, memory.key, memory.value, counts)
     scores = products(jnp.swapaxes(query, 1, 2), memory.key)
     if mask is not None:
         scores = jnp.where(mask[:, None], scores, NEGATIVE)

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from nat_ar import kernels
 from nat_ar.nn.attention import NEGATIVE, Implementation, heads_first, products
+from nat_ar.runtime import cpu_kernels
 from nat_ar.types import pytree_dataclass
 
 
@@ -119,6 +119,6 @@ def attend(
     """Causal self-attention of every hypothesis at `position`, softmax in float32."""
     if implementation == "kernel":
         counts = jnp.full(query.shape[0], position + 1)
-        return kernels.attend(query, slots.key, slots.value, counts, origin)
+        return cpu_kernels.attend(query, slots.key, slots.value, counts, origin)
     weights = jax.nn.softmax(scores(query, slots, origin, position), axis=-1)
     return mix(weights.astype(slots.value.dtype), slots, origin)

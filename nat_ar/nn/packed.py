@@ -1,4 +1,4 @@
-"""Networks whose weights are laid out for kernels.product, and whose attention and norms are kernels: what a CPU
+"""Networks whose weights are laid out for cpu_kernels.product, and whose attention and norms are kernels: what a CPU
 decodes with.
 
 Packed, a weight is read from its first byte to its last, once for all rows. `bash scripts/benchmark_cpu.sh --only
@@ -12,9 +12,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int8, Shaped
 
-from nat_ar import kernels
-from nat_ar.kernels import PANEL
 from nat_ar.nn import attention, layers
+from nat_ar.runtime import cpu_kernels
+from nat_ar.runtime.cpu_kernels import PANEL
 
 Weights = Literal["float32", "int8"]
 ATTENTIONS = (attention.SelfAttention, attention.CrossAttention)
@@ -37,7 +37,7 @@ def quantised(
 
 
 class Packed(nnx.Module):
-    """A weight as kernels.product reads it."""
+    """A weight as cpu_kernels.product reads it."""
 
     def __init__(self, weight: Float[np.ndarray, "depth width"], weights: Weights) -> None:
         self.width = weight.shape[1]
@@ -54,7 +54,7 @@ class Packed(nnx.Module):
     ) -> Float[Array, "... width"]:
         scale = None if self.scale is None else self.scale[...]
         flat = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
-        y = kernels.product(
+        y = cpu_kernels.product(
             flat, self.panels[...], bias, self.width, scale=scale, is_rectified=is_rectified
         )
         return y.reshape(*x.shape[:-1], self.width)
@@ -93,7 +93,7 @@ class FusedLayerNorm(layers.LayerNorm):
 
     def __call__(self, x: Float[Array, "... d_model"]) -> Float[Array, "... d_model"]:
         wide = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
-        y = kernels.normalise(
+        y = cpu_kernels.normalise(
             wide, self.scale[...], self.bias[...], epsilon=layers.LAYER_NORM_EPSILON
         )
         return y.astype(x.dtype).reshape(x.shape)

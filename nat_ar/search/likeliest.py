@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from nat_ar import kernels
+from nat_ar.runtime import cpu_kernels
 from nat_ar.search import limits
 from nat_ar.types import pytree_dataclass
 
@@ -31,9 +31,9 @@ class Likeliest:
 def find(logits: Float[Array, "*axes vocabulary"], never: Collection[int]) -> Likeliest:
     """The most probable tokens but for those that may never be, which count all the same in what others are
     compared with. Of equal ones the first."""
-    if kernels.are_in_use() and logits.dtype == jnp.float32:
+    if cpu_kernels.are_in_use() and logits.dtype == jnp.float32:
         rows = logits.reshape(-1, logits.shape[-1])
-        found = kernels.likeliest(rows, sorted(never))
+        found = cpu_kernels.likeliest(rows, sorted(never))
         return Likeliest(*(x.reshape(logits.shape[:-1]) for x in found))
     allowed = limits.forbid(logits, sorted(never))
     tokens = jnp.argmax(allowed, axis=-1).astype(jnp.int32)
@@ -42,6 +42,6 @@ def find(logits: Float[Array, "*axes vocabulary"], never: Collection[int]) -> Li
 
 def normalisers(logits: Float[Array, "*axes vocabulary"]) -> Float[Array, "*axes"]:
     """log of the sum of the exponentials."""
-    if kernels.are_in_use() and logits.dtype == jnp.float32:
+    if cpu_kernels.are_in_use() and logits.dtype == jnp.float32:
         return find(logits, ()).normalisers
     return jax.nn.logsumexp(logits, axis=-1)

@@ -23,7 +23,7 @@ from flax import nnx
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import checkpoint_managers
 
-from nat_ar import files
+from nat_ar.runtime import files
 from nat_ar.types import TrainState
 
 

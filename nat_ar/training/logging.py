@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nat_ar import files
+from nat_ar.runtime import files
 from nat_ar.types import Batch
 
 FILE_NAME = "metrics.jsonl"

@@ -18,11 +18,11 @@ import tqdm
 from flax import nnx
 from jax.sharding import Mesh
 
-from nat_ar import memory
 from nat_ar.config_json import ConfigError
 from nat_ar.data import loader
 from nat_ar.data.batching import BatchingConfig
 from nat_ar.data.loader import HostBatch, Loader
+from nat_ar.runtime import out_of_memory
 from nat_ar.training import optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.logging import RunLog
@@ -222,7 +222,7 @@ def run(
         f"lower training.batching.batch_tokens (now {config.batching.batch_tokens:,}) or raise "
         f"training.accumulation (now {config.accumulation})"
     )
-    with memory.explained(lower), _StopRequest() as stop, bar, contextlib.closing(stream):
+    with out_of_memory.explained(lower), _StopRequest() as stop, bar, contextlib.closing(stream):
         for epoch, position, batch, num_tokens in stream:
             state, terms = train_step(state, batch, teacher_params)
             number += 1

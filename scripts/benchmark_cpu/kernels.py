@@ -1,10 +1,10 @@
-"""kernels: whole decodes by XLA alone, with nat_ar.kernels, and with them and weights of 8 bits, in turns.
+"""kernels: whole decodes by XLA alone, with nat_ar.runtime.cpu_kernels, and with them and weights of 8 bits, in turns.
 
 Runs where --only names it: it watches nothing, and the other sections fill the 20 minutes."""
 
 import dataclasses
 
-from nat_ar import kernels
+from nat_ar.runtime import cpu_kernels
 from scripts.benchmark_cpu import models, report, timing
 from scripts.benchmark_cpu.models import Program, Scale, Workshop
 from scripts.benchmark_cpu.report import Row, Section
@@ -13,7 +13,7 @@ SYSTEMS = ("greedy", "beam_4", "deep_greedy", "length_nat", "ctc", "da", "cmlm_1
 
 
 def run(section: Section, scale: Scale) -> None:
-    if not kernels.are_available():
+    if not cpu_kernels.are_available():
         section.notes.append("There are no kernels on this machine: nothing to compare.")
         return
     workshop, systems = Workshop(scale), models.systems(scale.transformer)

@@ -28,7 +28,6 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Int
 
-from nat_ar import compilation
 from nat_ar.evaluation import cost, machine
 from nat_ar.evaluation.cost import Cost
 from nat_ar.evaluation.machine import Peaks
@@ -44,6 +43,7 @@ from nat_ar.methods.length_prediction import LengthPredictor
 from nat_ar.nn import positions
 from nat_ar.nn.packed import Weights
 from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.runtime import compilation
 from nat_ar.search.beam import Beam
 from nat_ar.search.dag import Lookahead
 from nat_ar.search.greedy import Greedy

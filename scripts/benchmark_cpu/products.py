@@ -1,7 +1,7 @@
 """products: the matrix products of a decoder step by our kernels and by both of XLA's CPU libraries, at every number
 of rows.
 
-What nat_ar/kernels.py and nat_ar/compilation.py exist for. The products of a step of the base decoder
+What runtime/cpu_kernels.py and runtime/compilation.py exist for. The products of a step of the base decoder
 (self-attention, cross attention without keys and values, feed-forward, vocabulary), one after the other, ten steps
 a call."""
 
@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nat_ar import compilation, kernels
 from nat_ar.nn.packed import Packed
+from nat_ar.runtime import compilation, cpu_kernels
 from scripts.benchmark_cpu import report, timing
 from scripts.benchmark_cpu.models import Scale
 from scripts.benchmark_cpu.report import Figure, Row, Section
@@ -31,7 +31,7 @@ def run(section: Section, scale: Scale) -> None:
         "YNNPACK": (plain, None),
         "Eigen": (plain, compilation.EIGEN),
     }
-    if kernels.are_available():
+    if cpu_kernels.are_available():
         ways |= {
             "kernel": ([Packed(weight, "float32") for weight in weights], None),
             "kernel, int8": ([Packed(weight, "int8") for weight in weights], None),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nat_ar import files
+from nat_ar.runtime import files
 
 LEAST_SHARE = 0.8
 """A ratio may fall to this share of its recorded value: noise is 20 % on a machine with neighbours."""

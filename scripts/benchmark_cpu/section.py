@@ -41,12 +41,12 @@ def main() -> None:
     os.environ["NAT_AR_TORCH_PYTHON"] = arguments.torch_python
     start = time.monotonic()
     if arguments.name == "train":  # as the verb does, before JAX allocates anything
-        from nat_ar import allocator
+        from nat_ar.runtime import malloc
 
-        allocator.keep_freed_memory()
+        malloc.keep_freed_memory()
     import jax
 
-    # Programs out of a persistent cache are slower than those just compiled (nat_ar/allocator.py).
+    # Programs out of a persistent cache are slower than those just compiled (nat_ar/runtime/malloc.py).
     jax.config.update("jax_compilation_cache_dir", None)
     from nat_ar.evaluation import machine
     from scripts.benchmark_cpu import models

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from nat_ar import __main__, files
+from nat_ar import __main__
 from nat_ar.data import prepare
+from nat_ar.runtime import files
 from scripts.torture import kills
 
 Inflict = Callable[[Path], contextlib.AbstractContextManager[None]]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from nat_ar import __main__ as command_line
-from nat_ar import config_json, experiment, files
+from nat_ar import config_json, experiment
 from nat_ar.commands import evaluate
 from nat_ar.commands.evaluate import Evaluate
 from nat_ar.data import prepare
@@ -20,6 +20,7 @@ from nat_ar.evaluation import results
 from nat_ar.experiment import ExperimentConfig, Run
 from nat_ar.methods.length_nat import LengthBeam, LengthNat
 from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.runtime import files
 from nat_ar.translator import Translation
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 import nat_ar.__main__ as command_line
-from nat_ar import files
 from nat_ar.commands import export
 from nat_ar.commands.export import Export
 from nat_ar.config_json import ConfigError
 from nat_ar.export import stablehlo
+from nat_ar.runtime import files
 
 
 def test_a_run_becomes_a_directory_of_either_format(

@@ -14,13 +14,14 @@ import jax
 import numpy as np
 import pytest
 
-from nat_ar import __main__, files
+from nat_ar import __main__
 from nat_ar.commands import train
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.ragged import Ragged
 from nat_ar.experiment import Run
 from nat_ar.methods.ctc import Ctc
 from nat_ar.methods.length_nat import LengthNat
+from nat_ar.runtime import files
 from nat_ar.training import logging, loop, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
 from scripts.torture import faults

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nat_ar import files
 from nat_ar.data import arrays, prepare
 from nat_ar.data.arrays import PreparedData, RaggedWriter
 from nat_ar.data.corpus import HoldOut, TextFiles
@@ -13,6 +12,7 @@ from nat_ar.data.pair import Pair
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.vocabulary import VocabularyConfig
+from nat_ar.runtime import files
 
 
 @pytest.fixture(scope="module")

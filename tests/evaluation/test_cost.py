@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from nat_ar import kernels
 from nat_ar.evaluation import cost
 from nat_ar.evaluation.cost import Block
 from nat_ar.evaluation.machine import Peaks
@@ -14,6 +13,7 @@ from nat_ar.methods.catalogue import Method
 from nat_ar.methods.length_nat import LengthBeam, LengthNat
 from nat_ar.nn import packed
 from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.runtime import cpu_kernels
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
 from nat_ar.special import EOS
@@ -60,10 +60,10 @@ def test_a_weight_that_is_cast_is_read_in_the_smaller_type_and_an_activation_is_
     assert block.weight_bytes == WEIGHT // 2
 
 
-@pytest.mark.skipif(not kernels.are_available(), reason="no CPU or no C++ compiler")
+@pytest.mark.skipif(not cpu_kernels.are_available(), reason="no CPU or no C++ compiler")
 def test_a_product_with_a_packed_weight_costs_the_same() -> None:
     def multiply(panels, x):
-        return kernels.product(x, panels, None, 16)
+        return cpu_kernels.product(x, panels, None, 16)
 
     panels = jnp.asarray(packed.panels_of(np.asarray(W)))
     counted = cost.compile_counter(multiply, (panels, X), (True, False))

@@ -14,13 +14,14 @@ import pytest
 from flax import nnx
 from jax import export
 
-from nat_ar import experiment, kernels
+from nat_ar import experiment
 from nat_ar.config_json import ConfigError
 from nat_ar.export import runner, stablehlo
 from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.runtime import cpu_kernels
 from nat_ar.search.beam import Beam
 from nat_ar.translator import Model, Translator
 from scripts.torture import models
@@ -128,7 +129,7 @@ def translate_alone(directory: Path, text: bytes) -> tuple[bytes, str]:
     return done.stdout, done.stderr.decode()
 
 
-@pytest.mark.skipif(not kernels.are_available(), reason="int8 needs the kernels")
+@pytest.mark.skipif(not cpu_kernels.are_available(), reason="int8 needs the kernels")
 def test_programs_have_float32_weights(tiny_runs, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="leave int8 out, or choose --format ctranslate2"):
         write(tiny_runs.autoregressive, tmp_path / "out", "Greedy() int8", rows=1, buckets=(8,))

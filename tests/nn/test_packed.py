@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from nat_ar import kernels
 from nat_ar.nn import attention, layers, packed
+from nat_ar.runtime import cpu_kernels
 
 pytestmark = pytest.mark.skipif(
-    not kernels.are_available(), reason="no CPU, or no C++ compiler, or NAT_AR_NATIVE=0"
+    not cpu_kernels.are_available(), reason="no CPU, or no C++ compiler, or NAT_AR_NATIVE=0"
 )
 
 

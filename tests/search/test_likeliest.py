@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nat_ar import kernels
+from nat_ar.runtime import cpu_kernels
 from nat_ar.search import likeliest
 
 LOGITS = jnp.log(jnp.array([[[1.0, 5.0, 2.0, 2.0], [4.0, 1.0, 1.0, 2.0]]]))
@@ -18,20 +18,20 @@ def test_of_what_may_be_the_first_of_the_most_probable() -> None:
     np.testing.assert_allclose(likeliest.normalisers(LOGITS), np.log([[10, 8]]), rtol=1e-6)
 
 
-@pytest.mark.skipif(not kernels.are_available(), reason="no kernels on this machine")
+@pytest.mark.skipif(not cpu_kernels.are_available(), reason="no kernels on this machine")
 def test_the_kernel_finds_the_same_and_is_called_only_where_it_is_in_use() -> None:
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(3, 7, 500)), jnp.float32)
 
     def program(are_in_use: bool) -> jax.stages.Lowered:
         def find(logits: jax.Array) -> tuple[likeliest.Likeliest, jax.Array]:
-            with kernels.in_use(are_in_use):
+            with cpu_kernels.in_use(are_in_use):
                 return likeliest.find(logits, (0, 3, 1)), likeliest.normalisers(logits)
 
         return jax.jit(find).lower(logits)
 
     plain, fast = program(False), program(True)
-    assert kernels.LIKELIEST in fast.as_text()
-    assert kernels.LIKELIEST not in plain.as_text()
+    assert cpu_kernels.LIKELIEST in fast.as_text()
+    assert cpu_kernels.LIKELIEST not in plain.as_text()
     expected, found = plain.compile()(logits), fast.compile()(logits)
     np.testing.assert_array_equal(found[0].tokens, expected[0].tokens)
     for mine, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
@@ -39,6 +39,6 @@ def test_the_kernel_finds_the_same_and_is_called_only_where_it_is_in_use() -> No
 
 
 def test_coarse_logits_are_none_of_the_kernels_business() -> None:
-    with kernels.in_use(True):
+    with cpu_kernels.in_use(True):
         found = likeliest.find(LOGITS.astype(jnp.bfloat16), {1})
     assert found.tokens.tolist() == [[2, 0]]

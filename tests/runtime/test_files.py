@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from nat_ar import files
 from nat_ar.config_json import ConfigError
+from nat_ar.runtime import files
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from nat_ar import files
+from nat_ar.runtime import files
 with files.locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

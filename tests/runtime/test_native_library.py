@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from nat_ar import native
+from nat_ar.runtime import native_library
 
-load = functools.partial(native.load, without="all is lost")
+load = functools.partial(native_library.load, without="all is lost")
 SOURCE = 'extern "C" int answer() { return 42; }\n'
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv(native.SWITCH, raising=False)
-    native.load.cache_clear()
+    monkeypatch.delenv(native_library.SWITCH, raising=False)
+    native_library.load.cache_clear()
     yield
-    native.load.cache_clear()
+    native_library.load.cache_clear()
 
 
 @pytest.fixture
@@ -31,8 +31,8 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def compiler() -> str:
     try:
-        return native._compiler()
-    except native.UnavailableError as error:
+        return native_library._compiler()
+    except native_library.UnavailableError as error:
         pytest.skip(str(error))
 
 
@@ -50,14 +50,14 @@ def test_a_library_is_built_once(
     assert name.startswith("answer-")
     assert name.endswith(".so")
 
-    native.load.cache_clear()
-    monkeypatch.setattr(native, "_build", lambda *_: pytest.fail("it was there already"))
+    native_library.load.cache_clear()
+    monkeypatch.setattr(native_library, "_build", lambda *_: pytest.fail("it was there already"))
     assert load(source) is not None
 
 
 def test_another_source_is_another_library(source: Path, compiler: str, tmp_path: Path) -> None:
     load(source)
-    native.load.cache_clear()
+    native_library.load.cache_clear()
     source.write_text(SOURCE.replace("42", "43"))
     library = load(source)
     assert library is not None
@@ -71,7 +71,7 @@ def test_headers_are_found_and_another_release_of_them_is_another_library(
     source.write_text('#include "number.h"\nextern "C" int answer() { return NUMBER; }\n')
     for number in ("1", "2"):
         (tmp_path / "number.h").write_text(f"#define NUMBER {number}\n")
-        library = load(source, headers=native.Headers(str(tmp_path), f"release {number}"))
+        library = load(source, headers=native_library.Headers(str(tmp_path), f"release {number}"))
         assert library is not None
         assert library.answer() == int(number)
     assert len(kept(tmp_path)) == 2
@@ -99,6 +99,6 @@ def test_without_a_compiler_a_warning_says_what_to_do(
 def test_it_can_be_switched_off(
     source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(native.SWITCH, "0")
+    monkeypatch.setenv(native_library.SWITCH, "0")
     assert load(source) is None
     assert capsys.readouterr().err == ""

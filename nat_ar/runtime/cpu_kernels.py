@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Int8
 
-from nat_ar import native
+from nat_ar.runtime import native_library
 
 PRODUCT, PRODUCT_INT8 = "nat_ar_packed_product", "nat_ar_packed_product_int8"
 ATTEND, NORMALISE, LIKELIEST = "nat_ar_attend", "nat_ar_normalise", "nat_ar_likeliest"
@@ -40,10 +40,10 @@ def are_available() -> bool:
     """Whether there are kernels: on a CPU, where kernels.cc is or can be built."""
     if jax.default_backend() != "cpu":
         return False
-    library = native.load(
+    library = native_library.load(
         Path(__file__).with_suffix(".cc"),
         without="decoding on a CPU takes up to twice as long",
-        headers=native.Headers(jax.ffi.include_dir(), importlib.metadata.version("jaxlib")),
+        headers=native_library.Headers(jax.ffi.include_dir(), importlib.metadata.version("jaxlib")),
     )
     if library is None:
         return False

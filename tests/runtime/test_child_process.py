@@ -10,14 +10,14 @@ from typing import TypeVar
 
 import pytest
 
-from nat_ar import companion
+from nat_ar.runtime import child_process
 
 T = TypeVar("T")
 
 
 def test_a_verb_that_fails_is_said(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ChildProcessError, match=r"^compare ended with exit status 2; what it said"):
-        companion.run(["compare", "nowhere"])
+        child_process.run(["compare", "nowhere"])
     assert "nowhere" in capfd.readouterr().err
 
 
@@ -29,7 +29,9 @@ def test_a_verb_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
         f"pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\n"
         "time.sleep(300)\n"
     )
-    program = f"from nat_ar import companion; companion.run(['train', {str(config)!r}])"
+    program = (
+        f"from nat_ar.runtime import child_process; child_process.run(['train', {str(config)!r}])"
+    )
     parent = subprocess.Popen([sys.executable, "-c", program])
     child = wait_for(lambda: pid.exists() and pid.read_text())
     assert state_of(child) not in ("", "Z")

@@ -1,6 +1,6 @@
 """Compiles a function ahead of time, for a CPU with the library that its matrix products are fastest in.
 
-Packed weights (nat_ar.kernels) are no concern of it: it matters where there is no C++ compiler. XLA's CPU backend
+Matters only without a C++ compiler: packed weights (runtime.cpu_kernels) bypass it. XLA's CPU backend
 computes products by YNNPACK, or by Eigen where YNNPACK is switched off for a program. Which is faster depends on the
 rows, that is, on how many vectors a weight is multiplied with at a time: a decoder that goes step by step has one for
 each hypothesis, a one-pass decoder one for each place. `bash scripts/benchmark_cpu.sh --only products` measures it for

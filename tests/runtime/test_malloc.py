@@ -8,8 +8,8 @@ import pytest
 
 PROGRAM = """
 import resource, sys
-from nat_ar import allocator
-if sys.argv[1] == "keep" and not allocator.keep_freed_memory():
+from nat_ar.runtime import malloc
+if sys.argv[1] == "keep" and not malloc.keep_freed_memory():
     print("no glibc"); sys.exit()
 import jax, jax.numpy as jnp
 call = jax.jit(lambda x: jnp.cumsum(jnp.flip(x) * 2.0).sum())

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nat_ar import compilation
+from nat_ar.runtime import compilation
 
 W = jnp.eye(8)
 

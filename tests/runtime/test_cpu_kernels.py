@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nat_ar import kernels
 from nat_ar.nn import cache, packed
+from nat_ar.runtime import cpu_kernels
 
 pytestmark = pytest.mark.skipif(
-    not kernels.are_available(), reason="no CPU, or no C++ compiler, or NAT_AR_NATIVE=0"
+    not cpu_kernels.are_available(), reason="no CPU, or no C++ compiler, or NAT_AR_NATIVE=0"
 )
-product = jax.jit(kernels.product, static_argnames=("width", "is_rectified"))
-normalise = jax.jit(functools.partial(kernels.normalise, epsilon=1e-6))
-attend = jax.jit(kernels.attend)
+product = jax.jit(cpu_kernels.product, static_argnames=("width", "is_rectified"))
+normalise = jax.jit(functools.partial(cpu_kernels.normalise, epsilon=1e-6))
+attend = jax.jit(cpu_kernels.attend)
 
 
 def normal(seed: int, *shape: int) -> np.ndarray:
@@ -75,7 +75,7 @@ def test_a_row_does_not_depend_on_the_rows_beside_it_nor_on_the_threads(width: i
 def test_arrays_that_do_not_fit_are_an_error(
     panels: tuple[int, ...], bias: int, width: int
 ) -> None:
-    call = jax.ffi.ffi_call(kernels.PRODUCT, jax.ShapeDtypeStruct((2, width), jnp.float32))
+    call = jax.ffi.ffi_call(cpu_kernels.PRODUCT, jax.ShapeDtypeStruct((2, width), jnp.float32))
     arrays = [jnp.ones((2, 8)), jnp.ones(panels), jnp.ones(0), jnp.ones(bias)]
     with pytest.raises(Exception, match=r"expected states \[rows, depth\]"):
         jax.block_until_ready(
@@ -119,7 +119,7 @@ def test_the_likeliest_is_the_first_of_the_largest_that_may_be_taken(
     logits = logits.astype(np.float32)
     allowed = logits.copy()
     allowed[:, sorted(never)] = -np.inf
-    find = jax.jit(functools.partial(kernels.likeliest, never=sorted(never)))
+    find = jax.jit(functools.partial(cpu_kernels.likeliest, never=sorted(never)))
     places, values, normalisers = find(logits)
     np.testing.assert_array_equal(places, allowed.argmax(axis=1))
     np.testing.assert_array_equal(values, allowed.max(axis=1))
@@ -130,7 +130,7 @@ def test_the_likeliest_is_the_first_of_the_largest_that_may_be_taken(
 def test_places_that_are_out_of_range_or_order_are_an_error() -> None:
     for never in ([5], [2, 2], [-1]):
         with pytest.raises(Exception, match="never ascending"):
-            jax.block_until_ready(kernels.likeliest(jnp.ones((2, 5)), never))
+            jax.block_until_ready(cpu_kernels.likeliest(jnp.ones((2, 5)), never))
 
 
 def attention(
@@ -200,6 +200,6 @@ def test_keys_that_do_not_fit_are_an_error() -> None:
     """Six places have keys, and five have values."""
     shapes = ((1, 1, 2, 4), (1, 2, 4, 6), (1, 2, 5, 4))
     arrays = [*map(jnp.ones, shapes), *[jnp.ones(1, jnp.int32)] * 2]
-    call = jax.ffi.ffi_call(kernels.ATTEND, jax.ShapeDtypeStruct((1, 1, 2, 4), jnp.float32))
+    call = jax.ffi.ffi_call(cpu_kernels.ATTEND, jax.ShapeDtypeStruct((1, 1, 2, 4), jnp.float32))
     with pytest.raises(Exception, match=r"expected query \[batch, queries, heads, depth\]"):
         jax.block_until_ready(jax.jit(call)(*arrays))

@@ -15,7 +15,7 @@ def run(words: Sequence[str]) -> None:
     """Runs `python -m nat_ar WORDS`; its stderr is ours, its stdout is dropped.
 
     Raises ChildProcessError where it fails."""
-    command = [sys.executable, "-m", "nat_ar.companion", *words]
+    command = [sys.executable, "-m", "nat_ar.runtime.child_process", *words]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         try:
             status = process.wait()
