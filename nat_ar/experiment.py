@@ -31,7 +31,7 @@ from nat_ar.runtime import files
 from nat_ar.search import limits
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.loop import TrainingConfig
-from nat_ar.translator import BUCKETS, Int8, Model, Translator
+from nat_ar.translation.translator import BUCKETS, Int8, Model, Translator
 
 FORMAT = 1
 INT8 = " int8"

@@ -30,7 +30,7 @@ from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
 from nat_ar.search.sampling import Sampled
 from nat_ar.training.loop import TrainingConfig
-from nat_ar.translator import Int8
+from nat_ar.translation.translator import Int8
 
 DATA = DataConfig("data", ToyCorpus())
 

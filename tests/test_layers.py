@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "nat_ar"
 FLOORS = {  # room -> floor; a room is a folder or a file of the package itself
     "__init__": 0,
-    "special": 0,
+    "special_tokens": 0,
     "config_json": 0,
     "types": 0,
     "runtime": 0,
@@ -23,7 +23,7 @@ FLOORS = {  # room -> floor; a room is a folder or a file of the package itself
     "losses": 2,
     "methods": 3,
     "training": 4,
-    "translator": 4,
+    "translation": 4,
     "experiment": 5,
     "evaluation": 5,
     "export": 5,
@@ -92,7 +92,7 @@ def test_imports_are_read_as_they_are_written() -> None:
     source = """
 import os.path
 from nat_ar.data import toy, Something
-from nat_ar import special
+from nat_ar import special_tokens
 from nat_ar.data.pair import Pair
 def late():
     import datasets
@@ -101,7 +101,7 @@ def late():
         "os.path",
         "nat_ar.data.toy",
         "nat_ar.data",
-        "nat_ar.special",
+        "nat_ar.special_tokens",
         "nat_ar.data.pair",
         "datasets",
     }
@@ -190,7 +190,7 @@ def test_importing_data_and_metrics_loads_no_jax_and_no_datasets() -> None:
 
 def test_training_and_translating_load_no_datasets() -> None:
     """They must run where `datasets` is not installed."""
-    modules = [m for m in FILES if room_of(m) in ("training", "translator", "experiment")]
+    modules = [m for m in FILES if room_of(m) in ("training", "translation", "experiment")]
     assert loaded_after_importing(modules, {"datasets"}) == set()
 
 

@@ -13,7 +13,7 @@ from nat_ar import experiment
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.methods.catalogue import Method
 from nat_ar.methods.length_nat import LengthNat
-from nat_ar.translator import Translation, Translator
+from nat_ar.translation.translator import Translation, Translator
 from scripts.torture import company, faults, inputs, kills, letters, models
 from scripts.torture.faults import FAULTS, Fault
 

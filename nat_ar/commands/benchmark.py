@@ -30,7 +30,7 @@ from nat_ar.experiment import Loaded, Run
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
-from nat_ar.translator import Translator
+from nat_ar.translation.translator import Translator
 
 
 @dataclasses.dataclass(frozen=True)

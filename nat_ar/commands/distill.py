@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import tqdm
 
-from nat_ar import config_json, experiment, translator
+from nat_ar import config_json, experiment
 from nat_ar.data import alignment, arrays, prepare
 from nat_ar.data.alignment import AlignerConfig
 from nat_ar.data.arrays import PreparedData, Split
@@ -32,7 +32,8 @@ from nat_ar.experiment import Loaded, Run
 from nat_ar.runtime import files
 from nat_ar.search import limits
 from nat_ar.training.checkpoint import Checkpoints
-from nat_ar.translator import BATCH_TOKENS, Translation, Translator
+from nat_ar.translation import translator
+from nat_ar.translation.translator import BATCH_TOKENS, Translation, Translator
 
 BLEU_SENTENCES = 2_000
 """Most training pairs on which the card's BLEU against raw references is measured."""

@@ -20,7 +20,7 @@ from nat_ar.evaluation import diagnostics, machine, metrics, results
 from nat_ar.experiment import Loaded, Run
 from nat_ar.runtime import files
 from nat_ar.training.checkpoint import Checkpoints
-from nat_ar.translator import BATCH_TOKENS, Translation
+from nat_ar.translation.translator import BATCH_TOKENS, Translation
 
 
 @dataclasses.dataclass(frozen=True)

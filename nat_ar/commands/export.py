@@ -18,7 +18,7 @@ from nat_ar.export import ctranslate2, stablehlo
 from nat_ar.export.ctranslate2 import Quantization
 from nat_ar.export.stablehlo import Platform
 from nat_ar.runtime import files
-from nat_ar.translator import BUCKETS, Translator
+from nat_ar.translation.translator import BUCKETS, Translator
 
 FORMAT = 1
 """Of card.json; changes when the directory's layout does."""

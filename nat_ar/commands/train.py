@@ -27,7 +27,7 @@ from nat_ar.training import logging, loop, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.logging import RunLog
 from nat_ar.training.loop import Progress, TrainingConfig
-from nat_ar.translator import Model, Translator
+from nat_ar.translation.translator import Model, Translator
 from nat_ar.types import TrainState
 
 

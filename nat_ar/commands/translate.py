@@ -8,7 +8,7 @@ from pathlib import Path
 from nat_ar import experiment
 from nat_ar.data import vocabulary
 from nat_ar.experiment import Run
-from nat_ar.translator import BATCH_TOKENS, Int8, Translation
+from nat_ar.translation.translator import BATCH_TOKENS, Int8, Translation
 
 
 @dataclasses.dataclass(frozen=True)

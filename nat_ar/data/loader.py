@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from nat_ar.data.batching import BatchPlan, RowBatch
 from nat_ar.data.ragged import Ragged
-from nat_ar.special import EOS, PAD
+from nat_ar.special_tokens import EOS, PAD
 
 T = TypeVar("T")
 U = TypeVar("U")

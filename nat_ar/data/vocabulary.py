@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 import sentencepiece
 
-from nat_ar import special
+from nat_ar import special_tokens
 
 TokenIds = Sequence[int] | np.ndarray
 """One sentence's ids, as a list or an integer array of one dimension."""
@@ -60,7 +60,7 @@ class VocabularyConfig:
             raise ValueError(
                 f"character_coverage {self.character_coverage}: expected between 0.9 and 1.0"
             )
-        smallest = special.NUM_SPECIAL + 256 * self.byte_fallback + 1
+        smallest = special_tokens.NUM_SPECIAL + 256 * self.byte_fallback + 1
         if self.size < smallest:
             raise ValueError(
                 f"vocabulary size {self.size}: expected at least {smallest} "
@@ -106,10 +106,10 @@ def _train_model(name: str, lines: Iterable[str], config: VocabularyConfig) -> b
             model_type=config.kind,
             byte_fallback=config.byte_fallback,
             character_coverage=config.character_coverage,
-            pad_id=special.PAD,
-            bos_id=special.BOS,
-            eos_id=special.EOS,
-            unk_id=special.UNK,
+            pad_id=special_tokens.PAD,
+            bos_id=special_tokens.BOS,
+            eos_id=special_tokens.EOS,
+            unk_id=special_tokens.UNK,
             control_symbols=["<mask>", "<blank>"],
             normalization_rule_name="identity",
             remove_extra_whitespaces=False,
@@ -235,7 +235,14 @@ def _processor(model: bytes, name: str) -> sentencepiece.SentencePieceProcessor:
 
 
 def _check_special_ids(processor: sentencepiece.SentencePieceProcessor, path: Path) -> None:
-    expected = [special.PAD, special.BOS, special.EOS, special.UNK, special.MASK, special.BLANK]
+    expected = [
+        special_tokens.PAD,
+        special_tokens.BOS,
+        special_tokens.EOS,
+        special_tokens.UNK,
+        special_tokens.MASK,
+        special_tokens.BLANK,
+    ]
     got = [processor.pad_id(), processor.bos_id(), processor.eos_id(), processor.unk_id()]
     got += [processor.piece_to_id("<mask>"), processor.piece_to_id("<blank>")]
     if got != expected:

@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from nat_ar.evaluation import speed
 from nat_ar.evaluation.results import Row
-from nat_ar.translator import DETOKENIZER, TOKENIZER, Translator
+from nat_ar.translation.translator import DETOKENIZER, TOKENIZER, Translator
 
 SCOPES = ("encoder", "decoder", "vocabulary")
 """Names of the scopes in nat_ar/nn and nat_ar/methods; the innermost counts."""

@@ -40,8 +40,8 @@ from nat_ar.evaluation.cost import Cost
 from nat_ar.evaluation.machine import Peaks
 from nat_ar.evaluation.timings import Latency, LengthBin
 from nat_ar.runtime import compilation, out_of_memory
-from nat_ar.special import EOS
-from nat_ar.translator import BUCKETS, Translation, Translator, bucket_of
+from nat_ar.special_tokens import EOS
+from nat_ar.translation.translator import BUCKETS, Translation, Translator, bucket_of
 from nat_ar.types import Encoded
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from flax import nnx
 
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.catalogue import Method
-from nat_ar.special import EOS, NUM_SPECIAL
+from nat_ar.special_tokens import EOS, NUM_SPECIAL
 from nat_ar.training import optimizer, step
 from nat_ar.training.optimizer import OptimizerConfig
 from nat_ar.types import Batch, TrainState

@@ -31,7 +31,7 @@ from jaxtyping import Array, Float, Int
 from nat_ar.config_json import ConfigError
 from nat_ar.export import runner
 from nat_ar.runtime import files
-from nat_ar.translator import BUCKETS, Int8, Model, Translator
+from nat_ar.translation.translator import BUCKETS, Int8, Model, Translator
 
 Platform = Literal["cpu", "cuda", "rocm", "tpu"]
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar.config_json import ConfigError
-from nat_ar.special import BLANK, PAD
+from nat_ar.special_tokens import BLANK, PAD
 from nat_ar.types import pytree_dataclass
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from nat_ar.special import PAD
+from nat_ar.special_tokens import PAD
 from nat_ar.types import Mean
 
 

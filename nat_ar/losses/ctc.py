@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from nat_ar.special import BLANK, PAD
+from nat_ar.special_tokens import BLANK, PAD
 
 IMPOSSIBLE = -1e9
 """The log of 0: finite, so that neither sums of it nor gradients are NaN."""

@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from nat_ar.config_json import ConfigError
-from nat_ar.special import PAD
+from nat_ar.special_tokens import PAD
 
 MOST = 1e4
 """No word's cost counts for more nats than this, so that NEVER outweighs a whole sentence."""

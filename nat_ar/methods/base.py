@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from nat_ar.nn import layers
 from nat_ar.nn.transformer import Encoder, TransformerConfig
-from nat_ar.special import EOS, PAD
+from nat_ar.special_tokens import EOS, PAD
 from nat_ar.types import Batch, Encoded, Hypotheses, Loss
 
 

@@ -26,7 +26,7 @@ from nat_ar.methods.length_prediction import LengthPredictor
 from nat_ar.nn.attention import KeyValue
 from nat_ar.nn.transformer import Decoder, TransformerConfig
 from nat_ar.search import limits, refinement, rescoring
-from nat_ar.special import MASK, PAD
+from nat_ar.special_tokens import MASK, PAD
 from nat_ar.types import Batch, Encoded, Hypotheses, Loss
 
 

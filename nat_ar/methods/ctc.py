@@ -38,7 +38,7 @@ from nat_ar.nn.transformer import Decoder, Encoder, TransformerConfig
 from nat_ar.search import ctc as ctc_search
 from nat_ar.search import limits
 from nat_ar.search.ctc import Collapse, PrefixBeam
-from nat_ar.special import PAD
+from nat_ar.special_tokens import PAD
 from nat_ar.types import Batch, Encoded, Hypotheses, Loss, Mean, pytree_dataclass
 
 

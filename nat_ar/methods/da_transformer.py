@@ -46,7 +46,7 @@ from nat_ar.nn.transformer import Decoder, TransformerConfig
 from nat_ar.search import dag as dag_search
 from nat_ar.search import limits
 from nat_ar.search.dag import Graph, GraphDecoding, Lookahead
-from nat_ar.special import EOS, MASK, PAD
+from nat_ar.special_tokens import EOS, MASK, PAD
 from nat_ar.types import Batch, Encoded, Hypotheses, Loss, Mean, pytree_dataclass
 
 

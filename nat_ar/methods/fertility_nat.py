@@ -29,7 +29,7 @@ from nat_ar.methods import autoregressive, base, length_nat
 from nat_ar.nn import layers, upsampling
 from nat_ar.nn.transformer import Decoder, TransformerConfig
 from nat_ar.search import limits, rescoring, sampling
-from nat_ar.special import EOS, PAD
+from nat_ar.special_tokens import EOS, PAD
 from nat_ar.types import Batch, Encoded, Hypotheses, Loss, Mean
 
 

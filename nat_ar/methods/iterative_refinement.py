@@ -33,7 +33,7 @@ from nat_ar.nn import upsampling
 from nat_ar.nn.attention import KeyValue
 from nat_ar.nn.transformer import Decoder, TransformerConfig
 from nat_ar.search import limits, refinement, rescoring
-from nat_ar.special import NUM_SPECIAL, PAD
+from nat_ar.special_tokens import NUM_SPECIAL, PAD
 from nat_ar.types import Batch, Encoded, Hypotheses, Loss, Mean
 
 KEEP, REPEAT, REPLACE, SWAP = range(4)

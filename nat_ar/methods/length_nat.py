@@ -36,9 +36,9 @@ from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.length_prediction import LengthPredictor
 from nat_ar.nn import upsampling
 from nat_ar.nn.transformer import BetweenBlocks, Decoder, TransformerConfig
-from nat_ar.search import likeliest, limits, rescoring
-from nat_ar.search.likeliest import Likeliest
-from nat_ar.special import BLANK, EOS, PAD
+from nat_ar.search import argmax, limits, rescoring
+from nat_ar.search.argmax import Likeliest
+from nat_ar.special_tokens import BLANK, EOS, PAD
 from nat_ar.types import Batch, Encoded, Hypotheses, Loss, Mean
 
 
@@ -385,7 +385,7 @@ def best_words(
 ) -> Likeliest:
     """The most probable word of each place, or BLANK where that may be."""
     never = {*limits.NEVER_TEXT, EOS} - ({BLANK} if may_be_blank else set())
-    return likeliest.find(logits, never)
+    return argmax.find(logits, never)
 
 
 def one_pass_tokens(

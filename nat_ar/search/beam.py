@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar.config_json import ConfigError
-from nat_ar.search import likeliest, limits
-from nat_ar.search.largest import largest
-from nat_ar.special import BOS, EOS, PAD
+from nat_ar.search import argmax, limits
+from nat_ar.search.top_k import largest
+from nat_ar.special_tokens import BOS, EOS, PAD
 from nat_ar.types import Cache, Hypotheses, Reorderable, StepFunction, pytree_dataclass
 
 
@@ -81,7 +81,7 @@ def search(
 
     def extend(state: State) -> State:
         logits, cache = step(state.last, state.cache, state.position)
-        normaliser = likeliest.normalisers(logits)[..., None]
+        normaliser = argmax.normalisers(logits)[..., None]
         logits = limits.text_logits(logits, may_end=True)
         is_last = (state.position >= length_limits)[:, None, None]
         is_eos = jnp.arange(logits.shape[-1]) == EOS

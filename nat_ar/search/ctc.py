@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from nat_ar.config_json import ConfigError
-from nat_ar.search import beam, likeliest, limits
-from nat_ar.search.largest import largest
-from nat_ar.special import BLANK, BOS, EOS, MASK, PAD
+from nat_ar.search import argmax, beam, limits
+from nat_ar.search.top_k import largest
+from nat_ar.special_tokens import BLANK, BOS, EOS, MASK, PAD
 from nat_ar.types import Hypotheses, pytree_dataclass
 
 
@@ -72,7 +72,7 @@ def best_path(
     frame_lengths: Int[Array, "batch"],
 ) -> tuple[Int[Array, "batch frames"], Float[Array, "batch frames"]]:
     """The most probable label of every frame and its log p, PAD and 0 past the row's frames."""
-    best = likeliest.find(logits, (PAD, BOS, EOS, MASK))
+    best = argmax.find(logits, (PAD, BOS, EOS, MASK))
     is_frame = jnp.arange(logits.shape[1]) < frame_lengths[:, None]
     log_p = jnp.where(is_frame, best.log_probabilities, 0.0)
     return jnp.where(is_frame, best.tokens, PAD), log_p

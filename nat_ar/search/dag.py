@@ -16,10 +16,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar.config_json import ConfigError
-from nat_ar.search import likeliest, limits, rescoring
+from nat_ar.search import argmax, limits, rescoring
 from nat_ar.search.beam import take_beams
-from nat_ar.search.largest import largest
-from nat_ar.special import EOS, PAD
+from nat_ar.search.top_k import largest
+from nat_ar.special_tokens import EOS, PAD
 from nat_ar.types import Hypotheses, pytree_dataclass
 
 
@@ -118,7 +118,7 @@ def best_words(
 ) -> tuple[Int[Array, "batch graph"], Float[Array, "batch graph"]]:
     """The most probable token of each vertex that a translation may hold, and its log p; log p is 0 at the
     last vertex, which emits none."""
-    best = likeliest.find(graph.logits, (*limits.NEVER_TEXT, EOS))
+    best = argmax.find(graph.logits, (*limits.NEVER_TEXT, EOS))
     is_last = jnp.arange(best.tokens.shape[1]) == graph.lengths[:, None] - 1
     return best.tokens, jnp.where(is_last, 0.0, best.log_probabilities)
 
@@ -248,7 +248,7 @@ def likely_tokens(
     vertices, lengths = jnp.arange(graph.logits.shape[1]), graph.lengths[:, None]
     emits = (vertices > 0) & (vertices < lengths - 1)
     text = limits.text_logits(graph.logits, may_end=False)
-    log_p = text - likeliest.normalisers(graph.logits)[..., None]
+    log_p = text - argmax.normalisers(graph.logits)[..., None]
     emissions = jnp.where(emits[..., None], jnp.exp(log_p), 0.0)
     counts = jnp.einsum("bg,bgv->bv", expected_visits(graph), emissions)
     _, candidates = jax.lax.top_k(counts, min(num_candidates, counts.shape[1]))

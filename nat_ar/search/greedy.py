@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from nat_ar.search import likeliest, limits
-from nat_ar.special import BOS, EOS, PAD
+from nat_ar.search import argmax, limits
+from nat_ar.special_tokens import BOS, EOS, PAD
 from nat_ar.types import Cache, Hypotheses, StepFunction, pytree_dataclass
 
 
@@ -57,7 +57,7 @@ def search(
     def extend(state: State) -> State:
         logits, cache = step(state.last[:, None], state.cache, state.position)
         logits = logits[:, 0]
-        best = likeliest.find(logits, limits.NEVER_TEXT)
+        best = argmax.find(logits, limits.NEVER_TEXT)
         chosen = best.tokens
         if choose is not None:
             chosen = choose(limits.text_logits(logits, may_end=True), state.position)

@@ -10,7 +10,7 @@ from nat_ar.search import beam, greedy, limits, sampling
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
 from nat_ar.search.sampling import Sampled
-from nat_ar.special import PAD
+from nat_ar.special_tokens import PAD
 from nat_ar.types import Cache, Hypotheses, StepFunction
 
 

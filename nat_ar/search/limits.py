@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from nat_ar.special import BLANK, BOS, EOS, MASK, PAD
+from nat_ar.special_tokens import BLANK, BOS, EOS, MASK, PAD
 from nat_ar.types import Hypotheses
 
 NEVER_TEXT = (PAD, BOS, MASK, BLANK)

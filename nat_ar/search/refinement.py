@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from nat_ar.search import likeliest, limits
-from nat_ar.special import EOS, MASK, PAD
+from nat_ar.search import argmax, limits
+from nat_ar.special_tokens import EOS, MASK, PAD
 from nat_ar.types import pytree_dataclass
 
 LogitsFunction = Callable[[Int[Array, "*axes width"]], Float[Array, "*axes width vocabulary"]]
@@ -45,7 +45,7 @@ def most_probable(
     logits: Float[Array, "*axes width vocabulary"], lengths: Int[Array, "*axes"]
 ) -> Words:
     """The most probable word of each place within the length; never a special token."""
-    best = likeliest.find(logits, (*limits.NEVER_TEXT, EOS))
+    best = argmax.find(logits, (*limits.NEVER_TEXT, EOS))
     is_place = places(lengths, logits.shape[-2])
     tokens = jnp.where(is_place, best.tokens, PAD)
     return Words(tokens, jnp.where(is_place, best.log_probabilities, 0.0))

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from nat_ar.config_json import ConfigError
-from nat_ar.special import PAD
+from nat_ar.special_tokens import PAD
 from nat_ar.types import Batch, Mean, TrainState
 
 TrainStep = Callable[[TrainState, Batch, Any], tuple[TrainState, dict[str, Mean]]]

@@ -47,8 +47,8 @@ from nat_ar.runtime import compilation
 from nat_ar.search.beam import Beam
 from nat_ar.search.dag import Lookahead
 from nat_ar.search.greedy import Greedy
-from nat_ar.special import EOS, NUM_SPECIAL, PAD
-from nat_ar.translator import Model, bucket_of
+from nat_ar.special_tokens import EOS, NUM_SPECIAL, PAD
+from nat_ar.translation.translator import Model, bucket_of
 from nat_ar.types import Hypotheses
 from scripts.benchmark_cpu import timing
 

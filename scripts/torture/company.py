@@ -12,7 +12,7 @@ from nat_ar import experiment
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.catalogue import Method
-from nat_ar.translator import Model, Translation, Translator
+from nat_ar.translation.translator import Model, Translation, Translator
 from scripts.torture import models
 
 SIZES = (1, 7, 64)

@@ -26,7 +26,7 @@ from nat_ar.search import limits
 from nat_ar.training import step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.loop import Progress
-from nat_ar.translator import Translation, Translator
+from nat_ar.translation.translator import Translation, Translator
 
 Answer = Callable[[str], Translation]
 

@@ -21,7 +21,7 @@ from nat_ar.experiment import ExperimentConfig, Run
 from nat_ar.methods.length_nat import LengthBeam, LengthNat
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.runtime import files
-from nat_ar.translator import Translation
+from nat_ar.translation.translator import Translation
 
 
 @pytest.fixture(scope="module")

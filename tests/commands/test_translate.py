@@ -13,7 +13,7 @@ from nat_ar.commands import translate
 from nat_ar.commands.translate import Translate
 from nat_ar.config_json import ConfigError
 from nat_ar.experiment import Loaded
-from nat_ar.translator import Translation, Translator
+from nat_ar.translation.translator import Translation, Translator
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from nat_ar.data import loader
 from nat_ar.data.batching import BatchingConfig, BatchPlan, RowBatch
 from nat_ar.data.loader import HostBatch, Loader
 from nat_ar.data.ragged import Ragged
-from nat_ar.special import EOS, PAD
+from nat_ar.special_tokens import EOS, PAD
 
 SOURCE = Ragged.from_rows([[7, 8, 9], [10], [11, 12]])
 TARGET = Ragged.from_rows([[20], [21, 22, 23], [24, 25]])

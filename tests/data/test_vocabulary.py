@@ -7,7 +7,7 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nat_ar import special
+from nat_ar import special_tokens
 from nat_ar.data import vocabulary
 from nat_ar.data.vocabulary import Vocabulary, VocabularyConfig
 
@@ -42,7 +42,7 @@ single_lines = st.text(st.characters(exclude_categories=["Cs"]), max_size=30).fi
 def test_any_single_line_comes_back_exactly(joint: Vocabulary, text: str) -> None:
     rows = joint.encode_target([text])
     assert joint.decode_target(rows) == [text]
-    assert all(token >= special.NUM_SPECIAL for token in rows[0])
+    assert all(token >= special_tokens.NUM_SPECIAL for token in rows[0])
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_awkward_text_comes_back_exactly(joint: Vocabulary, text: str) -> None:
     ):
         rows = encode([text, "", text])
         assert decode(rows) == [text, "", text]
-        assert min(rows[0]) >= special.NUM_SPECIAL
+        assert min(rows[0]) >= special_tokens.NUM_SPECIAL
 
 
 def test_batch_and_single_agree(joint: Vocabulary) -> None:
@@ -84,7 +84,16 @@ def test_special_ids_stand_where_the_models_expect_them(joint: Vocabulary) -> No
 
 def test_special_ids_are_silent_in_text(joint: Vocabulary) -> None:
     row = joint.encode_target(["schöne Küche"])[0]
-    padded = np.array([special.BOS, *row, special.BLANK, special.MASK, special.EOS, special.PAD])
+    padded = np.array(
+        [
+            special_tokens.BOS,
+            *row,
+            special_tokens.BLANK,
+            special_tokens.MASK,
+            special_tokens.EOS,
+            special_tokens.PAD,
+        ]
+    )
     assert joint.decode_target([padded]) == ["schöne Küche"]
 
 
@@ -130,7 +139,7 @@ def test_the_hash_depends_on_the_text_only(tmp_path: Path, joint: Vocabulary) ->
 def test_without_byte_fallback_strange_characters_are_unknown(tmp_path: Path) -> None:
     config = VocabularyConfig(size=60, byte_fallback=False)
     words = vocabulary.train(ENGLISH, GERMAN, tmp_path, config)
-    assert special.UNK in words.encode_source(["the ☃"])[0]
+    assert special_tokens.UNK in words.encode_source(["the ☃"])[0]
     assert words.decode_source(words.encode_source(["small dog"])) == ["small dog"]
 
 

@@ -16,8 +16,8 @@ from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.runtime import cpu_kernels
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
-from nat_ar.special import EOS
-from nat_ar.translator import Model
+from nat_ar.special_tokens import EOS
+from nat_ar.translation.translator import Model
 
 X, W = jnp.ones((8, 16)), jnp.ones((16, 16))
 PRODUCT = 2 * 8 * 16 * 16

@@ -17,7 +17,7 @@ from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search.greedy import Greedy
-from nat_ar.translator import Model, Translation, Translator
+from nat_ar.translation.translator import Model, Translation, Translator
 
 TEXT = ["a", "b a", "c b a", "", "a b c", "c c c"]
 """Five sentences of one bucket, and an empty line."""

@@ -9,7 +9,7 @@ from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.nn.transformer import TransformerConfig
-from nat_ar.special import EOS, NUM_SPECIAL
+from nat_ar.special_tokens import EOS, NUM_SPECIAL
 
 SIZES = VocabularySizes(20, 20, True)
 TINY = TransformerConfig(16, 32, 2, 1, 1)

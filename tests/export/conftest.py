@@ -19,7 +19,7 @@ from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.experiment import ExperimentConfig, Run
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.nn.transformer import TransformerConfig
-from nat_ar.special import EOS
+from nat_ar.special_tokens import EOS
 from nat_ar.training import step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.loop import Progress

@@ -26,8 +26,8 @@ from nat_ar.search import limits
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
 from nat_ar.search.sampling import Sampled
-from nat_ar.special import EOS
-from nat_ar.translator import Model, Translator
+from nat_ar.special_tokens import EOS
+from nat_ar.translation.translator import Model, Translator
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from nat_ar.methods.length_nat import LengthNat
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.runtime import cpu_kernels
 from nat_ar.search.beam import Beam
-from nat_ar.translator import Model, Translator
+from nat_ar.translation.translator import Model, Translator
 from scripts.torture import models
 
 SIZES = base.VocabularySizes(24, 24, True)

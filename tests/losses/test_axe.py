@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import axe
 from nat_ar.losses.axe import Axe
-from nat_ar.special import BLANK, PAD
+from nat_ar.special_tokens import BLANK, PAD
 
 WORDS, PLACES, VOCABULARY = 4, 5, 9
 best_alignment = jax.jit(axe.best_alignment, static_argnames="skip_target_penalty")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nat_ar.losses import cross_entropy
-from nat_ar.special import PAD
+from nat_ar.special_tokens import PAD
 from nat_ar.types import Mean
 
 smoothed_cross_entropy = jax.jit(cross_entropy.smoothed_cross_entropy, static_argnames="smoothing")

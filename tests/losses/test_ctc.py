@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nat_ar.losses import ctc
-from nat_ar.special import BLANK, NUM_SPECIAL, PAD
+from nat_ar.special_tokens import BLANK, NUM_SPECIAL, PAD
 
 A, B, C = WORDS = range(NUM_SPECIAL, NUM_SPECIAL + 3)
 VOCABULARY = NUM_SPECIAL + 3

@@ -11,7 +11,7 @@ from scipy import optimize
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import oaxe
 from nat_ar.losses.oaxe import Oaxe
-from nat_ar.special import PAD
+from nat_ar.special_tokens import PAD
 
 LENGTH = 6
 cheapest_words = jax.jit(oaxe.cheapest_words)

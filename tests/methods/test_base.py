@@ -15,7 +15,7 @@ from nat_ar.methods.length_nat import LengthNat, LengthNatModel
 from nat_ar.methods.recurrent import Recurrent
 from nat_ar.nn.recurrent import RecurrentConfig
 from nat_ar.nn.transformer import TransformerConfig
-from nat_ar.special import EOS, PAD
+from nat_ar.special_tokens import EOS, PAD
 
 TRANSFORMER = TransformerConfig(
     d_model=16, d_hidden=32, num_heads=2, num_encoder_layers=1, num_decoder_layers=1

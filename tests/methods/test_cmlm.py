@@ -19,7 +19,7 @@ from nat_ar.methods.cmlm import Cmlm, CmlmModel, MaskPredict
 from nat_ar.methods.length_nat import LengthBeam, LengthNat, LengthNatModel
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import limits
-from nat_ar.special import BLANK, BOS, EOS, MASK, NUM_SPECIAL, PAD
+from nat_ar.special_tokens import BLANK, BOS, EOS, MASK, NUM_SPECIAL, PAD
 from nat_ar.types import Batch, Hypotheses, Loss
 
 VOCABULARY = 16

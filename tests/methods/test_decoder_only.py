@@ -19,7 +19,7 @@ from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import limits
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
-from nat_ar.special import EOS, NUM_SPECIAL, PAD
+from nat_ar.special_tokens import EOS, NUM_SPECIAL, PAD
 from nat_ar.types import Batch, Hypotheses
 
 VOCABULARY = 14

@@ -21,7 +21,7 @@ from nat_ar.methods.length_nat import CrossEntropy, LengthBeam, LengthNat, Lengt
 from nat_ar.nn import layers
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import limits
-from nat_ar.special import BLANK, EOS, NUM_SPECIAL, PAD
+from nat_ar.special_tokens import BLANK, EOS, NUM_SPECIAL, PAD
 from nat_ar.types import Batch, Hypotheses
 
 SIZES = VocabularySizes(14, 14, is_joint=True)

@@ -29,7 +29,7 @@ from nat_ar.methods.fertility_nat import (
 from nat_ar.nn.attention import SelfAttention
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import limits
-from nat_ar.special import EOS, PAD
+from nat_ar.special_tokens import EOS, PAD
 from nat_ar.types import Batch, Hypotheses, Loss
 
 SIZES = base.VocabularySizes(source=30, target=30, is_joint=True)

@@ -14,7 +14,7 @@ from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.length_nat import LengthNat, LengthNatModel
 from nat_ar.nn.transformer import TransformerConfig
-from nat_ar.special import EOS, NUM_SPECIAL, PAD
+from nat_ar.special_tokens import EOS, NUM_SPECIAL, PAD
 from nat_ar.types import Batch, Loss
 
 SOURCE = jnp.array([[6, 7, 8, EOS], [9, 6, EOS, PAD], [8, EOS, PAD, PAD], [PAD] * 4])

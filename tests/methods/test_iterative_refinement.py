@@ -28,7 +28,7 @@ from nat_ar.methods.iterative_refinement import (
 )
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import limits, refinement
-from nat_ar.special import BLANK, BOS, EOS, MASK, NUM_SPECIAL, PAD
+from nat_ar.special_tokens import BLANK, BOS, EOS, MASK, NUM_SPECIAL, PAD
 from nat_ar.types import Batch, Hypotheses, Loss
 
 VOCABULARY = 16

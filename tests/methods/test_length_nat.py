@@ -23,7 +23,7 @@ from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.length_nat import CrossEntropy, LengthBeam, LengthNat, LengthNatModel
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import limits
-from nat_ar.special import BLANK, EOS, NUM_SPECIAL, PAD, UNK
+from nat_ar.special_tokens import BLANK, EOS, NUM_SPECIAL, PAD, UNK
 from nat_ar.types import Batch, Hypotheses
 
 VOCABULARY = 16

@@ -16,7 +16,7 @@ import pytest
 from nat_ar.config_json import ConfigError
 from nat_ar.search import beam, greedy
 from nat_ar.search.beam import Beam
-from nat_ar.special import BLANK, BOS, EOS, MASK, PAD
+from nat_ar.special_tokens import BLANK, BOS, EOS, MASK, PAD
 from nat_ar.types import Cache, Hypotheses, StepFunction
 
 VOCABULARY, HIDDEN = 9, 6

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from nat_ar.config_json import ConfigError
 from nat_ar.search import ctc
 from nat_ar.search.ctc import PrefixBeam
-from nat_ar.special import BLANK, EOS, MASK, NUM_SPECIAL, PAD
+from nat_ar.special_tokens import BLANK, EOS, MASK, NUM_SPECIAL, PAD
 from nat_ar.types import Hypotheses
 
 A, B, C = WORDS = range(NUM_SPECIAL, NUM_SPECIAL + 3)

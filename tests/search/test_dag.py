@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nat_ar.config_json import ConfigError
 from nat_ar.search import dag
 from nat_ar.search.dag import Graph, GraphBeam, GraphDecoding, GraphGreedy, Lookahead, Viterbi
-from nat_ar.special import BLANK, BOS, EOS, MASK, PAD, UNK
+from nat_ar.special_tokens import BLANK, BOS, EOS, MASK, PAD, UNK
 from nat_ar.types import Hypotheses
 
 VOCABULARY, BATCH, WIDTH, ROOM = 9, 3, 5, 4

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nat_ar.search import greedy
-from nat_ar.special import BLANK, BOS, EOS, MASK, PAD
+from nat_ar.special_tokens import BLANK, BOS, EOS, MASK, PAD
 from nat_ar.types import Cache, Hypotheses
 
 VOCABULARY, MAX_LENGTH, BATCH = 10, 6, 5

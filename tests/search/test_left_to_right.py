@@ -10,7 +10,7 @@ from nat_ar.search import left_to_right
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
 from nat_ar.search.sampling import Sampled
-from nat_ar.special import EOS, PAD
+from nat_ar.special_tokens import EOS, PAD
 from nat_ar.types import Cache, Hypotheses
 
 A, B, C = 6, 7, 8

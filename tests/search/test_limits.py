@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nat_ar.search import limits
-from nat_ar.special import BLANK, BOS, EOS, MASK, PAD, UNK
+from nat_ar.special_tokens import BLANK, BOS, EOS, MASK, PAD, UNK
 from nat_ar.types import Hypotheses
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from nat_ar.search import refinement
 from nat_ar.search.refinement import Refined, Words
-from nat_ar.special import EOS, MASK, NUM_SPECIAL, PAD, UNK
+from nat_ar.special_tokens import EOS, MASK, NUM_SPECIAL, PAD, UNK
 
 VOCABULARY, WIDTH = 12, 7
 WORDS = [UNK, *range(NUM_SPECIAL, VOCABULARY)]

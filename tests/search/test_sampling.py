@@ -16,7 +16,7 @@ from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import greedy, limits, sampling
 from nat_ar.search.greedy import Greedy
 from nat_ar.search.sampling import Sampled
-from nat_ar.special import EOS, NUM_SPECIAL, PAD, UNK
+from nat_ar.special_tokens import EOS, NUM_SPECIAL, PAD, UNK
 from nat_ar.types import Cache, Hypotheses
 
 VOCABULARY, MAX_LENGTH = 10, 6

@@ -27,7 +27,7 @@ from nat_ar.data.loader import Loader
 from nat_ar.data.ragged import Ragged
 from nat_ar.losses import cross_entropy
 from nat_ar.methods.base import Teacher
-from nat_ar.special import NUM_SPECIAL, PAD
+from nat_ar.special_tokens import NUM_SPECIAL, PAD
 from nat_ar.training import logging, loop, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.logging import RunLog

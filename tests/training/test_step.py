@@ -19,7 +19,7 @@ from nat_ar.config_json import ConfigError
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import Teacher, VocabularySizes
 from nat_ar.nn.transformer import TransformerConfig
-from nat_ar.special import EOS, NUM_SPECIAL, PAD
+from nat_ar.special_tokens import EOS, NUM_SPECIAL, PAD
 from nat_ar.training import optimizer, step
 from nat_ar.training.optimizer import OptimizerConfig
 from nat_ar.types import Batch, Loss, Mean, TrainState

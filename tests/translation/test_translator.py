@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nat_ar import experiment, translator
+from nat_ar import experiment
 from nat_ar.config_json import ConfigError
 from nat_ar.runtime import cpu_kernels, out_of_memory
 from nat_ar.search import limits
-from nat_ar.translator import BUCKETS, ROWS, Int8, Model, Translation, Translator
+from nat_ar.translation import translator
+from nat_ar.translation.translator import BUCKETS, ROWS, Int8, Model, Translation, Translator
 from nat_ar.types import Hypotheses
 
 LETTERS = "abcdefgh"

@@ -25,7 +25,7 @@ from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.nn import packed
 from nat_ar.runtime import compilation, cpu_kernels, out_of_memory
 from nat_ar.search import limits
-from nat_ar.special import EOS, PAD
+from nat_ar.special_tokens import EOS, PAD
 from nat_ar.types import Hypotheses
 
 BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)

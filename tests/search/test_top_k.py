@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nat_ar.search.largest import GROUP, largest
+from nat_ar.search.top_k import GROUP, largest
 
 
 @pytest.mark.parametrize("size", [3 * GROUP, 40 * GROUP, 40 * GROUP + 1])
