@@ -2,7 +2,12 @@
 
 A dataclass becomes an object with its class name under "type" first, then its fields, defaults included:
 a file that was written once means the same after a default has changed. Reading wants exactly the
-fields of the class: an unknown, a missing or a mistyped field is an error that names its path."""
+fields of the class: an unknown, a missing or a mistyped field is an error that names its path.
+
+What an earlier version wrote is read by the class that it became. A class that was renamed lists its earlier names:
+`former_names: ClassVar[tuple[str, ...]] = ("Sampled",)`. A class whose fields have changed has a classmethod
+`upgraded(data: dict[str, Any]) -> dict[str, Any]`, from the fields of any earlier version to those of today; a field that
+is new gets the value that gives the earlier behaviour."""
 
 import dataclasses
 import difflib
@@ -86,17 +91,22 @@ def from_json(expected: Any, data: Any, path: str = "config") -> Any:
     raise ConfigError(f"{path}: fields of type {expected} cannot be read from JSON")
 
 
+def names_of(cls: type) -> tuple[str, ...]:
+    """The names under which a class is read: today's first, then those of earlier versions."""
+    return (cls.__name__, *getattr(cls, "former_names", ()))
+
+
 def _from_union(members: tuple[Any, ...], data: Any, path: str) -> Any:
     if data is None and type(None) in members:
         return None
-    classes = {
-        m.__name__: m for m in members if isinstance(m, type) and dataclasses.is_dataclass(m)
-    }
+    classes = [m for m in members if isinstance(m, type) and dataclasses.is_dataclass(m)]
+    by_name = {name: cls for cls in classes for name in names_of(cls)}
     if isinstance(data, dict):
         name = data.get("type")
-        if name not in classes:
-            raise ConfigError(f"{path}: expected type {' or '.join(classes)}, got {name!r}")
-        return from_json(classes[name], data, path)
+        if name not in by_name:
+            choices = " or ".join(cls.__name__ for cls in classes)
+            raise ConfigError(f"{path}: expected type {choices}, got {name!r}")
+        return from_json(by_name[name], data, path)
     others = [m for m in members if m is not type(None) and not dataclasses.is_dataclass(m)]
     failures = []
     for member in others:
@@ -123,8 +133,10 @@ def _from_object(cls: type, data: Any, path: str) -> Any:
         raise ConfigError(f"{path}: expected a {cls.__name__} object, got {data!r}")
     given = dict(data)
     name = given.pop("type", None)
-    if name != cls.__name__:
+    if name not in names_of(cls):
         raise ConfigError(f"{path}: expected type {cls.__name__!r}, got {name!r}")
+    if hasattr(cls, "upgraded"):
+        given = cls.upgraded(given)
     hints = field_types(cls)
     names = [f.name for f in dataclasses.fields(cls)]
     for key in given:

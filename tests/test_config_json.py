@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 
@@ -81,3 +81,45 @@ def test_differences_name_the_field() -> None:
 def test_check_finds_a_wrong_type_in_a_config_written_in_python() -> None:
     with pytest.raises(config_json.ConfigError, match=r"config.shape.side: expected float"):
         config_json.check(Drawing(Square("wide")))  # type: ignore[arg-type]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ellipse:
+    """Was Oval(width, height); then Ellipse without `angle`."""
+
+    former_names: ClassVar[tuple[str, ...]] = ("Oval",)
+
+    axes: tuple[float, float]
+    angle: float = 0.5
+
+    @classmethod
+    def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
+        if "width" in data:
+            data = {"axes": [data["width"], data["height"]]}
+        return {"angle": 0.0, **data}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"type": "Oval", "width": 1.0, "height": 2.0},
+        {"type": "Ellipse", "axes": [1.0, 2.0]},
+        {"type": "Ellipse", "axes": [1.0, 2.0], "angle": 0.0},
+    ],
+)
+@pytest.mark.parametrize("expected", [Ellipse, Ellipse | Square])
+def test_what_an_earlier_version_wrote_is_read_as_it_was_meant(
+    expected: Any, written: dict[str, Any]
+) -> None:
+    assert config_json.from_json(expected, written) == Ellipse((1.0, 2.0), 0.0)
+
+
+def test_an_earlier_name_is_not_offered_and_an_earlier_field_without_its_fellow_is_refused() -> (
+    None
+):
+    with pytest.raises(
+        config_json.ConfigError, match="expected type Ellipse or Square, got 'Line'"
+    ):
+        config_json.from_json(Ellipse | Square, {"type": "Line"})
+    with pytest.raises(config_json.ConfigError, match="Ellipse has no field 'heigt'"):
+        config_json.from_json(Ellipse, {"type": "Ellipse", "axes": [1.0, 2.0], "heigt": 1.0})
