@@ -6,8 +6,8 @@ fields of the class: an unknown, a missing or a mistyped field is an error that 
 
 What an earlier version wrote is read by the class that it became. A class that was renamed lists its earlier names:
 `former_names: ClassVar[tuple[str, ...]] = ("Sampled",)`. A class whose fields have changed has a classmethod
-`upgraded(data: dict[str, Any]) -> dict[str, Any]`, from the fields of any earlier version to those of today; a field that
-is new gets the value that gives the earlier behaviour."""
+`upgraded(data: dict[str, Any]) -> dict[str, Any]`, from the fields of any earlier version to those of today; a new
+field gets the value that gives the earlier behaviour."""
 
 import dataclasses
 import difflib
