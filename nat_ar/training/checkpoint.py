@@ -5,14 +5,15 @@ Three items a step: `params` (all that translating needs: the average where ther
 SHA-256 of all three). The latest and the best by validation are kept. What comes back is checked against
 its SHA-256: a file that lost a bit is an error, or an older step, never other numbers."""
 
+import asyncio
+import contextlib
 import dataclasses
 import errno
 import hashlib
 import itertools
 import os
 import shutil
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +108,9 @@ class Checkpoints:
         return progress, hashes
 
     def _read(self, step: int, item: str, args: Any) -> Any:
-        _silence_abandoned_reads()
         try:
-            return self.manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
+            with no_abandoned_reads():
+                return self.manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
         except Exception as error:  # of Orbax, TensorStore or JSON: anything may be damaged
             raise self._damaged(step, item, f"{type(error).__name__}: {_reason(error)}") from error
 
@@ -250,24 +251,30 @@ class Checkpoints:
         self.manager.close()
 
 
-class _UnraisableHook:
-    """Python's hook for errors that nobody can catch, but for those of abandoned reads."""
+class _PatientLoop(asyncio.SelectorEventLoop):
+    """An event loop that is closed only after its last task has ended."""
 
-    def __init__(self, before: Callable[[Any], Any]) -> None:
-        self.before = before
-
-    def __call__(self, unraisable: Any) -> None:
-        code = getattr(unraisable.object, "cr_code", None)  # of a coroutine
-        is_read = code is not None and "orbax" in Path(code.co_filename).parts
-        if not is_read and str(unraisable.exc_value) != "Event loop is closed":
-            self.before(unraisable)
+    def close(self) -> None:
+        while tasks := asyncio.all_tasks(self):
+            self.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        super().close()
 
 
-def _silence_abandoned_reads() -> None:
-    """Orbax reads all arrays at once, and where one fails, closes the event loop on the others. When they end, or
-    are collected, Python says so at length, for each."""
-    if not isinstance(sys.unraisablehook, _UnraisableHook):
-        sys.unraisablehook = _UnraisableHook(sys.unraisablehook)
+class _PatientLoops(asyncio.DefaultEventLoopPolicy):
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        return _PatientLoop()
+
+
+@contextlib.contextmanager
+def no_abandoned_reads() -> Iterator[None]:
+    """Orbax reads all arrays at once and, when one fails, closes its event loop on the others. Each of them
+    would complain to sys.unraisablehook when it ends or is collected; in this context they are waited for."""
+    before = asyncio.get_event_loop_policy()
+    asyncio.set_event_loop_policy(_PatientLoops())
+    try:
+        yield
+    finally:
+        asyncio.set_event_loop_policy(before)
 
 
 def _translating(state: TrainState) -> nnx.State:

@@ -1,12 +1,12 @@
 """What a run keeps on disk comes back as it was, and the right steps are kept."""
 
+import asyncio
 import contextlib
 import dataclasses
 import gc
 import shutil
 import sys
 import time
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import pytest
 from flax import nnx
 
 from nat_ar.nn import layers
-from nat_ar.training import step
+from nat_ar.training import checkpoint, step
 from nat_ar.training.checkpoint import Checkpoints, DamagedCheckpointError
 from nat_ar.training.loop import Progress
 from nat_ar.types import TrainState
@@ -218,13 +218,12 @@ def test_damage_to_any_file_is_found(
     assert fallen_back >= {"params", "training", "progress"}
 
 
-def test_python_says_nothing_of_the_reads_that_a_damaged_file_stopped(
+def test_python_complains_of_no_read_that_a_damaged_file_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Eighty arrays are read at once; those that end after the one that failed meet a closed event loop. What
-    else goes wrong is said as ever."""
-    said: list[Any] = []
-    monkeypatch.setattr(sys, "unraisablehook", said.append)
+    """Eighty arrays are read at once; most of them end after the one that failed."""
+    complaints: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
     many = state_of(at=1)
     many = dataclasses.replace(
         many, params=nnx.State({f"layer_{n}": many.params for n in range(40)})
@@ -239,12 +238,39 @@ def test_python_says_nothing_of_the_reads_that_a_damaged_file_stopped(
         with pytest.raises(DamagedCheckpointError):
             reader.params(1, many.params)
         reader.close()
-        time.sleep(0.1)
         gc.collect()
-    assert said == []
-    another = types.SimpleNamespace(exc_value=RuntimeError("another"), object=None)
-    sys.unraisablehook(another)
-    assert len(said) == 1
+    assert complaints == []
+
+
+def test_a_failed_read_waits_for_the_others_however_late_they_end() -> None:
+    ended = []
+
+    async def fail() -> None:
+        raise ValueError("damaged")
+
+    async def read() -> None:
+        await asyncio.to_thread(time.sleep, 0.3)
+        ended.append("array")
+        await asyncio.create_task(more())
+
+    async def more() -> None:
+        await asyncio.to_thread(time.sleep, 0.1)
+        ended.append("and what it began")
+        raise ValueError("damaged too")
+
+    async def all_at_once() -> None:
+        await asyncio.gather(read(), fail())
+
+    with checkpoint.no_abandoned_reads():
+        loop = asyncio.new_event_loop()
+    with pytest.raises(ValueError, match="damaged"):
+        loop.run_until_complete(all_at_once())
+    assert ended == []
+    loop.close()
+    assert ended == ["array", "and what it began"]
+    after = asyncio.new_event_loop()
+    assert type(after) is not type(loop)
+    after.close()
 
 
 def test_where_nothing_is_whole_nothing_is_touched(two_steps: Path, tmp_path: Path) -> None:
