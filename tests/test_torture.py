@@ -32,9 +32,28 @@ def test_damage_ends_with_one_clear_line(fault: Fault, finished: Path, tmp_path:
 
 
 def test_a_fault_that_nobody_notices_is_noticed(finished: Path, tmp_path: Path) -> None:
-    harmless = dataclasses.replace(FAULTS[0], inflict=faults.at_once(lambda directory: None))
+    harmless = faults.at_once(lambda directory: (directory / "notes.txt").write_text("mine"))
     with pytest.raises(AssertionError, match="parameters, a bit of 64 bytes: exit status 0"):
-        faults.meet(harmless, finished, tmp_path)
+        faults.meet(dataclasses.replace(FAULTS[0], inflict=harmless), finished, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "inflict",
+    [
+        faults.flipped("*.bin"),
+        faults.sprinkled("*.bin"),
+        faults.sprinkled("short.json"),
+        faults.halved("*.bin"),
+        faults.halved("empty"),
+        faults.removed("*.bin"),
+        faults.edited("short.json", lambda fields: fields),
+    ],
+)
+def test_a_fault_that_changes_nothing_is_an_error(inflict: faults.Inflict, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "short.json").write_text('{"a": 1}')
+    with pytest.raises(AssertionError, match="change"), inflict(tmp_path):
+        pass
 
 
 def test_prepare_survives_kills(tmp_path: Path) -> None:

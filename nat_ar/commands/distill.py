@@ -471,7 +471,7 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return files.read_json(path, remedy="remove it and distil again")
+    return files.read_json(path, remedy="remove it and distil again", is_signed=True)
 
 
 def _say(message: str) -> None:

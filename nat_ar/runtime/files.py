@@ -91,12 +91,17 @@ def without_checksum(value: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def read_json(path: Path, *, remedy: str) -> dict[str, Any]:
-    """The fields of a JSON file, signed or not. Raises ValueError that names it and says the remedy."""
+def read_json(path: Path, *, remedy: str, is_signed: bool = False) -> dict[str, Any]:
+    """The fields of a JSON file. Raises ValueError that names it and says the remedy.
+
+    Without `is_signed`, a file without a checksum is read as early versions wrote it; with it, such a file is
+    an error: one whose key "checksum" was damaged looks the same."""
     try:
         value = json.loads(path.read_bytes())
         if not isinstance(value, dict):
             raise ValueError(f"it holds a {type(value).__name__}, not fields")
+        if is_signed and value.get("checksum") is None:
+            raise ValueError("its checksum is missing")
         return without_checksum(value)
     except (ValueError, FileNotFoundError) as error:
         raise ValueError(f"{path} cannot be used: {error}; {remedy}") from error

@@ -97,7 +97,7 @@ def check(name: str, ended: Answer, says: str) -> str:
 
 
 def at_once(inflict: Callable[[Path], object]) -> Inflict:
-    """An infliction that lasts."""
+    """A change that lasts."""
 
     @contextlib.contextmanager
     def inflicted(directory: Path) -> Iterator[None]:
@@ -114,7 +114,7 @@ def flipped(pattern: str) -> Inflict:
         path = _largest(directory, pattern)
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
-        path.write_bytes(content)
+        _replace({path: content})
 
     return at_once(flip)
 
@@ -124,11 +124,11 @@ def sprinkled(pattern: str) -> Inflict:
     leaves the index of each process in a checkpoint after it has merged them."""
 
     def flip(directory: Path) -> None:
-        for path in _matching(directory, pattern):
-            content = bytearray(path.read_bytes())
+        contents = {path: bytearray(path.read_bytes()) for path in _matching(directory, pattern)}
+        for content in contents.values():
             for place in range(32, len(content), 64):
                 content[place] ^= 1
-            path.write_bytes(content)
+        _replace(contents)
 
     return at_once(flip)
 
@@ -137,8 +137,8 @@ def halved(pattern: str) -> Inflict:
     """Every file that matches loses its second half."""
 
     def halve(directory: Path) -> None:
-        for path in _matching(directory, pattern):
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        contents = {path: path.read_bytes() for path in _matching(directory, pattern)}
+        _replace({path: content[: len(content) // 2] for path, content in contents.items()})
 
     return at_once(halve)
 
@@ -147,22 +147,47 @@ def removed(pattern: str) -> Inflict:
     return at_once(lambda directory: _largest(directory, pattern).unlink())
 
 
+def edited(name: str, edit: Callable[[dict[str, Any]], dict[str, Any]]) -> Inflict:
+    """Another content of a JSON file, of the form in which it was written."""
+
+    def write(directory: Path) -> None:
+        path = directory / name
+        fields = json.loads(path.read_bytes())
+        _replace({path: json.dumps(edit(fields), ensure_ascii=False).encode()})
+
+    return at_once(write)
+
+
 def _largest(directory: Path, pattern: str) -> Path:
     return max(_matching(directory, pattern), key=lambda path: (path.stat().st_size, path))
 
 
 def _matching(directory: Path, pattern: str) -> list[Path]:
-    return [path for path in directory.glob(pattern) if path.is_file()]
+    paths = [path for path in directory.glob(pattern) if path.is_file()]
+    assert paths, f"{pattern} matches no file: the fault would change nothing"
+    return paths
 
 
-def _old_format(directory: Path) -> None:
-    path = directory / "teacher" / "facts.json"
-    facts = files.read_json(path, remedy="")
-    path.write_text(json.dumps(files.signed({**facts, "format": 0})))
+def _replace(contents: dict[Path, bytes | bytearray]) -> None:
+    """Writes what a fault makes of files. Raises AssertionError where it makes no other of any."""
+    changed = [path for path, content in contents.items() if path.read_bytes() != content]
+    assert changed, f"the fault changes nothing of {', '.join(map(str, contents))}"
+    for path in changed:
+        path.write_bytes(contents[path])
 
 
-def _damaged_shard(directory: Path) -> None:
-    """As after a kill between the last shard and the distilled directory."""
+def _old_format(facts: dict[str, Any]) -> dict[str, Any]:
+    return files.signed({**files.without_checksum(facts), "format": 0})
+
+
+def _other_texts(shard: dict[str, Any]) -> dict[str, Any]:
+    """The checksum is that of the translations that were written."""
+    return {**shard, "texts": [text[::-1] + "!" for text in shard["texts"]]}
+
+
+@contextlib.contextmanager
+def _changed_shard(directory: Path) -> Iterator[None]:
+    """As after a kill between the last shard and the distilled directory, and a change to a shard."""
 
     def stop(*_: object) -> None:
         raise OSError("stopped here")
@@ -173,8 +198,8 @@ def _damaged_shard(directory: Path) -> None:
         assert answer(*DISTILL).said.endswith("stopped here\n")
     finally:
         prepare.write_distilled = before
-    path = directory / "distilled.shards" / "000000004.json"
-    path.write_text(path.read_text("utf-8").replace("A", "B", 1), "utf-8")
+    with edited("distilled.shards/000000004.json", _other_texts)(directory):
+        yield
 
 
 DISTILL = ("distill", "teacher", "--directory", "distilled", "--shard-sentences", "4")
@@ -239,14 +264,19 @@ FAULTS = (
         COMPARE,
         "teacher/translations/",
     ),
-    Fault("shard, changed", at_once(_damaged_shard), DISTILL, "distilled.shards/000000004.json"),
+    Fault("shard, changed", _changed_shard, DISTILL, "distilled.shards/000000004.json"),
     Fault(
         "a second process",
         lambda directory: files.locked(directory / "teacher"),
         kills.TRAIN,
         "is in use by process",
     ),
-    Fault("an older format", at_once(_old_format), TRANSLATE, "has format 0, this version reads 1"),
+    Fault(
+        "an older format",
+        edited("teacher/facts.json", _old_format),
+        TRANSLATE,
+        "has format 0, this version reads 1",
+    ),
 )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -166,6 +167,53 @@ def test_shards_of_other_inputs_are_refused(
         settings = {"decoding": "Greedy()", "shard_sentences": 10, **changed}
         with pytest.raises(ValueError, match=message):
             distill(teacher, tmp_path / "d", **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("000000010.json", r'\{"first"'),
+        ("000000010.json", r"\d,"),
+        ("000000010.json", '"texts"'),
+        ("000000010.json", r'"texts": \["[A-H]'),
+        ("000000010.json", '"cut"'),
+        ("000000010.json", '"device": ".'),
+        ("000000010.json", '"checksum"'),
+        ("000000010.json", r'"\}'),
+        ("validation.json", '"score"'),
+        ("validation.json", '"checksum"'),
+        ("inputs.json", '"decoding"'),
+        ("inputs.json", '"checksum"'),
+    ],
+)
+def test_a_changed_shard_is_noticed_wherever_it_was_changed(
+    teacher: Run,
+    replaced: Replaced,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    part: str,
+) -> None:
+    """A bit of the last byte that the pattern `part` matches."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(prepare, "write_distilled", stop)
+        with pytest.raises(KeyboardInterrupt):
+            distill(teacher, tmp_path / "d", shard_sentences=10)
+    path = tmp_path / "d.shards" / name
+    content = bytearray(path.read_bytes())
+    matched = re.search(part.encode(), content)
+    assert matched
+    content[matched.end() - 1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"d\.shards/{name} cannot be used: .*; remove it and"):
+        distill(teacher, tmp_path / "d", shard_sentences=10)
+    path.unlink()
+    if name != "inputs.json":
+        assert distill(teacher, tmp_path / "d", shard_sentences=10)["training_data"] == "distilled"
 
 
 def test_best_bleu_takes_the_translation_nearest_to_the_reference() -> None:

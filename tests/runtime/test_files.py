@@ -1,5 +1,6 @@
 """Files are complete or not there; a directory has one writer."""
 
+import itertools
 import json
 import os
 import signal
@@ -105,6 +106,27 @@ def test_signed_fields_come_back_or_not_at_all(tmp_path: Path) -> None:
             files.read_json(path, remedy="")
     with pytest.raises(ValueError, match=r"nothing\.json cannot be used: .*No such file"):
         files.read_json(tmp_path / "nothing.json", remedy="")
+
+
+def test_no_bit_of_a_signed_file_flips_unnoticed(tmp_path: Path) -> None:
+    """Those of names, numbers, texts, punctuation and of the checksum itself."""
+    path = tmp_path / "a.json"
+    fields = {"first": 4, "texts": ["B A D", "ü"], "seconds": 0.25, "device": "a processor"}
+    written = json.dumps(files.signed(fields), ensure_ascii=False).encode()
+    for place, bit in itertools.product(range(len(written)), range(8)):
+        damaged = bytearray(written)
+        damaged[place] ^= 1 << bit
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"a\.json cannot be used: .*; make it again"):
+            files.read_json(path, remedy="make it again", is_signed=True)
+
+
+def test_a_file_that_must_be_signed_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    for text in ('{"b": 2}', '{"b": 2, "checksum": null}'):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="its checksum is missing"):
+            files.read_json(path, remedy="", is_signed=True)
 
 
 def test_the_second_process_is_told_who_is_the_first(tmp_path: Path) -> None:
