@@ -12,7 +12,7 @@ import jax
 import tqdm
 
 from nat_ar.commands import study
-from nat_ar.evaluation import machine, training_cost
+from nat_ar.evaluation.speed import machine, training_cost
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.runtime.malloc import keep_freed_memory
 

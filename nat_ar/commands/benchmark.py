@@ -6,7 +6,7 @@ search and Greedy(), since no speed-up is fair without both:
 
     python -m nat_ar benchmark runs/teacher runs/nat "runs/nat:LengthBeam(size=5)"
 
-nat_ar/evaluation/speed.py says how it is measured, docs/speed.md how to read it. Every system appends a
+nat_ar/evaluation/speed/protocol.py says how it is measured, docs/speed.md how to read it. Every system appends a
 row to its run's results.jsonl. Only systems of one call are comparable down to the noise: name them
 together."""
 
@@ -22,10 +22,11 @@ from typing import Any
 from nat_ar import config_json, experiment
 from nat_ar.config_json import ConfigError
 from nat_ar.data.arrays import PreparedData
-from nat_ar.evaluation import machine, profiling, results, speed, speed_plots
+from nat_ar.evaluation import results
 from nat_ar.evaluation.results import Row
-from nat_ar.evaluation.speed import Speed, SpeedConfig
-from nat_ar.evaluation.timings import Ratio
+from nat_ar.evaluation.speed import machine, plots, profiling, protocol
+from nat_ar.evaluation.speed.intervals import Ratio
+from nat_ar.evaluation.speed.protocol import Speed, SpeedConfig
 from nat_ar.experiment import Loaded, Run
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.search.beam import Beam
@@ -89,7 +90,7 @@ def run(arguments: Benchmark) -> None:
     if arguments.profile is not None:
         print("\n" + profiling.render(rows))
     if arguments.plots is not None:
-        for path in speed_plots.save(rows, Path(arguments.plots)):
+        for path in plots.save(rows, Path(arguments.plots)):
             print(path)
 
 
@@ -138,7 +139,7 @@ def benchmark(
     opened = [
         experiment.open_translator(system.run, system.decoding, checkpoint) for system in systems
     ]
-    measured = speed.measure(
+    measured = protocol.measure(
         [translator for _, translator in opened], text, config, is_quiet=is_quiet
     )
     words = command(systems, config, split, checkpoint, data_directory, threads)
@@ -259,7 +260,7 @@ def _measurements(found: Speed) -> Row:
         "floor": _floor(found),
         "peaks": None if found.peaks is None else _peaks(found.peaks),
         "compile_seconds": found.compile_seconds,
-        "recompilations": 0,  # speed.measure raises otherwise
+        "recompilations": 0,  # protocol.measure raises otherwise
     }
 
 

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from nat_ar.evaluation import metrics, plots, results, table
+from nat_ar.evaluation import metrics, results
 from nat_ar.evaluation.metrics import PairedResult
 from nat_ar.evaluation.results import Joined, Row, System
+from nat_ar.evaluation.table import build, picture
 from nat_ar.runtime import files
 
-FORMAT_OF_SUFFIX: dict[str, table.Format] = {
+FORMAT_OF_SUFFIX: dict[str, build.Format] = {
     ".txt": "terminal",
     ".md": "markdown",
     ".csv": "csv",
@@ -54,29 +55,29 @@ def run(arguments: Compare) -> None:
                 f"output {name}: expected a name that ends in {', '.join(FORMAT_OF_SUFFIX)}"
             )
     if arguments.picture is not None:
-        plots.paths_of(Path(arguments.picture))
-    comparison = build(
+        picture.paths_of(Path(arguments.picture))
+    comparison = compare(
         [Path(name) for name in arguments.runs],
         teacher=arguments.teacher,
         split=arguments.split,
         n_bootstrap=arguments.n_bootstrap,
     )
-    print(table.render(comparison, arguments.format), end="")
+    print(build.render(comparison, arguments.format), end="")
     for name in arguments.output:
         path = Path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_text(path, table.render(comparison, FORMAT_OF_SUFFIX[path.suffix]))
+        files.write_text(path, build.render(comparison, FORMAT_OF_SUFFIX[path.suffix]))
     if arguments.picture is not None:
-        plots.save(comparison, Path(arguments.picture), title=arguments.title)
+        picture.save(comparison, Path(arguments.picture), title=arguments.title)
 
 
-def build(
+def compare(
     runs: Sequence[Path],
     *,
     teacher: str | None = None,
     split: str = "test",
     n_bootstrap: int = 1000,
-) -> table.Table:
+) -> build.Table:
     """The table of the rows of `split` in all `runs`, paired tests against the teacher included."""
     if not runs:
         raise ValueError("no runs to compare; give one run directory or more")
@@ -85,11 +86,11 @@ def build(
     if not joined:
         splits = ", ".join(sorted({row["split"] for row in rows})) or "none"
         raise ValueError(f"no results on split {split!r}; the runs have: {splits}")
-    table.check_comparable(joined)
+    build.check_comparable(joined)
     _check_files([pair.quality for pair in joined if pair.quality is not None])
-    reference = table.find_teacher(joined, teacher)
+    reference = build.find_teacher(joined, teacher)
     comparisons = paired_tests(joined, reference, n_bootstrap=n_bootstrap)
-    return table.build(joined, teacher=teacher, comparisons=comparisons)
+    return build.build(joined, teacher=teacher, comparisons=comparisons)
 
 
 def paired_tests(
@@ -102,7 +103,7 @@ def paired_tests(
     if (
         reference is None
         or reference.quality is None
-        or not reference.quality["decoding"].startswith(table.BEAM)
+        or not reference.quality["decoding"].startswith(build.BEAM)
     ):
         return {}
     baseline = reference.quality

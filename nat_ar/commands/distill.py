@@ -27,7 +27,8 @@ from nat_ar.data.alignment import AlignerConfig
 from nat_ar.data.arrays import PreparedData, Split
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.ragged import Ragged
-from nat_ar.evaluation import diagnostics, machine, metrics
+from nat_ar.evaluation import diagnostics, metrics
+from nat_ar.evaluation.speed import machine
 from nat_ar.experiment import Loaded, Run
 from nat_ar.runtime import files
 from nat_ar.search import limits

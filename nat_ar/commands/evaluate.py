@@ -16,7 +16,8 @@ from nat_ar import config_json, experiment
 from nat_ar.data import toy
 from nat_ar.data.arrays import PreparedData, Split
 from nat_ar.data.toy import ToyCorpus
-from nat_ar.evaluation import diagnostics, machine, metrics, results
+from nat_ar.evaluation import diagnostics, metrics, results
+from nat_ar.evaluation.speed import machine
 from nat_ar.experiment import Loaded, Run
 from nat_ar.runtime import files
 from nat_ar.training.checkpoint import Checkpoints

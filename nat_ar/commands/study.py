@@ -24,8 +24,10 @@ from nat_ar.config_json import ConfigError
 from nat_ar.data import prepare
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.prepare import DataConfig
-from nat_ar.evaluation import machine, plots, results, table
-from nat_ar.evaluation.speed import SpeedConfig
+from nat_ar.evaluation import results
+from nat_ar.evaluation.speed import machine
+from nat_ar.evaluation.speed.protocol import SpeedConfig
+from nat_ar.evaluation.table import build, picture
 from nat_ar.experiment import ExperimentConfig, Run
 from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
@@ -196,7 +198,7 @@ class _Stages:
         return result
 
 
-def study(config: StudyConfig, command: str, *, publish: str | None = None) -> table.Table:
+def study(config: StudyConfig, command: str, *, publish: str | None = None) -> build.Table:
     """Runs what is missing, writes the reports and prints the table.
 
     Raises ConfigError where another process is at the same study."""
@@ -206,7 +208,7 @@ def study(config: StudyConfig, command: str, *, publish: str | None = None) -> t
         return _study(config, command, publish)
 
 
-def _study(config: StudyConfig, command: str, publish: str | None) -> table.Table:
+def _study(config: StudyConfig, command: str, publish: str | None) -> build.Table:
     root, stage = Path(config.directory), _Stages()
     data = dataclasses.replace(config.data, directory=str(root / "data"))
     entries = [config.teacher, *config.entries]
@@ -233,7 +235,7 @@ def _study(config: StudyConfig, command: str, publish: str | None) -> table.Tabl
         System(runs[entry.name], text) for entry in entries for text in entry.decodings or (None,)
     ]
     stage("benchmark", lambda: _benchmark_missing(systems, config))
-    comparison = compare.build(
+    comparison = compare.compare(
         [runs[entry.name].directory for entry in entries],
         teacher=config.teacher.name,
         split=config.tests[0],
@@ -241,7 +243,7 @@ def _study(config: StudyConfig, command: str, publish: str | None) -> table.Tabl
     _write_reports(comparison, root, entries, runs, config, command)
     if publish is not None:
         _write_reports(comparison, Path(publish), entries, runs, config, command)
-    print(table.render(comparison, "terminal"), end="")
+    print(build.render(comparison, "terminal"), end="")
     return comparison
 
 
@@ -313,7 +315,7 @@ def _has_row(run: Run, expected: dict[str, Any]) -> bool:
 
 
 def _write_reports(
-    comparison: table.Table,
+    comparison: build.Table,
     directory: Path,
     entries: Sequence[Entry],
     runs: dict[str, Run],
@@ -322,14 +324,14 @@ def _write_reports(
 ) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for suffix, kind in compare.FORMAT_OF_SUFFIX.items():
-        text = table.render(comparison, kind)
+        text = build.render(comparison, kind)
         if suffix == ".md":
             text = (
                 f"# {config.name}\n\nMade by `{command}`.\n\n![quality against latency](picture.png)"
                 f"\n\n{text}\n{_groups(entries, runs, config)}"
             )
         files.write_text(directory / f"table{suffix}", text)
-    plots.save(comparison, directory / "picture", title=config.name)
+    picture.save(comparison, directory / "picture", title=config.name)
     files.write_text(directory / "examples.md", _examples(entries, runs, config, command))
 
 
@@ -392,11 +394,11 @@ def _examples(
             lines += [
                 f"\n## {split}, line {place + 1}{domain}\n",
                 "| | |\n|---|---|",
-                f"| source | {table.escape_markdown(test.source_text[place])} |",
-                f"| reference | {table.escape_markdown(test.target_text[place])} |",
+                f"| source | {build.escape_markdown(test.source_text[place])} |",
+                f"| reference | {build.escape_markdown(test.target_text[place])} |",
             ]
             lines += [
-                f"| {name} | {table.escape_markdown(texts[place])} |"
+                f"| {name} | {build.escape_markdown(texts[place])} |"
                 for name, texts in outputs.items()
             ]
     return "\n".join(lines) + "\n"

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from nat_ar.evaluation import machine
+from nat_ar.evaluation.speed import machine
 from scripts.benchmark_cpu import plots, report
 from scripts.benchmark_cpu.report import Section
 from scripts.benchmark_cpu.section import ALL, NAMES

@@ -28,7 +28,7 @@ from nat_ar.data.arrays import PreparedData
 from nat_ar.data.batching import BatchingConfig, BatchPlan
 from nat_ar.data.loader import HostBatch, Loader
 from nat_ar.data.vocabulary import VocabularyConfig
-from nat_ar.evaluation import machine
+from nat_ar.evaluation.speed import machine
 from nat_ar.experiment import vocabulary_sizes
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.training import optimizer, step
@@ -49,7 +49,7 @@ from nat_ar.data.alignment import AlignerConfig
 from nat_ar.data.corpus import TextFiles
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.vocabulary import VocabularyConfig
-from nat_ar.evaluation import machine
+from nat_ar.evaluation.speed import machine
 from nat_ar.experiment import ExperimentConfig
 from nat_ar.methods.autoregressive import Autoregressive
 

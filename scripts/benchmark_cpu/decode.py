@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from nat_ar.evaluation import machine
-from nat_ar.evaluation.cost import Cost
+from nat_ar.evaluation.speed import machine
+from nat_ar.evaluation.speed.floor import Cost
 from scripts.benchmark_cpu import models, report, timing
 from scripts.benchmark_cpu.models import Program, Scale, Workshop
 from scripts.benchmark_cpu.report import Figure, Interval, Row, Section

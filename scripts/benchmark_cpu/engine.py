@@ -23,7 +23,7 @@ from typing import Any
 
 from nat_ar.data import vocabulary
 from nat_ar.data.vocabulary import Vocabulary, VocabularyConfig
-from nat_ar.evaluation import machine
+from nat_ar.evaluation.speed import machine
 from nat_ar.special_tokens import EOS, PAD
 from scripts.benchmark_cpu import models, report, text, timing
 from scripts.benchmark_cpu.models import Program, Scale, System, Workshop

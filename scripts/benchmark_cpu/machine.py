@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from nat_ar.evaluation import machine
+from nat_ar.evaluation.speed import machine
 from scripts.benchmark_cpu import report, timing
 from scripts.benchmark_cpu.models import Scale
 from scripts.benchmark_cpu.report import Row, Section

@@ -28,9 +28,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Int
 
-from nat_ar.evaluation import cost, machine
-from nat_ar.evaluation.cost import Cost
-from nat_ar.evaluation.machine import Peaks
+from nat_ar.evaluation.speed import floor, machine
+from nat_ar.evaluation.speed.floor import Cost
+from nat_ar.evaluation.speed.machine import Peaks
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.catalogue import Method
@@ -283,7 +283,7 @@ class Program:
 
     def cost(self, peaks: Peaks) -> Cost:
         """Of a call; compiles a counting twin of the program."""
-        counted = cost.compile_counter(self._function(), self._arguments(), (True, False))
+        counted = floor.compile_counter(self._function(), self._arguments(), (True, False))
         return counted.cost(counted.counts(*self._arguments()), peaks)
 
 

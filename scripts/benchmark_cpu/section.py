@@ -48,7 +48,7 @@ def main() -> None:
 
     # Programs out of a persistent cache are slower than those just compiled (nat_ar/runtime/malloc.py).
     jax.config.update("jax_compilation_cache_dir", None)
-    from nat_ar.evaluation import machine
+    from nat_ar.evaluation.speed import machine
     from scripts.benchmark_cpu import models
 
     section = Section(arguments.name)

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from nat_ar.evaluation import machine
+from nat_ar.evaluation.speed import machine
 from scripts.benchmark_cpu import models, report, timing
 from scripts.benchmark_cpu.models import Scale
 from scripts.benchmark_cpu.report import Figure, Row, Section

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from nat_ar.evaluation import machine, training_cost
+from nat_ar.evaluation.speed import machine, training_cost
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.training import optimizer, step

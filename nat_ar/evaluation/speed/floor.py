@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from nat_ar.evaluation.machine import Peaks
+from nat_ar.evaluation.speed.machine import Peaks
 from nat_ar.runtime import cpu_kernels
 
 CALLS = {
@@ -243,7 +243,7 @@ def _refuse_hidden_products(equation: jex.JaxprEqn) -> None:
                 raise ValueError(
                     f"cannot count what {equation.primitive.name} does: expected calls, loops and "
                     f"branches ({', '.join(CALLS)}, while, scan, cond) around matrix products; teach "
-                    "nat_ar/evaluation/cost.py this one"
+                    "nat_ar/evaluation/speed/floor.py this one"
                 )
             inner += jex.jaxprs_in_params(below.params)
 

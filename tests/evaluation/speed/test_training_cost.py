@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 
-from nat_ar.evaluation import training_cost
-from nat_ar.evaluation.training_cost import StepCost
+from nat_ar.evaluation.speed import training_cost
+from nat_ar.evaluation.speed.training_cost import StepCost
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.fertility_nat import FertilityNat

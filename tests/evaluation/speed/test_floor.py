@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from nat_ar.evaluation import cost
-from nat_ar.evaluation.cost import Block
-from nat_ar.evaluation.machine import Peaks
+from nat_ar.evaluation.speed import floor
+from nat_ar.evaluation.speed.floor import Block
+from nat_ar.evaluation.speed.machine import Peaks
 from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.catalogue import Method
@@ -31,7 +31,7 @@ PEAKS = Peaks(matmul={"float32": 1e6}, bandwidth={8: 1e6})
 def run(function, *arguments) -> tuple[list[Block], list[int]]:
     """The blocks of function(weight, *arguments) and how often each ran."""
     is_weight = [True, *(False for _ in arguments)]
-    counted = cost.compile_counter(function, (W, *arguments), is_weight)
+    counted = floor.compile_counter(function, (W, *arguments), is_weight)
     return list(counted.blocks), counted.counts(W, *arguments).tolist()
 
 
@@ -66,7 +66,7 @@ def test_a_product_with_a_packed_weight_costs_the_same() -> None:
         return cpu_kernels.product(x, panels, None, 16)
 
     panels = jnp.asarray(packed.panels_of(np.asarray(W)))
-    counted = cost.compile_counter(multiply, (panels, X), (True, False))
+    counted = floor.compile_counter(multiply, (panels, X), (True, False))
     assert counted.blocks == (Block("program", {"float32": PRODUCT}, WEIGHT),)
 
 
@@ -131,7 +131,7 @@ def test_the_floor_is_the_larger_of_both_block_by_block() -> None:
     dense = Block("program", {"float32": 1000}, 100)
     thin = Block("loop", {"float32": 10}, 100)
     assert thin.least_seconds(PEAKS) == (10e-6, 100e-6)
-    counted = cost.CountedProgram((dense, thin), None)
+    counted = floor.CountedProgram((dense, thin), None)
     found = counted.cost(np.array([1, 5]), PEAKS)
     assert (found.flops, found.weight_bytes) == (1050, 600)
     assert found.arithmetic_seconds == pytest.approx(1050e-6)
@@ -140,7 +140,7 @@ def test_the_floor_is_the_larger_of_both_block_by_block() -> None:
     assert found.bound == "arithmetic"
     longer = counted.cost(np.array([1, 25]), PEAKS)
     assert longer.bound == "memory"
-    middle = cost.mean([found, longer])
+    middle = floor.mean([found, longer])
     assert middle.floor_seconds == pytest.approx((found.floor_seconds + longer.floor_seconds) / 2)
     assert (middle.flops, middle.bound) == (1150, "memory")
 
@@ -167,7 +167,7 @@ def test_a_model_costs_what_its_steps_cost(method: Method, decoding) -> None:
         return model.merge(leaves).decode(source, decoding=decoding, max_length=26)
 
     source = jnp.array([[9, 10, 11, EOS, 0, 0, 0, 0]], jnp.int32)
-    counted = cost.compile_counter(decode, (model.leaves, source), (True, False))
+    counted = floor.compile_counter(decode, (model.leaves, source), (True, False))
     counts = counted.counts(model.leaves, source)
     (steps,) = jax.jit(decode)(model.leaves, source).steps.tolist()
     ran = {
@@ -197,7 +197,7 @@ def test_an_encoder_is_counted_as_xla_counts_it() -> None:
         return model.merge(leaves).encode(source)
 
     arguments = (model.leaves, jnp.ones((2, 8), jnp.int32))
-    (block,) = cost.compile_counter(encode, arguments, (True, False)).blocks
+    (block,) = floor.compile_counter(encode, arguments, (True, False)).blocks
     theirs = jax.jit(encode).lower(*arguments).compile().cost_analysis()["flops"]
     mine = sum(block.flops.values())
     d, hidden, tokens = 16, 32, 2 * 8

@@ -20,8 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from nat_ar.evaluation import results, table
-from nat_ar.evaluation.table import Estimate, Line, Table
+from nat_ar.evaluation import results
+from nat_ar.evaluation.table import build
+from nat_ar.evaluation.table.build import Estimate, Line, Table
 
 SUFFIXES = (".png", ".svg")
 
@@ -123,8 +124,8 @@ def draw(comparison: Table, *, title: str = "") -> Figure:
             "run `python -m nat_ar evaluate` and `python -m nat_ar benchmark` on one of them"
         )
     conditions = list(dict.fromkeys(line.joined.condition for line in lines))
-    others = {line.joined.identity["method"] for line in lines} - {table.AUTOREGRESSIVE}
-    methods = [table.AUTOREGRESSIVE, *sorted(others)]
+    others = {line.joined.identity["method"] for line in lines} - {build.AUTOREGRESSIVE}
+    methods = [build.AUTOREGRESSIVE, *sorted(others)]
     use_valid = all((line.joined.quality or {})["valid"] is not None for line in lines)
     most = max(
         sum(line.joined.condition == condition for line in lines) for condition in conditions
@@ -208,9 +209,9 @@ def _point(line: Line, lines: Sequence[Line], use_valid: bool) -> Point:
     if quality is None or latency is None or bleu is None:
         raise ValueError(f"{line.joined.identity['name']} lacks a quality row or a speed row")
     role = ""
-    if line.over_beam == table.ITSELF:
+    if line.over_beam == build.ITSELF:
         role = "beam"
-    elif line.over_greedy == table.ITSELF:
+    elif line.over_greedy == build.ITSELF:
         role = "greedy"
     height = wilson(float(quality["valid"]), quality["sentences"]) if use_valid else bleu
     return Point(
@@ -368,8 +369,8 @@ def _title(lines: Sequence[Line], title: str) -> str:
     data = title or f"{rows[0]['split']} (hash {rows[0]['test_hash'][:12]})"
     return (
         f"{data}, {rows[0]['sentences']:,} sentences\n"
-        f"{table.condition_text(results.condition(speeds[0]))}; "
-        f"{table.dates(speeds)}"
+        f"{build.condition_text(results.condition(speeds[0]))}; "
+        f"{build.dates(speeds)}"
     )
 
 

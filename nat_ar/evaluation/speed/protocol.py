@@ -12,7 +12,7 @@ What is timed is a user's call: text in, text out, the host's work included.
   Translator, at each batch size; median over passes. At batch 1 it is 1 / mean latency.
 - A call is over when the text is on the host; where a piece ends on the device, its arrays are waited
   for.
-- The floor of a system is what its matrix products must cost on the same sentences (cost.py) at the peaks
+- The floor of a system is what its matrix products must cost on the same sentences (floor.py) at the peaks
   of the machine (machine.py), which are measured before the first clock and after the last."""
 
 import contextlib
@@ -35,10 +35,10 @@ from jaxtyping import Float, Int
 from nat_ar.config_json import ConfigError
 from nat_ar.data import loader
 from nat_ar.data.ragged import Ragged
-from nat_ar.evaluation import cost, machine, timings
-from nat_ar.evaluation.cost import Cost
-from nat_ar.evaluation.machine import Peaks
-from nat_ar.evaluation.timings import Latency, LengthBin
+from nat_ar.evaluation.speed import floor, intervals, machine
+from nat_ar.evaluation.speed.floor import Cost
+from nat_ar.evaluation.speed.intervals import Latency, LengthBin
+from nat_ar.evaluation.speed.machine import Peaks
 from nat_ar.runtime import compilation, out_of_memory
 from nat_ar.special_tokens import EOS
 from nat_ar.translation.translator import BUCKETS, Translation, Translator, bucket_of
@@ -193,7 +193,7 @@ def measure(
             batch_limit=batch_limits[i],
             texts=sentences,
             seconds=alone[i],
-            lengths=timings.by_length(
+            lengths=intervals.by_length(
                 (prepare(translator, text)[1], len(translation.tokens[0]), float(spent))
                 for text, (translation,), spent in zip(sentences, found[i], alone[i], strict=True)
             ),
@@ -340,10 +340,10 @@ def _costs(
         ThreadPoolExecutor(machine.num_threads()) as pool,
     ):
 
-        def counter(shape: tuple[int, int]) -> cost.CountedProgram:
+        def counter(shape: tuple[int, int]) -> floor.CountedProgram:
             translator, bucket = translators[shape[0]], shape[1]
             arguments = translator.arguments(1, bucket)
-            found = cost.compile_counter(
+            found = floor.compile_counter(
                 translator.function(bucket), arguments, is_weight=(True, True, False)
             )
             bar.update()
@@ -357,7 +357,7 @@ def _costs(
             counted = counters[i, bucket]
             leaves = translator.arguments(1, bucket)[:2]
             costs.append(counted.cost(counted.counts(*leaves, jnp.asarray(source)), peaks))
-        found.append(cost.mean(costs))
+        found.append(floor.mean(costs))
     return found
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from nat_ar.evaluation import timings
-from nat_ar.evaluation.timings import Latency, LengthBin, Ratio
+from nat_ar.evaluation.speed import intervals
+from nat_ar.evaluation.speed.intervals import Latency, LengthBin, Ratio
 
 
 def test_percentiles_of_a_known_list_and_the_interval_around_its_mean() -> None:
@@ -49,7 +49,7 @@ def test_two_systems_of_equal_speed_have_an_interval_that_holds_one() -> None:
 
 
 def test_latency_by_length_by_hand() -> None:
-    short, long = timings.by_length([(16, 10, 0.004), (8, 3, 0.001), (16, 13, 0.006)])
+    short, long = intervals.by_length([(16, 10, 0.004), (8, 3, 0.001), (16, 13, 0.006)])
     assert short == LengthBin(8, 1, 3.0, 1.0)
     assert (long.bucket, long.sentences, long.output_tokens) == (16, 2, 11.5)
     assert long.mean == pytest.approx(5)

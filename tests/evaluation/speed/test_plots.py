@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from nat_ar.evaluation import speed_plots
+from nat_ar.evaluation.speed import plots
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def rows(speed):
 
 
 def test_every_system_is_a_line(rows) -> None:
-    (panel,) = speed_plots.draw_latency(rows).axes
+    (panel,) = plots.draw_latency(rows).axes
     lines = [line for line in panel.lines if len(line.get_xdata())]
     assert [line.get_label() for line in lines] == [
         "ar, Beam(size=4)",
@@ -30,14 +30,14 @@ def test_every_system_is_a_line(rows) -> None:
     assert [*lines[0].get_ydata()] == [2, 5]
     looks = {(line.get_color(), line.get_linestyle()) for line in lines}
     assert len(looks) == 3
-    (panel,) = speed_plots.draw_throughput(rows).axes
+    (panel,) = plots.draw_throughput(rows).axes
     assert [*panel.lines[1].get_xdata()] == [1, 64]
     assert [*panel.lines[1].get_ydata()] == [50, 400]
     assert "cpu, 2 threads, float32" in panel.get_title(loc="left")
 
 
 def test_both_are_written(rows, tmp_path: Path) -> None:
-    names = {path.name for path in speed_plots.save(rows, tmp_path / "plots")}
+    names = {path.name for path in plots.save(rows, tmp_path / "plots")}
     stems = ("latency_by_length", "throughput")
     assert names == {f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")}
     assert all((tmp_path / "plots" / name).stat().st_size > 0 for name in names)
@@ -45,6 +45,6 @@ def test_both_are_written(rows, tmp_path: Path) -> None:
 
 def test_rows_that_cannot_be_drawn_are_errors(speed) -> None:
     with pytest.raises(ValueError, match="expected rows"):
-        speed_plots.draw_throughput([])
+        plots.draw_throughput([])
     with pytest.raises(ValueError, match="early version"):
-        speed_plots.draw_latency([speed("ar", "Greedy()", 20.0)])
+        plots.draw_latency([speed("ar", "Greedy()", 20.0)])

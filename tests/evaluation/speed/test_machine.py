@@ -7,8 +7,8 @@ import jax
 import pytest
 
 from nat_ar.config_json import ConfigError
-from nat_ar.evaluation import machine
-from nat_ar.evaluation.machine import MIB, Peaks
+from nat_ar.evaluation.speed import machine
+from nat_ar.evaluation.speed.machine import MIB, Peaks
 
 
 def test_times_by_hand() -> None:
@@ -63,7 +63,7 @@ CAN_PIN = pytest.mark.skipif(
 def test_a_pinned_process_has_as_many_threads_in_xlas_pool() -> None:
     code = """if True:
         import json, jax
-        from nat_ar.evaluation import machine
+        from nat_ar.evaluation.speed import machine
         before = machine.num_pool_threads()
         machine.pin(1)
         jax.devices()

@@ -2,12 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from nat_ar.evaluation import plots, results, table
-from nat_ar.evaluation.plots import Box
+from nat_ar.evaluation import results
+from nat_ar.evaluation.table import build, picture
+from nat_ar.evaluation.table.picture import Box
 
 
 @pytest.fixture
-def comparison(quality, speed) -> table.Table:
+def comparison(quality, speed) -> build.Table:
     rows = []
     for name, decoding, bleu, latency, method in (
         ("ar", "Beam(size=4)", 34.0, 40.0, "Autoregressive"),
@@ -17,22 +18,22 @@ def comparison(quality, speed) -> table.Table:
     ):
         rows.append(quality(name, decoding, bleu, method=method, valid=99.0))
         rows.append(speed(name, decoding, latency, method=method))
-    return table.build(results.join(rows))
+    return build.build(results.join(rows))
 
 
 def test_png_and_svg_are_written_and_equal_pictures_are_equal_files(
-    comparison: table.Table, tmp_path: Path
+    comparison: build.Table, tmp_path: Path
 ) -> None:
-    png, svg = plots.save(comparison, tmp_path / "pictures" / "quality", title="Toy")
+    png, svg = picture.save(comparison, tmp_path / "pictures" / "quality", title="Toy")
     assert png.read_bytes().startswith(b"\x89PNG")
     first = svg.read_text(encoding="utf-8")
     assert first.startswith("<?xml")
-    plots.save(comparison, svg, title="Toy")
+    picture.save(comparison, svg, title="Toy")
     assert svg.read_text(encoding="utf-8") == first
 
 
-def test_the_picture_says_what_it_shows(comparison: table.Table) -> None:
-    (panel,) = plots.draw(comparison, title="Toy language").axes
+def test_the_picture_says_what_it_shows(comparison: build.Table) -> None:
+    (panel,) = picture.draw(comparison, title="Toy language").axes
     title = panel.get_title(loc="left")
     for part in ("Toy language", "500 sentences", "cpu, 2 threads, float32", "2026-01-03"):
         assert part in title
@@ -43,8 +44,8 @@ def test_the_picture_says_what_it_shows(comparison: table.Table) -> None:
         assert label in texts
 
 
-def test_labels_do_not_overlap(comparison: table.Table) -> None:
-    figure = plots.draw(comparison)
+def test_labels_do_not_overlap(comparison: build.Table) -> None:
+    figure = picture.draw(comparison)
     (panel,) = figure.axes
     labels = [text for text in panel.texts if text.get_text() in ("nat", "length")]
     first, second = (label.get_window_extent() for label in labels)
@@ -54,7 +55,7 @@ def test_labels_do_not_overlap(comparison: table.Table) -> None:
 def test_each_condition_has_a_panel(quality, speed) -> None:
     rows = [quality("ar", "Greedy()", 30.0), speed("ar", "Greedy()", 20.0)]
     gpu = speed("ar", "Greedy()", 2.0, device="gpu")
-    left, right = plots.draw(table.build(results.join([*rows, gpu]))).axes
+    left, right = picture.draw(build.build(results.join([*rows, gpu]))).axes
     assert "cpu, 2 threads" in left.get_title(loc="left")
     assert "gpu, 2 threads" in right.get_title(loc="left")
     assert left.get_ylabel() == "BLEU (sacreBLEU)"
@@ -63,7 +64,7 @@ def test_each_condition_has_a_panel(quality, speed) -> None:
 def test_place_moves_the_second_of_two_labels_at_one_point() -> None:
     box, frame = Box(-20.0, -5.0, 20.0, 5.0), Box(0.0, 0.0, 200.0, 200.0)
     anchors = [(100.0, 100.0), (100.0, 100.0)]
-    centres = plots.place([box, box], anchors, [Box(95.0, 95.0, 105.0, 105.0)], frame)
+    centres = picture.place([box, box], anchors, [Box(95.0, 95.0, 105.0, 105.0)], frame)
     first, second = (box.shifted(*centre) for centre in centres)
     assert first.overlap(second) == 0
     assert first.overlap(frame) == second.overlap(frame) == box.area == 400
@@ -78,23 +79,23 @@ def test_boxes() -> None:
 
 def test_wilson_interval_by_hand() -> None:
     # 50 of 100: centre 0.5, half width 1.96 sqrt(0.25/100 + 1.96^2/40000) / (1 + 1.96^2/100)
-    half = plots.wilson(50.0, 100)
+    half = picture.wilson(50.0, 100)
     assert (half.low, half.high) == (pytest.approx(40.38, abs=0.01), pytest.approx(59.62, abs=0.01))
-    sure = plots.wilson(100.0, 100)
+    sure = picture.wilson(100.0, 100)
     assert sure.high == pytest.approx(100)
     assert sure.low == pytest.approx(100 / (1 + 1.96**2 / 100))
 
 
 def test_nothing_to_draw_and_a_wrong_suffix_are_errors(
-    comparison: table.Table, quality, tmp_path: Path
+    comparison: build.Table, quality, tmp_path: Path
 ) -> None:
-    untimed = table.build(results.join([quality("ar", "Greedy()", 30.0)]))
+    untimed = build.build(results.join([quality("ar", "Greedy()", 30.0)]))
     with pytest.raises(ValueError, match="nothing to draw"):
-        plots.save(untimed, tmp_path / "quality.png")
+        picture.save(untimed, tmp_path / "quality.png")
     with pytest.raises(ValueError, match=r"\.png or \.svg"):
-        plots.save(comparison, tmp_path / "quality.jpg")
+        picture.save(comparison, tmp_path / "quality.jpg")
 
 
 def test_no_two_methods_look_alike() -> None:
     methods = [f"method {number}" for number in range(20)]
-    assert len({plots.look(method, methods) for method in methods}) == 20
+    assert len({picture.look(method, methods) for method in methods}) == 20

@@ -1,4 +1,4 @@
-from nat_ar.evaluation import profiling
+from nat_ar.evaluation.speed import profiling
 
 PROGRAM = """HloModule jit_decode, entry_computation_layout={(f32[1,8]{1,0})->f32[]}
 

@@ -11,8 +11,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from nat_ar.evaluation import plots, results, table
+from nat_ar.evaluation import results
 from nat_ar.evaluation.results import Row
+from nat_ar.evaluation.table import build, picture
 
 
 def save(rows: Sequence[Row], directory: Path) -> list[Path]:
@@ -20,9 +21,9 @@ def save(rows: Sequence[Row], directory: Path) -> list[Path]:
     rows of early versions, which do not know their latency by length."""
     directory.mkdir(parents=True, exist_ok=True)
     written = []
-    with matplotlib.rc_context(plots.STYLE):
+    with matplotlib.rc_context(picture.STYLE):
         for name, draw in (("latency_by_length", draw_latency), ("throughput", draw_throughput)):
-            written += plots.write(draw(rows), directory / name)
+            written += picture.write(draw(rows), directory / name)
     return written
 
 
@@ -70,8 +71,8 @@ def _draw(
     if not rows:
         raise ValueError("expected rows of a benchmark to draw, got none")
     methods = [
-        table.AUTOREGRESSIVE,
-        *sorted({row["method"] for row in rows} - {table.AUTOREGRESSIVE}),
+        build.AUTOREGRESSIVE,
+        *sorted({row["method"] for row in rows} - {build.AUTOREGRESSIVE}),
     ]
     figure = Figure(figsize=(8.6, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -79,7 +80,7 @@ def _draw(
     patterns = ("-", "--", ":", "-.")
     drawn = dict.fromkeys(methods, 0)
     for row in rows:
-        colour, marker = plots.look(row["method"], methods)
+        colour, marker = picture.look(row["method"], methods)
         pattern = patterns[drawn[row["method"]] % len(patterns)]
         drawn[row["method"]] += 1
         horizontal, vertical = zip(*points(row), strict=True)
@@ -95,7 +96,7 @@ def _draw(
         )
     panel.grid(color="#E8E8E8", linewidth=0.8)
     panel.set_axisbelow(True)
-    where, dates = table.condition_text(results.condition(rows[0])), table.dates(rows)
+    where, dates = build.condition_text(results.condition(rows[0])), build.dates(rows)
     panel.set_title(f"{rows[0]['split']}; {where}; {dates}", loc="left", fontsize=9)
     panel.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8)
     return figure, panel
