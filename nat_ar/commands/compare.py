@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from nat_ar.evaluation import metrics, results
+from nat_ar.evaluation import figures, metrics, results
 from nat_ar.evaluation.metrics import PairedResult
 from nat_ar.evaluation.results import Joined, Row, System
-from nat_ar.evaluation.table import build, picture
+from nat_ar.evaluation.table import build, formats, picture
+from nat_ar.evaluation.table.formats import Format
+from nat_ar.evaluation.table.line import BEAM, Table
 from nat_ar.runtime import files
 
-FORMAT_OF_SUFFIX: dict[str, build.Format] = {
+FORMAT_OF_SUFFIX: dict[str, Format] = {
     ".txt": "terminal",
     ".md": "markdown",
     ".csv": "csv",
@@ -55,18 +57,18 @@ def run(arguments: Compare) -> None:
                 f"output {name}: expected a name that ends in {', '.join(FORMAT_OF_SUFFIX)}"
             )
     if arguments.picture is not None:
-        picture.paths_of(Path(arguments.picture))
+        figures.paths_of(Path(arguments.picture))
     comparison = compare(
         [Path(name) for name in arguments.runs],
         teacher=arguments.teacher,
         split=arguments.split,
         n_bootstrap=arguments.n_bootstrap,
     )
-    print(build.render(comparison, arguments.format), end="")
+    print(formats.render(comparison, arguments.format), end="")
     for name in arguments.output:
         path = Path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_text(path, build.render(comparison, FORMAT_OF_SUFFIX[path.suffix]))
+        files.write_text(path, formats.render(comparison, FORMAT_OF_SUFFIX[path.suffix]))
     if arguments.picture is not None:
         picture.save(comparison, Path(arguments.picture), title=arguments.title)
 
@@ -77,7 +79,7 @@ def compare(
     teacher: str | None = None,
     split: str = "test",
     n_bootstrap: int = 1000,
-) -> build.Table:
+) -> Table:
     """The table of the rows of `split` in all `runs`, paired tests against the teacher included."""
     if not runs:
         raise ValueError("no runs to compare; give one run directory or more")
@@ -103,7 +105,7 @@ def paired_tests(
     if (
         reference is None
         or reference.quality is None
-        or not reference.quality["decoding"].startswith(build.BEAM)
+        or not reference.quality["decoding"].startswith(BEAM)
     ):
         return {}
     baseline = reference.quality

@@ -27,7 +27,8 @@ from nat_ar.data.prepare import DataConfig
 from nat_ar.evaluation import results
 from nat_ar.evaluation.speed import machine
 from nat_ar.evaluation.speed.protocol import SpeedConfig
-from nat_ar.evaluation.table import build, picture
+from nat_ar.evaluation.table import formats, picture
+from nat_ar.evaluation.table.line import Table
 from nat_ar.experiment import ExperimentConfig, Run
 from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
@@ -198,7 +199,7 @@ class _Stages:
         return result
 
 
-def study(config: StudyConfig, command: str, *, publish: str | None = None) -> build.Table:
+def study(config: StudyConfig, command: str, *, publish: str | None = None) -> Table:
     """Runs what is missing, writes the reports and prints the table.
 
     Raises ConfigError where another process is at the same study."""
@@ -208,7 +209,7 @@ def study(config: StudyConfig, command: str, *, publish: str | None = None) -> b
         return _study(config, command, publish)
 
 
-def _study(config: StudyConfig, command: str, publish: str | None) -> build.Table:
+def _study(config: StudyConfig, command: str, publish: str | None) -> Table:
     root, stage = Path(config.directory), _Stages()
     data = dataclasses.replace(config.data, directory=str(root / "data"))
     entries = [config.teacher, *config.entries]
@@ -243,7 +244,7 @@ def _study(config: StudyConfig, command: str, publish: str | None) -> build.Tabl
     _write_reports(comparison, root, entries, runs, config, command)
     if publish is not None:
         _write_reports(comparison, Path(publish), entries, runs, config, command)
-    print(build.render(comparison, "terminal"), end="")
+    print(formats.render(comparison, "terminal"), end="")
     return comparison
 
 
@@ -315,7 +316,7 @@ def _has_row(run: Run, expected: dict[str, Any]) -> bool:
 
 
 def _write_reports(
-    comparison: build.Table,
+    comparison: Table,
     directory: Path,
     entries: Sequence[Entry],
     runs: dict[str, Run],
@@ -324,7 +325,7 @@ def _write_reports(
 ) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for suffix, kind in compare.FORMAT_OF_SUFFIX.items():
-        text = build.render(comparison, kind)
+        text = formats.render(comparison, kind)
         if suffix == ".md":
             text = (
                 f"# {config.name}\n\nMade by `{command}`.\n\n![quality against latency](picture.png)"
@@ -394,11 +395,11 @@ def _examples(
             lines += [
                 f"\n## {split}, line {place + 1}{domain}\n",
                 "| | |\n|---|---|",
-                f"| source | {build.escape_markdown(test.source_text[place])} |",
-                f"| reference | {build.escape_markdown(test.target_text[place])} |",
+                f"| source | {formats.escape_markdown(test.source_text[place])} |",
+                f"| reference | {formats.escape_markdown(test.target_text[place])} |",
             ]
             lines += [
-                f"| {name} | {build.escape_markdown(texts[place])} |"
+                f"| {name} | {formats.escape_markdown(texts[place])} |"
                 for name, texts in outputs.items()
             ]
     return "\n".join(lines) + "\n"

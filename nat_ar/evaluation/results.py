@@ -155,6 +155,24 @@ def system(row: Row) -> System:
     return row["name"], row["run"], row["decoding"]
 
 
+def condition_text(condition: Condition) -> str:
+    device, threads, dtype = condition
+    return f"{device}, {threads} thread{'' if threads == '1' else 's'}, {dtype}"
+
+
+def dates(rows: Sequence[Row]) -> str:
+    days = sorted({row["date"][:10] for row in rows})
+    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+
+
+def same_run(row: Row, other: Row) -> bool:
+    return row["name"] == other["name"] and row["run"] == other["run"]
+
+
+def label(row: Row) -> str:
+    return f"{row['name']} {row['decoding']}"
+
+
 def join(rows: Sequence[Row], *, split: str = "test") -> list[Joined]:
     """Pairs the quality row of each system on `split` with its speed row.
 

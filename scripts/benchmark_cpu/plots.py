@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-from nat_ar.evaluation.table import picture
+from nat_ar.evaluation import figures
 from scripts.benchmark_cpu.report import Row, Section
 
 PLOTS = {
@@ -27,11 +27,11 @@ def save(sections: Sequence[Section], directory: Path) -> list[Path]:
         rows = next((s.tables[title] for s in sections if s.name == of and title in s.tables), None)
         if rows is None:
             continue
-        with matplotlib.rc_context(picture.STYLE):
+        with matplotlib.rc_context(figures.STYLE):
             figure = Figure(figsize=(6.4, 4.4), layout="constrained")
             canvas = FigureCanvasAgg(figure)
             _draw(figure.add_subplot(), rows, title, across, up)
-            for suffix in picture.SUFFIXES:
+            for suffix in figures.SUFFIXES:
                 path = directory / f"{name}{suffix}"
                 metadata = {"Date": None} if suffix == ".svg" else None
                 canvas.print_figure(path, dpi=150, metadata=metadata)
@@ -52,11 +52,11 @@ def _draw(panel: Axes, rows: Sequence[Row], title: str, across: str, up: str) ->
         at = [number for number, _ in points]
         middle, low, high = zip(*(cell for _, cell in points), strict=True)
         is_ar = str(row["system"]).startswith("AR")
-        lap, place = divmod(counts[is_ar], 3 if is_ar else len(picture.COLOURS))
+        lap, place = divmod(counts[is_ar], 3 if is_ar else len(figures.COLOURS))
         counts[is_ar] += 1
-        colour = picture.INK if is_ar else picture.COLOURS[place]
+        colour = figures.INK if is_ar else figures.COLOURS[place]
         style = ("-", "--", ":")[place if is_ar else lap]
-        marker = picture.MARKERS[(place + lap) % len(picture.MARKERS)]
+        marker = figures.MARKERS[(place + lap) % len(figures.MARKERS)]
         panel.plot(at, middle, style, color=colour, marker=marker, ms=4, label=row["system"])
         panel.fill_between(at, low, high, color=colour, alpha=0.15, lw=0)
     panel.set(xscale="log", yscale="log", xlabel=across, ylabel=up, title=title, xticks=at)

@@ -160,6 +160,6 @@ def test_signatures_are_read() -> None:
 
 
 def test_metrics_import_no_jax() -> None:
-    code = "import sys, nat_ar.evaluation.metrics, nat_ar.evaluation.table.build; print('jax' in sys.modules)"
+    code = "import sys, nat_ar.evaluation.metrics, nat_ar.evaluation.table.formats; print('jax' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"

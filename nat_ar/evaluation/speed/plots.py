@@ -1,6 +1,6 @@
 """Two pictures of the rows of one benchmark: latency against length, and throughput against batch size.
 
-Every line is a system, all of them measured together. Colours and markers are those of plots.py."""
+Every line is a system, all of them measured together. Colours and markers are those of figures.py."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,9 +11,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from nat_ar.evaluation import results
+from nat_ar.evaluation import figures, results
 from nat_ar.evaluation.results import Row
-from nat_ar.evaluation.table import build, picture
+from nat_ar.evaluation.table.line import AUTOREGRESSIVE
 
 
 def save(rows: Sequence[Row], directory: Path) -> list[Path]:
@@ -21,9 +21,9 @@ def save(rows: Sequence[Row], directory: Path) -> list[Path]:
     rows of early versions, which do not know their latency by length."""
     directory.mkdir(parents=True, exist_ok=True)
     written = []
-    with matplotlib.rc_context(picture.STYLE):
+    with matplotlib.rc_context(figures.STYLE):
         for name, draw in (("latency_by_length", draw_latency), ("throughput", draw_throughput)):
-            written += picture.write(draw(rows), directory / name)
+            written += figures.write(draw(rows), directory / name)
     return written
 
 
@@ -71,8 +71,8 @@ def _draw(
     if not rows:
         raise ValueError("expected rows of a benchmark to draw, got none")
     methods = [
-        build.AUTOREGRESSIVE,
-        *sorted({row["method"] for row in rows} - {build.AUTOREGRESSIVE}),
+        AUTOREGRESSIVE,
+        *sorted({row["method"] for row in rows} - {AUTOREGRESSIVE}),
     ]
     figure = Figure(figsize=(8.6, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -80,7 +80,7 @@ def _draw(
     patterns = ("-", "--", ":", "-.")
     drawn = dict.fromkeys(methods, 0)
     for row in rows:
-        colour, marker = picture.look(row["method"], methods)
+        colour, marker = figures.style_of(row["method"], methods)
         pattern = patterns[drawn[row["method"]] % len(patterns)]
         drawn[row["method"]] += 1
         horizontal, vertical = zip(*points(row), strict=True)
@@ -96,7 +96,7 @@ def _draw(
         )
     panel.grid(color="#E8E8E8", linewidth=0.8)
     panel.set_axisbelow(True)
-    where, dates = build.condition_text(results.condition(rows[0])), build.dates(rows)
+    where, dates = results.condition_text(results.condition(rows[0])), results.dates(rows)
     panel.set_title(f"{rows[0]['split']}; {where}; {dates}", loc="left", fontsize=9)
     panel.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8)
     return figure, panel

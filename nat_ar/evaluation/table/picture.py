@@ -6,7 +6,6 @@ threads, dtype), since times under different conditions do not compare. Drawn wi
 and without global state."""
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,31 +19,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from nat_ar.evaluation import results
-from nat_ar.evaluation.table import build
-from nat_ar.evaluation.table.build import Estimate, Line, Table
+from nat_ar.evaluation import figures, results
+from nat_ar.evaluation.table import placement
+from nat_ar.evaluation.table.line import AUTOREGRESSIVE, ITSELF, Estimate, Line, Table
+from nat_ar.evaluation.table.placement import Box
 
-SUFFIXES = (".png", ".svg")
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31")
-"""Okabe and Ito's palette for every kind of colour vision; black is the autoregressive method's."""
-MARKERS = ("o", "^", "v", "D", "P", "X", "p")
-INK, FAINT = "#222222", "#8A8A8A"
 ROOMY = 14
 """So many labels fit into a panel of the usual size; of more, each still gets as much room."""
-
-STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same picture everywhere
-    "font.size": 9.0,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.spines.right": False,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "svg.hashsalt": "nat_ar",  # equal pictures are equal files
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,59 +41,15 @@ class Point:
     quality: Estimate
 
 
-@dataclasses.dataclass(frozen=True)
-class Box:
-    """A rectangle in pixels."""
-
-    left: float
-    bottom: float
-    right: float
-    top: float
-
-    def overlap(self, other: "Box") -> float:
-        """The area, in square pixels, that both cover."""
-        width = min(self.right, other.right) - max(self.left, other.left)
-        height = min(self.top, other.top) - max(self.bottom, other.bottom)
-        return max(0.0, width) * max(0.0, height)
-
-    def distance(self, other: "Box") -> float:
-        """Pixels between the nearest edges; 0 where they touch or overlap."""
-        across = max(self.left - other.right, other.left - self.right, 0.0)
-        return math.hypot(across, max(self.bottom - other.top, other.bottom - self.top, 0.0))
-
-    def shifted(self, x: float, y: float) -> "Box":
-        return Box(self.left + x, self.bottom + y, self.right + x, self.top + y)
-
-    @property
-    def area(self) -> float:
-        return (self.right - self.left) * (self.top - self.bottom)
-
-
 def save(comparison: Table, path: Path, *, title: str = "") -> list[Path]:
     """Writes the picture to `path`, or as both .png and .svg where `path` has no such suffix.
 
     title: what the data are called; by default their split and test hash. ValueError where no
     line has both quality and latency."""
-    paths_of(path)
+    figures.paths_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(STYLE):
-        return write(draw(comparison, title=title), path)
-
-
-def write(figure: Figure, path: Path) -> list[Path]:
-    """The files of a figure, without a date; to be called under STYLE."""
-    paths = paths_of(path)
-    for target in paths:
-        stamp = {"Date": None} if target.suffix == ".svg" else {"Software": None}
-        figure.savefig(target, dpi=200, metadata=stamp)
-    return paths
-
-
-def paths_of(path: Path) -> list[Path]:
-    """The files that `save` writes for `path`; ValueError where its suffix is not one of ours."""
-    if path.suffix and path.suffix not in SUFFIXES:
-        raise ValueError(f"picture {path}: expected a name that ends in .png or .svg, or no suffix")
-    return [path] if path.suffix else [path.with_suffix(suffix) for suffix in SUFFIXES]
+    with matplotlib.rc_context(figures.STYLE):
+        return figures.write(draw(comparison, title=title), path)
 
 
 def draw(comparison: Table, *, title: str = "") -> Figure:
@@ -124,8 +61,8 @@ def draw(comparison: Table, *, title: str = "") -> Figure:
             "run `python -m nat_ar evaluate` and `python -m nat_ar benchmark` on one of them"
         )
     conditions = list(dict.fromkeys(line.joined.condition for line in lines))
-    others = {line.joined.identity["method"] for line in lines} - {build.AUTOREGRESSIVE}
-    methods = [build.AUTOREGRESSIVE, *sorted(others)]
+    others = {line.joined.identity["method"] for line in lines} - {AUTOREGRESSIVE}
+    methods = [AUTOREGRESSIVE, *sorted(others)]
     use_valid = all((line.joined.quality or {})["valid"] is not None for line in lines)
     most = max(
         sum(line.joined.condition == condition for line in lines) for condition in conditions
@@ -140,7 +77,7 @@ def draw(comparison: Table, *, title: str = "") -> Figure:
         chosen = [line for line in lines if line.joined.condition == condition]
         points = [_point(line, chosen, use_valid) for line in chosen]
         _draw_panel(panel, points, methods, use_valid)
-        panel.set_title(_title(chosen, title), loc="left", fontsize=9, color=INK, pad=8)
+        panel.set_title(_title(chosen, title), loc="left", fontsize=9, color=figures.INK, pad=8)
         labelled.append((panel, points))
     panels[0].set_ylabel("valid translations, %" if use_valid else "BLEU (sacreBLEU)")
     _legend(panels[-1], [point for _, points in labelled for point in points], methods)
@@ -164,42 +101,6 @@ def wilson(percent: float, sentences: int) -> Estimate:
     return Estimate(percent, 100 * max(0.0, centre - half), 100 * min(1.0, centre + half))
 
 
-def place(
-    boxes: Sequence[Box],
-    anchors: Sequence[tuple[float, float]],
-    obstacles: Sequence[Box],
-    frame: Box,
-) -> list[tuple[float, float]]:
-    """Where to put labels: the centre of each, in pixels.
-
-    boxes: each label's size, centred at (0, 0). anchors: the point that each label names. Every
-    label tries 24 directions at growing distances and takes the place that covers least and is
-    nearest; three rounds, since a later label may free an earlier one. Deterministic."""
-    centres = list(anchors)
-    placed: list[Box | None] = [None] * len(boxes)
-    for _, index in itertools.product(range(3), range(len(boxes))):
-        box, (x, y) = boxes[index], anchors[index]
-        others = [other for other in placed[:index] + placed[index + 1 :] if other is not None]
-        best = math.inf
-        for gap, turn in itertools.product((6, 10, 14, 22, 34, 50, 70, 95), range(24)):
-            angle = 2 * math.pi * turn / 24
-            centre = (
-                x + math.cos(angle) * (gap + box.right),
-                y + math.sin(angle) * (gap + box.top),
-            )
-            here = box.shifted(*centre)
-            cost = (
-                20 * (box.area - here.overlap(frame))
-                + 10 * sum(here.overlap(other) for other in others)
-                + 5 * sum(here.overlap(obstacle) for obstacle in obstacles)
-                + 8 * gap
-                + 2 * abs(math.sin(angle)) * gap
-            )
-            if cost < best - 1e-9:
-                best, centres[index], placed[index] = cost, centre, here
-    return centres
-
-
 def _is_drawable(line: Line) -> bool:
     return line.joined.quality is not None and line.joined.speed is not None
 
@@ -209,9 +110,9 @@ def _point(line: Line, lines: Sequence[Line], use_valid: bool) -> Point:
     if quality is None or latency is None or bleu is None:
         raise ValueError(f"{line.joined.identity['name']} lacks a quality row or a speed row")
     role = ""
-    if line.over_beam == build.ITSELF:
+    if line.over_beam == ITSELF:
         role = "beam"
-    elif line.over_greedy == build.ITSELF:
+    elif line.over_greedy == ITSELF:
         role = "greedy"
     height = wilson(float(quality["valid"]), quality["sentences"]) if use_valid else bleu
     return Point(
@@ -244,7 +145,7 @@ def _draw_panel(
 ) -> None:
     panel.set_xscale("log")
     for point in points:
-        colour, marker = look(point.method, methods)
+        colour, marker = figures.style_of(point.method, methods)
         latency, quality = point.latency, point.quality
         panel.errorbar(
             latency.value,
@@ -262,7 +163,7 @@ def _draw_panel(
         )
         if point.role:
             panel.axvline(
-                latency.value, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1
+                latency.value, color=figures.FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1
             )
             panel.annotate(
                 f"AR {point.role}",
@@ -274,11 +175,11 @@ def _draw_panel(
                 ha="right",
                 va="bottom",
                 fontsize=8,
-                color=FAINT,
+                color=figures.FAINT,
             )
         if point.role == "beam":
             panel.axhline(
-                quality.value, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1
+                quality.value, color=figures.FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1
             )
     low = min(point.latency.low for point in points)
     high = max(point.latency.high for point in points)
@@ -308,8 +209,8 @@ def _draw_speed_up_axis(panel: Axes, beam: float, low: float, high: float) -> No
     top = panel.secondary_xaxis("top", functions=(flip, flip))
     _set_log_ticks(top.xaxis, beam / high, beam / low)
     top.xaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}×"))
-    top.tick_params(length=3, labelsize=8, colors=FAINT, pad=1)
-    top.set_xlabel("times faster than AR beam", fontsize=8, color=FAINT, labelpad=3)
+    top.tick_params(length=3, labelsize=8, colors=figures.FAINT, pad=1)
+    top.set_xlabel("times faster than AR beam", fontsize=8, color=figures.FAINT, labelpad=3)
 
 
 def _set_log_ticks(axis: matplotlib.axis.Axis, low: float, high: float) -> None:
@@ -321,14 +222,6 @@ def _set_log_ticks(axis: matplotlib.axis.Axis, low: float, high: float) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def look(method: str, methods: Sequence[str]) -> tuple[str, str]:
-    """(colour, marker) of a method, no pair twice; the autoregressive one is first in `methods`."""
-    if methods.index(method) == 0:
-        return INK, "s"
-    lap, place = divmod(methods.index(method) - 1, len(COLOURS))
-    return COLOURS[place], MARKERS[(place + lap) % len(MARKERS)]
-
-
 def _whiskers(estimate: Estimate) -> np.ndarray:
     below, above = estimate.value - estimate.low, estimate.high - estimate.value
     return np.maximum([[below], [above]], 0.0)
@@ -338,14 +231,14 @@ def _legend(panel: Axes, points: Sequence[Point], methods: Sequence[str]) -> Non
     used = [method for method in methods if any(point.method == method for point in points)]
     entries = []
     for method in used:
-        colour, marker = look(method, methods)
+        colour, marker = figures.style_of(method, methods)
         entries.append(_key(marker, colour, colour, method))
     for is_distilled, face, label in (
         (False, "white", "raw data"),
-        (True, FAINT, "distilled data"),
+        (True, figures.FAINT, "distilled data"),
     ):
         if any(point.is_distilled == is_distilled for point in points):
-            entries.append(_key("o", FAINT, face, label))
+            entries.append(_key("o", figures.FAINT, face, label))
     panel.legend(
         handles=entries,
         loc="upper left",
@@ -369,8 +262,8 @@ def _title(lines: Sequence[Line], title: str) -> str:
     data = title or f"{rows[0]['split']} (hash {rows[0]['test_hash'][:12]})"
     return (
         f"{data}, {rows[0]['sentences']:,} sentences\n"
-        f"{build.condition_text(results.condition(speeds[0]))}; "
-        f"{build.dates(speeds)}"
+        f"{results.condition_text(results.condition(speeds[0]))}; "
+        f"{results.dates(speeds)}"
     )
 
 
@@ -399,14 +292,14 @@ def _place_labels(panel: Axes, points: Sequence[Point], canvas: FigureCanvasAgg)
             obstacles.append(Box(x - 14 * pixels, frame.bottom, x, frame.bottom + 52 * pixels))
         if point.role == "beam":
             obstacles.append(Box(frame.left, y - 1, frame.right, y + 1))
-    centres = place(boxes, anchors, obstacles, frame)
+    centres = placement.place(boxes, anchors, obstacles, frame)
     for index, (text, centre) in enumerate(zip(texts, centres, strict=True)):
         text.set_position(tuple(to_data.transform(centre)))
         here, (x, y) = boxes[index].shifted(*centre), anchors[index]
         if min(here.distance(box) for box in footprints[index]) > 5 * pixels:
             nearest = (min(max(x, here.left), here.right), min(max(y, here.bottom), here.top))
             ends = to_data.transform([(x, y), nearest])
-            panel.plot(ends[:, 0], ends[:, 1], color=FAINT, linewidth=0.7, zorder=2)
+            panel.plot(ends[:, 0], ends[:, 1], color=figures.FAINT, linewidth=0.7, zorder=2)
 
 
 def _footprint(panel: Axes, point: Point, pixels: float) -> list[Box]:

@@ -4,11 +4,11 @@ import pytest
 
 from nat_ar.evaluation import results
 from nat_ar.evaluation.table import build, picture
-from nat_ar.evaluation.table.picture import Box
+from nat_ar.evaluation.table.line import Table
 
 
 @pytest.fixture
-def comparison(quality, speed) -> build.Table:
+def comparison(quality, speed) -> Table:
     rows = []
     for name, decoding, bleu, latency, method in (
         ("ar", "Beam(size=4)", 34.0, 40.0, "Autoregressive"),
@@ -22,7 +22,7 @@ def comparison(quality, speed) -> build.Table:
 
 
 def test_png_and_svg_are_written_and_equal_pictures_are_equal_files(
-    comparison: build.Table, tmp_path: Path
+    comparison: Table, tmp_path: Path
 ) -> None:
     png, svg = picture.save(comparison, tmp_path / "pictures" / "quality", title="Toy")
     assert png.read_bytes().startswith(b"\x89PNG")
@@ -32,7 +32,7 @@ def test_png_and_svg_are_written_and_equal_pictures_are_equal_files(
     assert svg.read_text(encoding="utf-8") == first
 
 
-def test_the_picture_says_what_it_shows(comparison: build.Table) -> None:
+def test_the_picture_says_what_it_shows(comparison: Table) -> None:
     (panel,) = picture.draw(comparison, title="Toy language").axes
     title = panel.get_title(loc="left")
     for part in ("Toy language", "500 sentences", "cpu, 2 threads, float32", "2026-01-03"):
@@ -44,7 +44,7 @@ def test_the_picture_says_what_it_shows(comparison: build.Table) -> None:
         assert label in texts
 
 
-def test_labels_do_not_overlap(comparison: build.Table) -> None:
+def test_labels_do_not_overlap(comparison: Table) -> None:
     figure = picture.draw(comparison)
     (panel,) = figure.axes
     labels = [text for text in panel.texts if text.get_text() in ("nat", "length")]
@@ -61,22 +61,6 @@ def test_each_condition_has_a_panel(quality, speed) -> None:
     assert left.get_ylabel() == "BLEU (sacreBLEU)"
 
 
-def test_place_moves_the_second_of_two_labels_at_one_point() -> None:
-    box, frame = Box(-20.0, -5.0, 20.0, 5.0), Box(0.0, 0.0, 200.0, 200.0)
-    anchors = [(100.0, 100.0), (100.0, 100.0)]
-    centres = picture.place([box, box], anchors, [Box(95.0, 95.0, 105.0, 105.0)], frame)
-    first, second = (box.shifted(*centre) for centre in centres)
-    assert first.overlap(second) == 0
-    assert first.overlap(frame) == second.overlap(frame) == box.area == 400
-
-
-def test_boxes() -> None:
-    box = Box(0.0, 0.0, 10.0, 10.0)
-    assert box.overlap(Box(5.0, 8.0, 20.0, 20.0)) == 10
-    assert box.overlap(Box(10.0, 0.0, 20.0, 10.0)) == 0
-    assert box.distance(Box(13.0, 14.0, 20.0, 20.0)) == 5
-
-
 def test_wilson_interval_by_hand() -> None:
     # 50 of 100: centre 0.5, half width 1.96 sqrt(0.25/100 + 1.96^2/40000) / (1 + 1.96^2/100)
     half = picture.wilson(50.0, 100)
@@ -87,15 +71,10 @@ def test_wilson_interval_by_hand() -> None:
 
 
 def test_nothing_to_draw_and_a_wrong_suffix_are_errors(
-    comparison: build.Table, quality, tmp_path: Path
+    comparison: Table, quality, tmp_path: Path
 ) -> None:
     untimed = build.build(results.join([quality("ar", "Greedy()", 30.0)]))
     with pytest.raises(ValueError, match="nothing to draw"):
         picture.save(untimed, tmp_path / "quality.png")
     with pytest.raises(ValueError, match=r"\.png or \.svg"):
         picture.save(comparison, tmp_path / "quality.jpg")
-
-
-def test_no_two_methods_look_alike() -> None:
-    methods = [f"method {number}" for number in range(20)]
-    assert len({picture.look(method, methods) for method in methods}) == 20

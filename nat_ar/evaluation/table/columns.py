@@ -1,0 +1,144 @@
+"""The columns of a table: their headers, and the cell of each line as text."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+from nat_ar.evaluation import results
+from nat_ar.evaluation.results import Row
+from nat_ar.evaluation.table.line import ITSELF, Estimate, Line, Table
+
+MISSING = "n/a"
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    header: str
+    cell: Callable[[Line], str]
+    is_text: bool = False
+
+
+def columns(table: Table, range_text: Callable[[Estimate | None, int | None], str]) -> list[Column]:
+    """All columns but those that say which system it is. `range_text` writes a value with its
+    interval; its second argument is the number of decimals, None for three significant digits."""
+    chosen = [
+        Column("data", lambda line: line.joined.identity["training_data"], is_text=True),
+        Column("params", lambda line: _quality(line, "parameters", _count)),
+        Column("BLEU", lambda line: f"{range_text(line.bleu, 2)} {line.mark or ' '}"),
+        Column(
+            "chrF++", lambda line: _quality(line, "chrf", lambda score: f"{score['score']:.1f}")
+        ),
+        Column("passes", lambda line: f"{line.joined.identity['steps']:.1f}"),
+        Column("p50 ms", lambda line: _speed(line, lambda row: _digits(row["latency_ms"]["p50"]))),
+        Column("mean ms", lambda line: range_text(line.latency, None)),
+        Column("sent/s (batch)", lambda line: _speed(line, _throughput)),
+        Column(
+            "× AR beam", lambda line: range_text(line.over_beam, _ratio_decimals(line.over_beam))
+        ),
+        Column(
+            "× AR greedy",
+            lambda line: range_text(line.over_greedy, _ratio_decimals(line.over_greedy)),
+        ),
+        Column(
+            "Smax × beam",
+            lambda line: MISSING if line.best_over_beam is None else f"{line.best_over_beam:.2f}",
+        ),
+        Column("training", _training),
+        Column("repeat %", lambda line: _quality(line, "repetition", lambda value: f"{value:.2f}")),
+    ]
+    qualities = [line.joined.quality for line in table.lines if line.joined.quality is not None]
+    for name in ("valid", "mixed"):
+        if any(row[name] is not None for row in qualities):
+            chosen.append(Column(f"{name} %", _percent(name)))
+    return chosen
+
+
+def _percent(name: str) -> Callable[[Line], str]:
+    return lambda line: _quality(line, name, lambda value: f"{value:.1f}")
+
+
+def _quality(line: Line, key: str, text: Callable[..., str]) -> str:
+    quality = line.joined.quality
+    return MISSING if quality is None or quality[key] is None else text(quality[key])
+
+
+def _speed(line: Line, text: Callable[[Row], str]) -> str:
+    return MISSING if line.joined.speed is None else text(line.joined.speed)
+
+
+def _throughput(speed: Row) -> str:
+    return f"{_digits(speed['throughput'])} ({speed['throughput_batch']})"
+
+
+def _training(line: Line) -> str:
+    quality = line.joined.quality
+    if quality is None:
+        return MISSING
+    return f"{_count(quality['train_steps'])}, {_duration(quality['train_seconds'])}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def _count(number: int) -> str:
+    """850, 1.5k, 20k, 12.8M: three significant digits at most."""
+    for size, unit in ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)
+
+
+def _decimals(value: float) -> int:
+    """Digits after the point that leave three significant ones."""
+    return 2 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
+
+
+def _ratio_decimals(ratio: Estimate | None) -> int:
+    return 1 if ratio is not None and ratio.value >= 10 else 2
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.{_decimals(value)}f}"
+
+
+def plus_minus(estimate: Estimate | None, decimals: int | None) -> str:
+    """ "27.31 ±0.80": half the width of the interval, as sacreBLEU prints it."""
+    if estimate is None:
+        return MISSING
+    places = _decimals(estimate.value) if decimals is None else decimals
+    if estimate == ITSELF:
+        return f"{1:.{places}f}"
+    return f"{estimate.value:.{places}f} ±{(estimate.high - estimate.low) / 2:.{places}f}"
+
+
+def brackets(estimate: Estimate | None, decimals: int | None) -> str:
+    """ "27.31 [26.50, 28.10]"."""
+    if estimate is None:
+        return MISSING
+    places = _decimals(estimate.value) if decimals is None else decimals
+    if estimate == ITSELF:
+        return f"{1:.{places}f}"
+    return f"{estimate.value:.{places}f} [{estimate.low:.{places}f}, {estimate.high:.{places}f}]"
+
+
+def system_columns(table: Table) -> list[Column]:
+    chosen = [
+        Column("name", lambda line: line.joined.identity["name"], is_text=True),
+        Column("method", lambda line: line.joined.identity["method"], is_text=True),
+        Column("decoding", lambda line: line.joined.identity["decoding"], is_text=True),
+    ]
+    if has_several_conditions(table):
+        chosen.append(Column("timed on", timed_on, is_text=True))
+    return chosen
+
+
+def timed_on(line: Line) -> str:
+    condition = line.joined.condition
+    return MISSING if condition is None else results.condition_text(condition)
+
+
+def has_several_conditions(table: Table) -> bool:
+    return len({line.joined.condition for line in table.lines} - {None}) > 1

@@ -1,0 +1,117 @@
+"""The notes below a table: what its numbers mean and where they come from, what is missing, warnings."""
+
+import collections
+from collections.abc import Mapping, Sequence
+
+from nat_ar.evaluation import results
+from nat_ar.evaluation.results import Joined, Row
+from nat_ar.evaluation.table.columns import MISSING
+from nat_ar.evaluation.table.line import AUTOREGRESSIVE, BEAM, GREEDY, SIGNIFICANCE, Baselines, Line
+
+
+def quality(lines: Sequence[Line], reference: Joined | None) -> list[str]:
+    rows = [line.joined.quality for line in lines if line.joined.quality is not None]
+    if not rows:
+        return ["No quality: none of these systems was evaluated."]
+    first = rows[0]
+    notes = [
+        f"BLEU {first['bleu']['signature']}; chrF++ {first['chrf']['signature']}. "
+        "Ranges are 95 % bootstrap intervals over sentences.",
+        f"Text: split {first['split']!r}, {first['sentences']} sentences, "
+        f"test hash {_short(first['test_hash'])}; {_by_value(rows, 'data_hash', 'data hash')}; "
+        f"{_by_value(rows, 'dtype', 'evaluated in')} on {results.dates(rows)}.",
+    ]
+    if any(line.mark for line in lines) and reference is not None:
+        notes.append(
+            f"Mark after BLEU, against {results.label(reference.identity)}: = not distinguishable "
+            f"(two-sided paired bootstrap, p >= {SIGNIFICANCE}), + better, - worse."
+        )
+    elif reference is None:
+        notes.append("No paired test: no autoregressive system is among the rows.")
+    return notes
+
+
+def speed(
+    lines: Sequence[Line],
+    reference: Joined | None,
+    baselines: Mapping[results.Condition | None, Baselines],
+) -> list[str]:
+    notes = []
+    for condition, chosen in baselines.items():
+        if condition is None:
+            continue
+        rows = [
+            line.joined.speed
+            for line in lines
+            if line.joined.speed is not None and line.joined.condition == condition
+        ]
+        where = results.condition_text(condition)
+        versions = _by_value([{**row, "v": _versions(row)} for row in rows], "v", "versions")
+        notes.append(
+            f"Speed: {where}; latency at batch 1, text to text, "
+            f"{_by_value(rows, 'sentences', 'sentences:')}; {results.dates(rows)}; {versions}."
+        )
+        missing = [
+            f"{AUTOREGRESSIVE} {start[:-1].lower()}"
+            for start, row in ((BEAM, chosen.beam), (GREEDY, chosen.greedy))
+            if row is None
+        ]
+        if missing:
+            what = f"the teacher {reference.identity['name']}" if reference else "a teacher"
+            notes.append(
+                f"Speed-up {MISSING} on {where}: no row of {' and '.join(missing)} of {what} was "
+                "timed there; run `python -m nat_ar benchmark` with both."
+            )
+        elif chosen.beam and chosen.greedy:
+            notes.append(
+                f"Speed-up on {where}: mean latency of {results.label(chosen.beam)} (AR beam) and "
+                f"{results.label(chosen.greedy)} (AR greedy) over that of the line; the interval takes "
+                "the two as independent. Smax: sentences/s of the line by those of AR beam, each at its "
+                "own best batch (Kasai et al. 2020)."
+            )
+            uneven = [
+                results.label(line.joined.identity)
+                for line in lines
+                if line.joined.condition == condition and line.over_beam is None
+            ]
+            if uneven:
+                notes.append(
+                    f"Speed-up {MISSING} for {', '.join(uneven)}: not timed on as many sentences "
+                    "as AR beam and AR greedy."
+                )
+    untimed = [results.label(line.joined.identity) for line in lines if line.joined.speed is None]
+    if untimed:
+        notes.append(f"Not timed: {', '.join(untimed)}; run `python -m nat_ar benchmark`.")
+    return notes
+
+
+def warnings(lines: Sequence[Line]) -> list[str]:
+    found: dict[str, None] = {}
+    for line in lines:
+        if line.joined.quality is not None:
+            for warning in line.joined.quality["warnings"]:
+                found[f"Warning, {results.label(line.joined.identity)}: {warning}"] = None
+    return list(found)
+
+
+def _by_value(rows: Sequence[Row], key: str, title: str) -> str:
+    """ "data hash 1a2b (ar), 3c4d (student)"; without names where all rows agree."""
+    names: dict[str, list[str]] = collections.defaultdict(list)
+    for row in rows:
+        value = _short(str(row[key])) if key.endswith("_hash") else str(row[key])
+        if row["name"] not in names[value]:
+            names[value].append(row["name"])
+    if len(names) == 1:
+        return f"{title} {next(iter(names))}"
+    return f"{title} " + ", ".join(f"{value} ({', '.join(who)})" for value, who in names.items())
+
+
+def _versions(row: Row) -> str:
+    versions = row["versions"]
+    if isinstance(versions, dict):
+        return ", ".join(f"{name} {version}" for name, version in versions.items())
+    return str(versions)
+
+
+def _short(digest: str) -> str:
+    return digest[:12]
