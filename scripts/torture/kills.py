@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -110,6 +111,34 @@ def settings(cache: Path) -> dict[str, str]:
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_PLATFORMS": "cpu",
     }
+
+
+SIGNALLED = """
+import os
+import sys
+
+from nat_ar import __main__
+from nat_ar.training import logging
+
+run, step, number, *words = sys.argv[1:]
+write = logging.RunLog.write
+
+
+def write_and_signal(log, kind, at, values):
+    write(log, kind, at, values)
+    if (log.path.parent.name, kind, str(at)) == (run, "train", step):
+        os.kill(os.getpid(), int(number))
+
+
+logging.RunLog.write = write_and_signal
+__main__.main(words)
+"""
+
+
+def signalled(words: Sequence[str], number: signal.Signals, *, run: str, step: int) -> list[str]:
+    """The command line of a process that gets the signal as soon as the log of the run of that name has the
+    step: on a slow machine no earlier, on a fast one no later."""
+    return [sys.executable, "-c", SIGNALLED, run, str(step), str(int(number)), *words]
 
 
 class Process:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-import random
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +26,7 @@ from nat_ar.training.loop import TrainingConfig
 from scripts.torture import kills, letters
 
 RUNS = letters.RUNS
+STUDY = [sys.executable, "-m", "nat_ar", "study", "study.py"]
 TEACHER = Entry("ar", Autoregressive(), TrainingConfig())
 STUDENT = Entry("nat", LengthNat(), TrainingConfig())
 POSSIBLE = StudyConfig(
@@ -98,10 +99,10 @@ def make_letters(tmp_path: Path) -> Callable[[str], Path]:
     return lambda name: letters.write(tmp_path / name)
 
 
-def start(directory: Path, cache: Path) -> subprocess.Popen[bytes]:
+def start(directory: Path, cache: Path, command: list[str] = STUDY) -> subprocess.Popen[bytes]:
     """The study as a process of its own, in `directory`."""
     return subprocess.Popen(
-        [sys.executable, "-m", "nat_ar", "study", "study.py"],
+        command,
         cwd=directory,
         env={**os.environ, **kills.settings(cache)},
         stdout=(directory / "table").open("wb"),
@@ -110,20 +111,23 @@ def start(directory: Path, cache: Path) -> subprocess.Popen[bytes]:
 
 
 def finish(process: subprocess.Popen[bytes], directory: Path) -> None:
-    assert process.wait(timeout=300) == 0, (directory / "progress").read_text("utf-8")
+    assert process.wait() == 0, (directory / "progress").read_text("utf-8")
 
 
-def kill_when_there(process: subprocess.Popen[bytes], path: Path, delay: float) -> None:
-    """SIGKILL, `delay` seconds after the process made the path."""
-    deadline = time.monotonic() + 300
-    while not path.exists():
+def kill_in_training(directory: Path, cache: Path, run: str, step: int) -> None:
+    """The study, and SIGKILL at that step."""
+    command = kills.signalled(["study", "study.py"], signal.SIGKILL, run=run, step=step)
+    process = start(directory, cache, command)
+    assert process.wait() == -9, (directory / "progress").read_text("utf-8")
+
+
+def stop_after_line(process: subprocess.Popen[bytes], path: Path) -> None:
+    """Ends the process once the file has a whole line."""
+    while not (path.exists() and path.read_bytes().endswith(b"\n")):
         assert process.poll() is None, f"ended before it made {path}"
-        assert time.monotonic() < deadline, f"no {path} after 300 seconds"
         time.sleep(0.02)
-    time.sleep(delay)
-    assert process.poll() is None, f"ended within {delay} seconds after it made {path}"
     process.kill()
-    assert process.wait() == -9
+    process.wait()
 
 
 def without_clocks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -151,16 +155,13 @@ def test_a_killed_study_ends_with_the_same_results(
 ) -> None:
     """Killed while the teacher trains and while the student trains; then nothing is left to do."""
     killed, straight, cache = make_letters("killed"), make_letters("straight"), tmp_path / "cache"
-    delays, runs = random.Random(), killed / "study" / "runs"
-    first = runs / "ar" / "checkpoints" / "50" / "commit_success.txt"
-    kill_when_there(start(killed, cache), first, delays.uniform(0, 0.3))
-    assert not (runs / "length").exists()
-    second = runs / "fertility_kd" / "metrics.jsonl"
-    kill_when_there(start(killed, cache), second, delays.uniform(0, 0.3))
+    kill_in_training(killed, cache, "ar", 70)  # a checkpoint every 50 steps
+    assert not (killed / "study" / "runs" / "length").exists()
+    kill_in_training(killed, cache, "fertility_kd", 30)
     assert not (killed / "study" / "table.md").exists()
     finish(start(killed, cache), killed)
     last = straight / "study" / "runs" / RUNS[-1] / results.FILE_NAME
-    kill_when_there(start(straight, cache), last, 0.3)  # only its speeds are missing
+    stop_after_line(start(straight, cache), last)  # its speeds are missing, or some of them
     found = outcome(killed)
     assert found == outcome(straight)
     assert [len(found[f"{name} quality"]) for name in RUNS] == [1, 1, 1]

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from nat_ar.methods.length_nat import LengthNat
 from nat_ar.runtime import files
 from nat_ar.training import logging, loop, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
-from scripts.torture import faults
+from scripts.torture import faults, kills
 
 CONFIG = """
 import dataclasses
@@ -126,18 +125,6 @@ def test_a_run_has_a_row_a_step_and_scores(finished: tuple[Path, str]) -> None:
     assert all(row["target_tokens_per_second"] > 0 for row in train)
 
 
-def kill_at(running: subprocess.Popen, run: Path, at: int, number: signal.Signals) -> None:
-    """Sends the signal once metrics.jsonl shows the step."""
-    deadline = time.monotonic() + 120
-    metrics = run / logging.FILE_NAME
-    mark = f'"train", "step": {at},'
-    while not (metrics.exists() and mark in metrics.read_text("utf-8")):
-        assert running.poll() is None, f"it ended by itself: {running.communicate()[1]}"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    running.send_signal(number)
-
-
 def test_sigkill_and_sigterm_leave_no_trace(
     finished: tuple[Path, str], config_file: Path, tmp_path: Path
 ) -> None:
@@ -148,13 +135,13 @@ def test_sigkill_and_sigterm_leave_no_trace(
         __main__.COMPILATION_CACHE: str(tmp_path / "compiled"),
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
-    command = [sys.executable, "-m", "nat_ar", "train", str(config_file), "--run", str(run)]
+    words = ["train", str(config_file), "--run", str(run)]
     for at, number, expected in [(130, signal.SIGKILL, -9), (150, signal.SIGTERM, 130)]:
-        running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-        kill_at(running, run, at, number)
-        _, said = running.communicate(timeout=120)
-        assert running.returncode == expected, said
-    at = int(re.fullmatch(r"nat-ar: saved at step (\d+); .*", said.splitlines()[-1])[1])  # type: ignore[index]
+        command = kills.signalled(words, number, run="run", step=at)
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert ended.returncode == expected, ended.stderr
+    last = ended.stderr.splitlines()[-1]
+    at = int(re.fullmatch(r"nat-ar: saved at step (\d+); .*", last)[1])  # type: ignore[index]
     assert 150 <= at < 300
     status, said = main(str(config_file), "--run", str(run))
     assert status == 0
