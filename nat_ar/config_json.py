@@ -7,17 +7,27 @@ fields of the class: an unknown, a missing or a mistyped field is an error that 
 What an earlier version wrote is read by the class that it became. A class that was renamed lists its earlier names:
 `former_names: ClassVar[tuple[str, ...]] = ("Sampled",)`. A class whose fields have changed has a classmethod
 `upgraded(data: dict[str, Any]) -> dict[str, Any]`, from the fields of any earlier version to those of today; a new
-field gets the value that gives the earlier behaviour."""
+field gets the value that gives the earlier behaviour.
+
+An open kind of config is a class that derives from `Open`: `class Corpus(config_json.Open)`. A field annotated with it
+holds any dataclass that derives from it, defined anywhere; there is no list to enter. The JSON of a class from outside
+this package has the file (or the module) that defines it under "from", and reading runs that file if it must: a run is
+code, as a config file is. Read only those you trust."""
 
 import dataclasses
 import difflib
 import functools
 import hashlib
+import importlib
 import json
 import math
+import os
+import sys
+import traceback
 import types
 import typing
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 T = TypeVar("T")
@@ -27,16 +37,26 @@ class ConfigError(ValueError):
     """A config that cannot be: one line with expected, got and what to do."""
 
 
+class Open:
+    """Base of the open kinds of config; see above. A class that names it among its bases is a kind, what derives
+    from a kind is one of that kind."""
+
+
 def to_json(value: Any, path: str = "config") -> Any:
     """Plain JSON data (dict, list, str, int, float, bool, None) of a config value.
 
     Raises ConfigError with the path of the first field that JSON cannot hold."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if _is_dataclass(type(value)):
         fields = {
             f.name: to_json(getattr(value, f.name), f"{path}.{f.name}")
             for f in dataclasses.fields(value)
         }
-        return {"type": type(value).__name__, **fields}
+        origin = _origin_of(type(value))
+        return {
+            "type": type(value).__name__,
+            **({} if origin is None else {"from": origin}),
+            **fields,
+        }
     if isinstance(value, tuple | list):
         return [to_json(item, f"{path}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
@@ -76,6 +96,8 @@ def from_json(expected: Any, data: Any, path: str = "config") -> Any:
         return data
     if origin is tuple:
         return _from_tuple(typing.get_args(expected), data, path)
+    if _is_open(expected):
+        return _from_union((expected,), data, path)
     if dataclasses.is_dataclass(expected):
         return _from_object(typing.cast(type, expected), data, path)
     if expected is float and isinstance(data, int) and not isinstance(data, bool):
@@ -99,15 +121,9 @@ def names_of(cls: type) -> tuple[str, ...]:
 def _from_union(members: tuple[Any, ...], data: Any, path: str) -> Any:
     if data is None and type(None) in members:
         return None
-    classes = [m for m in members if isinstance(m, type) and dataclasses.is_dataclass(m)]
-    by_name = {name: cls for cls in classes for name in names_of(cls)}
     if isinstance(data, dict):
-        name = data.get("type")
-        if name not in by_name:
-            choices = " or ".join(cls.__name__ for cls in classes)
-            raise ConfigError(f"{path}: expected type {choices}, got {name!r}")
-        return from_json(by_name[name], data, path)
-    others = [m for m in members if m is not type(None) and not dataclasses.is_dataclass(m)]
+        return _from_object(_class_of(members, data, path), data, path)
+    others = [m for m in members if m is not type(None) and not _is_class(m)]
     failures = []
     for member in others:
         try:
@@ -115,6 +131,122 @@ def _from_union(members: tuple[Any, ...], data: Any, path: str) -> Any:
         except ConfigError as error:
             failures.append(str(error))
     raise ConfigError(failures[0] if failures else f"{path}: expected an object, got {data!r}")
+
+
+def _class_of(members: tuple[Any, ...], data: dict[str, Any], path: str) -> type:
+    """The class that an object names, out of those that a field of these types may hold."""
+    name, origin = data.get("type"), data.get("from")
+    classes = classes_of(members)
+    if origin is not None and not any(_is_named(cls, name, origin) for cls in classes):
+        _import(origin, name, path)
+        classes = classes_of(members)
+    named = [cls for cls in classes if _is_named(cls, name, origin)]
+    if not named:
+        choices = [_with_origin(cls.__name__, _origin_of(cls)) for cls in classes]
+        raise ConfigError(
+            f"{path}: expected type {' or '.join(dict.fromkeys(choices))}, got "
+            f"{_with_origin(repr(name), origin)}"
+        )
+    return named[-1]  # of a file that was run again, the class of the last time
+
+
+def _is_named(cls: type, name: Any, origin: Any) -> bool:
+    return name in names_of(cls) and _origin_of(cls) == origin
+
+
+def _with_origin(name: str, origin: Any) -> str:
+    return name if origin is None else f"{name} from {origin}"
+
+
+def classes_of(annotations: tuple[Any, ...]) -> list[type]:
+    """The dataclasses that a field of one of these types may hold; of an open kind, all that are defined by now."""
+    classes: dict[type, None] = {}
+    for annotation in annotations:
+        if _is_open(annotation):
+            classes |= dict.fromkeys(_deriving_from(annotation))
+        elif _is_dataclass(annotation):
+            classes[annotation] = None
+    return list(classes)
+
+
+def _deriving_from(kind: type[Any]) -> Iterator[type]:
+    for cls in kind.__subclasses__():  # in the order of their definitions
+        if _is_dataclass(cls) and not _is_open(cls):
+            yield cls
+        yield from _deriving_from(cls)
+
+
+def _is_open(annotation: Any) -> bool:
+    return isinstance(annotation, type) and Open in annotation.__bases__
+
+
+def _is_dataclass(annotation: Any) -> bool:
+    """Of itself: a class without the decorator has the fields of its base only."""
+    return isinstance(annotation, type) and "__dataclass_fields__" in vars(annotation)
+
+
+def _is_class(annotation: Any) -> bool:
+    return _is_open(annotation) or _is_dataclass(annotation)
+
+
+def _origin_of(cls: type) -> str | None:
+    """Where a class of an open kind is defined: a Python file or a dotted module; None for this package's own."""
+    is_ours = cls.__module__.partition(".")[0] == __name__.partition(".")[0]
+    return None if is_ours or not issubclass(cls, Open) else cls.__module__
+
+
+def _import(origin: Any, name: Any, path: str) -> None:
+    """Defines the classes of a file or a module. Raises ConfigError where that cannot be."""
+    if not isinstance(origin, str):
+        raise ConfigError(f"{path}.from: expected a Python file or a module, got {origin!r}")
+    if origin.endswith(".py"):
+        if not Path(origin).is_file():
+            raise ConfigError(
+                f"{path}: {name} is defined in {origin}, which does not exist here; work in the directory in "
+                "which it was used, or restore the file"
+            )
+        run_file(origin)
+        return
+    if origin == "__main__":
+        raise ConfigError(
+            f"{path}: {name} was defined in a notebook or a script, which cannot be imported; move it into a file"
+        )
+    try:
+        importlib.import_module(origin)
+    except ImportError as error:
+        raise ConfigError(
+            f"{path}: {name} is defined in the module {origin}, which cannot be imported: {error}; install it, or "
+            "name its directory in PYTHONPATH"
+        ) from error
+
+
+def run_file(path: str | Path) -> types.ModuleType:
+    """The module that a Python file defines, run anew each time. Its name is its path, relative where it lies below
+    the working directory: that is what JSON writes under "from".
+
+    A file is code: run only those you trust. Raises ConfigError with the line at which it failed."""
+    name = os.path.relpath(path)
+    if name.startswith(os.pardir):
+        name = os.path.abspath(path)
+    module = types.ModuleType(name)
+    module.__file__ = str(path)
+    before = sys.modules.get(name)
+    sys.modules[name] = (
+        module  # where dataclasses and type hints look up the names of a class's module
+    )
+    try:
+        exec(compile(Path(path).read_bytes(), str(path), "exec"), vars(module))  # noqa: S102
+    except Exception as error:  # whatever a user's code may raise: one line that says where
+        if before is None:
+            del sys.modules[name]
+        else:
+            sys.modules[name] = before
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        line = lines[-1] if lines else getattr(error, "lineno", None)
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ConfigError(f"{path}:{line}: {kind}{error}") from error
+    return module
 
 
 def _from_tuple(members: tuple[Any, ...], data: Any, path: str) -> Any:
@@ -133,6 +265,7 @@ def _from_object(cls: type, data: Any, path: str) -> Any:
         raise ConfigError(f"{path}: expected a {cls.__name__} object, got {data!r}")
     given = dict(data)
     name = given.pop("type", None)
+    given.pop("from", None)
     if name not in names_of(cls):
         raise ConfigError(f"{path}: expected type {cls.__name__!r}, got {name!r}")
     if hasattr(cls, "upgraded"):

@@ -11,8 +11,6 @@ run/translations/    what evaluate translated"""
 import ast
 import dataclasses
 import json
-import runpy
-import traceback
 import typing
 from pathlib import Path
 from typing import Any
@@ -111,17 +109,10 @@ def load_file(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"expected a config file, got {path}, which does not exist")
-    try:
-        namespace = runpy.run_path(str(path))
-    except Exception as error:  # whatever a user's code may raise: one line that says where
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-        line = lines[-1] if lines else getattr(error, "lineno", None)
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise ConfigError(f"{path}:{line}: {kind}{error}") from error
-    if "config" not in namespace:
+    module = config_json.run_file(path)
+    if not hasattr(module, "config"):
         raise ConfigError(f"{path} must assign its dataclass to the name `config`")
-    return config_json.check(namespace["config"], str(path))
+    return config_json.check(module.config, str(path))
 
 
 @dataclasses.dataclass(frozen=True)
