@@ -9,10 +9,10 @@ What an earlier version wrote is read by the class that it became. A class that 
 `upgraded(data: dict[str, Any]) -> dict[str, Any]`, from the fields of any earlier version to those of today; a new
 field gets the value that gives the earlier behaviour.
 
-An open kind of config is a class that derives from `Open`: `class Corpus(config_json.Open)`. A field annotated with it
-holds any dataclass that derives from it, defined anywhere; there is no list to enter. The JSON of a class from outside
-this package has the file (or the module) that defines it under "from", and reading runs that file if it must: a run is
-code, as a config file is. Read only those you trust."""
+An open kind of config is a frozen dataclass that derives from `Open`: `class Corpus(config_json.Open)`. A field
+annotated with it (or with `Corpus | None`) holds any frozen dataclass that derives from it, wherever that is defined.
+The JSON of a class from outside this package has the file (or the module) that defines it under "from", and reading
+runs that file unless it was run before: a run is code, as a config file is. Read only those you trust."""
 
 import dataclasses
 import difflib
@@ -38,8 +38,7 @@ class ConfigError(ValueError):
 
 
 class Open:
-    """Base of the open kinds of config; see above. A class that names it among its bases is a kind, what derives
-    from a kind is one of that kind."""
+    """Base of the open kinds of config, see above: whatever names it among its bases is a kind."""
 
 
 def to_json(value: Any, path: str = "config") -> Any:

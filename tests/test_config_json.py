@@ -126,6 +126,7 @@ def test_an_earlier_name_is_not_offered_and_an_earlier_field_without_its_fellow_
         config_json.from_json(Ellipse, {"type": "Ellipse", "axes": [1.0, 2.0], "heigt": 1.0})
 
 
+@dataclasses.dataclass(frozen=True)
 class Tone(config_json.Open):
     """An open kind."""
 
