@@ -13,7 +13,7 @@ from nat_ar.data.batching import BatchingConfig
 from nat_ar.data.debian import DebianCorpus
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.vocabulary import VocabularyConfig
-from nat_ar.evaluation.speed.protocol import SpeedConfig
+from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.methods.length_nat import LengthNat

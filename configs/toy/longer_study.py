@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nat_ar.commands.study import Entry, StudyConfig
 from nat_ar.data.toy import ToyCorpus
-from nat_ar.evaluation.speed.protocol import SpeedConfig
+from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.experiment import load_file
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.fertility_nat import FertilityNat, FineTuning

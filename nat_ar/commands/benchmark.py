@@ -25,8 +25,9 @@ from nat_ar.data.arrays import PreparedData
 from nat_ar.evaluation import results
 from nat_ar.evaluation.results import Row
 from nat_ar.evaluation.speed import machine, plots, profiling, protocol
+from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.evaluation.speed.intervals import Ratio
-from nat_ar.evaluation.speed.protocol import Speed, SpeedConfig
+from nat_ar.evaluation.speed.protocol import Speed
 from nat_ar.experiment import Loaded, Run
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.search.beam import Beam

@@ -26,7 +26,7 @@ from nat_ar.data.arrays import PreparedData
 from nat_ar.data.prepare import DataConfig
 from nat_ar.evaluation import results
 from nat_ar.evaluation.speed import machine
-from nat_ar.evaluation.speed.protocol import SpeedConfig
+from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.evaluation.table import formats, picture
 from nat_ar.evaluation.table.line import Table
 from nat_ar.experiment import ExperimentConfig, Run

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from nat_ar.evaluation.speed import machine, protocol
+from nat_ar.evaluation.speed import clock, machine
 from scripts.benchmark_cpu import models, timing
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     for call in calls.values():
         call()
     print(json.dumps({"threads": arguments.threads}), flush=True)
-    with protocol.no_compilation(()):
+    with clock.no_compilation():
         for line in sys.stdin:
             print(json.dumps({"seconds": calls[json.loads(line)]()}), flush=True)
 

@@ -12,7 +12,7 @@ import numpy as np
 import tqdm
 from jaxtyping import Float
 
-from nat_ar.evaluation.speed import protocol
+from nat_ar.evaluation.speed import clock
 
 Call = Callable[[], float]
 """Does its work once and answers the seconds that it took."""
@@ -44,7 +44,7 @@ def take_turns(
     rounds = int(seconds / (once + pause * len(calls)))
     rounds = min(max(rounds, MIN_ROUNDS), MAX_ROUNDS)
     found = np.zeros((len(calls), rounds))
-    with bar(title, rounds, "round") as progress, protocol.no_compilation(()):
+    with bar(title, rounds, "round") as progress, clock.no_compilation():
         for round_ in range(rounds):
             for place, call in enumerate(calls):
                 time.sleep(pause)

@@ -15,8 +15,8 @@ from nat_ar.data import prepare
 from nat_ar.data.arrays import PreparedData
 from nat_ar.evaluation import results
 from nat_ar.evaluation.speed import machine, profiling
+from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.evaluation.speed.machine import Peaks
-from nat_ar.evaluation.speed.protocol import SpeedConfig
 from nat_ar.experiment import Run
 
 QUICK = SpeedConfig(sentences=6, repetitions=3, batch_sizes=(1, 4), throughput_sentences=8)

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from nat_ar.evaluation.results import Row
-from nat_ar.evaluation.speed import protocol
+from nat_ar.evaluation.speed import driver, sample
 from nat_ar.translation.translator import DETOKENIZER, TOKENIZER, Translator
 
 SCOPES = ("encoder", "decoder", "vocabulary")
@@ -61,9 +61,9 @@ def measure(
 ) -> Row:
     """Traces some of the sentences at batch 1 into the directory. The translator is warm; `seconds` is what
     the sentences took without a trace. "pieces_ms" adds up to "latency_ms", the mean of these."""
-    places = protocol.spread_places(sentences, SENTENCES)
-    texts = [sentences[place] for place in places]
-    protocol.set_batch(translator, 1)
+    positions = sample.spread_positions(sentences, SENTENCES)
+    texts = [sentences[place] for place in positions]
+    driver.set_batch(translator, 1)
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0  # it would time its own bookkeeping of every Python call
     with jax.profiler.trace(directory, create_perfetto_trace=True, profiler_options=options):
@@ -75,14 +75,14 @@ def measure(
     programs: dict[int, dict[str, str]] = {}
     totals: collections.Counter[str] = collections.Counter()
     for text, window in zip(texts, events.windows(SENTENCE), strict=True):
-        bucket = protocol.prepare(translator, text)[1]
+        bucket = driver.prepare(translator, text)[1]
         if bucket not in programs:
             programs[bucket] = instruction_pieces(translator.compiled[1, bucket].as_text())
         host = [
             (*event, name) for name in (TOKENIZER, DETOKENIZER) for event in events.windows(name)
         ]
         totals.update(pieces_of(window, events.instructions(window, programs[bucket]), host))
-    traced, latency = sum(totals.values()), 1000 * float(seconds[places].mean())
+    traced, latency = sum(totals.values()), 1000 * float(seconds[positions].mean())
     return {
         "sentences": len(texts),
         "traced_ms": traced / 1e6 / len(texts),

@@ -1,18 +1,14 @@
 """The protocol of the benchmark: on a stand-in without a model, and on a decoder of a few hundred
 parameters where JAX must be there."""
 
-import gc
-
-import jax
-import jax.numpy as jnp
 import pytest
 from flax import nnx
 
 from nat_ar.data import vocabulary
 from nat_ar.data.vocabulary import Vocabulary, VocabularyConfig
-from nat_ar.evaluation.speed import machine, protocol
+from nat_ar.evaluation.speed import driver, machine, protocol, throughput
+from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.evaluation.speed.machine import Peaks
-from nat_ar.evaluation.speed.protocol import SpeedConfig
 from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.nn.transformer import TransformerConfig
@@ -43,80 +39,6 @@ def model(letters: Vocabulary) -> Model:
 def translator(model: Model, letters: Vocabulary) -> Translator:
     """Shared: what one test has compiled the next one has."""
     return Translator(model, letters, decoding=Greedy())
-
-
-# What is timed
-
-
-def test_sentences_are_spread_over_the_lengths_and_stay_in_order() -> None:
-    sentences = [length * "x" for length in (9, 1, 8, 2, 7, 3, 6, 4, 5, 10)]
-    # Ranks 1, 3, 5, 7, 9 of 0 to 9, by length: 2, 4, 6, 8, 10.
-    assert [len(sentence) for sentence in protocol.spread(sentences, 5)] == [8, 2, 6, 4, 10]
-    assert [len(sentence) for sentence in protocol.spread(sentences, 1)] == [6]
-    assert protocol.spread(sentences, 10) == sentences
-    assert protocol.spread(sentences, 99) == sentences
-
-
-def test_repetitions_are_cut_first_and_then_sentences() -> None:
-    config = SpeedConfig(sentences=100, repetitions=5, max_seconds=60.0)  # 30 for the latency
-    assert protocol.fit(config, 1.0, 100) == (5, 100)
-    assert protocol.fit(config, 6.0, 100) == (4, 100)  # 4 passes and one for the pieces
-    assert protocol.fit(config, 15.0, 100) == (3, 50)  # 3 + 1 passes over a half
-    assert protocol.fit(config, 600.0, 100) == (3, 10)
-    assert protocol.fit(config, 600.0, 6) == (3, 6)
-
-
-# How it is timed
-
-
-def test_systems_take_turns_sentence_by_sentence() -> None:
-    order: list[str] = []
-
-    def system(name: str):
-        return lambda item: order.append(f"{name}{item}") or len(order)
-
-    ticks: list[None] = []
-    seconds, found = protocol.interleaved(
-        [system("A"), system("B")], 2, 3, lambda: ticks.append(None)
-    )
-    assert order == ["A0", "B0", "A1", "B1"] * 3
-    assert seconds.shape == (2, 3, 2)
-    assert (seconds >= 0).all()
-    assert found == [[9, 11], [10, 12]]  # of the last repetition
-    assert len(ticks) == 12
-
-
-def test_a_compilation_while_the_clock_runs_is_an_error() -> None:
-    def double(x: jax.Array) -> jax.Array:
-        return 2 * x
-
-    program = jax.jit(double)
-    three, four = jnp.zeros(3), jnp.zeros(4)
-    program(three)
-    with protocol.no_compilation([]):
-        assert not gc.isenabled()
-        program(three)
-    assert gc.isenabled()
-    with (
-        pytest.raises(protocol.RecompilationError, match="1 programs"),
-        protocol.no_compilation([]),
-    ):
-        program(four)
-    program(jnp.zeros(5))  # nobody listens any more
-    with protocol.no_compilation([]):
-        program(four)
-
-
-def test_a_new_shape_while_the_clock_runs_is_an_error(translator: Translator) -> None:
-    translator.translate(["a"])
-    assert list(translator.compiled) == [(1, 8)]
-    with protocol.no_compilation([translator]):
-        translator.translate(["b"])
-    with (
-        pytest.raises(protocol.RecompilationError, match="1 new shapes"),
-        protocol.no_compilation([translator]),
-    ):
-        translator.translate(["a", "b"])
 
 
 class Recording(Translator):
@@ -178,7 +100,7 @@ def test_a_system_that_does_nothing_is_not_fast(translator: Translator) -> None:
         def translate(self, sentences, **options) -> list[Translation]:
             return [Translation([""], [0.0], [[]], 0) for _ in sentences]
 
-    with pytest.raises(protocol.LostSentenceError, match="1 sentences went in, 0 were decoded"):
+    with pytest.raises(driver.LostSentenceError, match="1 sentences went in, 0 were decoded"):
         protocol.measure([Idle(translator, "idle", [])], TEXT, SpeedConfig(floors=False))
     with pytest.raises(ValueError, match="got 2 empty lines"):
         protocol.measure([translator], ["", " "], SpeedConfig())
@@ -206,8 +128,8 @@ def test_batches_grow_until_the_memory_is_planned_for(
         for plan in (translator.compile(rows, 8).memory_analysis() for rows in (4, 8))
     )
     assert four < eight
-    free = int(0.5 * (four + eight) / protocol.MEMORY_SHARE)
-    monkeypatch.setattr(protocol.out_of_memory, "free_bytes", lambda device: free)
+    free = int(0.5 * (four + eight) / throughput.MEMORY_SHARE)
+    monkeypatch.setattr(throughput.out_of_memory, "free_bytes", lambda device: free)
     config = SpeedConfig(repetitions=3, batch_sizes=(1, 2), grow_batches=True, floors=False)
     (found,) = protocol.measure([Recording(translator, "A", [])], TEXT, config)
     assert found.throughput.keys() == {1, 2, 4}
