@@ -295,3 +295,10 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
             yield from differences(old.get(key), new.get(key), inner)
     elif old != new:
         yield f"{path}: {json.dumps(old)} -> {json.dumps(new)}"
+
+
+def require_share(name: str, value: float, *, may_be_one: bool = True) -> None:
+    """Raises ConfigError where a field that is a share or a probability is none."""
+    if not 0.0 <= value <= 1.0 or (value == 1.0 and not may_be_one):
+        expected = "from 0 to 1" if may_be_one else "in [0, 1)"
+        raise ConfigError(f"{name} must be {expected}, got {value}")

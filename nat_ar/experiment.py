@@ -24,7 +24,7 @@ from nat_ar.data.arrays import PreparedData
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.methods import base
-from nat_ar.methods.catalogue import Method
+from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.runtime import files
 from nat_ar.search import limits
 from nat_ar.training.checkpoint import Checkpoints
@@ -45,7 +45,7 @@ class ExperimentConfig:
     """how tables call it"""
     data: DataConfig
     """the corpus and where its prepared form lies"""
-    method: Method
+    method: AnyMethod
     """what is trained, and how it decodes"""
     training: TrainingConfig = TrainingConfig()
     """how it is trained"""
@@ -60,7 +60,7 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         longest = self.training.batching.buckets[-1]
-        known = base.network_of(self.method).max_length
+        known = self.method.network.max_length
         if known is not None and longest > known:
             raise ConfigError(
                 f"the longest bucket must fit the model: training.batching.buckets ends at {longest}, "
@@ -75,7 +75,7 @@ class ExperimentConfig:
             )
         if self.encoder_from_teacher and self.teacher is None:
             raise ConfigError("encoder_from_teacher needs a teacher: name its run in `teacher`")
-        if self.encoder_from_teacher and getattr(self.method, "has_own_encoder", False):
+        if self.encoder_from_teacher and self.method.has_own_encoder:
             raise ConfigError(
                 f"encoder_from_teacher cannot be: {type(self.method).__name__} does not have the "
                 "Transformer encoder of its teacher; set it to False"
@@ -86,12 +86,12 @@ class ExperimentConfig:
             )
 
         has_alignments = self.data.aligner is not None or self.data.alignments is not None
-        if getattr(self.method, "needs_fertilities", False) and not has_alignments:
+        if self.method.needs_fertilities and not has_alignments:
             raise ConfigError(
                 f"{type(self.method).__name__} learns fertilities from alignments: set data.aligner "
                 "to AlignerConfig(), or name a Pharaoh file in data.alignments"
             )
-        if getattr(self.method, "needs_teacher", False) and self.teacher is None:
+        if self.method.needs_teacher and self.teacher is None:
             raise ConfigError(
                 f"{type(self.method).__name__} as configured learns from an autoregressive teacher: "
                 "name its run in `teacher`"
@@ -131,7 +131,7 @@ class Loaded:
     @property
     def dtype(self) -> str:
         """Of activations; parameters are float32."""
-        return base.network_of(self.config.method).dtype
+        return self.config.method.network.dtype
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,14 +253,14 @@ def vocabulary_sizes(vocabulary: Vocabulary) -> base.VocabularySizes:
     return base.VocabularySizes(vocabulary.source_size, vocabulary.target_size, vocabulary.joint)
 
 
-def abstract_model(method: Method, vocabulary: Vocabulary) -> tuple[nnx.GraphDef, nnx.State]:
+def abstract_model(method: AnyMethod, vocabulary: Vocabulary) -> tuple[nnx.GraphDef, nnx.State]:
     """The model's structure and the shapes of its parameters; nothing is computed."""
     sizes = vocabulary_sizes(vocabulary)
     model = nnx.eval_shape(lambda: method.build(sizes, rngs=nnx.Rngs(0)))
     return nnx.split(model, nnx.Param)
 
 
-def parse_decoding(method: Method, text: str | None) -> Any:
+def parse_decoding(method: AnyMethod, text: str | None) -> Any:
     """A decoding of the method, written as in Python: "Beam(size=4, length_penalty=0.6)".
 
     With " int8" behind it, by weights of 8 bits. None: the method's default. Raises ConfigError that lists what
@@ -305,14 +305,13 @@ def _signature(cls: type) -> str:
     return ", ".join(f"{field.name}={field.default!r}" for field in fields)
 
 
-def needs_scorer(method: Method, decoding: Any) -> bool:
+def needs_scorer(method: AnyMethod, decoding: Any) -> bool:
     """Whether the decoding chooses by another model's scores: the teacher's."""
-    rescores_itself = getattr(method, "rescores_itself", False)
     decoding = decoding.decoding if isinstance(decoding, Int8) else decoding
-    return getattr(decoding, "rescore", False) and not rescores_itself
+    return getattr(decoding, "rescore", False) and not method.rescores_itself
 
 
-def decodings_of(method: Method) -> tuple[type, ...]:
+def decodings_of(method: AnyMethod) -> tuple[type, ...]:
     """The classes of decoding that a method has."""
     annotation = config_json.field_types(type(method))["decoding"]  # type: ignore[arg-type]
     return typing.get_args(annotation) or (annotation,)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nat_ar.methods.catalogue import Method
+from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.translation.translator import Model
 from scripts.benchmark_cpu import __main__ as benchmark
@@ -194,7 +194,7 @@ def test_random_weights_translate_at_full_length(name: str) -> None:
 
 
 def test_a_predictor_of_shorter_lengths_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(method: Method, vocabulary: int) -> Model:
+    def build(method: AnyMethod, vocabulary: int) -> Model:
         model = models.build(method, vocabulary)
         bias = model.params["length_predictor"]["head"]["bias"]
         bias[...] = jnp.roll(bias[...], -2)  # two words fewer than the source

@@ -17,9 +17,8 @@ from nat_ar.commands import prepare, study, train
 from nat_ar.commands.study import StudyConfig
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.experiment import ExperimentConfig
-from nat_ar.methods import base
 from nat_ar.methods.base import VocabularySizes
-from nat_ar.methods.catalogue import Method
+from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.training.loop import TrainingConfig
 
@@ -40,7 +39,7 @@ def config(path: Path) -> Config:
     return experiment.load_file(path)
 
 
-def parts_of(config: Config) -> list[tuple[Method, TrainingConfig]]:
+def parts_of(config: Config) -> list[tuple[AnyMethod, TrainingConfig]]:
     entries = [config.teacher, *config.entries] if isinstance(config, StudyConfig) else [config]
     return [(entry.method, entry.training) for entry in entries]
 
@@ -95,14 +94,14 @@ def test_its_models_can_be_built(config: Config) -> None:
     sizes = VocabularySizes(words.size, words.size, words.joint)
     for method in {method for method, _ in parts_of(config)}:
         shapes = shapes_of(shallow(method), sizes)
-        network = base.network_of(method)
+        network = method.network
         assert (words.size, network.d_model) in shapes
         if isinstance(network, TransformerConfig):
             assert (network.d_model, network.d_hidden) in shapes
 
 
-def shallow(method: Method) -> Method:
-    network = base.network_of(method)
+def shallow(method: AnyMethod) -> AnyMethod:
+    network = method.network
     decoder_layers = min(2, network.num_decoder_layers)  # deep supervision has one below the last
     network = dataclasses.replace(network, num_encoder_layers=1, num_decoder_layers=decoder_layers)
     name = "transformer" if isinstance(network, TransformerConfig) else "network"
@@ -110,7 +109,7 @@ def shallow(method: Method) -> Method:
 
 
 @functools.cache
-def shapes_of(method: Method, sizes: VocabularySizes) -> set[tuple[int, ...]]:
+def shapes_of(method: AnyMethod, sizes: VocabularySizes) -> set[tuple[int, ...]]:
     model = nnx.eval_shape(lambda: method.build(sizes, rngs=nnx.Rngs(0)))
     return {leaf.shape for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))}
 

@@ -18,7 +18,7 @@ from nat_ar.commands.distill import Distill
 from nat_ar.commands.evaluate import Evaluate
 from nat_ar.commands.translate import Translate
 from nat_ar.experiment import ExperimentConfig
-from nat_ar.methods.catalogue import Method
+from nat_ar.methods.catalogue import AnyMethod
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -57,7 +57,7 @@ def test_a_command_of_the_readme_is_taken(
 def test_decodings_of_the_readme_are_those_of_their_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """`train CONFIG --run R` says what R is; every later command on R must suit its method."""
     monkeypatch.chdir(ROOT)
-    methods: dict[str, Method] = {}
+    methods: dict[str, AnyMethod] = {}
     for command in COMMANDS:
         arguments = parse(command)
         config = getattr(arguments, "config", None)

@@ -18,7 +18,7 @@ from nat_ar.data.toy import ToyCorpus
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.experiment import ExperimentConfig, Run
 from nat_ar.methods.autoregressive import Autoregressive
-from nat_ar.methods.catalogue import Method
+from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.ctc import Ctc
 from nat_ar.methods.decoder_only import DecoderOnly
 from nat_ar.methods.fertility_nat import Argmax, Average, FertilityNat, FineTuning, NoisyParallel
@@ -63,7 +63,7 @@ def change(path: Path, **fields: object) -> None:
     ],
 )
 def test_a_decoding_is_written_as_in_python(
-    method: Method, text: str | None, decoding: object
+    method: AnyMethod, text: str | None, decoding: object
 ) -> None:
     assert experiment.parse_decoding(method, text) == decoding
 
@@ -185,7 +185,7 @@ def test_a_model_that_rescores_itself_needs_no_teacher() -> None:
 
 
 @pytest.mark.parametrize("method", [Recurrent(), DecoderOnly()])
-def test_a_method_without_the_teachers_encoder_cannot_start_with_it(method: Method) -> None:
+def test_a_method_without_the_teachers_encoder_cannot_start_with_it(method: AnyMethod) -> None:
     with pytest.raises(ConfigError, match=f"{type(method).__name__} does not have the Transformer"):
         ExperimentConfig("x", DATA, method, teacher="runs/ar", encoder_from_teacher=True)
 

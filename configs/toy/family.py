@@ -18,7 +18,7 @@ from nat_ar.experiment import load_file
 from nat_ar.losses.axe import Axe
 from nat_ar.losses.oaxe import Oaxe
 from nat_ar.methods.autoregressive import Autoregressive
-from nat_ar.methods.catalogue import Method
+from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.cmlm import Cmlm
 from nat_ar.methods.ctc import Ctc, Latent
 from nat_ar.methods.da_transformer import DaTransformer
@@ -67,7 +67,7 @@ DA_TRANSFORMER = DaTransformer(
 )
 
 
-def entry(name: str, method: Method, *decodings: str, distilled: bool = False) -> Entry:
+def entry(name: str, method: AnyMethod, *decodings: str, distilled: bool = False) -> Entry:
     has_teachers_encoder = not isinstance(method, DecoderOnly | Recurrent) and (
         method.transformer == TRANSFORMER
     )

@@ -30,9 +30,7 @@ from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.evaluation.table import formats, picture
 from nat_ar.evaluation.table.line import Table
 from nat_ar.experiment import ExperimentConfig, Run
-from nat_ar.methods import base
-from nat_ar.methods.autoregressive import Autoregressive
-from nat_ar.methods.catalogue import Method
+from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.runtime import child_process, files
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.loop import TrainingConfig
@@ -46,7 +44,7 @@ class Entry:
 
     name: str
     """how the table calls it; the name of its run"""
-    method: Method
+    method: AnyMethod
     """what is trained"""
     training: TrainingConfig
     """how it is trained"""
@@ -89,8 +87,12 @@ class StudyConfig:
         names = [self.teacher.name, *(entry.name for entry in self.entries)]
         if len(set(names)) < len(names):
             raise ConfigError(f"entries of a study need different names, got {', '.join(names)}")
-        if not isinstance(self.teacher.method, Autoregressive) or self.teacher.distilled:
-            raise ConfigError("the teacher of a study is Autoregressive and trained on raw data")
+        if self.teacher.method.family != "AR" or self.teacher.distilled:
+            kind = f"{type(self.teacher.method).__name__}, distilled={self.teacher.distilled}"
+            raise ConfigError(
+                "the teacher of a study is autoregressive (family AR) and trained on raw data, "
+                f"got {kind}"
+            )
         for position, entry in enumerate(self.entries):
             known = names[: position + 1]
             if entry.start_from is not None and entry.start_from not in known:
@@ -106,10 +108,15 @@ class StudyConfig:
 
 def _check_start(entry: Entry, entries: dict[str, Entry], teacher: Entry) -> None:
     """Raises ConfigError where parameters that the entry takes over would not fit: before any training."""
-    if entry.encoder_from_teacher and not getattr(entry.method, "has_own_encoder", False):
+    if entry.encoder_from_teacher and teacher.method.has_own_encoder:
+        raise ConfigError(
+            f"{entry.name} starts from the teacher's encoder: expected a teacher with the Transformer encoder "
+            f"of its student, got {teacher.name}, which is {type(teacher.method).__name__}"
+        )
+    if entry.encoder_from_teacher and not entry.method.has_own_encoder:
         for size in ("d_model", "d_hidden", "num_heads", "num_encoder_layers", "norm"):
-            expected = getattr(base.network_of(teacher.method), size)
-            got = getattr(base.network_of(entry.method), size)
+            expected = getattr(teacher.method.network, size)
+            got = getattr(entry.method.network, size)
             if got != expected:
                 raise ConfigError(
                     f"{entry.name} starts from the teacher's encoder: expected transformer.{size} "
@@ -117,8 +124,8 @@ def _check_start(entry: Entry, entries: dict[str, Entry], teacher: Entry) -> Non
                 )
     if entry.start_from is not None:
         start = entries[entry.start_from]
-        mine = (type(entry.method).__name__, base.network_of(entry.method))
-        theirs = (type(start.method).__name__, base.network_of(start.method))
+        mine = (type(entry.method).__name__, entry.method.network)
+        theirs = (type(start.method).__name__, start.method.network)
         if mine != theirs:
             raise ConfigError(
                 f"{entry.name} starts from {start.name}: expected its method and transformer, "

@@ -21,7 +21,7 @@ from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.evaluation import metrics
 from nat_ar.experiment import ExperimentConfig, Loaded, Run
 from nat_ar.methods import base
-from nat_ar.methods.catalogue import Method
+from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.runtime import files
 from nat_ar.training import logging, loop, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
@@ -199,12 +199,9 @@ def _say_start(
         )
 
 
-def num_infeasible(method: Method, source: Ragged, target: Ragged) -> int:
-    """Pairs whose target the method could not produce whatever it learned; see base.MethodConfig."""
-    is_feasible = getattr(method, "is_feasible", None)
-    if is_feasible is None:
-        return 0
-    return int((~is_feasible(source.lengths, target.lengths, target.repeats)).sum())
+def num_infeasible(method: AnyMethod, source: Ragged, target: Ragged) -> int:
+    """Pairs whose target the method could not produce whatever it learned; see base.Method."""
+    return int((~method.is_feasible(source.lengths, target.lengths, target.repeats)).sum())
 
 
 def _validation(

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from nat_ar.config_json import ConfigError
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.methods.autoregressive import Autoregressive, AutoregressiveModel
-from nat_ar.methods.catalogue import Method
+from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.nn import attention, layers, positions, transformer
 from nat_ar.runtime import files
 from nat_ar.search import limits
@@ -78,7 +78,7 @@ NOTES = (
 
 def write(
     model: Model,
-    method: Method,
+    method: AnyMethod,
     vocabulary: Vocabulary,
     directory: Path,
     *,
@@ -114,7 +114,7 @@ def write(
     files.write_text(directory / "card.json", text)
 
 
-def check(method: Method, decoding: Any) -> Autoregressive:
+def check(method: AnyMethod, decoding: Any) -> Autoregressive:
     """The method, if CTranslate2 has a counterpart of it and of the decoding, and is there; raises ConfigError
     otherwise."""
     if not isinstance(method, Autoregressive):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.special_tokens import PAD
 
@@ -39,10 +40,7 @@ class Oaxe:
                 "Oaxe needs a start_step not below 0 and anneal_steps of at least 1, got "
                 f"{self.start_step} and {self.anneal_steps}"
             )
-        if not 0.0 <= self.truncation_margin < 1.0:
-            raise ConfigError(
-                f"truncation_margin is a probability below 1, got {self.truncation_margin}"
-            )
+        config_json.require_share("truncation_margin", self.truncation_margin, may_be_one=False)
 
     def plain_weight(self, step: Int[Array, ""]) -> Float[Array, ""]:
         """Weight of the plain cross entropy at an optimizer step; the order-agnostic has the rest."""

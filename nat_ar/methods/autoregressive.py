@@ -6,11 +6,13 @@ joint vocabulary the source embedding is the same table. `num_encoder_layers=12,
 is the fair baseline of Kasai et al. 2020 (arXiv:2006.10369)."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from nat_ar import config_json
 from nat_ar.losses import cross_entropy
 from nat_ar.methods import base
 from nat_ar.nn import layers
@@ -25,8 +27,10 @@ from nat_ar.types import Batch, Encoded, Hypotheses, Loss
 
 
 @dataclasses.dataclass(frozen=True)
-class Autoregressive:
+class Autoregressive(base.Method):
     """Autoregressive Transformer (Vaswani et al. 2017)."""
+
+    family: ClassVar[base.Family] = "AR"
 
     transformer: TransformerConfig = TransformerConfig()
     """sizes of encoder and decoder"""
@@ -36,6 +40,9 @@ class Autoregressive:
     """search used unless the command says otherwise"""
     rescoring_length_penalty: float = 1.0
     """as a rescorer: candidates are ordered by log p / length ** rescoring_length_penalty"""
+
+    def __post_init__(self) -> None:
+        config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
 
     def build(self, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> "AutoregressiveModel":
         return AutoregressiveModel(self, sizes, rngs=rngs)

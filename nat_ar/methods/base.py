@@ -1,14 +1,17 @@
 """The contract of every method, and the encoder that Transformers share.
 
-A method is a config dataclass with `transformer` (or `network`), a default `decoding` and `build`; what it
-builds is a TranslationModel. Everything above (training, translating, evaluating) knows this file only."""
+A method is a Method, a config dataclass, and builds a TranslationModel. Everything above (training, translating,
+evaluating) knows these two only."""
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+import abc
+import dataclasses
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar.nn import layers
 from nat_ar.nn.transformer import Encoder, TransformerConfig
@@ -93,33 +96,56 @@ class NetworkConfig(Protocol):
         ...
 
 
-@runtime_checkable
-class MethodConfig(Protocol):
-    """What a method's config dataclass has besides its own fields, of which one is `transformer`, a
-    TransformerConfig, or for another architecture `network`, a NetworkConfig (see network_of).
+Family = Literal["AR", "NAT", "AR+NAT"]
 
-    A config may also have `needs_fertilities` or `needs_teacher`: where it is True, an experiment whose
-    data have no alignments, or that names no teacher, is refused before any work. Where it has
-    `rescores_itself`, decodings with `rescore` need no teacher. Where it has `has_own_encoder`, its model
-    cannot start with a teacher's encoder.
 
-    A method that cannot produce every target from every source leaves such pairs out of its loss and has
-    is_feasible(source_lengths, target_lengths, target_repeats): numpy arrays with a number for each pair of a
-    corpus, True where it can. Lengths do not count EOS; repeats are tokens that equal the one before. Training
-    says at its start for how many pairs it is False."""
+@dataclasses.dataclass(frozen=True)
+class Method(abc.ABC):
+    """The config of a method, and what it can do: abilities are attributes with a default.
+
+    A method's own fields are those of its dataclass. One of them is `transformer`, a TransformerConfig, unless
+    `network` is a field or a property of its own; the annotation of `decoding` is the union of the decodings
+    that its models have."""
+
+    family: ClassVar[Family] = "NAT"
+    """AR: models predict token by token and score translations, so that they may be teacher, rescorer and baseline;
+    NAT: all tokens of a pass at once; AR+NAT: one model does both"""
+    needs_fertilities: ClassVar[bool] = False
+    """the loss reads Batch.fertilities: data without alignments are refused"""
+    rescores_itself: ClassVar[bool] = False
+    """decodings with `rescore` use the model's own scores and need no teacher"""
+    has_own_encoder: ClassVar[bool] = False
+    """not the Transformer encoder of methods.base.Seq2Seq: cannot start with a teacher's"""
 
     @property
+    @abc.abstractmethod
     def decoding(self) -> Any:
-        """The decoding that validation and translating use unless told otherwise; the annotation of
-        the field is the union of all that the method can do."""
-        ...
+        """What validation and translating use unless told otherwise."""
 
-    def build(self, sizes: VocabularySizes, *, rngs: nnx.Rngs) -> TranslationModel: ...
+    @abc.abstractmethod
+    def build(self, sizes: VocabularySizes, *, rngs: nnx.Rngs) -> TranslationModel:
+        """A model with random parameters."""
 
+    @property
+    def network(self) -> NetworkConfig:
+        """The sizes of the network."""
+        return self.transformer  # type: ignore[attr-defined]
 
-def network_of(method: MethodConfig) -> NetworkConfig:
-    """The sizes of a method's network."""
-    return getattr(method, "network" if hasattr(method, "network") else "transformer")
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the loss asks an autoregressive teacher: an experiment without one is refused."""
+        return False
+
+    def is_feasible(
+        self,
+        source_lengths: Int[np.ndarray, "pairs"],
+        target_lengths: Int[np.ndarray, "pairs"],
+        target_repeats: Int[np.ndarray, "pairs"],
+    ) -> Bool[np.ndarray, "pairs"]:
+        """True for the pairs of a corpus whose target the method can produce from its source; the loss leaves
+        the others out, and training reports their number. Lengths do not count EOS; repeats are the tokens that
+        equal the one before."""
+        return np.ones(len(source_lengths), np.bool_)
 
 
 def lengths_of(token_ids: Int[Array, "*axes length"]) -> Int[Array, "*axes"]:

@@ -11,7 +11,7 @@ from nat_ar.methods.joint import Joint
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.methods.recurrent import Recurrent
 
-Method = (
+AnyMethod = (
     Autoregressive
     | Cmlm
     | Ctc

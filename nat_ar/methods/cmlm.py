@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
 from nat_ar.methods import base
@@ -54,7 +55,7 @@ class MaskPredict:
 
 
 @dataclasses.dataclass(frozen=True)
-class Cmlm:
+class Cmlm(base.Method):
     """Conditional masked language model (Ghazvininejad et al. 2019)."""
 
     transformer: TransformerConfig = TransformerConfig()
@@ -67,6 +68,9 @@ class Cmlm:
     """share of the target probability spread over the vocabulary"""
     decoding: MaskPredict = MaskPredict()
     """decoding used unless the command says otherwise"""
+
+    def __post_init__(self) -> None:
+        config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
 
     def build(self, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> "CmlmModel":
         return CmlmModel(self, sizes, rngs=rngs)

@@ -28,6 +28,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
 from nat_ar.losses import ctc as ctc_losses
@@ -72,7 +73,7 @@ class Latent:
 
 
 @dataclasses.dataclass(frozen=True)
-class Ctc:
+class Ctc(base.Method):
     """Non-autoregressive Transformer with CTC (Libovicky & Helcl 2018; Gu & Kong 2020)."""
 
     transformer: TransformerConfig = TransformerConfig()
@@ -93,8 +94,7 @@ class Ctc:
     def __post_init__(self) -> None:
         if self.upsample_factor < 1:
             raise ConfigError(f"upsample_factor must be at least 1, got {self.upsample_factor}")
-        if not 0.0 <= self.label_smoothing < 1.0:
-            raise ConfigError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
+        config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
 
     def is_feasible(
         self,

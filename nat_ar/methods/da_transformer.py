@@ -37,6 +37,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy, dag
 from nat_ar.methods import base, glancing
@@ -51,7 +52,7 @@ from nat_ar.types import Batch, Encoded, Hypotheses, Loss, Mean, pytree_dataclas
 
 
 @dataclasses.dataclass(frozen=True)
-class DaTransformer:
+class DaTransformer(base.Method):
     """Directed Acyclic Transformer (Huang et al. 2022)."""
 
     transformer: TransformerConfig = TransformerConfig()
@@ -84,8 +85,7 @@ class DaTransformer:
                 f"{self.transformer.d_model} and num_link_heads {self.num_link_heads}; change one "
                 "of them"
             )
-        if not 0.0 <= self.label_smoothing < 1.0:
-            raise ConfigError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
+        config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
 
     def is_feasible(
         self,

@@ -16,6 +16,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
 from nat_ar.methods import autoregressive, base
@@ -30,9 +31,10 @@ from nat_ar.types import Batch, Hypotheses, Loss
 
 
 @dataclasses.dataclass(frozen=True)
-class DecoderOnly:
+class DecoderOnly(base.Method):
     """One Transformer stack, translating as a prefix language model (Raffel et al. 2020)."""
 
+    family: ClassVar[base.Family] = "AR"
     has_own_encoder: ClassVar[bool] = True
 
     transformer: TransformerConfig = TransformerConfig()
@@ -49,6 +51,7 @@ class DecoderOnly:
     """as a rescorer: candidates are ordered by log p / length ** rescoring_length_penalty"""
 
     def __post_init__(self) -> None:
+        config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
         if self.source_loss_weight < 0.0:
             raise ConfigError(
                 f"source_loss_weight must not be below 0, got {self.source_loss_weight}"

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
 from nat_ar.methods import autoregressive, base, length_nat
@@ -88,15 +89,16 @@ class FineTuning:
     share of sentences that would be longer still and lose their end is the term `trimmed_samples`"""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.weight <= 1.0 or self.reinforce_weight < 0.0 or self.extra_length < 0:
+        config_json.require_share("fine_tuning.weight", self.weight)
+        if self.reinforce_weight < 0.0 or self.extra_length < 0:
             raise ConfigError(
-                "FineTuning needs a weight from 0 to 1, reinforce_weight and extra_length not below "
-                f"0, got {self.weight}, {self.reinforce_weight} and {self.extra_length}"
+                "fine_tuning.reinforce_weight and fine_tuning.extra_length must not be below 0, got "
+                f"{self.reinforce_weight} and {self.extra_length}"
             )
 
 
 @dataclasses.dataclass(frozen=True)
-class FertilityNat:
+class FertilityNat(base.Method):
     """Non-autoregressive Transformer with fertilities (Gu et al. 2018)."""
 
     needs_fertilities: ClassVar[bool] = True
@@ -124,6 +126,7 @@ class FertilityNat:
     """decoding used unless the command says otherwise"""
 
     def __post_init__(self) -> None:
+        config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
         if self.max_fertility < 2:
             raise ConfigError(
                 f"max_fertility counts classes, 0 among them, and must be at least 2, "

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
 from nat_ar.methods import base
@@ -80,7 +81,7 @@ class Refine:
 
 
 @dataclasses.dataclass(frozen=True)
-class IterativeRefinement:
+class IterativeRefinement(base.Method):
     """Non-autoregressive Transformer that corrects its own translation (Lee et al. 2018)."""
 
     transformer: TransformerConfig = TransformerConfig()
@@ -110,12 +111,9 @@ class IterativeRefinement:
                 "IterativeRefinement needs training_iterations of at least 2, or its second decoder "
                 f"learns nothing, got {self.training_iterations}; LengthNat is the model of one pass"
             )
-        shares = (self.denoising_probability, self.corruption_probability)
-        if not all(0.0 <= share <= 1.0 for share in shares):
-            raise ConfigError(
-                "denoising_probability and corruption_probability must be from 0 to 1, got "
-                f"{shares[0]} and {shares[1]}"
-            )
+        config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
+        config_json.require_share("denoising_probability", self.denoising_probability)
+        config_json.require_share("corruption_probability", self.corruption_probability)
 
     def build(self, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> "IterativeRefinementModel":
         return IterativeRefinementModel(self, sizes, rngs=rngs)

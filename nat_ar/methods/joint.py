@@ -30,6 +30,7 @@ from nat_ar.types import Batch, Encoded, Hypotheses, Loss
 class Joint(LengthNat):
     """A length NAT and an autoregressive decoder on one encoder, trained together."""
 
+    family: ClassVar[base.Family] = "AR+NAT"
     rescores_itself: ClassVar[bool] = True
 
     decoding: LengthBeam | Greedy | Beam | Sampled = LengthBeam(5, rescore=True)  # type: ignore[assignment]

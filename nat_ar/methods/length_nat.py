@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import axe, cross_entropy, oaxe
 from nat_ar.losses.axe import Axe
@@ -74,7 +75,7 @@ class CrossEntropy:
 
 
 @dataclasses.dataclass(frozen=True)
-class LengthNat:
+class LengthNat(base.Method):
     """Non-autoregressive Transformer with length prediction (Lee et al. 2018, one pass)."""
 
     transformer: TransformerConfig = TransformerConfig()
@@ -104,6 +105,7 @@ class LengthNat:
     """decoding used unless the command says otherwise"""
 
     def __post_init__(self) -> None:
+        config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
         if self.glancing is not None and not isinstance(self.token_loss, CrossEntropy):
             raise ConfigError(
                 "glancing counts and reveals the words at their own places and needs token_loss "

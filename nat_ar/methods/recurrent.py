@@ -18,6 +18,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from nat_ar import config_json
 from nat_ar.losses import cross_entropy
 from nat_ar.methods import autoregressive, base
 from nat_ar.nn.recurrent import (
@@ -35,9 +36,10 @@ from nat_ar.types import Batch, Hypotheses, Loss
 
 
 @dataclasses.dataclass(frozen=True)
-class Recurrent:
+class Recurrent(base.Method):
     """LSTM sequence to sequence (Sutskever et al. 2014, Bahdanau et al. 2015, Luong et al. 2015)."""
 
+    family: ClassVar[base.Family] = "AR"
     has_own_encoder: ClassVar[bool] = True
 
     network: RecurrentConfig = RecurrentConfig()
@@ -48,6 +50,9 @@ class Recurrent:
     """search used unless the command says otherwise"""
     rescoring_length_penalty: float = 1.0
     """as a rescorer: candidates are ordered by log p / length ** rescoring_length_penalty"""
+
+    def __post_init__(self) -> None:
+        config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
 
     def build(self, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> "RecurrentModel":
         return RecurrentModel(self, sizes, rngs=rngs)

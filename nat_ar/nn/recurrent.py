@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.nn import layers
 from nat_ar.nn.attention import NEGATIVE
@@ -48,8 +49,7 @@ class RecurrentConfig:
             raise ConfigError(
                 f"d_model must be even, half for each direction of the encoder, got {self.d_model}"
             )
-        if not 0.0 <= self.dropout_rate < 1.0:
-            raise ConfigError(f"dropout_rate must be in [0, 1), got {self.dropout_rate}")
+        config_json.require_share("dropout_rate", self.dropout_rate, may_be_one=False)
 
     @property
     def max_length(self) -> None:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.nn import attention, cache, layers, positions
 from nat_ar.nn.attention import KeyValue
@@ -55,8 +56,7 @@ class TransformerConfig:
                 "num_encoder_layers, num_decoder_layers and d_hidden must be at least 1, got "
                 f"{self.num_encoder_layers}, {self.num_decoder_layers} and {self.d_hidden}"
             )
-        if not 0.0 <= self.dropout_rate < 1.0:
-            raise ConfigError(f"dropout_rate must be in [0, 1), got {self.dropout_rate}")
+        config_json.require_share("dropout_rate", self.dropout_rate, may_be_one=False)
         if self.attention == "cudnn" and self.dtype != "bfloat16":
             raise ConfigError(
                 f"attention 'cudnn' needs dtype 'bfloat16', got {self.dtype!r}; set one of them"

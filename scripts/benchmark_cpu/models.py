@@ -33,7 +33,7 @@ from nat_ar.evaluation.speed.floor import Cost
 from nat_ar.evaluation.speed.machine import Peaks
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import VocabularySizes
-from nat_ar.methods.catalogue import Method
+from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.cmlm import Cmlm, CmlmModel, MaskPredict
 from nat_ar.methods.ctc import Collapse, Ctc, PrefixBeam
 from nat_ar.methods.da_transformer import DaTransformer, DaTransformerModel, Links
@@ -123,7 +123,7 @@ class System:
     """in figures and in the record"""
     label: str
     """in tables"""
-    method: Method
+    method: AnyMethod
     decoding: Any
     passes: int | None = None
     """decoder passes of a translation; None: one for every position, left to right"""
@@ -167,7 +167,7 @@ def systems(transformer: TransformerConfig) -> dict[str, System]:
     return {system.name: system for system in found}
 
 
-def build(method: Method, vocabulary: int) -> Model:
+def build(method: AnyMethod, vocabulary: int) -> Model:
     """Random weights that translate at the length of their source; see above."""
     sizes = VocabularySizes(vocabulary, vocabulary, is_joint=True)
     network = method.build(sizes, rngs=nnx.Rngs(0))
@@ -292,10 +292,10 @@ class Workshop:
 
     def __init__(self, scale: Scale) -> None:
         self.scale = scale
-        self.models: dict[Method, Model] = {}
-        self.ready: dict[tuple[Method, Weights], Model] = {}
+        self.models: dict[AnyMethod, Model] = {}
+        self.ready: dict[tuple[AnyMethod, Weights], Model] = {}
 
-    def model(self, method: Method) -> Model:
+    def model(self, method: AnyMethod) -> Model:
         if method not in self.models:
             self.models[method] = build(method, self.scale.vocabulary)
         return self.models[method]

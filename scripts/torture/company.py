@@ -11,7 +11,7 @@ from flax import nnx
 from nat_ar import experiment
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.methods.autoregressive import Autoregressive
-from nat_ar.methods.catalogue import Method
+from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.translation.translator import Model, Translation, Translator
 from scripts.torture import models
 
@@ -24,7 +24,7 @@ TOLERANCE = 1e-5
 """of scores: absolute below 1, relative above"""
 
 
-def methods() -> Iterator[tuple[Method, Any]]:
+def methods() -> Iterator[tuple[AnyMethod, Any]]:
     """Every method of the catalogue with each of its decodings as it is by default."""
     for method in models.by_default().values():
         for decoding in experiment.decodings_of(method):
@@ -32,7 +32,7 @@ def methods() -> Iterator[tuple[Method, Any]]:
 
 
 def check(
-    method: Method, decoding: Any, vocabulary: Vocabulary, sentences: list[str], *, seed: int
+    method: AnyMethod, decoding: Any, vocabulary: Vocabulary, sentences: list[str], *, seed: int
 ) -> int:
     """Translates the sentences alone, by sevens, by 64 and in another order; returns the number of
     translations that were compared. Raises AssertionError for other tokens or scores."""
@@ -70,7 +70,7 @@ def check(
     return 3 * len(sentences)
 
 
-def _random(method: Method, vocabulary: Vocabulary, seed: int) -> Model:
+def _random(method: AnyMethod, vocabulary: Vocabulary, seed: int) -> Model:
     built = method.build(experiment.vocabulary_sizes(vocabulary), rngs=nnx.Rngs(seed))
     graphdef, params = nnx.split(built, nnx.Param)
     return Model(graphdef, jax.tree.map(lambda leaf: SCALE * leaf, params))

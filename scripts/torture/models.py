@@ -6,7 +6,7 @@ import typing
 
 from nat_ar.losses.axe import Axe
 from nat_ar.losses.oaxe import Oaxe
-from nat_ar.methods.catalogue import Method
+from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.ctc import Ctc, Latent
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.length_nat import LengthNat
@@ -17,10 +17,10 @@ TRANSFORMER = TransformerConfig(16, 32, 2, 1, 1, max_length=1024)
 GLANCING = Glancing(anneal_steps=50)
 
 
-def by_default() -> dict[str, Method]:
+def by_default() -> dict[str, AnyMethod]:
     """Each method of the catalogue as its config is by default, under a name that a file can have."""
     found = {}
-    for cls in typing.get_args(Method):
+    for cls in typing.get_args(AnyMethod):
         sizes = {"network": RecurrentConfig(d_model=16)}
         if "transformer" in {field.name for field in dataclasses.fields(cls)}:
             sizes = {"transformer": TRANSFORMER}
@@ -29,7 +29,7 @@ def by_default() -> dict[str, Method]:
     return found
 
 
-def with_options() -> dict[str, Method]:
+def with_options() -> dict[str, AnyMethod]:
     """Those, and each option of the training that draws at random, counts steps or has parameters of its
     own."""
     deeper = dataclasses.replace(TRANSFORMER, num_decoder_layers=2)

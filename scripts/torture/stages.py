@@ -17,7 +17,7 @@ import jax
 import tqdm
 
 from nat_ar.data.vocabulary import Vocabulary
-from nat_ar.methods.catalogue import Method
+from nat_ar.methods.catalogue import AnyMethod
 from scripts.torture import company, faults, inputs, kills, letters
 
 KILLS_A_MINUTE = 5
@@ -195,7 +195,7 @@ def _company(finished: Path, seed: int) -> Stage:
     return Stage("company", tasks, lines)
 
 
-def _meet_company(method: Method, decoding: Any, words: Path, seed: int) -> int:
+def _meet_company(method: AnyMethod, decoding: Any, words: Path, seed: int) -> int:
     sentences = company.sentences(64, longest=12, seed=seed)
     return company.check(method, decoding, Vocabulary.load(words), sentences, seed=seed)
 

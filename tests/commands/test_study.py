@@ -19,8 +19,11 @@ from nat_ar.data.corpus import TextFiles
 from nat_ar.data.prepare import DataConfig
 from nat_ar.evaluation import results
 from nat_ar.methods.autoregressive import Autoregressive
+from nat_ar.methods.catalogue import AnyMethod
+from nat_ar.methods.decoder_only import DecoderOnly
 from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.methods.length_nat import LengthNat
+from nat_ar.methods.recurrent import Recurrent
 from nat_ar.training import logging
 from nat_ar.training.loop import TrainingConfig
 from scripts.torture import kills, letters
@@ -41,7 +44,7 @@ POSSIBLE = StudyConfig(
         ({"teacher": STUDENT}, "different names, got nat, nat"),
         (
             {"teacher": dataclasses.replace(STUDENT, name="t")},
-            "is Autoregressive and trained on raw",
+            r"autoregressive .family AR. and trained on raw data, got LengthNat",
         ),
         ({"teacher": dataclasses.replace(TEACHER, distilled=True)}, "trained on raw data"),
         (
@@ -55,6 +58,16 @@ POSSIBLE = StudyConfig(
 def test_an_impossible_study_is_refused(change: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         dataclasses.replace(POSSIBLE, **change)
+
+
+@pytest.mark.parametrize("method", [Recurrent(), DecoderOnly()])
+def test_any_autoregressive_model_may_be_the_teacher(method: AnyMethod) -> None:
+    """But only a Transformer encoder can be handed over."""
+    teacher = dataclasses.replace(TEACHER, method=method)
+    dataclasses.replace(POSSIBLE, teacher=teacher)
+    started = dataclasses.replace(STUDENT, encoder_from_teacher=True)
+    with pytest.raises(ConfigError, match=f"got ar, which is {type(method).__name__}"):
+        dataclasses.replace(POSSIBLE, teacher=teacher, entries=(started,))
 
 
 def test_a_decoding_that_the_method_lacks_is_refused() -> None:

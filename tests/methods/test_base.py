@@ -1,6 +1,7 @@
 """What every method shares: lengths, the embeddings of both kinds of vocabulary, a teacher's encoder."""
 
 import dataclasses
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from nat_ar.config_json import ConfigError
 from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive, AutoregressiveModel
-from nat_ar.methods.base import VocabularySizes
+from nat_ar.methods.base import Method, VocabularySizes
+from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.length_nat import LengthNat, LengthNatModel
 from nat_ar.methods.recurrent import Recurrent
 from nat_ar.nn.recurrent import RecurrentConfig
@@ -108,9 +111,31 @@ def test_only_a_transformer_encoder_is_handed_over() -> None:
         base.start_encoder(recurrent, teacher)
 
 
+@pytest.mark.parametrize("cls", typing.get_args(AnyMethod))
+def test_a_share_outside_0_to_1_is_refused_by_every_method(cls: type[Method]) -> None:
+    for share in (-0.1, 1.0, 1.5):
+        with pytest.raises(ConfigError, match=r"label_smoothing must be in \[0, 1\), got"):
+            cls(label_smoothing=share)  # type: ignore[call-arg]
+
+
+def test_methods_of_family_ar_are_those_whose_models_score_and_expect() -> None:
+    """A rescorer needs `score`, a teacher of fine-tuning `logits` of source and target."""
+    for cls in typing.get_args(AnyMethod):
+        model = nnx.eval_shape(lambda cls=cls: cls().build(JOINT, rngs=nnx.Rngs(0)))
+        assert isinstance(model, base.Scorer) == (cls.family != "NAT"), cls
+        if cls.family == "AR":
+            width = jax.eval_shape(type(model).logits, model, SOURCE, SOURCE).shape
+            assert width == (2, 4, JOINT.target)
+
+
+def test_a_method_that_reaches_every_target_says_so_of_every_pair() -> None:
+    lengths = np.array([0, 3, 500])
+    assert LengthNat().is_feasible(lengths, lengths[::-1], lengths).tolist() == [True] * 3
+
+
 def test_the_network_of_a_method_is_its_transformer_or_its_own() -> None:
-    assert base.network_of(LengthNat(TRANSFORMER)) == TRANSFORMER
-    assert base.network_of(Recurrent(RecurrentConfig(16))) == RecurrentConfig(16)
+    assert LengthNat(TRANSFORMER).network == TRANSFORMER
+    assert Recurrent(RecurrentConfig(16)).network == RecurrentConfig(16)
 
 
 def test_a_teacher_of_other_vocabularies_is_refused() -> None:

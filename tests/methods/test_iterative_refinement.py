@@ -314,7 +314,7 @@ def test_impossible_settings_are_refused() -> None:
         Refine(stop_distance=1.0)
     with pytest.raises(ConfigError, match=r"at least 2, or .* learns nothing, got 1"):
         IterativeRefinement(training_iterations=1)
-    with pytest.raises(ConfigError, match=r"from 0 to 1, got 0\.5 and 1\.5"):
+    with pytest.raises(ConfigError, match=r"corruption_probability must be from 0 to 1, got 1\.5"):
         IterativeRefinement(corruption_probability=1.5)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 
 from nat_ar.methods.base import VocabularySizes
-from nat_ar.methods.catalogue import Method
+from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.special_tokens import EOS, NUM_SPECIAL
 from nat_ar.training import optimizer, step
 from nat_ar.training.optimizer import OptimizerConfig
@@ -46,7 +46,7 @@ class StepCost:
 
 
 def measure(
-    methods: Mapping[str, Method],
+    methods: Mapping[str, AnyMethod],
     sizes: VocabularySizes,
     *,
     batch_tokens: int,
@@ -101,7 +101,7 @@ class _Runner:
         return time.perf_counter() - start
 
 
-def _prepare(name: str, method: Method, sizes: VocabularySizes, batch: Batch) -> _Runner:
+def _prepare(name: str, method: AnyMethod, sizes: VocabularySizes, batch: Batch) -> _Runner:
     graphdef, params = nnx.split(method.build(sizes, rngs=nnx.Rngs(0)), nnx.Param)
     updates = optimizer.build(OptimizerConfig(), max_steps=10_000)
     state = step.initial_state(params, updates, seed=0, has_average=False)

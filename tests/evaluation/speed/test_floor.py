@@ -9,7 +9,7 @@ from nat_ar.evaluation.speed.floor import Block
 from nat_ar.evaluation.speed.machine import Peaks
 from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
-from nat_ar.methods.catalogue import Method
+from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.length_nat import LengthBeam, LengthNat
 from nat_ar.nn import packed
 from nat_ar.nn.transformer import TransformerConfig
@@ -160,7 +160,7 @@ SIZES = base.VocabularySizes(24, 24, is_joint=True)
     ],
     ids=["greedy", "beam", "length_nat"],
 )
-def test_a_model_costs_what_its_steps_cost(method: Method, decoding) -> None:
+def test_a_model_costs_what_its_steps_cost(method: AnyMethod, decoding) -> None:
     model = Model(*nnx.split(method.build(SIZES, rngs=nnx.Rngs(1)), nnx.Param))
 
     def decode(leaves, source):
