@@ -22,8 +22,9 @@ from typing import Any, Literal
 import tqdm
 
 from nat_ar import config_json, experiment
-from nat_ar.data import alignment, arrays, prepare
-from nat_ar.data.alignment import AlignerConfig
+from nat_ar.data import arrays, prepare
+from nat_ar.data.alignment import aligner
+from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import PreparedData, Split
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.ragged import Ragged
@@ -390,7 +391,7 @@ def _quality(data: PreparedData, targets: Sequence[str]) -> dict[str, Any]:
     config = config_json.from_json(DataConfig, data.manifest["config"]).aligner or AlignerConfig()
     lexicons, described = {}, {}
     for name, (target, texts) in sides.items():
-        links = alignment.align(
+        links = aligner.align(
             source,
             target,
             config,

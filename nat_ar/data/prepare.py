@@ -21,8 +21,9 @@ from jaxtyping import Bool
 
 import nat_ar
 from nat_ar import config_json
-from nat_ar.data import alignment, arrays, corpus, ragged, vocabulary
-from nat_ar.data.alignment import AlignerConfig
+from nat_ar.data import arrays, corpus, ragged, vocabulary
+from nat_ar.data.alignment import aligner, links, pharaoh
+from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import PreparedData, RaggedWriter, Split, TextWriter
 from nat_ar.data.corpus import Corpus, TextFiles
 from nat_ar.data.pair import Pair, Report
@@ -378,7 +379,7 @@ def _write_fertilities(
     if config.aligner is None:
         return
     train, validation = (Split.load(partial / name) for name in ("train", "validation"))
-    aligner = alignment.train(
+    trained = aligner.train(
         train.source,
         train.target,
         config.aligner,
@@ -388,8 +389,8 @@ def _write_fertilities(
     )
     for split in (train, validation):
         if split.fertilities is None:
-            links = alignment.link(aligner, split.source, split.target)
-            counts = alignment.fertilities(links, split.source, split.target)
+            linked = aligner.link(trained, split.source, split.target)
+            counts = links.fertilities(linked, split.source, split.target)
             counts.save(split.directory / "fertilities")
 
 
@@ -399,10 +400,10 @@ def _import_alignments(path: str, train: Split) -> dict[str, str]:
         raise ValueError(f"{path}: no such file; expected word alignments in Pharaoh format")
     try:
         with open(path, encoding="utf-8") as lines:
-            links = alignment.read_pharaoh(lines, train.source, train.target)
+            linked = pharaoh.read(lines, train.source, train.target)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    counts = alignment.fertilities(links, train.source, train.target)
+    counts = links.fertilities(linked, train.source, train.target)
     counts.save(train.directory / "fertilities")
     return {"path": path, "sha256": corpus.file_hash(path)}
 

@@ -1,6 +1,6 @@
 """What is wrong with translations, and what distillation did to the data: numbers beside BLEU.
 
-Knows strings, token ids and word alignments (`nat_ar.data.alignment`); no model, no vocabulary."""
+Knows strings, token ids and word alignments (nat_ar.data.alignment); no model, no vocabulary."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from nat_ar.data import alignment
+from nat_ar.data.alignment.links import check_links
 from nat_ar.data.ragged import Ragged
 
 
@@ -32,7 +32,7 @@ class Repetition(NamedTuple):
 
 def lexicon(links: Int[np.ndarray, "target_tokens"], source: Ragged, target: Ragged) -> Lexicon:
     """Counts all links; a source type that no target token links to has no entry."""
-    alignment.check_links(links, source, target)
+    check_links(links, source, target)
     place = np.repeat(source.offsets[:-1], target.lengths) + links
     source_types = np.asarray(source.values)[place].astype(np.int64)
     target_types = np.asarray(target.values).astype(np.int64)
@@ -113,7 +113,7 @@ def reordering(links: Int[np.ndarray, "target_tokens"], source: Ragged, target: 
 
     Two tokens linked to the same source token do not cross; a sentence of one token counts as 0.
     Raises ValueError where no target has a token."""
-    alignment.check_links(links, source, target)
+    check_links(links, source, target)
     lengths = target.lengths
     sentences = int((lengths > 0).sum())
     if not sentences:

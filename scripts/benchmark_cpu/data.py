@@ -45,7 +45,7 @@ ENCODED = 2000
 BUCKET = 48
 """All batches have this width, so that one of them can stand for the others."""
 CONFIG = """
-from nat_ar.data.alignment import AlignerConfig
+from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.corpus import TextFiles
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.vocabulary import VocabularyConfig

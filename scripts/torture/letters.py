@@ -7,7 +7,7 @@ from scripts.torture import models
 
 STUDY = """
 from nat_ar.commands.study import Entry, StudyConfig
-from nat_ar.data.alignment import AlignerConfig
+from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.batching import BatchingConfig
 from nat_ar.data.corpus import TextFiles
 from nat_ar.data.prepare import DataConfig

@@ -15,7 +15,7 @@ from nat_ar import experiment
 from nat_ar.commands import distill as command
 from nat_ar.commands.distill import Distill, distill
 from nat_ar.data import prepare
-from nat_ar.data.alignment import AlignerConfig
+from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.corpus import TextFiles
 from nat_ar.data.prepare import DataConfig

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from nat_ar import config_json
-from nat_ar.data import alignment, arrays, prepare, vocabulary
+from nat_ar.data import arrays, prepare, vocabulary
+from nat_ar.data.alignment import aligner, links
+from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.corpus import HoldOut, NamedTest, TextFiles
 from nat_ar.data.prepare import DataConfig
@@ -329,14 +331,14 @@ def test_alignment_learns_from_training_only(prepared: Path) -> None:
     data = PreparedData.load(prepared)
     train, validation = data.split("train"), data.split("validation")
     size = data.vocabulary.source_size
-    aligner = alignment.train(
+    trained = aligner.train(
         train.source,
         train.target,
-        alignment.AlignerConfig(),
+        AlignerConfig(),
         source_size=size,
         target_size=size,
     )
-    links = alignment.link(aligner, validation.source, validation.target)
-    expected = alignment.fertilities(links, validation.source, validation.target)
+    linked = aligner.link(trained, validation.source, validation.target)
+    expected = links.fertilities(linked, validation.source, validation.target)
     assert validation.fertilities is not None
     np.testing.assert_array_equal(validation.fertilities.values, expected.values)

@@ -1,4 +1,4 @@
-// What word alignment spends its time on: passes over all token pairs; alignment.py has the model and the formulas.
+// What word alignment spends its time on: passes over all token pairs; model.py has the formulas.
 //
 // A corpus is read by source type. All occurrences of a type follow each other, and with each go the target tokens of
 // its sentence; while they are read, the type's row of the lexical table lies spread out by target type, in cache.
@@ -21,7 +21,7 @@
 namespace {
 
 constexpr int64_t kLanes = 4;
-constexpr int64_t kAhead = 12;        // occurrences; as many may be read behind the last one, as in alignment.py
+constexpr int64_t kAhead = 12;        // occurrences; as many may be read behind the last one, as in native_passes.py
 constexpr int64_t kLine = 64;         // bytes of a cache line
 constexpr int64_t kSumLines = 4;      // 32 target tokens; from there on the processor sees where it goes
 constexpr double kEqual = 1e-12;      // scores nearer than this differ by rounding only
@@ -41,7 +41,7 @@ struct Occurrence {
   uint32_t start, place;
 };
 
-// As in alignment.py.
+// As in native_passes.py.
 struct Corpus {
   const void* tokens;      // of all targets, followed by kLanes that may be read
   int64_t token_bytes;     // 2: uint16_t, 4: int32_t
