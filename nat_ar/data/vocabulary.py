@@ -1,7 +1,7 @@
 """Subword vocabularies: SentencePiece with our reserved ids, exact in both directions.
 
 Text is taken as it is (identity normalisation, no white space removed), so that decode(encode(text))
-== text for every single-line text when `byte_fallback` is on. The ids below `special.NUM_SPECIAL` never
+== text for every single-line text when `byte_fallback` is on. The ids below `special_tokens.NUM_SPECIAL` never
 come out of text, not even out of a literal "<s>"."""
 
 import dataclasses
@@ -64,7 +64,7 @@ class VocabularyConfig:
         if self.size < smallest:
             raise ValueError(
                 f"vocabulary size {self.size}: expected at least {smallest} "
-                f"({special.NUM_SPECIAL} special ids"
+                f"({special_tokens.NUM_SPECIAL} special ids"
                 f"{', 256 bytes' if self.byte_fallback else ''} and a character)"
             )
         if self.max_training_sentences < 1:
