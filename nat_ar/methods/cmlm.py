@@ -26,7 +26,8 @@ from nat_ar.methods import base
 from nat_ar.methods.length_prediction import LengthPredictor
 from nat_ar.nn.attention import KeyValue
 from nat_ar.nn.transformer import Decoder, TransformerConfig
-from nat_ar.search import limits, refinement, rescoring
+from nat_ar.search import limits, refinement
+from nat_ar.search.candidates import best_first
 from nat_ar.special_tokens import MASK, PAD
 from nat_ar.types import Batch, Encoded, Hypotheses, Loss
 
@@ -158,7 +159,7 @@ class CmlmModel(base.Seq2Seq):
             if decoding.rescore and scorer is not None:
                 scores = scorer.score(source, found.tokens)
                 steps = steps + (encoded.lengths > 0)
-            return rescoring.best_first(found.tokens, scores, steps, n_best=decoding.n_best)
+            return best_first(found.tokens, scores, steps, n_best=decoding.n_best)
 
         return limits.at_width(lengths.max(), limits.width_ladder(max_length), decode_at)
 

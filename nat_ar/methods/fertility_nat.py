@@ -29,7 +29,8 @@ from nat_ar.losses import cross_entropy
 from nat_ar.methods import autoregressive, base, length_nat
 from nat_ar.nn import layers, upsampling
 from nat_ar.nn.transformer import Decoder, TransformerConfig
-from nat_ar.search import limits, rescoring, sampling
+from nat_ar.search import limits, sampling
+from nat_ar.search.candidates import best_first
 from nat_ar.special_tokens import EOS, PAD
 from nat_ar.types import Batch, Encoded, Hypotheses, Loss, Mean
 
@@ -323,7 +324,7 @@ class FertilityNatModel(base.Seq2Seq):
             steps = jnp.where(encoded.lengths > 0, 1, 0)
             if is_rescored and scorer is not None:
                 scores, steps = scorer.score(source, tokens), 2 * steps
-            return rescoring.best_first(tokens, scores, steps, n_best=n_best)
+            return best_first(tokens, scores, steps, n_best=n_best)
 
         longest = fertilities.sum(axis=-1).max()
         return limits.at_width(longest, limits.width_ladder(max_length), decode_at)

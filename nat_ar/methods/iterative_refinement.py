@@ -33,7 +33,8 @@ from nat_ar.methods.length_prediction import LengthPredictor
 from nat_ar.nn import upsampling
 from nat_ar.nn.attention import KeyValue
 from nat_ar.nn.transformer import Decoder, TransformerConfig
-from nat_ar.search import limits, refinement, rescoring
+from nat_ar.search import limits, refinement
+from nat_ar.search.candidates import best_first
 from nat_ar.special_tokens import NUM_SPECIAL, PAD
 from nat_ar.types import Batch, Encoded, Hypotheses, Loss, Mean
 
@@ -283,7 +284,7 @@ class IterativeRefinementModel(base.Seq2Seq):
                 tokens = refinement.remove_repeats(tokens)
             if decoding.rescore and scorer is not None:
                 scores, steps = scorer.score(source, tokens), steps + (encoded.lengths > 0)
-            return rescoring.best_first(tokens, scores, steps, n_best=decoding.n_best)
+            return best_first(tokens, scores, steps, n_best=decoding.n_best)
 
         return limits.at_width(lengths.max(), limits.width_ladder(max_length), decode_at)
 

@@ -37,8 +37,9 @@ from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.length_prediction import LengthPredictor
 from nat_ar.nn import upsampling
 from nat_ar.nn.transformer import BetweenBlocks, Decoder, TransformerConfig
-from nat_ar.search import argmax, limits, rescoring
+from nat_ar.search import argmax, limits
 from nat_ar.search.argmax import Likeliest
+from nat_ar.search.candidates import best_first
 from nat_ar.special_tokens import BLANK, EOS, PAD
 from nat_ar.types import Batch, Encoded, Hypotheses, Loss, Mean
 
@@ -308,7 +309,7 @@ class LengthNatModel(base.Seq2Seq):
             steps = jnp.where(encoded.lengths > 0, 1, 0)
             if score is not None:
                 scores, steps = score(tokens), 2 * steps
-            return rescoring.best_first(tokens, scores, steps, n_best=decoding.n_best)
+            return best_first(tokens, scores, steps, n_best=decoding.n_best)
 
         return limits.at_width(lengths.max(), limits.width_ladder(max_length), decode_at)
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar.config_json import ConfigError
-from nat_ar.search import argmax, limits, rescoring
+from nat_ar.search import argmax, limits
 from nat_ar.search.beam import take_beams
 from nat_ar.search.top_k import largest
 from nat_ar.special_tokens import EOS, PAD
@@ -292,7 +292,7 @@ def _beam(
         ending = jnp.where(is_last[:, None], arrived, 0.0).sum(axis=-1)
         ended = state.log_probability + jnp.log(jnp.maximum(ending, smallest))
         ended = ended / (state.position + 1.0) ** settings.length_penalty
-        finished = rescoring.best_first(
+        finished = best_first(
             jnp.concatenate([state.finished_tokens, state.tokens], axis=1),
             jnp.concatenate([state.finished_scores, ended], axis=1),
             _steps(graph),
