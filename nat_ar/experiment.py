@@ -269,8 +269,9 @@ def parse_decoding(method: AnyMethod, text: str | None) -> Any:
         return method.decoding
     if text.endswith(INT8):
         return Int8(parse_decoding(method, text.removesuffix(INT8)))
-    classes = {cls.__name__: cls for cls in decodings_of(method)}
-    choices = ", ".join(f"{name}({_signature(cls)})" for name, cls in classes.items())
+    classes = {name: cls for cls in decodings_of(method) for name in config_json.names_of(cls)}
+    known = dict.fromkeys(classes.values())
+    choices = ", ".join(f"{cls.__name__}({_signature(cls)})" for cls in known)
     wanted = f"expected a decoding of {type(method).__name__}: {choices}; got {text!r}"
     try:
         call = ast.parse((text if "(" in text else text + "()").strip(), mode="eval").body

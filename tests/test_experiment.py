@@ -27,8 +27,9 @@ from nat_ar.methods.length_nat import LengthBeam, LengthNat
 from nat_ar.methods.recurrent import Recurrent
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search.beam import Beam
+from nat_ar.search.ctc import BestPath
 from nat_ar.search.greedy import Greedy
-from nat_ar.search.sampling import Sampled
+from nat_ar.search.sampling import Sampling
 from nat_ar.training.loop import TrainingConfig
 from nat_ar.translation.translator import Int8
 
@@ -60,6 +61,8 @@ def change(path: Path, **fields: object) -> None:
         (FertilityNat(), "Average()", Average()),
         (FertilityNat(), "NoisyParallel(temperature=0.5)", NoisyParallel(temperature=0.5)),
         (Autoregressive(), "Beam(size=3) int8", Int8(Beam(3))),
+        (Autoregressive(), "Sampled(seed=1)", Sampling(seed=1)),  # as earlier versions called it
+        (Ctc(), "Collapse()", BestPath()),
     ],
 )
 def test_a_decoding_is_written_as_in_python(
@@ -72,6 +75,13 @@ def test_a_decoding_written_out_is_read_back() -> None:
     for method in (Autoregressive(), LengthNat(), FertilityNat()):
         for cls in experiment.decodings_of(method):
             assert experiment.parse_decoding(method, experiment.decoding_text(cls())) == cls()
+
+
+def test_a_decoding_is_read_by_its_earlier_name() -> None:
+    for method, old in ((Autoregressive(decoding=Sampling()), "Sampled"), (Ctc(), "Collapse")):
+        data = config_json.to_json(method)
+        data["decoding"]["type"] = old
+        assert config_json.from_json(type(method), data) == method
 
 
 @pytest.mark.parametrize(
@@ -89,7 +99,7 @@ def test_a_written_decoding_leaves_out_the_defaults(decoding: object, text: str)
 
 
 def test_each_method_knows_its_decodings() -> None:
-    assert experiment.decodings_of(Autoregressive()) == (Greedy, Beam, Sampled)
+    assert experiment.decodings_of(Autoregressive()) == (Greedy, Beam, Sampling)
     assert experiment.decodings_of(LengthNat()) == (LengthBeam,)
     assert experiment.decodings_of(FertilityNat()) == (Argmax, Average, NoisyParallel)
 

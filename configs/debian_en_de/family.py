@@ -81,12 +81,12 @@ STUDENTS = (
         ("LengthBeam(size=5)",),
     ),
     ("deep_supervision", LengthNat(TRANSFORMER, deep_supervision=True), TRAINING, ()),
-    ("ctc", CTC, CTC_TRAINING, ("Collapse()", "PrefixBeam(size=20)")),
+    ("ctc", CTC, CTC_TRAINING, ("BestPath()", "PrefixBeam(size=20)")),
     (
         "ctc_glat",
         dataclasses.replace(CTC, glancing=Glancing(0.5, 0.5, anneal_steps=STEPS)),
         CTC_TRAINING,
-        ("Collapse()", "PrefixBeam(size=20)"),
+        ("BestPath()", "PrefixBeam(size=20)"),
     ),
     (
         "ctc_vae",

@@ -106,7 +106,7 @@ config = dataclasses.replace(
         entry("axe", dataclasses.replace(LENGTH, token_loss=Axe())),
         entry("oaxe", dataclasses.replace(LENGTH, token_loss=Oaxe(anneal_steps=STEPS // 3))),
         entry("deep_supervision", dataclasses.replace(LENGTH, deep_supervision=True)),
-        entry("ctc", CTC, "Collapse()", "PrefixBeam(size=10, top_k=10)"),
+        entry("ctc", CTC, "BestPath()", "PrefixBeam(size=10, top_k=10)"),
         entry("ctc_glat", CTC_GLAT),
         entry("ctc_glat_kd", CTC_GLAT, distilled=True),
         entry("ctc_vae_kd", CTC_VAE, distilled=True),

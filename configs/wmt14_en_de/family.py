@@ -121,18 +121,18 @@ STUDENTS = (
         TRAINING,
         ("LengthBeam()",),
     ),
-    ("ctc", FULLY_NAT, CTC_TRAINING, ("Collapse()", "PrefixBeam(size=20)")),
+    ("ctc", FULLY_NAT, CTC_TRAINING, ("BestPath()", "PrefixBeam(size=20)")),
     (
         "ctc_glat",
         dataclasses.replace(FULLY_NAT, glancing=Glancing(0.5, 0.5)),
         CTC_TRAINING,
-        ("Collapse()", "PrefixBeam(size=20)"),
+        ("BestPath()", "PrefixBeam(size=20)"),
     ),
     (
         "ctc_vae",
         dataclasses.replace(FULLY_NAT, latent=Latent(size=8)),
         CTC_TRAINING,
-        ("Collapse()",),
+        ("BestPath()",),
     ),
     (
         "da_transformer",

@@ -56,7 +56,7 @@ class Distill:
     directory: str | None = None
     """where the distilled data go; default RUN/distilled"""
     decoding: str | None = None
-    """such as "Beam(size=4)", "Greedy()" or "Sampled(temperature=0.8)"; default: the run's own"""
+    """such as "Beam(size=4)", "Greedy()" or "Sampling(temperature=0.8)"; default: the run's own"""
     choose: Choose = "first"
     """first: the translation that the search ranks highest; best_bleu: the one of the beam with the
     highest sentence BLEU against the reference (Kim & Rush 2016, section 3.2)"""

@@ -21,7 +21,7 @@ from nat_ar.nn.transformer import Decoder, TransformerConfig
 from nat_ar.search import left_to_right
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
-from nat_ar.search.sampling import Sampled
+from nat_ar.search.sampling import Sampling
 from nat_ar.special_tokens import BOS, EOS, PAD
 from nat_ar.types import Batch, Encoded, Hypotheses, Loss
 
@@ -36,7 +36,7 @@ class Autoregressive(base.Method):
     """sizes of encoder and decoder"""
     label_smoothing: float = 0.1
     """share of the target probability spread over the vocabulary"""
-    decoding: Greedy | Beam | Sampled = Beam()
+    decoding: Greedy | Beam | Sampling = Beam()
     """search used unless the command says otherwise"""
     rescoring_length_penalty: float = 1.0
     """as a rescorer: candidates are ordered by log p / length ** rescoring_length_penalty"""
@@ -85,7 +85,7 @@ class AutoregressiveModel(base.Seq2Seq):
         self,
         source: Int[Array, "batch source_length"],
         *,
-        decoding: Greedy | Beam | Sampled,
+        decoding: Greedy | Beam | Sampling,
         max_length: int,
         scorer: base.Scorer | None = None,
     ) -> Hypotheses:
@@ -128,7 +128,7 @@ def causal_search(
     decoder: Decoder,
     encoded: Encoded,
     source: Int[Array, "batch source_length"],
-    decoding: Greedy | Beam | Sampled,
+    decoding: Greedy | Beam | Sampling,
     *,
     max_length: int,
 ) -> Hypotheses:

@@ -158,7 +158,7 @@ def without_eos(target: Int[Array, "batch length"]) -> Int[Array, "batch length"
     return jnp.where(target == EOS, PAD, target)
 
 
-class Embedded(nnx.Module):
+class TokenEmbeddings(nnx.Module):
     """The embeddings of source and target, one table where the vocabularies are joint."""
 
     def __init__(self, d_model: int, dtype: str, sizes: VocabularySizes, *, rngs: nnx.Rngs) -> None:
@@ -176,7 +176,7 @@ class Embedded(nnx.Module):
         return (self.target_embedding if is_joint else self.source_embedding)(source)  # type: ignore[misc]
 
 
-class Seq2Seq(Embedded):
+class Seq2Seq(TokenEmbeddings):
     """Embeddings and encoder, the same for every Transformer with an encoder, so that a student can
     start from its teacher's."""
 
@@ -193,7 +193,7 @@ class Seq2Seq(Embedded):
         return self.encoder(self.embed_source(source), lengths_of(source), rngs=rngs)
 
 
-def start_encoder(student: Embedded, teacher: Embedded) -> None:
+def start_encoder(student: TokenEmbeddings, teacher: TokenEmbeddings) -> None:
     """Gives the student a copy of the teacher's embeddings and encoder (Gu et al. 2018, section 4.2).
 
     Raises ValueError where they do not fit, and leaves the student as it was."""

@@ -38,7 +38,7 @@ from nat_ar.nn import layers, upsampling
 from nat_ar.nn.transformer import Decoder, Encoder, TransformerConfig
 from nat_ar.search import ctc as ctc_search
 from nat_ar.search import limits
-from nat_ar.search.ctc import Collapse, PrefixBeam
+from nat_ar.search.ctc import BestPath, PrefixBeam
 from nat_ar.special_tokens import PAD
 from nat_ar.types import Batch, Encoded, Hypotheses, Loss, Mean, pytree_dataclass
 
@@ -88,7 +88,7 @@ class Ctc(base.Method):
     """reveal some labels of the best alignment in training (CTC + GLAT); None: no first pass"""
     latent: Latent | None = None
     """a latent variable for each source token (CTC + VAE); None: none"""
-    decoding: Collapse | PrefixBeam = Collapse()
+    decoding: BestPath | PrefixBeam = BestPath()
     """decoding used unless the command says otherwise"""
 
     def __post_init__(self) -> None:
@@ -284,11 +284,11 @@ class CtcModel(base.Seq2Seq):
         self,
         source: Int[Array, "batch source_length"],
         *,
-        decoding: Collapse | PrefixBeam,
+        decoding: BestPath | PrefixBeam,
         max_length: int,
         scorer: base.Scorer | None = None,
     ) -> Hypotheses:
-        """Scores: by Collapse log p of the best path divided by the number of words, by PrefixBeam log p
+        """Scores: by BestPath log p of the best path divided by the number of words, by PrefixBeam log p
         of the translation, divided as its length penalty says."""
         encoded = self.encode(source)
         inputs = self.decoder_inputs(source, encoded)

@@ -26,7 +26,7 @@ from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import left_to_right
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
-from nat_ar.search.sampling import Sampled
+from nat_ar.search.sampling import Sampling
 from nat_ar.types import Batch, Hypotheses, Loss
 
 
@@ -45,7 +45,7 @@ class DecoderOnly(base.Method):
     """weight of predicting the source's own next token, beside the target's; needs "causal\""""
     label_smoothing: float = 0.1
     """share of the target probability spread over the vocabulary"""
-    decoding: Greedy | Beam | Sampled = Beam()
+    decoding: Greedy | Beam | Sampling = Beam()
     """search used unless the command says otherwise"""
     rescoring_length_penalty: float = 1.0
     """as a rescorer: candidates are ordered by log p / length ** rescoring_length_penalty"""
@@ -72,7 +72,7 @@ class DecoderOnly(base.Method):
         return DecoderOnlyModel(self, sizes, rngs=rngs)
 
 
-class DecoderOnlyModel(base.Embedded):
+class DecoderOnlyModel(base.TokenEmbeddings):
     def __init__(self, config: DecoderOnly, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> None:
         transformer = config.transformer
         super().__init__(transformer.d_model, transformer.dtype, sizes, rngs=rngs)
@@ -143,7 +143,7 @@ class DecoderOnlyModel(base.Embedded):
         self,
         source: Int[Array, "batch source_length"],
         *,
-        decoding: Greedy | Beam | Sampled,
+        decoding: Greedy | Beam | Sampling,
         max_length: int,
         scorer: base.Scorer | None = None,
     ) -> Hypotheses:

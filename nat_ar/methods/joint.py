@@ -1,7 +1,7 @@
 """One encoder under two decoders, autoregressive and non-autoregressive, trained together.
 
 The length NAT of methods/length_nat.py, with all its options, and beside its decoder the causal one of
-methods/autoregressive.py. One model then translates token by token (Greedy, Beam, Sampled) or all words at
+methods/autoregressive.py. One model then translates token by token (Greedy, Beam, Sampling) or all words at
 once (LengthBeam), and rescores its own candidates: Gu et al. 2018 (arXiv:1711.02281, section 3.3) let a
 separate teacher score noisy parallel candidates, which encodes the source a second time; here the causal
 decoder scores them on the states that are already there. Hao et al. 2021 (arXiv:2010.12868) train two
@@ -22,7 +22,7 @@ from nat_ar.methods.length_nat import LengthBeam, LengthNat, LengthNatModel
 from nat_ar.nn.transformer import Decoder
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
-from nat_ar.search.sampling import Sampled
+from nat_ar.search.sampling import Sampling
 from nat_ar.types import Batch, Encoded, Hypotheses, Loss
 
 
@@ -33,7 +33,7 @@ class Joint(LengthNat):
     family: ClassVar[base.Family] = "AR+NAT"
     rescores_itself: ClassVar[bool] = True
 
-    decoding: LengthBeam | Greedy | Beam | Sampled = LengthBeam(5, rescore=True)  # type: ignore[assignment]
+    decoding: LengthBeam | Greedy | Beam | Sampling = LengthBeam(5, rescore=True)  # type: ignore[assignment]
     """decoding used unless the command says otherwise; LengthBeam by the non-autoregressive decoder,
     with rescore by this model's own autoregressive one, the others by the latter alone"""
     num_autoregressive_layers: int | None = None
@@ -98,7 +98,7 @@ class JointModel(LengthNatModel):
         self,
         source: Int[Array, "batch source_length"],
         *,
-        decoding: LengthBeam | Greedy | Beam | Sampled,
+        decoding: LengthBeam | Greedy | Beam | Sampling,
         max_length: int,
         scorer: base.Scorer | None = None,
     ) -> Hypotheses:

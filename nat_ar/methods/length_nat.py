@@ -38,7 +38,7 @@ from nat_ar.methods.length_prediction import LengthPredictor
 from nat_ar.nn import upsampling
 from nat_ar.nn.transformer import BetweenBlocks, Decoder, TransformerConfig
 from nat_ar.search import argmax, limits
-from nat_ar.search.argmax import Likeliest
+from nat_ar.search.argmax import BestTokens
 from nat_ar.search.candidates import best_first
 from nat_ar.special_tokens import BLANK, EOS, PAD
 from nat_ar.types import Batch, Encoded, Hypotheses, Loss, Mean
@@ -385,10 +385,10 @@ def oaxe_loss(
 
 def best_words(
     logits: Float[Array, "*axes vocabulary"], *, may_be_blank: bool = False
-) -> Likeliest:
+) -> BestTokens:
     """The most probable word of each place, or BLANK where that may be."""
     never = {*limits.NEVER_TEXT, EOS} - ({BLANK} if may_be_blank else set())
-    return argmax.find(logits, never)
+    return argmax.argmax(logits, never)
 
 
 def one_pass_tokens(

@@ -31,7 +31,7 @@ from nat_ar.nn.recurrent import (
 from nat_ar.search import left_to_right
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
-from nat_ar.search.sampling import Sampled
+from nat_ar.search.sampling import Sampling
 from nat_ar.types import Batch, Hypotheses, Loss
 
 
@@ -46,7 +46,7 @@ class Recurrent(base.Method):
     """sizes of encoder and decoder, and the attention between them"""
     label_smoothing: float = 0.1
     """share of the target probability spread over the vocabulary"""
-    decoding: Greedy | Beam | Sampled = Beam()
+    decoding: Greedy | Beam | Sampling = Beam()
     """search used unless the command says otherwise"""
     rescoring_length_penalty: float = 1.0
     """as a rescorer: candidates are ordered by log p / length ** rescoring_length_penalty"""
@@ -58,7 +58,7 @@ class Recurrent(base.Method):
         return RecurrentModel(self, sizes, rngs=rngs)
 
 
-class RecurrentModel(base.Embedded):
+class RecurrentModel(base.TokenEmbeddings):
     def __init__(self, config: Recurrent, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> None:
         network = config.network
         super().__init__(network.d_model, network.dtype, sizes, rngs=rngs)
@@ -110,7 +110,7 @@ class RecurrentModel(base.Embedded):
         self,
         source: Int[Array, "batch source_length"],
         *,
-        decoding: Greedy | Beam | Sampled,
+        decoding: Greedy | Beam | Sampling,
         max_length: int,
         scorer: base.Scorer | None = None,
     ) -> Hypotheses:

@@ -15,7 +15,7 @@ from nat_ar.types import pytree_dataclass
 
 
 @pytree_dataclass
-class Likeliest:
+class BestTokens:
     tokens: Int[Array, "*axes"]
     logits: Float[Array, "*axes"]
     """of these tokens"""
@@ -28,20 +28,20 @@ class Likeliest:
         return self.logits - self.normalisers
 
 
-def find(logits: Float[Array, "*axes vocabulary"], never: Collection[int]) -> Likeliest:
+def argmax(logits: Float[Array, "*axes vocabulary"], never: Collection[int]) -> BestTokens:
     """The most probable tokens but for those that may never be, which count all the same in what others are
     compared with. Of equal ones the first."""
     if cpu_kernels.are_in_use() and logits.dtype == jnp.float32:
         rows = logits.reshape(-1, logits.shape[-1])
         found = cpu_kernels.likeliest(rows, sorted(never))
-        return Likeliest(*(x.reshape(logits.shape[:-1]) for x in found))
+        return BestTokens(*(x.reshape(logits.shape[:-1]) for x in found))
     allowed = limits.forbid(logits, sorted(never))
     tokens = jnp.argmax(allowed, axis=-1).astype(jnp.int32)
-    return Likeliest(tokens, allowed.max(axis=-1), normalisers(logits))
+    return BestTokens(tokens, allowed.max(axis=-1), normalisers(logits))
 
 
 def normalisers(logits: Float[Array, "*axes vocabulary"]) -> Float[Array, "*axes"]:
     """log of the sum of the exponentials."""
     if cpu_kernels.are_in_use() and logits.dtype == jnp.float32:
-        return find(logits, ()).normalisers
+        return argmax(logits, ()).normalisers
     return jax.nn.logsumexp(logits, axis=-1)

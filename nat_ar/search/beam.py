@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar.config_json import ConfigError
 from nat_ar.search import argmax, limits
-from nat_ar.search.top_k import largest
+from nat_ar.search.top_k import top_k
 from nat_ar.special_tokens import BOS, EOS, PAD
 from nat_ar.types import Cache, Hypotheses, Reorderable, StepFunction, pytree_dataclass
 
@@ -89,7 +89,7 @@ def search(
 
         # Twice the beam: however many of the best end here, `size` that go on remain.
         width = min(2 * size, logits.shape[-1])
-        top_logits, top_tokens = largest(logits, width)  # [batch, beam, width]
+        top_logits, top_tokens = top_k(logits, width)  # [batch, beam, width]
         scores = (top_logits - normaliser + state.log_probability[..., None]).reshape(batch, -1)
         scores, index = jax.lax.top_k(scores, min(2 * size, size * width))
         beams = index // width

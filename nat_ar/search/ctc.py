@@ -10,6 +10,7 @@ beam search never extends a prefix past the limit, as beam search; the best path
 at the limit, which is what Translation.is_cut reports."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +18,16 @@ from jaxtyping import Array, Float, Int
 
 from nat_ar.config_json import ConfigError
 from nat_ar.search import argmax, beam, limits
-from nat_ar.search.top_k import largest
+from nat_ar.search.top_k import top_k
 from nat_ar.special_tokens import BLANK, BOS, EOS, MASK, PAD
 from nat_ar.types import Hypotheses, pytree_dataclass
 
 
 @dataclasses.dataclass(frozen=True)
-class Collapse:
+class BestPath:
     """The most probable label of every frame, merged and without blanks (section 3.2, best path)."""
+
+    former_names: ClassVar[tuple[str, ...]] = ("Collapse",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +75,7 @@ def best_path(
     frame_lengths: Int[Array, "batch"],
 ) -> tuple[Int[Array, "batch frames"], Float[Array, "batch frames"]]:
     """The most probable label of every frame and its log p, PAD and 0 past the row's frames."""
-    best = argmax.find(logits, (PAD, BOS, EOS, MASK))
+    best = argmax.argmax(logits, (PAD, BOS, EOS, MASK))
     is_frame = jnp.arange(logits.shape[1]) < frame_lengths[:, None]
     log_p = jnp.where(is_frame, best.log_probabilities, 0.0)
     return jnp.where(is_frame, best.tokens, PAD), log_p
@@ -128,7 +131,7 @@ def search_prefixes(
     batch, frames, vocabulary = logits.shape
     size, width = settings.size, min(settings.top_k, vocabulary)
     log_p = jax.nn.log_softmax(logits)
-    top_log_p, top_words = largest(limits.text_logits(log_p, may_end=False), width)
+    top_log_p, top_words = top_k(limits.text_logits(log_p, may_end=False), width)
 
     def extend(state: State, frame: tuple[Array, Array, Array, Array]) -> tuple[State, None]:
         log_p, top_log_p, top_words, is_frame = frame

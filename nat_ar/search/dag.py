@@ -18,7 +18,8 @@ from jaxtyping import Array, Bool, Float, Int
 from nat_ar.config_json import ConfigError
 from nat_ar.search import argmax, limits
 from nat_ar.search.beam import take_beams
-from nat_ar.search.top_k import largest
+from nat_ar.search.candidates import best_first
+from nat_ar.search.top_k import top_k
 from nat_ar.special_tokens import EOS, PAD
 from nat_ar.types import Hypotheses, pytree_dataclass
 
@@ -118,7 +119,7 @@ def best_words(
 ) -> tuple[Int[Array, "batch graph"], Float[Array, "batch graph"]]:
     """The most probable token of each vertex that a translation may hold, and its log p; log p is 0 at the
     last vertex, which emits none."""
-    best = argmax.find(graph.logits, (*limits.NEVER_TEXT, EOS))
+    best = argmax.argmax(graph.logits, (*limits.NEVER_TEXT, EOS))
     is_last = jnp.arange(best.tokens.shape[1]) == graph.lengths[:, None] - 1
     return best.tokens, jnp.where(is_last, 0.0, best.log_probabilities)
 
@@ -303,7 +304,7 @@ def _beam(
         # log of 0 is -inf: a beam wider than what can follow holds nothing there.
         scores = state.log_probability[..., None] + jnp.log(shares)
         scores = jnp.where((state.position >= length_limits)[:, None, None], -jnp.inf, scores)
-        log_probability, index = largest(scores.reshape(batch, -1), size)
+        log_probability, index = top_k(scores.reshape(batch, -1), size)
         beams, choices = index // num_candidates, index % num_candidates
         last = jnp.take_along_axis(candidates, choices, axis=1)
         tokens = jax.lax.dynamic_update_slice(

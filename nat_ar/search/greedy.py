@@ -57,7 +57,7 @@ def search(
     def extend(state: State) -> State:
         logits, cache = step(state.last[:, None], state.cache, state.position)
         logits = logits[:, 0]
-        best = argmax.find(logits, limits.NEVER_TEXT)
+        best = argmax.argmax(logits, limits.NEVER_TEXT)
         chosen = best.tokens
         if choose is not None:
             chosen = choose(limits.text_logits(logits, may_end=True), state.position)

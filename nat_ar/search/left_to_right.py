@@ -9,7 +9,7 @@ from jaxtyping import Array, Int
 from nat_ar.search import beam, greedy, limits, sampling
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
-from nat_ar.search.sampling import Sampled
+from nat_ar.search.sampling import Sampling
 from nat_ar.special_tokens import PAD
 from nat_ar.types import Cache, Hypotheses, StepFunction
 
@@ -18,7 +18,7 @@ def search(
     step: StepFunction,
     empty_cache: Callable[[int], Cache],
     source: Int[Array, "batch source_length"],
-    decoding: Greedy | Beam | Sampled,
+    decoding: Greedy | Beam | Sampling,
     *,
     max_length: int,
 ) -> Hypotheses:
@@ -37,7 +37,7 @@ def search(
             is_sentence=is_sentence,
             max_length=max_length,
         )
-    if isinstance(decoding, Sampled):
+    if isinstance(decoding, Sampling):
         return sampling.search(
             step,
             empty_cache(1),

@@ -45,7 +45,7 @@ def most_probable(
     logits: Float[Array, "*axes width vocabulary"], lengths: Int[Array, "*axes"]
 ) -> Words:
     """The most probable word of each place within the length; never a special token."""
-    best = argmax.find(logits, (*limits.NEVER_TEXT, EOS))
+    best = argmax.argmax(logits, (*limits.NEVER_TEXT, EOS))
     is_place = places(lengths, logits.shape[-2])
     tokens = jnp.where(is_place, best.tokens, PAD)
     return Words(tokens, jnp.where(is_place, best.log_probabilities, 0.0))

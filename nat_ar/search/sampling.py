@@ -4,6 +4,7 @@ The loop is that of greedy search. What a sentence draws is a function of the se
 the position: neither its batch nor its padding changes it. Knows token ids and logits only."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,10 @@ HASH_BASE = 0x9E3779B1  # odd, so that no power of it vanishes modulo 2**32
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampled:
+class Sampling:
     """Every token drawn from the model's distribution (ancestral sampling)."""
+
+    former_names: ClassVar[tuple[str, ...]] = ("Sampled",)
 
     temperature: float = 1.0
     """divides the logits before drawing: above 1 more variety, below 1 less"""
@@ -31,19 +34,19 @@ class Sampled:
     def __post_init__(self) -> None:
         if self.temperature <= 0.0:
             raise ConfigError(
-                f"Sampled needs a temperature above 0, got {self.temperature}; Greedy() is what it "
+                f"Sampling needs a temperature above 0, got {self.temperature}; Greedy() is what it "
                 "tends to towards 0"
             )
         if self.top_k < 0:
             raise ConfigError(
-                f"Sampled needs top_k of at least 1, or 0 for all tokens, got {self.top_k}"
+                f"Sampling needs top_k of at least 1, or 0 for all tokens, got {self.top_k}"
             )
 
 
 def search(
     step: StepFunction,
     cache: Cache,
-    settings: Sampled,
+    settings: Sampling,
     *,
     keys: Key[Array, "batch"],
     length_limits: Int[Array, "batch"],

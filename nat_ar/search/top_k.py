@@ -11,7 +11,7 @@ GROUP = 32
 """Neighbours of which one maximum is taken; 64 and 128 were slower."""
 
 
-def largest(
+def top_k(
     x: Float[Array, "*axes size"], k: int
 ) -> tuple[Float[Array, "*axes k"], Int[Array, "*axes k"]]:
     """The k largest values, largest first, and their places; of equal ones those on the left, as

@@ -35,7 +35,7 @@ from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.cmlm import Cmlm, CmlmModel, MaskPredict
-from nat_ar.methods.ctc import Collapse, Ctc, PrefixBeam
+from nat_ar.methods.ctc import BestPath, Ctc, PrefixBeam
 from nat_ar.methods.da_transformer import DaTransformer, DaTransformerModel, Links
 from nat_ar.methods.fertility_nat import Argmax, FertilityNat, FertilityNatModel
 from nat_ar.methods.length_nat import LengthBeam, LengthNat, LengthNatModel
@@ -158,7 +158,7 @@ def systems(transformer: TransformerConfig) -> dict[str, System]:
         System("length_nat", "length NAT, one pass", length, LengthBeam(), 1),
         System("length_beam_5", "length NAT, length beam 5", length, LengthBeam(5, n_best=5), 1),
         System("fertility_nat", "fertility NAT, argmax", FertilityNat(transformer), Argmax(), 1),
-        System("ctc", "CTC, best path", ctc, Collapse(), 1),
+        System("ctc", "CTC, best path", ctc, BestPath(), 1),
         System("ctc_beam_20", "CTC, prefix beam 20", ctc, PrefixBeam(20), 1),
         System("da", "DA-Transformer, lookahead", DaTransformer(transformer), Lookahead(), 1),
         System("cmlm_4", "CMLM, 4 passes, one length", cmlm, MaskPredict(4, 1), 4),

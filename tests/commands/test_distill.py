@@ -115,9 +115,11 @@ def test_targets_stand_where_their_sources_do(
 def test_the_model_itself_translates_the_first_sentences(
     teacher: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    opened = experiment.open_translator(teacher, "Sampled(seed=5)", "best")
+    opened = experiment.open_translator(teacher, "Sampling(seed=5)", "best")
     monkeypatch.setattr(experiment, "open_translator", lambda *_: opened)  # compile once
-    distill(teacher, tmp_path / "d", decoding="Sampled(seed=5)", shard_sentences=2, max_sentences=4)
+    distill(
+        teacher, tmp_path / "d", decoding="Sampling(seed=5)", shard_sentences=2, max_sentences=4
+    )
     distilled = PreparedData.load(tmp_path / "d").split("train")
     sources = raw(teacher).split("train").source_text[:4]
     texts = [translation.texts[0] for translation in opened[1].translate(sources)]
@@ -161,7 +163,7 @@ def test_shards_of_other_inputs_are_refused(
     with pytest.raises(KeyboardInterrupt):
         distill(teacher, tmp_path / "d", decoding="Greedy()", shard_sentences=10)
     for changed, message in (
-        ({"decoding": "Sampled()"}, r"d\.shards .*decoding: .*Greedy.* -> .*Sampled"),
+        ({"decoding": "Sampling()"}, r"d\.shards .*decoding: .*Greedy.* -> .*Sampling"),
         ({"shard_sentences": 5}, "shard_sentences: 10 -> 5"),
     ):
         settings = {"decoding": "Greedy()", "shard_sentences": 10, **changed}

@@ -25,7 +25,7 @@ from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import limits
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
-from nat_ar.search.sampling import Sampled
+from nat_ar.search.sampling import Sampling
 from nat_ar.special_tokens import EOS
 from nat_ar.translation.translator import Model, Translator
 
@@ -190,8 +190,8 @@ def test_int8_weights_take_a_byte_each_and_translate(
 def test_what_has_no_counterpart_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="got LengthNat; --format stablehlo takes every method"):
         ctranslate2.check(LengthNat(), Greedy())
-    with pytest.raises(ConfigError, match=r"knows Greedy and Beam, got Sampled\("):
-        ctranslate2.check(Autoregressive(), Sampled())
+    with pytest.raises(ConfigError, match=r"knows Greedy and Beam, got Sampling\("):
+        ctranslate2.check(Autoregressive(), Sampling())
     monkeypatch.setitem(sys.modules, "ctranslate2", None)
     with pytest.raises(ConfigError, match=r"needs the package ctranslate2.*requirements-dev\.txt"):
         ctranslate2.check(Autoregressive(), Beam())

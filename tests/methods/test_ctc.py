@@ -22,7 +22,7 @@ from nat_ar.methods.ctc import Ctc, CtcModel, Gaussian, Latent
 from nat_ar.methods.glancing import Glancing
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import limits
-from nat_ar.search.ctc import Collapse, PrefixBeam
+from nat_ar.search.ctc import BestPath, PrefixBeam
 from nat_ar.special_tokens import BLANK, EOS, NUM_SPECIAL, PAD, UNK
 from nat_ar.types import Batch, Hypotheses, Loss, Mean
 
@@ -81,7 +81,7 @@ def sentences(seed: int, lengths: list[int], width: int) -> jax.Array:
 
 
 SOURCE = sentences(2, [1, 2, 5, 4, 3, 5, 2, 3], 5)
-DECODINGS = (Collapse(), PrefixBeam(size=3, top_k=3, n_best=2))
+DECODINGS = (BestPath(), PrefixBeam(size=3, top_k=3, n_best=2))
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "max_length"))

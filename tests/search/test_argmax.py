@@ -12,7 +12,7 @@ LOGITS = jnp.log(jnp.array([[[1.0, 5.0, 2.0, 2.0], [4.0, 1.0, 1.0, 2.0]]]))
 
 
 def test_of_what_may_be_the_first_of_the_most_probable() -> None:
-    found = argmax.find(LOGITS, {1})
+    found = argmax.argmax(LOGITS, {1})
     assert found.tokens.tolist() == [[2, 0]]
     np.testing.assert_allclose(found.log_probabilities, np.log([[2 / 10, 4 / 8]]), rtol=1e-5)
     np.testing.assert_allclose(argmax.normalisers(LOGITS), np.log([[10, 8]]), rtol=1e-6)
@@ -23,9 +23,9 @@ def test_the_kernel_finds_the_same_and_is_called_only_where_it_is_in_use() -> No
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(3, 7, 500)), jnp.float32)
 
     def program(are_in_use: bool) -> jax.stages.Lowered:
-        def find(logits: jax.Array) -> tuple[argmax.Likeliest, jax.Array]:
+        def find(logits: jax.Array) -> tuple[argmax.BestTokens, jax.Array]:
             with cpu_kernels.in_use(are_in_use):
-                return argmax.find(logits, (0, 3, 1)), argmax.normalisers(logits)
+                return argmax.argmax(logits, (0, 3, 1)), argmax.normalisers(logits)
 
         return jax.jit(find).lower(logits)
 
@@ -40,5 +40,5 @@ def test_the_kernel_finds_the_same_and_is_called_only_where_it_is_in_use() -> No
 
 def test_coarse_logits_are_none_of_the_kernels_business() -> None:
     with cpu_kernels.in_use(True):
-        found = argmax.find(LOGITS.astype(jnp.bfloat16), {1})
+        found = argmax.argmax(LOGITS.astype(jnp.bfloat16), {1})
     assert found.tokens.tolist() == [[2, 0]]

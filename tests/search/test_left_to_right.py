@@ -9,7 +9,7 @@ import pytest
 from nat_ar.search import left_to_right
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
-from nat_ar.search.sampling import Sampled
+from nat_ar.search.sampling import Sampling
 from nat_ar.special_tokens import EOS, PAD
 from nat_ar.types import Cache, Hypotheses
 
@@ -28,10 +28,10 @@ def table() -> np.ndarray:
     return logits
 
 
-@pytest.mark.parametrize("decoding", [Greedy(), Beam(3), Sampled(top_k=1)], ids=repr)
+@pytest.mark.parametrize("decoding", [Greedy(), Beam(3), Sampling(top_k=1)], ids=repr)
 @pytest.mark.parametrize("room", [ROOM, 5])
 def test_each_search_writes_what_is_certain_within_the_limit_of_each_source(
-    room: int, decoding: Greedy | Beam | Sampled
+    room: int, decoding: Greedy | Beam | Sampling
 ) -> None:
     """A source of one token may become 12, one of two 14; who has room for 5 gets no more."""
     asked = []

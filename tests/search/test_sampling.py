@@ -15,7 +15,7 @@ from nat_ar.methods.autoregressive import Autoregressive, AutoregressiveModel
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import greedy, limits, sampling
 from nat_ar.search.greedy import Greedy
-from nat_ar.search.sampling import Sampled
+from nat_ar.search.sampling import Sampling
 from nat_ar.special_tokens import EOS, NUM_SPECIAL, PAD, UNK
 from nat_ar.types import Cache, Hypotheses
 
@@ -33,7 +33,7 @@ def table(seed: int) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames="decoding")
-def search(logits: jax.Array, source: jax.Array, decoding: Sampled | Greedy) -> Hypotheses:
+def search(logits: jax.Array, source: jax.Array, decoding: Sampling | Greedy) -> Hypotheses:
     """The same table for every row."""
 
     def step(last: jax.Array, cache: Cache, position: jax.Array) -> tuple[jax.Array, Cache]:
@@ -41,7 +41,7 @@ def search(logits: jax.Array, source: jax.Array, decoding: Sampled | Greedy) -> 
 
     batch = source.shape[0]
     run = greedy.search
-    if isinstance(decoding, Sampled):
+    if isinstance(decoding, Sampling):
         keys = sampling.row_keys(source, seed=decoding.seed)
         run = functools.partial(sampling.search, settings=decoding, keys=keys)
     return run(
@@ -63,7 +63,7 @@ def test_a_temperature_near_zero_and_one_best_token_are_greedy_search() -> None:
     source = distinct_sources(200)
     for seed in range(3):
         expected = search(table(seed), source, Greedy())
-        for decoding in (Sampled(temperature=1e-4), Sampled(top_k=1, temperature=3.0)):
+        for decoding in (Sampling(temperature=1e-4), Sampling(top_k=1, temperature=3.0)):
             found = search(table(seed), source, decoding)
             np.testing.assert_array_equal(found.tokens, expected.tokens)
             np.testing.assert_array_equal(found.steps, expected.steps)
@@ -73,7 +73,7 @@ def test_a_temperature_near_zero_and_one_best_token_are_greedy_search() -> None:
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_first_tokens_follow_the_softmax(temperature: float) -> None:
     logits, draws = table(0), 20_000
-    found = search(logits, distinct_sources(draws), Sampled(temperature=temperature))
+    found = search(logits, distinct_sources(draws), Sampling(temperature=temperature))
     first = np.asarray(found.tokens[:, 0, 0])
     first = np.where(first == PAD, EOS, first)  # a translation without a word
     weights = np.exp(np.asarray(logits[0, 1], np.float64)[TEXT] / temperature)
@@ -87,7 +87,7 @@ def test_first_tokens_follow_the_softmax(temperature: float) -> None:
 def test_positions_draw_independently() -> None:
     """Under equal logits everywhere, two places agree as often as chance has it: 1 in 5."""
     logits = jnp.zeros((MAX_LENGTH + 1, VOCABULARY, VOCABULARY)).at[..., EOS].set(-1e9)
-    tokens = np.asarray(search(logits, distinct_sources(20_000), Sampled()).tokens[:, 0])
+    tokens = np.asarray(search(logits, distinct_sources(20_000), Sampling()).tokens[:, 0])
     assert (tokens != PAD).all()
     for place in range(1, MAX_LENGTH):
         # Standard deviation sqrt(0.2 * 0.8 / 20,000) = 0.0028.
@@ -96,7 +96,7 @@ def test_positions_draw_independently() -> None:
 
 def test_top_k_draws_all_of_the_k_most_probable_and_no_other() -> None:
     logits = table(1)
-    found = search(logits, distinct_sources(200), Sampled(top_k=3))
+    found = search(logits, distinct_sources(200), Sampling(top_k=3))
     first = np.asarray(found.tokens[:, 0, 0])
     first = np.where(first == PAD, EOS, first)
     ranked = sorted(TEXT, key=lambda token: -float(logits[0, 1, token]))
@@ -113,15 +113,15 @@ def test_top_k_keeps_exactly_k_of_equal_logits() -> None:
 
 def test_the_same_seed_draws_the_same_and_another_draws_others() -> None:
     source = distinct_sources(200)
-    once, again = (search(table(0), source, Sampled(seed=3)).tokens for _ in range(2))
-    other = search(table(0), source, Sampled(seed=4)).tokens
+    once, again = (search(table(0), source, Sampling(seed=3)).tokens for _ in range(2))
+    other = search(table(0), source, Sampling(seed=4)).tokens
     np.testing.assert_array_equal(once, again)
     assert (once != other).any(axis=(1, 2)).mean() > 0.5
 
 
 def test_scores_are_log_p_under_the_model_whatever_the_temperature() -> None:
     logits = table(2)
-    found = jax.device_get(search(logits, distinct_sources(20), Sampled(temperature=2.0)))
+    found = jax.device_get(search(logits, distinct_sources(20), Sampling(temperature=2.0)))
     log_p = np.asarray(jax.nn.log_softmax(logits))
     for tokens, score in zip(found.tokens[:, 0], found.scores[:, 0], strict=True):
         words = tokens[tokens != PAD].tolist()
@@ -149,7 +149,7 @@ def test_a_translation_depends_on_its_sentence_alone() -> None:
     transformer = TransformerConfig(
         d_model=16, d_hidden=32, num_heads=2, num_encoder_layers=1, num_decoder_layers=1
     )
-    config = Autoregressive(transformer=transformer, decoding=Sampled(temperature=1.5, top_k=12))
+    config = Autoregressive(transformer=transformer, decoding=Sampling(temperature=1.5, top_k=12))
     model = config.build(base.VocabularySizes(24, 24, True), rngs=nnx.Rngs(0))
     graphdef, params = nnx.split(model, nnx.Param)
 
@@ -170,5 +170,5 @@ def test_a_translation_depends_on_its_sentence_alone() -> None:
 
 @pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"temperature": -1.0}, {"top_k": -1}])
 def test_impossible_settings_are_refused(settings: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match="Sampled needs"):
-        Sampled(**settings)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="Sampling needs"):
+        Sampling(**settings)  # type: ignore[arg-type]
