@@ -13,6 +13,7 @@ import tqdm
 
 from nat_ar.commands import study
 from nat_ar.evaluation.speed import machine, training_cost
+from nat_ar.experiment.study import only
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.runtime.malloc import keep_freed_memory
 
@@ -30,7 +31,7 @@ def main() -> None:
     keep_freed_memory()
     config = study.load_config(arguments.config)
     if arguments.only:
-        config = study.only(config, arguments.only)
+        config = only(config, arguments.only)
     methods, seen = {}, set()
     for entry in (config.teacher, *config.entries):
         if entry.method not in seen:  # raw and distilled are one method

@@ -12,19 +12,20 @@ import optax
 import pytest
 from flax import nnx
 
-from nat_ar import experiment
 from nat_ar.data import prepare
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.corpus import TextFiles
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.vocabulary import VocabularyConfig
-from nat_ar.experiment import ExperimentConfig, Run
+from nat_ar.experiment.config import ExperimentConfig
+from nat_ar.experiment.run import Run
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.training import step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.loop import Progress
+from nat_ar.translation.model import vocabulary_sizes
 
 jax.config.update("jax_disable_most_optimizations", True)
 
@@ -102,7 +103,7 @@ def _prepare(directory: Path) -> DataConfig:
 
 def _start(run: Run, config: ExperimentConfig, data: PreparedData) -> Run:
     run.start(config, data)
-    sizes = experiment.vocabulary_sizes(data.vocabulary)
+    sizes = vocabulary_sizes(data.vocabulary)
     params = nnx.state(config.method.build(sizes, rngs=nnx.Rngs(0)), nnx.Param)
     state = step.initial_state(params, optax.sgd(0.1), seed=0, has_average=False)
     checkpoints = Checkpoints(run.checkpoints_directory)

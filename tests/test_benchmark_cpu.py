@@ -12,7 +12,7 @@ import pytest
 
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.nn.transformer import TransformerConfig
-from nat_ar.translation.translator import Model
+from nat_ar.translation.model import Model
 from scripts.benchmark_cpu import __main__ as benchmark
 from scripts.benchmark_cpu import data, models, plots, report, text, timing, train
 from scripts.benchmark_cpu.data import Preparation

@@ -12,15 +12,14 @@ import pytest
 from flax import nnx
 
 from nat_ar import __main__ as command_line
-from nat_ar import experiment
 from nat_ar.commands import prepare, study, train
-from nat_ar.commands.study import StudyConfig
 from nat_ar.data.vocabulary import VocabularyConfig
-from nat_ar.experiment import ExperimentConfig
+from nat_ar.experiment.config import ExperimentConfig, load_file
+from nat_ar.experiment.study import StudyConfig
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.nn.transformer import TransformerConfig
-from nat_ar.training.loop import TrainingConfig
+from nat_ar.training.config import TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.py"))
@@ -36,7 +35,7 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 @pytest.fixture
 def config(path: Path) -> Config:
-    return experiment.load_file(path)
+    return load_file(path)
 
 
 def parts_of(config: Config) -> list[tuple[AnyMethod, TrainingConfig]]:
@@ -76,7 +75,7 @@ def test_directories_agree(path: Path, config: Config) -> None:
 
 
 def test_no_two_studies_share_a_directory() -> None:
-    configs = [experiment.load_file(ROOT / path) for path in FILES]
+    configs = [load_file(ROOT / path) for path in FILES]
     directories = [config.directory for config in configs if isinstance(config, StudyConfig)]
     assert len(directories) == len(set(directories))
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from nat_ar import __main__ as command_line
-from nat_ar import experiment
 from nat_ar.commands.benchmark import Benchmark
 from nat_ar.commands.distill import Distill
 from nat_ar.commands.evaluate import Evaluate
 from nat_ar.commands.translate import Translate
-from nat_ar.experiment import ExperimentConfig
+from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.methods.catalogue import AnyMethod
+from nat_ar.translation import decodings
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -67,11 +67,11 @@ def test_decodings_of_the_readme_are_those_of_their_runs(monkeypatch: pytest.Mon
         elif isinstance(arguments, Evaluate | Distill | Translate):
             given = arguments.decoding
             for text in given if isinstance(given, tuple) else [given]:
-                experiment.parse_decoding(methods[arguments.run_directory], text)
+                decodings.parse_decoding(methods[arguments.run_directory], text)
         elif isinstance(arguments, Benchmark):
             for system in arguments.systems:
                 directory, _, text = system.partition(":")
-                experiment.parse_decoding(methods[directory], text or None)
+                decodings.parse_decoding(methods[directory], text or None)
     assert len(methods) >= 2
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from nat_ar import config_json, experiment
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.data import vocabulary
 from nat_ar.data.arrays import PreparedData
@@ -16,7 +16,8 @@ from nat_ar.data.batching import BatchingConfig
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.toy import ToyCorpus
 from nat_ar.data.vocabulary import VocabularyConfig
-from nat_ar.experiment import ExperimentConfig, Run
+from nat_ar.experiment.config import ExperimentConfig, load_file
+from nat_ar.experiment.run import Run, open_translator
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.ctc import Ctc
@@ -30,8 +31,10 @@ from nat_ar.search.beam import Beam
 from nat_ar.search.ctc import BestPath
 from nat_ar.search.greedy import Greedy
 from nat_ar.search.sampling import Sampling
-from nat_ar.training.loop import TrainingConfig
-from nat_ar.translation.translator import Int8
+from nat_ar.training.config import TrainingConfig
+from nat_ar.translation import decodings
+from nat_ar.translation.decodings import Int8
+from nat_ar.translation.model import abstract_model
 
 DATA = DataConfig("data", ToyCorpus())
 
@@ -68,13 +71,13 @@ def change(path: Path, **fields: object) -> None:
 def test_a_decoding_is_written_as_in_python(
     method: AnyMethod, text: str | None, decoding: object
 ) -> None:
-    assert experiment.parse_decoding(method, text) == decoding
+    assert decodings.parse_decoding(method, text) == decoding
 
 
 def test_a_decoding_written_out_is_read_back() -> None:
     for method in (Autoregressive(), LengthNat(), FertilityNat()):
-        for cls in experiment.decodings_of(method):
-            assert experiment.parse_decoding(method, experiment.decoding_text(cls())) == cls()
+        for cls in decodings.decodings_of(method):
+            assert decodings.parse_decoding(method, decodings.decoding_text(cls())) == cls()
 
 
 def test_a_decoding_is_read_by_its_earlier_name() -> None:
@@ -95,13 +98,13 @@ def test_a_decoding_is_read_by_its_earlier_name() -> None:
     ],
 )
 def test_a_written_decoding_leaves_out_the_defaults(decoding: object, text: str) -> None:
-    assert experiment.decoding_text(decoding) == text
+    assert decodings.decoding_text(decoding) == text
 
 
 def test_each_method_knows_its_decodings() -> None:
-    assert experiment.decodings_of(Autoregressive()) == (Greedy, Beam, Sampling)
-    assert experiment.decodings_of(LengthNat()) == (LengthBeam,)
-    assert experiment.decodings_of(FertilityNat()) == (Argmax, Average, NoisyParallel)
+    assert decodings.decodings_of(Autoregressive()) == (Greedy, Beam, Sampling)
+    assert decodings.decodings_of(LengthNat()) == (LengthBeam,)
+    assert decodings.decodings_of(FertilityNat()) == (Argmax, Average, NoisyParallel)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +131,7 @@ def test_each_method_knows_its_decodings() -> None:
 )
 def test_anything_else_is_refused_with_the_choices(text: str) -> None:
     with pytest.raises(ConfigError) as refusal:
-        experiment.parse_decoding(FertilityNat(), text)
+        decodings.parse_decoding(FertilityNat(), text)
     message = str(refusal.value)
     for part in ("FertilityNat", "Argmax()", "Average()", "NoisyParallel(samples=10", repr(text)):
         assert part in message
@@ -137,7 +140,7 @@ def test_anything_else_is_refused_with_the_choices(text: str) -> None:
 
 def test_a_decoding_that_cannot_be_says_why() -> None:
     with pytest.raises(ConfigError, match="1 <= n_best <= samples, got n_best 3 and samples 2"):
-        experiment.parse_decoding(FertilityNat(), "NoisyParallel(samples=2, n_best=3)")
+        decodings.parse_decoding(FertilityNat(), "NoisyParallel(samples=2, n_best=3)")
 
 
 def test_the_longest_bucket_fits_the_positions() -> None:
@@ -188,10 +191,10 @@ def test_a_model_that_rescores_itself_needs_no_teacher() -> None:
     own, rescoring = Joint(), LengthBeam(2, rescore=True)
     assert own.decoding.rescore
     ExperimentConfig("x", DATA, own)
-    assert not experiment.needs_scorer(own, rescoring)
-    assert experiment.needs_scorer(LengthNat(), rescoring)
-    assert not experiment.needs_scorer(LengthNat(), LengthBeam(2))
-    assert not experiment.needs_scorer(Autoregressive(), Greedy())
+    assert not decodings.needs_scorer(own, rescoring)
+    assert decodings.needs_scorer(LengthNat(), rescoring)
+    assert not decodings.needs_scorer(LengthNat(), LengthBeam(2))
+    assert not decodings.needs_scorer(Autoregressive(), Greedy())
 
 
 @pytest.mark.parametrize("method", [Recurrent(), DecoderOnly()])
@@ -218,16 +221,16 @@ def test_a_config_file_may_stand_anywhere_and_compute(tmp_path: Path) -> None:
         "config = TransformerConfig(d_hidden=4 * 64)",
         "utf-8",
     )
-    assert experiment.load_file(path) == TransformerConfig(d_hidden=256)
+    assert load_file(path) == TransformerConfig(d_hidden=256)
 
 
 def test_a_config_file_is_checked(tmp_path: Path) -> None:
     path = tmp_path / "config.py"
     with pytest.raises(ConfigError, match=r"config\.py, which does not exist"):
-        experiment.load_file(path)
+        load_file(path)
     path.write_text("settings = 3", "utf-8")
     with pytest.raises(ConfigError, match="must assign its dataclass to the name `config`"):
-        experiment.load_file(path)
+        load_file(path)
     path.write_text(
         "from nat_ar.methods.length_nat import LengthNat\nconfig = LengthNat()\n"
         "object.__setattr__(config, 'copy', 'hard')",
@@ -236,7 +239,7 @@ def test_a_config_file_is_checked(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"config\.py\.copy: expected one of .*'soft', got 'hard'"
     ):
-        experiment.load_file(path)
+        load_file(path)
 
 
 def test_a_run_remembers_its_config(tiny_runs) -> None:
@@ -340,7 +343,7 @@ def test_a_run_loads_without_its_data(tiny_runs, tmp_path: Path) -> None:
     change(run.config_path, teacher=None)
     loaded = run.load("latest")
     assert loaded.step == 0
-    _, shapes = experiment.abstract_model(loaded.config.method, loaded.vocabulary)
+    _, shapes = abstract_model(loaded.config.method, loaded.vocabulary)
     expected = [leaf.shape for leaf in jax.tree.leaves(shapes)]
     assert [leaf.shape for leaf in jax.tree.leaves(loaded.model.params)] == expected
     assert loaded.num_parameters == sum(leaf.size for leaf in jax.tree.leaves(shapes))
@@ -350,7 +353,7 @@ def test_a_run_loads_without_its_data(tiny_runs, tmp_path: Path) -> None:
 
 def test_an_abstract_model_holds_no_numbers(tiny_runs) -> None:
     words = PreparedData.load(tiny_runs.data).vocabulary
-    _, shapes = experiment.abstract_model(Autoregressive(), words)
+    _, shapes = abstract_model(Autoregressive(), words)
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(shapes))
 
 
@@ -358,7 +361,7 @@ def test_rescoring_without_a_teacher_is_refused(tiny_runs, tmp_path: Path) -> No
     run = copy_of(tiny_runs.length_nat, tmp_path / "run")
     change(run.config_path, teacher=None)
     with pytest.raises(ConfigError, match="was trained without one; choose another decoding"):
-        experiment.open_translator(run, "LengthBeam(size=2, rescore=True)")
+        open_translator(run, "LengthBeam(size=2, rescore=True)")
 
 
 def test_a_teacher_of_another_vocabulary_cannot_rescore(tiny_runs, tmp_path: Path) -> None:
@@ -375,12 +378,12 @@ def test_a_teacher_of_another_vocabulary_cannot_rescore(tiny_runs, tmp_path: Pat
     run = copy_of(tiny_runs.length_nat, tmp_path / "run")
     change(run.config_path, teacher=str(teacher.directory))
     with pytest.raises(ConfigError, match="has another vocabulary than"):
-        experiment.open_translator(run, "LengthBeam(rescore=True)")
+        open_translator(run, "LengthBeam(rescore=True)")
 
 
 def test_the_teacher_is_opened_only_where_it_rescores(tiny_runs) -> None:
-    _, plain = experiment.open_translator(tiny_runs.length_nat)
+    _, plain = open_translator(tiny_runs.length_nat)
     assert plain.scorer is None
-    _, rescoring = experiment.open_translator(tiny_runs.length_nat, "LengthBeam(rescore=True)")
+    _, rescoring = open_translator(tiny_runs.length_nat, "LengthBeam(rescore=True)")
     assert rescoring.scorer is not None
     assert rescoring.decoding == LengthBeam(rescore=True)

@@ -1,4 +1,4 @@
-"""Who may import whom (docs/design, section 2), read from the source by `ast`, so that imports inside
+"""Who may import whom (docs/architecture.md), read from the source by `ast`, so that imports inside
 functions and under TYPE_CHECKING count as well."""
 
 import ast
@@ -24,11 +24,12 @@ FLOORS = {  # room -> floor; a room is a folder or a file of the package itself
     "methods": 3,
     "training": 4,
     "translation": 4,
-    "experiment": 5,
     "evaluation": 5,
     "export": 5,
-    "commands": 6,
-    "__main__": 7,
+    "experiment": 6,  # a study says how its systems are timed
+    "pipeline": 7,
+    "commands": 8,
+    "__main__": 9,
 }
 HEAVY = {"jax", "jaxlib", "flax", "optax", "orbax", "chex"}  # all of them import jax
 ONLY_IN = {
@@ -170,9 +171,13 @@ def test_data_and_metrics_reach_no_jax(module: str) -> None:
 
 def loaded_after_importing(modules: list[str], suspects: set[str]) -> set[str]:
     """Which of the suspects a fresh Python has loaded after it imported the modules."""
-    code = "import importlib, sys\n"
-    code += f"for name in {modules!r}: importlib.import_module(name)\n"
-    code += f"print(*({suspects!r} & set(sys.modules)))"
+    code = f"import importlib\nfor name in {modules!r}: importlib.import_module(name)"
+    return loaded_after_running(code, suspects)
+
+
+def loaded_after_running(code: str, suspects: set[str]) -> set[str]:
+    """Which of the suspects a fresh Python has loaded after it ran the code."""
+    code += f"\nimport sys; print(*({suspects!r} & set(sys.modules)))"
     run = subprocess.run(
         [sys.executable, "-c", code],
         cwd=PACKAGE.parent,
@@ -188,10 +193,19 @@ def test_importing_data_and_metrics_loads_no_jax_and_no_datasets() -> None:
     assert loaded_after_importing(TEXT_ONLY, {*HEAVY, "datasets"}) == set()
 
 
-def test_training_and_translating_load_no_datasets() -> None:
-    """They must run where `datasets` is not installed."""
+CORPORA = {"datasets", "lxml", "polib"}  # packages that only reading a corpus needs
+
+
+def test_training_and_translating_load_nothing_that_only_a_corpus_needs() -> None:
+    """They must run where none of it is installed."""
     modules = [m for m in FILES if room_of(m) in ("training", "translation", "experiment")]
-    assert loaded_after_importing(modules, {"datasets"}) == set()
+    assert loaded_after_importing(modules, CORPORA) == set()
+
+
+def test_a_config_file_is_read_without_checkpoints_and_plots() -> None:
+    code = "from nat_ar.experiment.config import load_file; load_file('configs/toy/study.py')"
+    suspects = {"orbax", "tensorstore", "matplotlib", *CORPORA}
+    assert loaded_after_running(code, suspects) == set()
 
 
 def test_translating_does_not_wait_for_what_only_preparing_needs() -> None:

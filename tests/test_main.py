@@ -27,14 +27,14 @@ from nat_ar.commands import (
     train,
     translate,
 )
-from nat_ar.commands.study import StudyConfig
-from nat_ar.experiment import ExperimentConfig
+from nat_ar.experiment.config import ExperimentConfig
+from nat_ar.experiment.study import StudyConfig
 from nat_ar.methods.autoregressive import Autoregressive
 
 EXPERIMENT = """
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.toy import ToyCorpus
-from nat_ar.experiment import ExperimentConfig
+from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.methods.autoregressive import Autoregressive
 
 config = ExperimentConfig("tiny", DataConfig("data", ToyCorpus()), Autoregressive())

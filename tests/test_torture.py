@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from nat_ar import experiment
 from nat_ar.data.vocabulary import Vocabulary
+from nat_ar.experiment.config import load_file
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.translation.translator import Translation, Translator
@@ -84,7 +84,7 @@ def test_a_directory_may_vanish_while_it_is_looked_at(
 def test_every_method_can_be_killed(tmp_path: Path) -> None:
     directory = letters.write(tmp_path / "letters")
     victims = kills.method_victims()
-    found = [experiment.load_file(directory / victim.words[1]).method for victim in victims]
+    found = [load_file(directory / victim.words[1]).method for victim in victims]
     assert {type(method) for method in found} == set(typing.get_args(AnyMethod))
     assert len(set(found)) == len(found) > len(typing.get_args(AnyMethod))
 

@@ -10,16 +10,16 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from nat_ar.commands.study import Entry, StudyConfig
 from nat_ar.data.batching import BatchingConfig
-from nat_ar.experiment import load_file
+from nat_ar.experiment.config import load_file
+from nat_ar.experiment.study import Entry, StudyConfig
 from nat_ar.losses.oaxe import Oaxe
 from nat_ar.methods.da_transformer import DaTransformer
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.recurrent import Recurrent
 from nat_ar.nn.recurrent import RecurrentConfig
 from nat_ar.nn.transformer import TransformerConfig
-from nat_ar.training.loop import TrainingConfig, ValidationConfig
+from nat_ar.training.config import TrainingConfig, ValidationConfig
 from nat_ar.training.optimizer import OptimizerConfig
 
 small: StudyConfig = load_file(Path(__file__).with_name("family.py"))

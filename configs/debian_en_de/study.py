@@ -8,17 +8,17 @@ sentences of a dictionary) and `wesnoth` (a game's dialogue) are out-of-domain t
 docs/results/debian_en_de took 3.2 hours, most of them beside other work: teacher 62 minutes, distilled data 27,
 students 48, translating the three tests 36, benchmark 21."""
 
-from nat_ar.commands.study import Entry, StudyConfig
 from nat_ar.data.batching import BatchingConfig
 from nat_ar.data.debian import DebianCorpus
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.evaluation.speed.config import SpeedConfig
+from nat_ar.experiment.study import Entry, StudyConfig
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.nn.transformer import TransformerConfig
-from nat_ar.training.loop import TrainingConfig, ValidationConfig
+from nat_ar.training.config import TrainingConfig, ValidationConfig
 from nat_ar.training.optimizer import OptimizerConfig
 
 TRANSFORMER = TransformerConfig(

@@ -22,8 +22,8 @@ ratios, weights and clipping are those of each method's paper."""
 import dataclasses
 from pathlib import Path
 
-from nat_ar.commands.study import Entry, StudyConfig
-from nat_ar.experiment import load_file
+from nat_ar.experiment.config import load_file
+from nat_ar.experiment.study import Entry, StudyConfig
 from nat_ar.losses.axe import Axe
 from nat_ar.losses.oaxe import Oaxe
 from nat_ar.methods.autoregressive import Autoregressive

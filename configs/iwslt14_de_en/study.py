@@ -6,16 +6,16 @@ Hours on one modern GPU. Published, test set: autoregressive 34.7 raw and 35.1 d
 with 10 passes 32.9 (tokenised, lower-cased, as DEER's table gives them); 33.8 (sacreBLEU) autoregressive. Sizes
 follow transformer_iwslt_de_en. Not yet run by us: no hub here."""
 
-from nat_ar.commands.study import Entry, StudyConfig
 from nat_ar.data.batching import BatchingConfig
 from nat_ar.data.corpus import HuggingFace
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.vocabulary import VocabularyConfig
+from nat_ar.experiment.study import Entry, StudyConfig
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.nn.transformer import TransformerConfig
-from nat_ar.training.loop import TrainingConfig, ValidationConfig
+from nat_ar.training.config import TrainingConfig, ValidationConfig
 from nat_ar.training.optimizer import OptimizerConfig
 
 TRANSFORMER = TransformerConfig(

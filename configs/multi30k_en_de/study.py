@@ -5,16 +5,16 @@
 Minutes on any GPU, an evening on two CPU cores. Published: a small Transformer reaches about 41 BLEU on the 2016
 test (recalled, not checked); no non-autoregressive number is known to us. Not yet run by us: no hub here."""
 
-from nat_ar.commands.study import Entry, StudyConfig
 from nat_ar.data.batching import BatchingConfig
 from nat_ar.data.corpus import HuggingFace
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.vocabulary import VocabularyConfig
+from nat_ar.experiment.study import Entry, StudyConfig
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.nn.transformer import TransformerConfig
-from nat_ar.training.loop import TrainingConfig, ValidationConfig
+from nat_ar.training.config import TrainingConfig, ValidationConfig
 from nat_ar.training.optimizer import OptimizerConfig
 
 TRANSFORMER = TransformerConfig(

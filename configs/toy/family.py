@@ -13,8 +13,8 @@ twice (the raw length NAT, 450 steps: 48.4 validation BLEU without, 45.2 with 0.
 import dataclasses
 from pathlib import Path
 
-from nat_ar.commands.study import Entry, StudyConfig
-from nat_ar.experiment import load_file
+from nat_ar.experiment.config import load_file
+from nat_ar.experiment.study import Entry, StudyConfig
 from nat_ar.losses.axe import Axe
 from nat_ar.losses.oaxe import Oaxe
 from nat_ar.methods.autoregressive import Autoregressive

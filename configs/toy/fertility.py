@@ -5,7 +5,7 @@
 
 from pathlib import Path
 
-from nat_ar.experiment import ExperimentConfig, load_file
+from nat_ar.experiment.config import ExperimentConfig, load_file
 
 study = load_file(Path(__file__).with_name("study.py"))
 entry = next(entry for entry in study.entries if entry.name == "fertility")

@@ -11,9 +11,9 @@ leaves no choice. docs/results/README.md says why."""
 import dataclasses
 from pathlib import Path
 
-from nat_ar.commands.study import Entry, StudyConfig
 from nat_ar.data.toy import ToyCorpus
-from nat_ar.experiment import load_file
+from nat_ar.experiment.config import load_file
+from nat_ar.experiment.study import Entry, StudyConfig
 from nat_ar.methods.da_transformer import DaTransformer
 
 family: StudyConfig = load_file(Path(__file__).with_name("family.py"))

@@ -9,9 +9,9 @@ seen more than twice."""
 import dataclasses
 from pathlib import Path
 
-from nat_ar.commands.study import Entry, StudyConfig
 from nat_ar.data.toy import ToyCorpus
-from nat_ar.experiment import load_file
+from nat_ar.experiment.config import load_file
+from nat_ar.experiment.study import Entry, StudyConfig
 
 family: StudyConfig = load_file(Path(__file__).with_name("family.py"))
 STEPS = 1500

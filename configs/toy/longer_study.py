@@ -10,14 +10,14 @@ Gu et al. 2018 (section 4.3: reverse KL to the teacher and REINFORCE on the fert
 import dataclasses
 from pathlib import Path
 
-from nat_ar.commands.study import Entry, StudyConfig
 from nat_ar.data.toy import ToyCorpus
 from nat_ar.evaluation.speed.config import SpeedConfig
-from nat_ar.experiment import load_file
+from nat_ar.experiment.config import load_file
+from nat_ar.experiment.study import Entry, StudyConfig
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.fertility_nat import FertilityNat, FineTuning
 from nat_ar.methods.length_nat import LengthNat
-from nat_ar.training.loop import TrainingConfig
+from nat_ar.training.config import TrainingConfig
 
 short: StudyConfig = load_file(Path(__file__).with_name("study.py"))
 TRANSFORMER = short.teacher.method.transformer

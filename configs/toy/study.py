@@ -6,17 +6,17 @@ Two CPU cores, 9 to 13 minutes (measured), no download. Two layers of width 128 
 short as the clock allows: configs/toy/longer_study.py takes more time and adds the deep-encoder,
 shallow-decoder baseline."""
 
-from nat_ar.commands.study import Entry, StudyConfig
 from nat_ar.data.batching import BatchingConfig
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.toy import ToyCorpus
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.evaluation.speed.config import SpeedConfig
+from nat_ar.experiment.study import Entry, StudyConfig
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.nn.transformer import TransformerConfig
-from nat_ar.training.loop import TrainingConfig, ValidationConfig
+from nat_ar.training.config import TrainingConfig, ValidationConfig
 from nat_ar.training.optimizer import OptimizerConfig
 
 TRANSFORMER = TransformerConfig(

@@ -5,7 +5,7 @@ python -m nat_ar train configs/toy/teacher.py --run runs/teacher"""
 
 from pathlib import Path
 
-from nat_ar.experiment import ExperimentConfig, load_file
+from nat_ar.experiment.config import ExperimentConfig, load_file
 
 study = load_file(Path(__file__).with_name("study.py"))
 config = ExperimentConfig("ar", study.data, study.teacher.method, study.teacher.training)

@@ -29,9 +29,9 @@ Expected, newstest2014, *tokenised* BLEU as published (sacreBLEU, which we repor
 import dataclasses
 from pathlib import Path
 
-from nat_ar.commands.study import Entry, StudyConfig
 from nat_ar.data.batching import BatchingConfig
-from nat_ar.experiment import load_file
+from nat_ar.experiment.config import load_file
+from nat_ar.experiment.study import Entry, StudyConfig
 from nat_ar.losses.axe import Axe
 from nat_ar.losses.oaxe import Oaxe
 from nat_ar.methods.autoregressive import Autoregressive

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nat_ar import config_json, experiment
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.data.arrays import PreparedData
 from nat_ar.evaluation import results
@@ -28,10 +28,11 @@ from nat_ar.evaluation.speed import machine, plots, profiling, protocol
 from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.evaluation.speed.intervals import Ratio
 from nat_ar.evaluation.speed.protocol import Speed
-from nat_ar.experiment import Loaded, Run
+from nat_ar.experiment.run import Run, TrainedModel, open_translator
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
+from nat_ar.translation import decodings
 from nat_ar.translation.translator import Translator
 
 
@@ -67,8 +68,8 @@ class System:
 
     def resolved(self) -> "System":
         """With the decoding spelt out. Raises ConfigError for one that the method lacks."""
-        chosen = experiment.parse_decoding(self.run.config().method, self.decoding)
-        return System(self.run, experiment.decoding_text(chosen))
+        chosen = decodings.parse_decoding(self.run.config().method, self.decoding)
+        return System(self.run, decodings.decoding_text(chosen))
 
 
 def run(arguments: Benchmark) -> None:
@@ -108,11 +109,11 @@ def parse_system(text: str) -> list[System]:
     method = directory.config().method
     if match:
         return [System(directory, match[2]).resolved()]
-    decodings = [method.decoding]
+    chosen = [method.decoding]
     if isinstance(method, Autoregressive):
         is_beam = isinstance(method.decoding, Beam)
-        decodings = [*decodings, *([] if is_beam else [Beam()]), Greedy()]
-    texts = dict.fromkeys(experiment.decoding_text(decoding) for decoding in decodings)
+        chosen = [*chosen, *([] if is_beam else [Beam()]), Greedy()]
+    texts = dict.fromkeys(decodings.decoding_text(decoding) for decoding in chosen)
     return [System(directory, text) for text in texts]
 
 
@@ -137,9 +138,7 @@ def benchmark(
     if not systems:
         raise ConfigError("expected runs to benchmark, got none")
     data, text = _common_text(systems, split, data_directory)
-    opened = [
-        experiment.open_translator(system.run, system.decoding, checkpoint) for system in systems
-    ]
+    opened = [open_translator(system.run, system.decoding, checkpoint) for system in systems]
     measured = protocol.measure(
         [translator for _, translator in opened], text, config, is_quiet=is_quiet
     )
@@ -218,7 +217,7 @@ def _common_text(
 
 def _identity(
     system: System,
-    loaded: Loaded,
+    loaded: TrainedModel,
     translator: Translator,
     data: PreparedData,
     split: str,
@@ -229,7 +228,7 @@ def _identity(
         "name": loaded.config.name,
         "run": str(system.run.directory),
         "method": type(loaded.config.method).__name__,
-        "decoding": experiment.decoding_text(translator.decoding),
+        "decoding": decodings.decoding_text(translator.decoding),
         "training_data": system.run.facts()["training_data"],
         "split": split,
         "data_hash": data.hash,

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import tqdm
 
-from nat_ar import config_json, experiment
+from nat_ar import config_json
 from nat_ar.data import arrays, prepare
 from nat_ar.data.alignment import aligner
 from nat_ar.data.alignment.model import AlignerConfig
@@ -30,11 +30,11 @@ from nat_ar.data.prepare import DataConfig
 from nat_ar.data.ragged import Ragged
 from nat_ar.evaluation import diagnostics, metrics
 from nat_ar.evaluation.speed import machine
-from nat_ar.experiment import Loaded, Run
+from nat_ar.experiment.run import Run, TrainedModel, open_translator
 from nat_ar.runtime import files
 from nat_ar.search import limits
 from nat_ar.training.checkpoint import Checkpoints
-from nat_ar.translation import translator
+from nat_ar.translation import decodings, translator
 from nat_ar.translation.translator import BATCH_TOKENS, Translation, Translator
 
 BLEU_SENTENCES = 2_000
@@ -132,7 +132,7 @@ def distill(
     if max_sentences is not None:
         data = _first_pairs(data, max_sentences)
     _open_shards(shards, {**inputs, "shard_sentences": shard_sentences})
-    loaded, teacher = experiment.open_translator(run, decoding, str(inputs["checkpoint_step"]))
+    loaded, teacher = open_translator(run, decoding, str(inputs["checkpoint_step"]))
     teacher.batch_tokens = batch_tokens
     validation = _validation_bleu(shards / "validation.json", teacher, data.split("validation"))
     train, name = data.split("train"), loaded.config.name
@@ -214,14 +214,14 @@ def _interval(bleu: dict[str, Any]) -> str:
 
 def _decoding(method: Any, text: str | None, choose: Choose) -> str:
     """The decoding in full; to choose from the beam, the search must hand the whole beam back."""
-    chosen = experiment.parse_decoding(method, text)
+    chosen = decodings.parse_decoding(method, text)
     if choose == "best_bleu":
         if not {"size", "n_best"} <= {field.name for field in dataclasses.fields(chosen)}:
             raise ValueError(
                 f"choose best_bleu needs a beam to choose from, got {chosen}; use Beam()"
             )
         chosen = dataclasses.replace(chosen, n_best=chosen.size)
-    return experiment.decoding_text(chosen)
+    return decodings.decoding_text(chosen)
 
 
 def _raw_data(run: Run, directory: str) -> PreparedData:
@@ -433,7 +433,7 @@ def _check_not_all_empty(targets: Sequence[str], run: Run) -> None:
         )
 
 
-def _teacher(run: Run, loaded: Loaded) -> dict[str, Any]:
+def _teacher(run: Run, loaded: TrainedModel) -> dict[str, Any]:
     return {
         "name": loaded.config.name,
         "run": str(run.directory),

@@ -12,15 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nat_ar import config_json, experiment
+from nat_ar import config_json
 from nat_ar.data import toy
 from nat_ar.data.arrays import PreparedData, Split
 from nat_ar.data.toy import ToyCorpus
 from nat_ar.evaluation import diagnostics, metrics, results
 from nat_ar.evaluation.speed import machine
-from nat_ar.experiment import Loaded, Run
+from nat_ar.experiment.run import Run, TrainedModel, open_translator
 from nat_ar.runtime import files
 from nat_ar.training.checkpoint import Checkpoints
+from nat_ar.translation import decodings
 from nat_ar.translation.translator import BATCH_TOKENS, Translation
 
 
@@ -66,13 +67,13 @@ def evaluate(
     batch_tokens: int = BATCH_TOKENS,
 ) -> results.Row:
     """Translates, scores, writes the row to results.jsonl and returns it."""
-    loaded, translator = experiment.open_translator(run, decoding, checkpoint)
+    loaded, translator = open_translator(run, decoding, checkpoint)
     translator.batch_tokens = batch_tokens
     data = PreparedData.load(data_directory or loaded.config.data.directory)
     test = _test_split(data, split, run)
     found = translator.translate(test.source_text, title=f"evaluate {loaded.config.name}")
     texts = [" ".join(translation.texts[0].split("\n")) for translation in found]
-    label = re.sub(r"[^A-Za-z0-9]+", "_", experiment.decoding_text(translator.decoding)).strip("_")
+    label = re.sub(r"[^A-Za-z0-9]+", "_", decodings.decoding_text(translator.decoding)).strip("_")
     folder = run.directory / "translations"
     folder.mkdir(exist_ok=True)
     hypotheses = folder / f"{split}.{label}.txt"
@@ -84,7 +85,7 @@ def evaluate(
         "name": loaded.config.name,
         "run": str(run.directory),
         "method": type(loaded.config.method).__name__,
-        "decoding": experiment.decoding_text(translator.decoding),
+        "decoding": decodings.decoding_text(translator.decoding),
         "training_data": run.facts()["training_data"],
         "split": split,
         "data_hash": data.hash,
@@ -100,7 +101,7 @@ def evaluate(
                 *("python", "-m", "nat_ar", "evaluate", str(run.directory), "--split", split),
                 *(
                     "--decoding",
-                    experiment.decoding_text(translator.decoding),
+                    decodings.decoding_text(translator.decoding),
                     "--checkpoint",
                     str(loaded.step),
                 ),
@@ -182,7 +183,7 @@ def _toy_scores(data: PreparedData, test: Split, texts: Sequence[str]) -> dict[s
     }
 
 
-def _training_cost(run: Run, loaded: Loaded) -> dict[str, Any]:
+def _training_cost(run: Run, loaded: TrainedModel) -> dict[str, Any]:
     """Steps, seconds and target tokens up to the checkpoint."""
     checkpoints = Checkpoints(run.checkpoints_directory, is_read_only=True)
     progress = checkpoints.progress(loaded.step)

@@ -11,13 +11,14 @@ from typing import Any, Literal
 import jax.export
 
 import nat_ar
-from nat_ar import config_json, experiment
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.experiment import Loaded, Run
+from nat_ar.experiment.run import Run, TrainedModel, open_translator
 from nat_ar.export import ctranslate2, stablehlo
 from nat_ar.export.ctranslate2 import Quantization
 from nat_ar.export.stablehlo import Platform
 from nat_ar.runtime import files
+from nat_ar.translation import decodings
 from nat_ar.translation.translator import BUCKETS, Translator
 
 FORMAT = 1
@@ -67,13 +68,11 @@ def run(arguments: Export) -> None:
     default = directory.directory / "exported" / arguments.format
     output = default if arguments.output is None else Path(arguments.output)
     method = directory.config().method
-    decoding = experiment.parse_decoding(method, arguments.decoding)
+    decoding = decodings.parse_decoding(method, arguments.decoding)
     if arguments.format == "ctranslate2":
         ctranslate2.check(method, decoding)
     with files.new_directory(output) as partial:
-        loaded, translator = experiment.open_translator(
-            directory, arguments.decoding, arguments.checkpoint
-        )
+        loaded, translator = open_translator(directory, arguments.decoding, arguments.checkpoint)
         facts = _facts(arguments, loaded, translator)
         if arguments.format == "ctranslate2":
             ctranslate2.write(
@@ -101,7 +100,7 @@ def run(arguments: Export) -> None:
     )
 
 
-def _facts(arguments: Export, loaded: Loaded, translator: Translator) -> dict[str, Any]:
+def _facts(arguments: Export, loaded: TrainedModel, translator: Translator) -> dict[str, Any]:
     """What a card says whatever the format."""
     config = loaded.config
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
@@ -121,7 +120,7 @@ def _facts(arguments: Export, loaded: Loaded, translator: Translator) -> dict[st
         "run": arguments.run_directory,
         "name": config.name,
         "method": type(config.method).__name__,
-        "decoding": experiment.decoding_text(translator.decoding),
+        "decoding": decodings.decoding_text(translator.decoding),
         "checkpoint_step": loaded.step,
         "config_hash": config_json.hash_of(config),
         "vocabulary_hash": loaded.vocabulary.hash,

@@ -3,15 +3,15 @@
 import dataclasses
 from typing import Any
 
-from nat_ar import experiment
 from nat_ar.config_json import ConfigError
 from nat_ar.data import prepare
 from nat_ar.data.prepare import DataConfig
+from nat_ar.experiment.config import load_file
 
 
 def load_config(path: str) -> DataConfig:
     """The `data` of an experiment or a study."""
-    config = experiment.load_file(path)
+    config = load_file(path)
     if not isinstance(getattr(config, "data", None), DataConfig):
         raise ConfigError(
             f"{path} holds a {type(config).__name__}; `prepare` takes an ExperimentConfig or a StudyConfig"

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nat_ar import config_json, experiment
+from nat_ar import config_json
 from nat_ar.commands import benchmark, compare, distill, evaluate, train
 from nat_ar.commands.benchmark import System
 from nat_ar.config_json import ConfigError
@@ -26,115 +26,20 @@ from nat_ar.data.arrays import PreparedData
 from nat_ar.data.prepare import DataConfig
 from nat_ar.evaluation import results
 from nat_ar.evaluation.speed import machine
-from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.evaluation.table import formats, picture
 from nat_ar.evaluation.table.line import Table
-from nat_ar.experiment import ExperimentConfig, Run
-from nat_ar.methods.catalogue import AnyMethod
+from nat_ar.experiment.config import ExperimentConfig, load_file
+from nat_ar.experiment.run import Run
+from nat_ar.experiment.study import Entry, StudyConfig, only
 from nat_ar.runtime import child_process, files
 from nat_ar.training.checkpoint import Checkpoints
-from nat_ar.training.loop import TrainingConfig
+from nat_ar.translation import decodings
 
 NUM_EXAMPLES = 10
 
 
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """One model of a study, and the decodings by which it enters the table."""
-
-    name: str
-    """how the table calls it; the name of its run"""
-    method: AnyMethod
-    """what is trained"""
-    training: TrainingConfig
-    """how it is trained"""
-    distilled: bool = False
-    """train on the teacher's translations instead of the corpus's"""
-    encoder_from_teacher: bool = False
-    """start with the teacher's embeddings and encoder"""
-    start_from: str | None = None
-    """name of an earlier entry whose parameters this one starts with"""
-    decodings: tuple[str, ...] = ()
-    """such as ("Greedy()", "Beam(size=4)"); none: the method's own"""
-
-    def __post_init__(self) -> None:
-        for text in self.decodings:
-            experiment.parse_decoding(self.method, text)
-
-
-@dataclasses.dataclass(frozen=True)
-class StudyConfig:
-    """A teacher, students and baselines on one corpus."""
-
-    name: str
-    """title of the picture"""
-    directory: str
-    """where everything goes"""
-    data: DataConfig
-    """the corpus; data.directory is replaced by DIRECTORY/data"""
-    teacher: Entry
-    """the autoregressive model that distils, rescores and is the baseline of every ratio"""
-    entries: tuple[Entry, ...]
-    """students and further baselines, trained in this order"""
-    distillation: str = "Beam(size=4)"
-    """how the teacher translates the training data"""
-    tests: tuple[str, ...] = ("test",)
-    """splits that are evaluated; the first one is the table's, and is timed"""
-    speed: SpeedConfig = SpeedConfig()
-    """how much text the benchmark takes"""
-
-    def __post_init__(self) -> None:
-        names = [self.teacher.name, *(entry.name for entry in self.entries)]
-        if len(set(names)) < len(names):
-            raise ConfigError(f"entries of a study need different names, got {', '.join(names)}")
-        if self.teacher.method.family != "AR" or self.teacher.distilled:
-            kind = f"{type(self.teacher.method).__name__}, distilled={self.teacher.distilled}"
-            raise ConfigError(
-                "the teacher of a study is autoregressive (family AR) and trained on raw data, "
-                f"got {kind}"
-            )
-        for position, entry in enumerate(self.entries):
-            known = names[: position + 1]
-            if entry.start_from is not None and entry.start_from not in known:
-                raise ConfigError(
-                    f"{entry.name}.start_from: expected an earlier entry ({', '.join(known)}), got "
-                    f"{entry.start_from!r}"
-                )
-            _check_start(entry, {e.name: e for e in (self.teacher, *self.entries)}, self.teacher)
-        experiment.parse_decoding(self.teacher.method, self.distillation)
-        if not self.tests:
-            raise ConfigError("tests: expected at least one split, got none")
-
-
-def _check_start(entry: Entry, entries: dict[str, Entry], teacher: Entry) -> None:
-    """Raises ConfigError where parameters that the entry takes over would not fit: before any training."""
-    if entry.encoder_from_teacher and teacher.method.has_own_encoder:
-        raise ConfigError(
-            f"{entry.name} starts from the teacher's encoder: expected a teacher with the Transformer encoder "
-            f"of its student, got {teacher.name}, which is {type(teacher.method).__name__}"
-        )
-    if entry.encoder_from_teacher and not entry.method.has_own_encoder:
-        for size in ("d_model", "d_hidden", "num_heads", "num_encoder_layers", "norm"):
-            expected = getattr(teacher.method.network, size)
-            got = getattr(entry.method.network, size)
-            if got != expected:
-                raise ConfigError(
-                    f"{entry.name} starts from the teacher's encoder: expected transformer.{size} "
-                    f"{expected} as in {teacher.name}, got {got}"
-                )
-    if entry.start_from is not None:
-        start = entries[entry.start_from]
-        mine = (type(entry.method).__name__, entry.method.network)
-        theirs = (type(start.method).__name__, start.method.network)
-        if mine != theirs:
-            raise ConfigError(
-                f"{entry.name} starts from {start.name}: expected its method and transformer, "
-                f"{theirs}, got {mine}"
-            )
-
-
 def load_config(path: str) -> StudyConfig:
-    config = experiment.load_file(path)
+    config = load_file(path)
     if not isinstance(config, StudyConfig):
         raise ConfigError(f"{path} holds a {type(config).__name__}; `study` takes a StudyConfig")
     return config
@@ -171,24 +76,6 @@ def run(arguments: Study) -> None:
     if arguments.only:
         command += f" --only {shlex.join(arguments.only)}"
     study(config, command, publish=arguments.publish)
-
-
-def only(config: StudyConfig, names: Sequence[str]) -> StudyConfig:
-    """The study with the named entries and those that they start from.
-
-    Raises ConfigError for a name that the study does not have."""
-    entries = {entry.name: entry for entry in config.entries}
-    wanted = set(names) - {config.teacher.name}
-    unknown = sorted(wanted - set(entries))
-    if unknown:
-        raise ConfigError(
-            f"--only: expected entries of the study ({', '.join(entries)}), got {', '.join(unknown)}"
-        )
-    for entry in reversed(config.entries):  # an entry starts from an earlier one
-        if entry.name in wanted and entry.start_from in entries:
-            wanted.add(entry.start_from)
-    chosen = tuple(entry for entry in config.entries if entry.name in wanted)
-    return dataclasses.replace(config, entries=chosen)
 
 
 class _Stages:
@@ -282,7 +169,7 @@ def _evaluate_missing(entry: Entry, run: Run, split: str, data: DataConfig) -> N
         "test_hash": evaluate.test_hash(PreparedData.load(data.directory).split(split)),
     }
     for text in entry.decodings or (None,):
-        decoding = experiment.decoding_text(experiment.parse_decoding(entry.method, text))
+        decoding = decodings.decoding_text(decodings.parse_decoding(entry.method, text))
         if not _has_row(run, {**expected, "decoding": decoding}):
             evaluate.evaluate(run, decoding=text, split=split)
 
@@ -375,7 +262,7 @@ def _rows_of(entry: Entry, run: Run, split: str) -> list[results.Row]:
     ]
     latest = {row["decoding"]: row for row in sorted(rows, key=lambda row: row["date"])}
     wanted = [
-        experiment.decoding_text(experiment.parse_decoding(entry.method, t))
+        decodings.decoding_text(decodings.parse_decoding(entry.method, t))
         for t in entry.decodings or (None,)
     ]
     return [latest[decoding] for decoding in wanted]

@@ -11,7 +11,6 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
-from nat_ar import experiment
 from nat_ar.config_json import ConfigError
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.batching import BatchPlan
@@ -19,20 +18,24 @@ from nat_ar.data.loader import Loader
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.evaluation import metrics
-from nat_ar.experiment import ExperimentConfig, Loaded, Run
+from nat_ar.experiment.config import ExperimentConfig, load_file
+from nat_ar.experiment.run import Run, TrainedModel
 from nat_ar.methods import base
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.runtime import files
 from nat_ar.training import logging, loop, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
+from nat_ar.training.config import TrainingConfig
 from nat_ar.training.logging import RunLog
-from nat_ar.training.loop import Progress, TrainingConfig
-from nat_ar.translation.translator import Model, Translator
+from nat_ar.training.loop import Progress
+from nat_ar.translation import decodings
+from nat_ar.translation.model import Model, vocabulary_sizes
+from nat_ar.translation.translator import Translator
 from nat_ar.types import TrainState
 
 
 def load_config(path: str) -> ExperimentConfig:
-    config = experiment.load_file(path)
+    config = load_file(path)
     if not isinstance(config, ExperimentConfig):
         raise ConfigError(
             f"{path} holds a {type(config).__name__}; `train` takes an ExperimentConfig"
@@ -77,7 +80,7 @@ def _train(
     config: ExperimentConfig,
     to: Run,
     data: PreparedData,
-    teacher: Loaded | None,
+    teacher: TrainedModel | None,
     mesh: Mesh,
     batches: Loader,
     model: nnx.Module,
@@ -127,7 +130,7 @@ def _train(
         checkpoints.close()
 
 
-def _check_vocabularies(vocabulary: Vocabulary, teacher: Loaded | None) -> None:
+def _check_vocabularies(vocabulary: Vocabulary, teacher: TrainedModel | None) -> None:
     if teacher is not None and teacher.vocabulary.hash != vocabulary.hash:
         raise ConfigError(
             f"the teacher's vocabulary has hash {teacher.vocabulary.hash[:12]}, the data's "
@@ -148,10 +151,10 @@ def _loader(data: PreparedData, config: TrainingConfig, num_devices: int) -> Loa
 
 
 def _initial_model(
-    config: ExperimentConfig, vocabulary: Vocabulary, teacher: Loaded | None
+    config: ExperimentConfig, vocabulary: Vocabulary, teacher: TrainedModel | None
 ) -> nnx.Module:
     """Random parameters, then whatever the config takes over from the teacher or another run."""
-    sizes = experiment.vocabulary_sizes(vocabulary)
+    sizes = vocabulary_sizes(vocabulary)
     model = config.method.build(sizes, rngs=nnx.Rngs(config.training.seed))
     if config.encoder_from_teacher and teacher is not None:
         source = nnx.merge(teacher.model.graphdef, teacher.model.params)
@@ -205,13 +208,16 @@ def num_infeasible(method: AnyMethod, source: Ragged, target: Ragged) -> int:
 
 
 def _validation(
-    config: ExperimentConfig, data: PreparedData, graphdef: nnx.GraphDef, teacher: Loaded | None
+    config: ExperimentConfig,
+    data: PreparedData,
+    graphdef: nnx.GraphDef,
+    teacher: TrainedModel | None,
 ) -> Callable[[nnx.State], dict[str, float]]:
     """BLEU of the method's own decoding of the raw validation split."""
     split = data.split("validation")
     number = config.training.validation.sentences
     sources, references = split.source_text[:number], split.target_text[:number]
-    is_rescored = experiment.needs_scorer(config.method, config.method.decoding)
+    is_rescored = decodings.needs_scorer(config.method, config.method.decoding)
     scorer = teacher.model if is_rescored and teacher else None
     translator: Translator | None = None
 

@@ -5,10 +5,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from nat_ar import experiment
+from nat_ar.config_json import ConfigError
 from nat_ar.data import vocabulary
-from nat_ar.experiment import Run
-from nat_ar.translation.translator import BATCH_TOKENS, Int8, Translation
+from nat_ar.experiment.run import Run, open_translator
+from nat_ar.translation import decodings
+from nat_ar.translation.decodings import Int8
+from nat_ar.translation.translator import BATCH_TOKENS, Translation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Translate:
 
     def __post_init__(self) -> None:
         if self.n_best < 1:
-            raise experiment.ConfigError(f"n_best must be at least 1, got {self.n_best}")
+            raise ConfigError(f"n_best must be at least 1, got {self.n_best}")
 
 
 def run(arguments: Translate) -> None:
@@ -44,7 +46,7 @@ def run(arguments: Translate) -> None:
     directory = Run(Path(arguments.run_directory))
     if arguments.n_best > 1:
         decoding = _with_n_best(directory, decoding, arguments.n_best)
-    _, translator = experiment.open_translator(directory, decoding, arguments.checkpoint)
+    _, translator = open_translator(directory, decoding, arguments.checkpoint)
     translator.batch_tokens = arguments.batch_tokens
     lines = list(_read(arguments.input))
     found = translator.translate(lines)
@@ -61,16 +63,16 @@ def run(arguments: Translate) -> None:
 
 def _with_n_best(run: Run, text: str | None, n_best: int) -> str:
     """The decoding with its n_best set, as text."""
-    chosen = experiment.parse_decoding(run.config().method, text)
+    chosen = decodings.parse_decoding(run.config().method, text)
     if isinstance(chosen, Int8):
-        inner = experiment.decoding_text(chosen.decoding)
-        return _with_n_best(run, inner, n_best) + experiment.INT8
+        inner = decodings.decoding_text(chosen.decoding)
+        return _with_n_best(run, inner, n_best) + decodings.INT8
     names = {field.name for field in dataclasses.fields(chosen)}
     if "n_best" not in names:
-        raise experiment.ConfigError(
+        raise ConfigError(
             f"{chosen} gives one translation; expected a decoding with n_best, got n_best {n_best}"
         )
-    return experiment.decoding_text(dataclasses.replace(chosen, n_best=n_best))
+    return decodings.decoding_text(dataclasses.replace(chosen, n_best=n_best))
 
 
 def _read(name: str) -> Iterator[str]:

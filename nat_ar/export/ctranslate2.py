@@ -25,7 +25,8 @@ from nat_ar.runtime import files
 from nat_ar.search import limits
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
-from nat_ar.translation.translator import BUCKETS, Model
+from nat_ar.translation.model import Model
+from nat_ar.translation.translator import BUCKETS
 
 Quantization = Literal[
     "int8",

@@ -31,7 +31,9 @@ from jaxtyping import Array, Float, Int
 from nat_ar.config_json import ConfigError
 from nat_ar.export import runner
 from nat_ar.runtime import files
-from nat_ar.translation.translator import BUCKETS, Int8, Model, Translator
+from nat_ar.translation.decodings import Int8
+from nat_ar.translation.model import Model
+from nat_ar.translation.translator import BUCKETS, Translator
 
 Platform = Literal["cpu", "cuda", "rocm", "tpu"]
 

@@ -18,77 +18,18 @@ import tqdm
 from flax import nnx
 from jax.sharding import Mesh
 
-from nat_ar.config_json import ConfigError
 from nat_ar.data import loader
-from nat_ar.data.batching import BatchingConfig
 from nat_ar.data.loader import HostBatch, Loader
 from nat_ar.runtime import out_of_memory
 from nat_ar.training import optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
+from nat_ar.training.config import TrainingConfig
 from nat_ar.training.logging import RunLog
-from nat_ar.training.optimizer import OptimizerConfig
 from nat_ar.training.step import TrainStep
 from nat_ar.types import Batch, Mean, TrainState
 
 Validate = Callable[[nnx.State], dict[str, float]]
 """Parameters to numbers, among them "score": higher is better, the best one's checkpoint is kept."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ValidationConfig:
-    """How often a run translates its validation split, and what it concludes."""
-
-    every_steps: int = 1000
-    """steps between validations, and between checkpoints"""
-    sentences: int = 500
-    """the first so many sentences of the validation split are translated"""
-    patience: int | None = None
-    """stop after so many validations without a better BLEU; None: never"""
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingConfig:
-    """Everything between a model and a trained model."""
-
-    seed: int = 1
-    """initial parameters, order of the data and dropout follow from it"""
-    max_steps: int = 10_000
-    """optimizer updates"""
-    batching: BatchingConfig = BatchingConfig()
-    """how sentences share batches"""
-    accumulation: int = 1
-    """parts of a batch run one after the other before an update"""
-    optimizer: OptimizerConfig = OptimizerConfig()
-    """Adam and its schedule"""
-    average_decay: float | None = None
-    """decay of an exponential moving average of the parameters, which then translates; None: no average"""
-    validation: ValidationConfig = ValidationConfig()
-    """translating while training"""
-    log_every: int = 100
-    """steps between rows of metrics.jsonl"""
-    skip_non_finite: int = 0
-    """so many batches whose loss or gradient is not finite are left out and reported; one more stops the run"""
-    num_devices: int | None = None
-    """local devices that share each batch; None: all"""
-    tensorboard: bool = False
-    """also write TensorBoard event files (needs tensorboardX)"""
-
-    def __post_init__(self) -> None:
-        positive = {
-            "max_steps": self.max_steps,
-            "accumulation": self.accumulation,
-            "log_every": self.log_every,
-            "validation.every_steps": self.validation.every_steps,
-            "validation.sentences": self.validation.sentences,
-            "validation.patience": self.validation.patience,
-        }
-        for name, value in positive.items():
-            if value is not None and value < 1:
-                raise ConfigError(f"training.{name} must be at least 1, got {value}")
-        if self.skip_non_finite < 0:
-            raise ConfigError(f"skip_non_finite must be at least 0, got {self.skip_non_finite}")
-        if self.average_decay is not None and not 0.0 < self.average_decay < 1.0:
-            raise ConfigError(f"average_decay must be between 0 and 1, got {self.average_decay}")
 
 
 @dataclasses.dataclass

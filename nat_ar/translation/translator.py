@@ -5,7 +5,6 @@ and put back in place. Each (rows, bucket) shape is compiled once, ahead of time
 becomes does not depend on the sentences beside it."""
 
 import dataclasses
-import functools
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,17 +14,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
-from flax import nnx
-from jaxtyping import Array, Int
+from jaxtyping import Int
 
-from nat_ar.config_json import ConfigError
 from nat_ar.data import loader
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.nn import packed
-from nat_ar.runtime import compilation, cpu_kernels, out_of_memory
+from nat_ar.runtime import compilation, out_of_memory
 from nat_ar.search import limits
 from nat_ar.special_tokens import EOS, PAD
+from nat_ar.translation.decodings import Int8
+from nat_ar.translation.model import Model
 from nat_ar.types import Hypotheses
 
 BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
@@ -36,63 +35,6 @@ BATCH_TOKENS = 4096
 """padded source tokens of a batch, if nobody says another number"""
 TOKENIZER, DETOKENIZER = "nat_ar.tokenizer", "nat_ar.detokenizer"
 """what a profiler's trace calls them"""
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """A model split into its static and its array half, ready for jax.jit."""
-
-    graphdef: nnx.GraphDef
-    params: nnx.State
-    has_kernels: bool = False
-    """whether it decodes with nat_ar.runtime.cpu_kernels, on this machine only"""
-
-    @functools.cached_property
-    def leaves(self) -> list[jax.Array]:
-        """The parameters as a flat list: handing over an nnx.State flattens it in Python at every call,
-        which is a quarter of a millisecond on the latency of a small model."""
-        return jax.tree.leaves(self.params)
-
-    def merge(self, leaves: list[jax.Array]) -> Any:
-        """The model around other (or traced) arrays."""
-        params = jax.tree.unflatten(jax.tree.structure(self.params), leaves)
-        return nnx.merge(self.graphdef, params)
-
-    def packed(self, weights: packed.Weights = "float32") -> "Model":
-        """The same model with its weights laid out for decoding on a CPU, where that is possible. Raises
-        ConfigError where it is not and the weights should be int8."""
-        if not cpu_kernels.are_available():
-            if weights == "int8":
-                raise ConfigError(
-                    "int8 weights need a CPU and the kernels that nat_ar builds with a C++ compiler, got "
-                    "none; leave int8 out of the decoding"
-                )
-            return self
-        network = self.merge(self.leaves)
-        packed.pack(network, weights)
-        return Model(*nnx.split(network, nnx.Param), has_kernels=True)
-
-    def decode(
-        self,
-        leaves: list[jax.Array],
-        source: Int[Array, "batch source_length"],
-        *,
-        decoding: Any,
-        max_length: int,
-        scorer: Any = None,
-    ) -> Hypotheses:
-        """The method's decode around other (or traced) arrays."""
-        network = self.merge(leaves)
-        with cpu_kernels.in_use(self.has_kernels):
-            return network.decode(source, decoding=decoding, max_length=max_length, scorer=scorer)
-
-
-@dataclasses.dataclass(frozen=True)
-class Int8:
-    """A decoding by weights that are rounded to 8 bits, each column of a matrix with a scale of its own; states
-    and sums stay float32. On CPUs. Written "Greedy() int8"."""
-
-    decoding: Any
 
 
 @dataclasses.dataclass(frozen=True)

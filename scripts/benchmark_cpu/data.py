@@ -29,10 +29,10 @@ from nat_ar.data.batching import BatchingConfig, BatchPlan
 from nat_ar.data.loader import HostBatch, Loader
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.evaluation.speed import machine
-from nat_ar.experiment import vocabulary_sizes
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.training import optimizer, step
 from nat_ar.training.optimizer import OptimizerConfig
+from nat_ar.translation.model import vocabulary_sizes
 from nat_ar.types import Batch
 from scripts.benchmark_cpu import report, text, timing
 from scripts.benchmark_cpu.models import Scale
@@ -50,7 +50,7 @@ from nat_ar.data.corpus import TextFiles
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.evaluation.speed import machine
-from nat_ar.experiment import ExperimentConfig
+from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.methods.autoregressive import Autoregressive
 
 config = ExperimentConfig(

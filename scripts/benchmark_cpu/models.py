@@ -48,7 +48,8 @@ from nat_ar.search.beam import Beam
 from nat_ar.search.dag import Lookahead
 from nat_ar.search.greedy import Greedy
 from nat_ar.special_tokens import EOS, NUM_SPECIAL, PAD
-from nat_ar.translation.translator import Model, bucket_of
+from nat_ar.translation.model import Model
+from nat_ar.translation.translator import bucket_of
 from nat_ar.types import Hypotheses
 from scripts.benchmark_cpu import timing
 

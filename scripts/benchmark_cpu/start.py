@@ -28,8 +28,8 @@ import dataclasses
 from nat_ar.data.corpus import TextFiles
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.vocabulary import VocabularyConfig
-from nat_ar.experiment import ExperimentConfig, load_file
-from nat_ar.training.loop import ValidationConfig
+from nat_ar.experiment.config import ExperimentConfig, load_file
+from nat_ar.training.config import ValidationConfig
 from nat_ar.training.optimizer import OptimizerConfig
 
 study = load_file("configs/debian_en_de/study.py")

@@ -8,11 +8,12 @@ import jax
 import numpy as np
 from flax import nnx
 
-from nat_ar import experiment
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.catalogue import AnyMethod
-from nat_ar.translation.translator import Model, Translation, Translator
+from nat_ar.translation import decodings
+from nat_ar.translation.model import Model, vocabulary_sizes
+from nat_ar.translation.translator import Translation, Translator
 from scripts.torture import models
 
 SIZES = (1, 7, 64)
@@ -27,7 +28,7 @@ TOLERANCE = 1e-5
 def methods() -> Iterator[tuple[AnyMethod, Any]]:
     """Every method of the catalogue with each of its decodings as it is by default."""
     for method in models.by_default().values():
-        for decoding in experiment.decodings_of(method):
+        for decoding in decodings.decodings_of(method):
             yield method, decoding()
 
 
@@ -38,7 +39,7 @@ def check(
     translations that were compared. Raises AssertionError for other tokens or scores."""
     model = _random(method, vocabulary, seed)
     scorer = None
-    if experiment.needs_scorer(method, decoding):
+    if decodings.needs_scorer(method, decoding):
         scorer = _random(Autoregressive(models.TRANSFORMER), vocabulary, seed + 1)
 
     def translate(rows: int, order: list[int]) -> list[Translation]:
@@ -71,7 +72,7 @@ def check(
 
 
 def _random(method: AnyMethod, vocabulary: Vocabulary, seed: int) -> Model:
-    built = method.build(experiment.vocabulary_sizes(vocabulary), rngs=nnx.Rngs(seed))
+    built = method.build(vocabulary_sizes(vocabulary), rngs=nnx.Rngs(seed))
     graphdef, params = nnx.split(built, nnx.Param)
     return Model(graphdef, jax.tree.map(lambda leaf: SCALE * leaf, params))
 

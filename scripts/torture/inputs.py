@@ -13,10 +13,10 @@ from typing import Any
 import hypothesis
 from hypothesis import strategies as st
 
-from nat_ar import config_json, experiment
+from nat_ar import config_json
 from nat_ar.commands import translate
 from nat_ar.commands.translate import Translate
-from nat_ar.experiment import Run
+from nat_ar.experiment.run import Run, open_translator
 from scripts.torture import faults
 
 PIECES = (
@@ -54,13 +54,13 @@ LINE = st.one_of(
 @contextlib.contextmanager
 def opened(run: Path) -> Iterator[None]:
     """`translate` finds this run open, and what was compiled for it."""
-    found = experiment.open_translator(Run(run))
-    before = experiment.open_translator
-    experiment.open_translator = lambda *_: found  # type: ignore[assignment]
+    found = open_translator(Run(run))
+    before = translate.open_translator
+    translate.open_translator = lambda *_: found  # type: ignore[assignment]
     try:
         yield
     finally:
-        experiment.open_translator = before
+        translate.open_translator = before
 
 
 def translate_lines(run: Path, lines: list[bytes]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from nat_ar.data import arrays
 from nat_ar.evaluation import results
-from nat_ar.experiment import Run
+from nat_ar.experiment.run import Run
 from nat_ar.training import logging
 from nat_ar.training.checkpoint import Checkpoints
 from scripts.torture import models

@@ -6,7 +6,7 @@ from pathlib import Path
 from scripts.torture import models
 
 STUDY = """
-from nat_ar.commands.study import Entry, StudyConfig
+from nat_ar.experiment.study import Entry, StudyConfig
 from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.batching import BatchingConfig
 from nat_ar.data.corpus import TextFiles
@@ -18,7 +18,7 @@ from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search.greedy import Greedy
-from nat_ar.training.loop import TrainingConfig, ValidationConfig
+from nat_ar.training.config import TrainingConfig, ValidationConfig
 from nat_ar.training.optimizer import OptimizerConfig
 
 TINY = TransformerConfig(16, 32, 2, 1, 1)
@@ -62,8 +62,8 @@ TEACHER = """
 import dataclasses
 from pathlib import Path
 
-from nat_ar.experiment import ExperimentConfig, load_file
-from nat_ar.training.loop import ValidationConfig
+from nat_ar.experiment.config import ExperimentConfig, load_file
+from nat_ar.training.config import ValidationConfig
 
 study = load_file(Path(__file__).with_name("study.py"))
 config = ExperimentConfig(
@@ -82,7 +82,7 @@ METHOD = """
 import dataclasses
 from pathlib import Path
 
-from nat_ar.experiment import load_file
+from nat_ar.experiment.config import load_file
 from scripts.torture import models
 
 teacher = load_file(Path(__file__).with_name("teacher.py"))

@@ -17,7 +17,7 @@ from nat_ar.evaluation import results
 from nat_ar.evaluation.speed import machine, profiling
 from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.evaluation.speed.machine import Peaks
-from nat_ar.experiment import Run
+from nat_ar.experiment.run import Run
 
 QUICK = SpeedConfig(sentences=6, repetitions=3, batch_sizes=(1, 4), throughput_sentences=8)
 PEAKS = Peaks(matmul={"float32": 1e9}, bandwidth={8: 1e9})

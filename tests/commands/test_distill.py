@@ -11,7 +11,6 @@ import optax
 import pytest
 from flax import nnx
 
-from nat_ar import experiment
 from nat_ar.commands import distill as command
 from nat_ar.commands.distill import Distill, distill
 from nat_ar.data import prepare
@@ -20,13 +19,15 @@ from nat_ar.data.arrays import PreparedData
 from nat_ar.data.corpus import TextFiles
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.vocabulary import VocabularyConfig
-from nat_ar.experiment import ExperimentConfig, Run
+from nat_ar.experiment.config import ExperimentConfig
+from nat_ar.experiment.run import Run, open_translator
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import limits
 from nat_ar.training import step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.loop import Progress
+from nat_ar.translation.model import vocabulary_sizes
 from nat_ar.translation.translator import Translation, Translator
 
 Answer = Callable[[str], Translation]
@@ -59,7 +60,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Run:
     config = ExperimentConfig("ar", data_config, Autoregressive(transformer=transformer))
     run = Run(directory / "run")
     run.start(config, data)
-    model = config.method.build(experiment.vocabulary_sizes(data.vocabulary), rngs=nnx.Rngs(0))
+    model = config.method.build(vocabulary_sizes(data.vocabulary), rngs=nnx.Rngs(0))
     params = nnx.state(model, nnx.Param)
     state = step.initial_state(params, optax.sgd(0.1), seed=0, has_average=False)
     checkpoints = Checkpoints(run.checkpoints_directory)
@@ -115,8 +116,8 @@ def test_targets_stand_where_their_sources_do(
 def test_the_model_itself_translates_the_first_sentences(
     teacher: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    opened = experiment.open_translator(teacher, "Sampling(seed=5)", "best")
-    monkeypatch.setattr(experiment, "open_translator", lambda *_: opened)  # compile once
+    opened = open_translator(teacher, "Sampling(seed=5)", "best")
+    monkeypatch.setattr(command, "open_translator", lambda *_: opened)  # compile once
     distill(
         teacher, tmp_path / "d", decoding="Sampling(seed=5)", shard_sentences=2, max_sentences=4
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from nat_ar import __main__ as command_line
-from nat_ar import config_json, experiment
+from nat_ar import config_json
 from nat_ar.commands import evaluate
 from nat_ar.commands.evaluate import Evaluate
 from nat_ar.data import prepare
@@ -17,7 +17,8 @@ from nat_ar.data.prepare import DataConfig
 from nat_ar.data.toy import ToyCorpus
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.evaluation import results
-from nat_ar.experiment import ExperimentConfig, Run
+from nat_ar.experiment.config import ExperimentConfig
+from nat_ar.experiment.run import Run
 from nat_ar.methods.length_nat import LengthBeam, LengthNat
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.runtime import files
@@ -141,7 +142,7 @@ def test_of_the_toy_language_it_says_valid_and_mixed(
     first, second, third, _ = test.target_text
     answers = [first, second, " ".join(reversed(third.split())), ""]
     opened = run.load(), Repeating(answers)
-    monkeypatch.setattr(experiment, "open_translator", lambda *_: opened)
+    monkeypatch.setattr(evaluate, "open_translator", lambda *_: opened)
     evaluate.run(Evaluate(str(run.directory)))
     (row,) = results.read(run.directory)
     assert (row["valid"], row["mixed"]) == (50.0, 25.0)
@@ -165,7 +166,7 @@ def test_a_perfect_translation(
 ) -> None:
     run, data = toy_run
     opened = run.load(), Repeating(data.split("validation").target_text)
-    monkeypatch.setattr(experiment, "open_translator", lambda *_: opened)
+    monkeypatch.setattr(evaluate, "open_translator", lambda *_: opened)
     row = evaluate.evaluate(run, split="validation")
     assert row["bleu"]["score"] == pytest.approx(100.0)
     assert row["ter"]["score"] == 0.0

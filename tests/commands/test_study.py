@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from nat_ar.commands import study
-from nat_ar.commands.study import Entry, StudyConfig
 from nat_ar.config_json import ConfigError
 from nat_ar.data.corpus import TextFiles
 from nat_ar.data.prepare import DataConfig
 from nat_ar.evaluation import results
+from nat_ar.experiment.study import Entry, StudyConfig, only
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.decoder_only import DecoderOnly
@@ -25,7 +25,7 @@ from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.methods.recurrent import Recurrent
 from nat_ar.training import logging
-from nat_ar.training.loop import TrainingConfig
+from nat_ar.training.config import TrainingConfig
 from scripts.torture import kills, letters
 
 RUNS = letters.RUNS
@@ -94,7 +94,7 @@ def test_only_keeps_what_the_named_entries_start_from() -> None:
         (["other", "nat"], (STUDENT, other)),
         (["ar"], ()),
     ]:
-        chosen = study.only(config, names)
+        chosen = only(config, names)
         assert chosen.entries == kept
         assert chosen.teacher == TEACHER
 
@@ -103,7 +103,7 @@ def test_only_an_entry_that_the_study_has() -> None:
     with pytest.raises(
         ConfigError, match=r"expected entries of the study \(nat\), got latter, nta"
     ):
-        study.only(POSSIBLE, ["nta", "nat", "latter"])
+        only(POSSIBLE, ["nta", "nat", "latter"])
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from nat_ar import __main__
 from nat_ar.commands import train
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.ragged import Ragged
-from nat_ar.experiment import Run
+from nat_ar.experiment.run import Run
 from nat_ar.methods.ctc import Ctc
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.runtime import files
@@ -30,9 +30,9 @@ import dataclasses
 from pathlib import Path
 
 from nat_ar.data.batching import BatchingConfig
-from nat_ar.experiment import Run
+from nat_ar.experiment.run import Run
 from nat_ar.search.greedy import Greedy
-from nat_ar.training.loop import TrainingConfig, ValidationConfig
+from nat_ar.training.config import TrainingConfig, ValidationConfig
 from nat_ar.training.optimizer import OptimizerConfig
 
 tiny = Run(Path({run!r})).config()

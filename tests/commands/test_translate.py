@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from nat_ar import experiment
 from nat_ar.commands import translate
 from nat_ar.commands.translate import Translate
 from nat_ar.config_json import ConfigError
-from nat_ar.experiment import Loaded
+from nat_ar.experiment.run import TrainedModel, open_translator
+from nat_ar.translation import decodings
 from nat_ar.translation.translator import Translation, Translator
 
 
 @pytest.fixture(scope="module")
-def opened(tiny_runs) -> tuple[Loaded, Translator]:
+def opened(tiny_runs) -> tuple[TrainedModel, Translator]:
     """What is compiled once for all."""
-    return experiment.open_translator(tiny_runs.length_nat, "LengthBeam(size=3, n_best=3)")
+    return open_translator(tiny_runs.length_nat, "LengthBeam(size=3, n_best=3)")
 
 
 @dataclasses.dataclass
@@ -33,7 +33,7 @@ def pipe(
     tiny_runs, opened, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> Any:
     """Bytes through standard input and output, by the translator of `opened`."""
-    monkeypatch.setattr(experiment, "open_translator", lambda *_: opened)
+    monkeypatch.setattr(translate, "open_translator", lambda *_: opened)
 
     def run(text: bytes, **fields: Any) -> Said:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
@@ -84,7 +84,7 @@ def test_output_is_utf_8_in_any_locale(tiny_runs, monkeypatch: pytest.MonkeyPatc
         def translate(self, lines: list[str]) -> list[Translation]:
             return [Translation(["Grüße 😀"], [-1.0], [[7]], 1) for _ in lines]
 
-    monkeypatch.setattr(experiment, "open_translator", lambda *_: (None, German()))
+    monkeypatch.setattr(translate, "open_translator", lambda *_: (None, German()))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"greetings\n")))
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
@@ -109,7 +109,7 @@ def test_scores_and_n_best(pipe, opened) -> None:
 
 def test_n_best_is_asked_of_the_decoding(tiny_runs) -> None:
     ar, nat = tiny_runs.autoregressive, tiny_runs.length_nat
-    chosen = experiment.parse_decoding(ar.config().method, translate._with_n_best(ar, None, 3))
+    chosen = decodings.parse_decoding(ar.config().method, translate._with_n_best(ar, None, 3))
     assert (chosen.size, chosen.n_best) == (4, 3)
     assert translate._with_n_best(ar, "Beam() int8", 2) == "Beam(size=4, n_best=2) int8"
     with pytest.raises(ConfigError, match=r"Greedy\(\) gives one translation; .* got n_best 2"):
@@ -134,7 +134,7 @@ def test_a_run_translates_by_its_own_decoding(
     source = tmp_path / "in.txt"
     source.write_text("a b\n", "utf-8")
     translate.run(Translate(str(tiny_runs.length_nat.directory), input=str(source), scores=True))
-    _, translator = experiment.open_translator(tiny_runs.length_nat)
+    _, translator = open_translator(tiny_runs.length_nat)
     (found,) = translator.translate(["a b"])
     expected = f"{found.scores[0]:.4f}\t{found.texts[0]}\n"
     assert capsysbinary.readouterr().out.decode("utf-8") == expected

@@ -10,19 +10,20 @@ import optax
 import pytest
 from flax import nnx
 
-from nat_ar import experiment
 from nat_ar.data import loader, prepare
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.toy import ToyCorpus
 from nat_ar.data.vocabulary import VocabularyConfig
-from nat_ar.experiment import ExperimentConfig, Run
+from nat_ar.experiment.config import ExperimentConfig
+from nat_ar.experiment.run import Run
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.special_tokens import EOS
 from nat_ar.training import step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.loop import Progress
+from nat_ar.translation.model import abstract_model, vocabulary_sizes
 from nat_ar.types import Batch
 
 SMALL = TransformerConfig(
@@ -57,7 +58,7 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory, start_run: Callable[..., R
     config = ExperimentConfig("toy", data_config, Autoregressive(transformer=SMALL))
     run = start_run(Run(directory / "run"), config, data)
     params = nnx.state(
-        config.method.build(experiment.vocabulary_sizes(data.vocabulary), rngs=nnx.Rngs(0)),
+        config.method.build(vocabulary_sizes(data.vocabulary), rngs=nnx.Rngs(0)),
         nnx.Param,
     )
     learnt = _train(run, data, params)
@@ -74,7 +75,7 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory, start_run: Callable[..., R
 
 def _train(run: Run, data: PreparedData, params: nnx.State) -> nnx.State:
     """Adam with half a cosine, all steps as one program."""
-    graphdef, _ = experiment.abstract_model(run.config().method, data.vocabulary)
+    graphdef, _ = abstract_model(run.config().method, data.vocabulary)
     train = data.split("train")
     fits = (np.diff(train.source.offsets) < WIDTH) & (np.diff(train.target.offsets) < WIDTH)
     members = np.flatnonzero(fits)

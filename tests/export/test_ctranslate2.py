@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from nat_ar import experiment
 from nat_ar.config_json import ConfigError
 from nat_ar.data import loader, vocabulary
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.vocabulary import Vocabulary, VocabularyConfig
+from nat_ar.experiment.run import open_translator
 from nat_ar.export import ctranslate2
 from nat_ar.export.ctranslate2 import Engine
 from nat_ar.methods.autoregressive import Autoregressive
@@ -27,7 +27,8 @@ from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
 from nat_ar.search.sampling import Sampling
 from nat_ar.special_tokens import EOS
-from nat_ar.translation.translator import Model, Translator
+from nat_ar.translation.model import Model, vocabulary_sizes
+from nat_ar.translation.translator import Translator
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def engine(exported: Path) -> Engine:
 
 
 def open_toy(toy_run, decoding: str, max_rows: int) -> Translator:
-    _, translator = experiment.open_translator(toy_run.run, decoding)
+    _, translator = open_translator(toy_run.run, decoding)
     translator.max_rows = max_rows
     return translator
 
@@ -158,7 +159,7 @@ def test_every_kind_of_transformer_keeps_its_probabilities(
 
 
 def random_model(method: Autoregressive, words: Vocabulary) -> Model:
-    network = method.build(experiment.vocabulary_sizes(words), rngs=nnx.Rngs(0))
+    network = method.build(vocabulary_sizes(words), rngs=nnx.Rngs(0))
     graphdef, params = nnx.split(network, nnx.Param)
     generator = np.random.default_rng(1)
     noisy = jax.tree.map(

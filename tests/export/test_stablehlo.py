@@ -14,8 +14,8 @@ import pytest
 from flax import nnx
 from jax import export
 
-from nat_ar import experiment
 from nat_ar.config_json import ConfigError
+from nat_ar.experiment.run import open_translator
 from nat_ar.export import runner, stablehlo
 from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
@@ -23,7 +23,9 @@ from nat_ar.methods.length_nat import LengthNat
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.runtime import cpu_kernels
 from nat_ar.search.beam import Beam
-from nat_ar.translation.translator import Model, Translator
+from nat_ar.translation import decodings
+from nat_ar.translation.model import Model
+from nat_ar.translation.translator import Translator
 from scripts.torture import models
 
 SIZES = base.VocabularySizes(24, 24, True)
@@ -43,7 +45,7 @@ def named(model: Model, prefix: str) -> dict[str, np.ndarray]:
 def test_every_method_says_the_same_after_a_round_trip(name: str, any_vocabulary: Any) -> None:
     """With the method's own decoding; where it rescores, the scorer's weights go along."""
     method = models.by_default()[name]
-    needs_scorer = experiment.needs_scorer(method, method.decoding)
+    needs_scorer = decodings.needs_scorer(method, method.decoding)
     scorer = random_model(models.by_default()["autoregressive"], 1) if needs_scorer else None
     model, decoding = random_model(method), method.decoding
     translator = Translator(
@@ -100,7 +102,7 @@ def write(
     run: Any, directory: Path, decoding: str, *, rows: int, buckets: tuple[int, ...]
 ) -> Translator:
     """Exports a run, and answers a translator that batches as the runner does."""
-    _, translator = experiment.open_translator(run, decoding)
+    _, translator = open_translator(run, decoding)
     directory.mkdir()
     stablehlo.write(
         translator, directory, rows=rows, buckets=buckets, platforms=["cpu"], facts={"name": "x"}

@@ -30,8 +30,9 @@ from nat_ar.methods.base import Teacher
 from nat_ar.special_tokens import NUM_SPECIAL, PAD
 from nat_ar.training import logging, loop, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
+from nat_ar.training.config import TrainingConfig, ValidationConfig
 from nat_ar.training.logging import RunLog
-from nat_ar.training.loop import NonFiniteLossError, Progress, TrainingConfig, ValidationConfig
+from nat_ar.training.loop import NonFiniteLossError, Progress
 from nat_ar.training.step import TrainStep
 from nat_ar.types import Batch, Loss, Mean, TrainState
 

@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nat_ar import experiment
 from nat_ar.config_json import ConfigError
+from nat_ar.experiment.run import open_translator
 from nat_ar.runtime import cpu_kernels, out_of_memory
 from nat_ar.search import limits
 from nat_ar.translation import translator
-from nat_ar.translation.translator import BUCKETS, ROWS, Int8, Model, Translation, Translator
+from nat_ar.translation.decodings import Int8
+from nat_ar.translation.model import Model
+from nat_ar.translation.translator import BUCKETS, ROWS, Translation, Translator
 from nat_ar.types import Hypotheses
 
 LETTERS = "abcdefgh"
@@ -23,12 +25,12 @@ LETTERS = "abcdefgh"
 @pytest.fixture(scope="module")
 def greedy(tiny_runs) -> Translator:
     """An autoregressive model of random parameters, large enough to say different things."""
-    return excited(experiment.open_translator(tiny_runs.autoregressive, "Greedy()")[1])
+    return excited(open_translator(tiny_runs.autoregressive, "Greedy()")[1])
 
 
 @pytest.fixture(scope="module")
 def one_pass(tiny_runs) -> Translator:
-    opened = experiment.open_translator(tiny_runs.length_nat, "LengthBeam(size=2, n_best=2)")
+    opened = open_translator(tiny_runs.length_nat, "LengthBeam(size=2, n_best=2)")
     return excited(opened[1])
 
 

@@ -17,7 +17,7 @@ from nat_ar.runtime import cpu_kernels
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
 from nat_ar.special_tokens import EOS
-from nat_ar.translation.translator import Model
+from nat_ar.translation.model import Model
 
 X, W = jnp.ones((8, 16)), jnp.ones((16, 16))
 PRODUCT = 2 * 8 * 16 * 16

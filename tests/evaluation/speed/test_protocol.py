@@ -13,7 +13,8 @@ from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search.greedy import Greedy
-from nat_ar.translation.translator import Model, Translation, Translator
+from nat_ar.translation.model import Model
+from nat_ar.translation.translator import Translation, Translator
 
 TEXT = ["a", "b a", "c b a", "", "a b c", "c c c"]
 """Five sentences of one bucket, and an empty line."""

@@ -1,0 +1,164 @@
+"""The directory of one experiment.
+
+run/config.json      the resolved config; every later verb reads only this
+run/facts.json       hashes of data and vocabulary, parameters, versions, format
+run/vocabulary/      the SentencePiece models, so that a run translates on its own
+run/checkpoints/     the latest and the best step
+run/metrics.jsonl    losses, speeds, validations
+run/results.jsonl    rows of evaluate and benchmark
+run/translations/    what evaluate translated"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from nat_ar import config_json
+from nat_ar.config_json import ConfigError
+from nat_ar.data.arrays import PreparedData
+from nat_ar.data.vocabulary import Vocabulary
+from nat_ar.experiment.config import ExperimentConfig
+from nat_ar.runtime import files
+from nat_ar.training.checkpoint import Checkpoints
+from nat_ar.translation import decodings
+from nat_ar.translation.model import Model, abstract_model
+from nat_ar.translation.translator import Translator
+
+FORMAT = 1
+RESTORE = "restore it, or train again in another directory"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """A trained model with all that translating needs."""
+
+    config: ExperimentConfig
+    model: Model
+    vocabulary: Vocabulary
+    step: int
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves(self.model.params))
+
+    @property
+    def dtype(self) -> str:
+        """Of activations; parameters are float32."""
+        return self.config.method.network.dtype
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The directory of one experiment."""
+
+    directory: Path
+
+    @property
+    def config_path(self) -> Path:
+        return self.directory / "config.json"
+
+    @property
+    def checkpoints_directory(self) -> Path:
+        return self.directory / "checkpoints"
+
+    def start(self, config: ExperimentConfig, data: PreparedData) -> None:
+        """Makes the directory, or finds it made by the same config on the same data.
+
+        Raises ConfigError that lists the differing fields otherwise."""
+        facts = {
+            "format": FORMAT,
+            "data_hash": data.hash,
+            "vocabulary_hash": data.vocabulary.hash,
+            "training_data": data.training_data,
+        }
+        if self.config_path.exists():
+            old, new = self._config_data(), config_json.to_json(config)
+            changed = [*config_json.differences(old, new)]
+            known = self.facts()
+            recorded = {name: known.get(name) for name in facts}
+            changed += [*config_json.differences(recorded, facts)]
+            if changed:
+                raise ConfigError(
+                    f"{self.directory} holds another experiment: {'; '.join(changed)}. Give the same "
+                    "config, or another --run"
+                )
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with files.naming(self.directory / "vocabulary"):
+            data.vocabulary.save(self.directory / "vocabulary")
+        facts["config_hash"] = files.json_hash(config_json.to_json(config))
+        text = json.dumps(files.signed(facts), indent=2) + "\n"
+        files.write_text(self.directory / "facts.json", text)
+        # Last: a run with a config is complete.
+        files.write_text(self.config_path, config_json.dumps(config))
+
+    def _config_data(self) -> Any:
+        if not self.config_path.exists():
+            raise ConfigError(f"{self.directory} is no run: it has no config.json; train one first")
+        config = files.read_json(self.config_path, remedy=RESTORE)
+        # A run of an early version does not know the hash of its config.
+        if self.facts().get("config_hash") not in (None, files.json_hash(config)):
+            raise ConfigError(
+                f"{self.config_path} has changed since the run was started, and it describes what was "
+                f"trained: {RESTORE}"
+            )
+        return config
+
+    def config(self) -> ExperimentConfig:
+        return config_json.from_json(ExperimentConfig, self._config_data(), str(self.config_path))
+
+    def facts(self) -> dict[str, Any]:
+        facts = files.read_json(self.directory / "facts.json", remedy=RESTORE)
+        if facts.get("format") != FORMAT:
+            raise ConfigError(
+                f"{self.directory} has format {facts.get('format')}, this version reads {FORMAT}; "
+                "retrain it, or use the version that wrote it"
+            )
+        return facts
+
+    def vocabulary(self) -> Vocabulary:
+        """The run's vocabulary. Raises ConfigError where it is not the one that was trained with."""
+        vocabulary = Vocabulary.load(self.directory / "vocabulary")
+        expected = self.facts()["vocabulary_hash"]
+        if vocabulary.hash != expected:
+            raise ConfigError(
+                f"{self.directory}/vocabulary has hash {vocabulary.hash[:12]}, the run was trained "
+                f"with {expected[:12]}; restore the files"
+            )
+        return vocabulary
+
+    def load(self, checkpoint: str = "best") -> TrainedModel:
+        """The model of a checkpoint: "best" (by validation), "latest", or a step."""
+        config, vocabulary = self.config(), self.vocabulary()
+        checkpoints = Checkpoints(self.checkpoints_directory, is_read_only=True)
+        step = checkpoints.resolve(checkpoint)
+        graphdef, shapes = abstract_model(config.method, vocabulary)
+        params = checkpoints.params(step, shapes)
+        checkpoints.close()
+        return TrainedModel(config, Model(graphdef, params), vocabulary, step)
+
+
+def open_translator(
+    run: Run, decoding: str | None = None, checkpoint: str = "best"
+) -> tuple[TrainedModel, Translator]:
+    """A run's model and a translator for one of its decodings; the teacher is loaded where the decoding
+    rescores with it."""
+    loaded = run.load(checkpoint)
+    chosen = decodings.parse_decoding(loaded.config.method, decoding)
+    scorer = None
+    if decodings.needs_scorer(loaded.config.method, chosen):
+        if loaded.config.teacher is None:
+            raise ConfigError(
+                f"{chosen} rescores with a teacher, but {run.directory} was trained without one; "
+                "choose another decoding"
+            )
+        teacher = Run(Path(loaded.config.teacher)).load()
+        if teacher.vocabulary.hash != loaded.vocabulary.hash:
+            raise ConfigError(
+                f"the teacher {loaded.config.teacher} has another vocabulary than {run.directory}"
+            )
+        scorer = teacher.model
+    translator = Translator(loaded.model, loaded.vocabulary, decoding=chosen, scorer=scorer)
+    return loaded, translator

@@ -1,0 +1,79 @@
+"""Decodings as text: "Beam(size=4, length_penalty=0.6)" on a command line, in a table and in results.jsonl."""
+
+import ast
+import dataclasses
+import typing
+from typing import Any
+
+from nat_ar import config_json
+from nat_ar.config_json import ConfigError
+from nat_ar.methods.catalogue import AnyMethod
+
+INT8 = " int8"
+"""Behind a decoding: by weights of 8 bits."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Int8:
+    """A decoding by weights that are rounded to 8 bits, each column of a matrix with a scale of its own; states
+    and sums stay float32. On CPUs. Written "Greedy() int8"."""
+
+    decoding: Any
+
+
+def parse_decoding(method: AnyMethod, text: str | None) -> Any:
+    """A decoding of the method, written as in Python: "Beam(size=4, length_penalty=0.6)".
+
+    With " int8" behind it, by weights of 8 bits. None: the method's default. Raises ConfigError that lists what
+    the method has."""
+    if text is None:
+        return method.decoding
+    if text.endswith(INT8):
+        return Int8(parse_decoding(method, text.removesuffix(INT8)))
+    classes = {name: cls for cls in decodings_of(method) for name in config_json.names_of(cls)}
+    known = dict.fromkeys(classes.values())
+    choices = ", ".join(f"{cls.__name__}({_signature(cls)})" for cls in known)
+    wanted = f"expected a decoding of {type(method).__name__}: {choices}; got {text!r}"
+    try:
+        call = ast.parse((text if "(" in text else text + "()").strip(), mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+            raise ConfigError(wanted)
+        cls = classes[call.func.id]
+        given = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+        return config_json.check(cls(**given), text)
+    except ConfigError:
+        raise
+    except (SyntaxError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(wanted) from error
+
+
+def decoding_text(decoding: Any) -> str:
+    """A decoding as `parse_decoding` reads it and tables show it: the first field, which says how much is
+    searched, and what differs from the defaults. "Beam(size=4)", "NoisyParallel(samples=8, seed=1)"."""
+    if isinstance(decoding, Int8):
+        return decoding_text(decoding.decoding) + INT8
+    fields = dataclasses.fields(decoding)
+    values = [(field, getattr(decoding, field.name)) for field in fields]
+    shown = [
+        f"{field.name}={value!r}"
+        for index, (field, value) in enumerate(values)
+        if index == 0 or value != field.default
+    ]
+    return f"{type(decoding).__name__}({', '.join(shown)})"
+
+
+def _signature(cls: type) -> str:
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    return ", ".join(f"{field.name}={field.default!r}" for field in fields)
+
+
+def needs_scorer(method: AnyMethod, decoding: Any) -> bool:
+    """Whether the decoding chooses by another model's scores: the teacher's."""
+    decoding = decoding.decoding if isinstance(decoding, Int8) else decoding
+    return getattr(decoding, "rescore", False) and not method.rescores_itself
+
+
+def decodings_of(method: AnyMethod) -> tuple[type, ...]:
+    """The classes of decoding that a method has."""
+    annotation = config_json.field_types(type(method))["decoding"]  # type: ignore[arg-type]
+    return typing.get_args(annotation) or (annotation,)

@@ -1,0 +1,77 @@
+"""A model in its two halves, as jax.jit takes it, and how one is built for a vocabulary."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Int
+
+from nat_ar.config_json import ConfigError
+from nat_ar.data.vocabulary import Vocabulary
+from nat_ar.methods import base
+from nat_ar.methods.catalogue import AnyMethod
+from nat_ar.nn import packed
+from nat_ar.runtime import cpu_kernels
+from nat_ar.types import Hypotheses
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model split into its static and its array half, ready for jax.jit."""
+
+    graphdef: nnx.GraphDef
+    params: nnx.State
+    has_kernels: bool = False
+    """whether it decodes with nat_ar.runtime.cpu_kernels, on this machine only"""
+
+    @functools.cached_property
+    def leaves(self) -> list[jax.Array]:
+        """The parameters as a flat list: handing over an nnx.State flattens it in Python at every call,
+        which is a quarter of a millisecond on the latency of a small model."""
+        return jax.tree.leaves(self.params)
+
+    def merge(self, leaves: list[jax.Array]) -> Any:
+        """The model around other (or traced) arrays."""
+        params = jax.tree.unflatten(jax.tree.structure(self.params), leaves)
+        return nnx.merge(self.graphdef, params)
+
+    def packed(self, weights: packed.Weights = "float32") -> "Model":
+        """The same model with its weights laid out for decoding on a CPU, where that is possible. Raises
+        ConfigError where it is not and the weights should be int8."""
+        if not cpu_kernels.are_available():
+            if weights == "int8":
+                raise ConfigError(
+                    "int8 weights need a CPU and the kernels that nat_ar builds with a C++ compiler, got "
+                    "none; leave int8 out of the decoding"
+                )
+            return self
+        network = self.merge(self.leaves)
+        packed.pack(network, weights)
+        return Model(*nnx.split(network, nnx.Param), has_kernels=True)
+
+    def decode(
+        self,
+        leaves: list[jax.Array],
+        source: Int[Array, "batch source_length"],
+        *,
+        decoding: Any,
+        max_length: int,
+        scorer: Any = None,
+    ) -> Hypotheses:
+        """The method's decode around other (or traced) arrays."""
+        network = self.merge(leaves)
+        with cpu_kernels.in_use(self.has_kernels):
+            return network.decode(source, decoding=decoding, max_length=max_length, scorer=scorer)
+
+
+def vocabulary_sizes(vocabulary: Vocabulary) -> base.VocabularySizes:
+    return base.VocabularySizes(vocabulary.source_size, vocabulary.target_size, vocabulary.joint)
+
+
+def abstract_model(method: AnyMethod, vocabulary: Vocabulary) -> tuple[nnx.GraphDef, nnx.State]:
+    """The model's structure and the shapes of its parameters; nothing is computed."""
+    sizes = vocabulary_sizes(vocabulary)
+    model = nnx.eval_shape(lambda: method.build(sizes, rngs=nnx.Rngs(0)))
+    return nnx.split(model, nnx.Param)
