@@ -16,27 +16,26 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 import sentencepiece
-from flax import nnx
 
 from nat_ar.data import loader
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.batching import BatchingConfig, BatchPlan
 from nat_ar.data.loader import HostBatch, Loader
 from nat_ar.data.vocabulary import VocabularyConfig
-from nat_ar.evaluation.speed import machine
+from nat_ar.evaluation.speed import clock, intervals, machine
+from nat_ar.evaluation.speed.intervals import Interval
+from nat_ar.evaluation.speed.training_cost import TrainStep
 from nat_ar.methods.autoregressive import Autoregressive
-from nat_ar.training import optimizer, step
-from nat_ar.training.optimizer import OptimizerConfig
+from nat_ar.training import step
 from nat_ar.translation.model import vocabulary_sizes
 from nat_ar.types import Batch
-from scripts.benchmark_cpu import report, text, timing
+from scripts.benchmark_cpu import text, timing
 from scripts.benchmark_cpu.models import Scale
-from scripts.benchmark_cpu.report import Figure, Interval, Row, Section
+from scripts.benchmark_cpu.report import Figure, Row, Section
 from scripts.benchmark_cpu.train import DROPOUT
 
 MILLION = 1_000_000
@@ -49,7 +48,6 @@ from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.corpus import TextFiles
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.vocabulary import VocabularyConfig
-from nat_ar.evaluation.speed import machine
 from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.methods.autoregressive import Autoregressive
 
@@ -82,7 +80,7 @@ class Preparation:
 def run(section: Section, scale: Scale) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         made = []
-        with timing.bar("prepare", sum(scale.pairs), "pair") as progress:
+        with clock.bar("prepare", sum(scale.pairs), is_quiet=False) as progress:
             for pairs in scale.pairs:
                 directory = Path(scratch) / str(pairs)
                 directory.mkdir()
@@ -194,14 +192,7 @@ def _encoding_rate(data: PreparedData) -> float:
 
 def _report_loading(section: Section, data: PreparedData, scale: Scale) -> None:
     transformer = dataclasses.replace(scale.transformer, dropout_rate=DROPOUT)
-    method = Autoregressive(transformer)
-    sizes = vocabulary_sizes(data.vocabulary)
-    graphdef, params = nnx.split(method.build(sizes, rngs=nnx.Rngs(0)), nnx.Param)
-    updates = optimizer.build(OptimizerConfig(), max_steps=10_000)
     mesh = step.data_mesh(1)
-    state = step.place(
-        mesh, step.initial_state(params, updates, seed=0, has_average=False), is_batch=False
-    )
     split = data.split("train")
     batching = BatchingConfig(scale.train_sentences * (scale.positions + 1), (BUCKET,))
     plan = BatchPlan(split.source.lengths, split.target.lengths, batching, seed=0)
@@ -211,14 +202,8 @@ def _report_loading(section: Section, data: PreparedData, scale: Scale) -> None:
         return Batch(*step.place(mesh, tuple(item[2]), is_batch=True))
 
     fixed = put(next(batches.batches(0, 0)))
-    compiled: Any = step.build_train_step(graphdef, updates, mesh)
-    compiled = compiled.lower(state, fixed, None).compile()
-
-    def train(batch: Batch) -> None:
-        nonlocal state
-        state, terms = compiled(state, batch, None)
-        jax.block_until_ready((state, terms))
-
+    sizes = vocabulary_sizes(data.vocabulary)
+    train = TrainStep(Autoregressive(transformer), sizes, fixed)
     alone = batches.batches(1, 0)
     stream = loader.prefetch(batches.batches(0, 1), put)
     calls = [
@@ -232,12 +217,12 @@ def _report_loading(section: Section, data: PreparedData, scale: Scale) -> None:
         stream.close()
     names = ("step with a fixed batch", "step with the real loader", "building a batch alone")
     rows: list[Row] = [
-        {"what": name, "ms": report.median(1e3 * mine).cell()}
+        {"what": name, "ms": intervals.median(1e3 * mine)}
         for name, mine in zip(names, seconds, strict=True)
     ]
     section.tables[f"The loader, {seconds.shape[1]} rounds"] = rows
-    kept = report.ratio(seconds[0], seconds[1])
-    share = report.ratio(100 * seconds[2], seconds[0])
+    kept = intervals.median_ratio(seconds[0], seconds[1])
+    share = intervals.median_ratio(100 * seconds[2], seconds[0])
     section.figures += [
         Figure("data/fixed batch over real loader", kept, bar=0.98),
         Figure("data/building a batch", share, unit="% of a step", bar=2.0, at_most=True),

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from nat_ar.evaluation.speed import machine
+from nat_ar.evaluation.speed import intervals, machine
 from nat_ar.evaluation.speed.floor import Cost
-from scripts.benchmark_cpu import models, report, timing
+from nat_ar.evaluation.speed.intervals import Interval
+from scripts.benchmark_cpu import models, timing
 from scripts.benchmark_cpu.models import Program, Scale, Workshop
-from scripts.benchmark_cpu.report import Figure, Interval, Row, Section
+from scripts.benchmark_cpu.report import Figure, Row, Section
 
 BARS = {("length_nat", "speed over greedy"): 4.0, ("length_nat", "share of the floor"): 0.5}
 """At batch 1. A share of 0.5 is twice the arithmetic floor."""
@@ -31,7 +32,7 @@ def run(section: Section, scale: Scale) -> None:
             seconds=scale.seconds,
         )
         for program, mine in zip(programs, seconds, strict=True):
-            curves[program.system.label][f"batch {rows}"] = report.median(rows / mine).cell()
+            curves[program.system.label][f"batch {rows}"] = intervals.median(rows / mine)
         if rows in (scale.batches[0], scale.large):
             costs = workshop.costs(programs, peaks)
             section.tables[f"Batch {rows}, {seconds.shape[1]} rounds"] = table(
@@ -55,13 +56,13 @@ def table(
     """A row for each system; the first two are what the others are compared with."""
     rows: list[Row] = []
     for program, mine, cost in zip(programs, seconds, costs, strict=True):
-        middle = report.median(mine).value
+        middle = intervals.median(mine).value
         rows.append(
             {
                 "system": program.system.label,
-                "ms/sentence": report.median(1e3 * mine / program.rows).cell(),
-                "x greedy": report.ratio(seconds[0], mine).cell(),
-                "x beam 4": report.ratio(seconds[1], mine).cell(),
+                "ms/sentence": intervals.median(1e3 * mine / program.rows),
+                "x greedy": intervals.median_ratio(seconds[0], mine),
+                "x beam 4": intervals.median_ratio(seconds[1], mine),
                 "GFLOP/sentence": cost.flops / program.rows / 1e9,
                 "x arithmetic floor": middle / cost.arithmetic_seconds,
                 "x floor": middle / cost.floor_seconds,
@@ -83,8 +84,8 @@ def figures(
     found: list[Figure] = []
     for program, mine, cost in zip(programs, seconds, costs, strict=True):
         measured: dict[str, Interval] = {
-            "speed over greedy": report.ratio(seconds[0], mine),
-            "share of the floor": report.median(cost.arithmetic_seconds / mine),
+            "speed over greedy": intervals.median_ratio(seconds[0], mine),
+            "share of the floor": intervals.median(cost.arithmetic_seconds / mine),
         }
         if program.system.name == "greedy":
             del measured["speed over greedy"]

@@ -23,9 +23,9 @@ from typing import Any
 
 from nat_ar.data import vocabulary
 from nat_ar.data.vocabulary import Vocabulary, VocabularyConfig
-from nat_ar.evaluation.speed import machine
+from nat_ar.evaluation.speed import intervals, machine
 from nat_ar.special_tokens import EOS, PAD
-from scripts.benchmark_cpu import models, report, text, timing
+from scripts.benchmark_cpu import models, text, timing
 from scripts.benchmark_cpu.models import Program, Scale, System, Workshop
 from scripts.benchmark_cpu.report import Figure, Row, Section
 from scripts.benchmark_cpu.timing import Worker
@@ -186,13 +186,13 @@ def _compare(
             {
                 "search": label,
                 "engine": name,
-                "ms/sentence": report.median(1e3 * mine / rows).cell(),
-                "x nat_ar": report.ratio(of[label, "nat_ar"], mine).cell(),
+                "ms/sentence": intervals.median(1e3 * mine / rows),
+                "x nat_ar": intervals.median_ratio(of[label, "nat_ar"], mine),
             }
         )
     section.tables[f"Batch {rows}, {seconds.shape[1]} rounds"] = table
     for system in chosen:
-        faster = report.ratio(of[system.label, FLOAT32], of[system.label, "nat_ar"])
+        faster = intervals.median_ratio(of[system.label, FLOAT32], of[system.label, "nat_ar"])
         name = f"ctranslate2/batch {rows}/{system.name}/speed over CTranslate2 float32"
         section.figures.append(Figure(name, faster, bar=1.0))
 

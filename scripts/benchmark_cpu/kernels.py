@@ -4,8 +4,9 @@ Runs where --only names it: it watches nothing, and the other sections fill the 
 
 import dataclasses
 
+from nat_ar.evaluation.speed import intervals
 from nat_ar.runtime import cpu_kernels
-from scripts.benchmark_cpu import models, report, timing
+from scripts.benchmark_cpu import models, timing
 from scripts.benchmark_cpu.models import Program, Scale, Workshop
 from scripts.benchmark_cpu.report import Row, Section
 
@@ -41,10 +42,10 @@ def run(section: Section, scale: Scale) -> None:
             table.append(
                 {
                     "system": system.label,
-                    "XLA, ms/sentence": report.median(1e3 * by_xla / rows).cell(),
-                    "kernels, ms/sentence": report.median(1e3 * by_kernels / rows).cell(),
-                    "kernels / XLA": report.ratio(by_kernels, by_xla).cell(),
-                    "int8 / float32, both kernels": report.ratio(by_int8, by_kernels).cell(),
+                    "XLA, ms/sentence": intervals.median(1e3 * by_xla / rows),
+                    "kernels, ms/sentence": intervals.median(1e3 * by_kernels / rows),
+                    "kernels / XLA": intervals.median_ratio(by_kernels, by_xla),
+                    "int8 / float32, both kernels": intervals.median_ratio(by_int8, by_kernels),
                     "rounds": len(by_xla),
                 }
             )

@@ -1,6 +1,7 @@
 """length: latency at batch 1 against the length of source and translation."""
 
-from scripts.benchmark_cpu import models, report, timing
+from nat_ar.evaluation.speed import intervals
+from scripts.benchmark_cpu import models, timing
 from scripts.benchmark_cpu.models import Scale, Workshop
 from scripts.benchmark_cpu.report import Figure, Row, Section
 
@@ -20,10 +21,10 @@ def run(section: Section, scale: Scale) -> None:
         )
         for program, mine in zip(programs, seconds, strict=True):
             system = program.system
-            table[system.label][f"{positions} positions"] = report.median(1e3 * mine).cell()
+            table[system.label][f"{positions} positions"] = intervals.median(1e3 * mine)
             if system.name == "length_nat":
                 name = f"length/{positions} positions/{system.name}/speed over greedy"
-                section.figures.append(Figure(name, report.ratio(seconds[0], mine)))
+                section.figures.append(Figure(name, intervals.median_ratio(seconds[0], mine)))
     section.tables["Latency against length, batch 1"] = list(table.values())
     section.notes.append(
         "Sources have one token more than their translations have positions, and are padded to the next bucket of "

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from nat_ar.evaluation.speed import machine
-from scripts.benchmark_cpu import report, timing
+from nat_ar.evaluation.speed import intervals, machine
+from scripts.benchmark_cpu import timing
 from scripts.benchmark_cpu.models import Scale
 from scripts.benchmark_cpu.report import Row, Section
 
@@ -30,8 +30,8 @@ def run(section: Section, scale: Scale) -> None:
         "matmul", [timing.timed(Matmul())], seconds=min(scale.seconds, 3.0)
     )
     peaks = machine.measure()
-    rate = report.median(Matmul.flops / seconds / 1e9)
-    rows: list[Row] = [{"what": f"float32 matmul {SIDE}^3, GFLOP/s, median", "rate": rate.cell()}]
+    rate = intervals.median(Matmul.flops / seconds / 1e9)
+    rows: list[Row] = [{"what": f"float32 matmul {SIDE}^3, GFLOP/s, median", "rate": rate}]
     for dtype, flops in peaks.matmul.items():
         rows.append({"what": f"{dtype} matmul, GFLOP/s, best", "rate": flops / 1e9})
     for size, bandwidth in peaks.bandwidth.items():

@@ -28,7 +28,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Int
 
-from nat_ar.evaluation.speed import floor, machine
+from nat_ar.evaluation.speed import clock, floor, machine
 from nat_ar.evaluation.speed.floor import Cost
 from nat_ar.evaluation.speed.machine import Peaks
 from nat_ar.methods.autoregressive import Autoregressive
@@ -51,7 +51,6 @@ from nat_ar.special_tokens import EOS, NUM_SPECIAL, PAD
 from nat_ar.translation.model import Model
 from nat_ar.translation.translator import bucket_of
 from nat_ar.types import Hypotheses
-from scripts.benchmark_cpu import timing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -313,7 +312,7 @@ class Workshop:
         for system, _, _ in wanted:
             self.ready_model(system)
         with (
-            timing.bar("compile", len(wanted), "program") as progress,
+            clock.bar("compile", len(wanted), is_quiet=False) as progress,
             ThreadPoolExecutor(machine.num_threads()) as pool,
         ):
 
@@ -335,7 +334,7 @@ class Workshop:
         return found
 
     def costs(self, programs: Sequence[Program], peaks: Peaks) -> list[Cost]:
-        with timing.bar("count", len(programs), "program") as progress:
+        with clock.bar("count", len(programs), is_quiet=False) as progress:
             found = []
             for program in programs:
                 found.append(program.cost(peaks))

@@ -1,16 +1,17 @@
 """Throughput against batch and latency against length, from the tables of a run."""
 
 import collections
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from nat_ar.evaluation import figures
+from nat_ar.evaluation.speed.intervals import Interval
 from scripts.benchmark_cpu.report import Row, Section
 
 PLOTS = {
@@ -29,13 +30,8 @@ def save(sections: Sequence[Section], directory: Path) -> list[Path]:
             continue
         with matplotlib.rc_context(figures.STYLE):
             figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-            canvas = FigureCanvasAgg(figure)
             _draw(figure.add_subplot(), rows, title, across, up)
-            for suffix in figures.SUFFIXES:
-                path = directory / f"{name}{suffix}"
-                metadata = {"Date": None} if suffix == ".svg" else None
-                canvas.print_figure(path, dpi=150, metadata=metadata)
-                saved.append(path)
+            saved += figures.write(figure, directory / name)
     return saved
 
 
@@ -44,13 +40,13 @@ def _draw(panel: Axes, rows: Sequence[Row], title: str, across: str, up: str) ->
     systems than colours, the line says which of two of a colour it is."""
     counts = collections.Counter[bool]()
     for row in rows:
-        points = [
-            (int("".join(filter(str.isdigit, name))), cell)
+        points = {
+            int("".join(filter(str.isdigit, name))): cell
             for name, cell in row.items()
-            if isinstance(cell, list)
-        ]
-        at = [number for number, _ in points]
-        middle, low, high = zip(*(cell for _, cell in points), strict=True)
+            if isinstance(cell, Interval)
+        }
+        at = list(points)
+        middle, low, high = zip(*map(dataclasses.astuple, points.values()), strict=True)
         is_ar = str(row["system"]).startswith("AR")
         lap, place = divmod(counts[is_ar], 3 if is_ar else len(figures.COLOURS))
         counts[is_ar] += 1

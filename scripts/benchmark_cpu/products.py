@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nat_ar.evaluation.speed import intervals
 from nat_ar.nn.packed import Packed
 from nat_ar.runtime import compilation, cpu_kernels
-from scripts.benchmark_cpu import report, timing
+from scripts.benchmark_cpu import timing
 from scripts.benchmark_cpu.models import Scale
 from scripts.benchmark_cpu.report import Figure, Row, Section
 
@@ -51,15 +52,15 @@ def run(section: Section, scale: Scale) -> None:
         )
         of = dict(zip(ways, seconds, strict=True))
         rates = {
-            f"{name}, GFLOP/s": report.median(STEPS * 2 * size * rows / mine / 1e9).cell()
+            f"{name}, GFLOP/s": intervals.median(STEPS * 2 * size * rows / mine / 1e9)
             for name, mine in of.items()
         }
         gains = {
-            f"{name} over XLA": report.ratio(np.minimum(seconds[0], seconds[1]), of[name])
+            f"{name} over XLA": intervals.median_ratio(np.minimum(seconds[0], seconds[1]), of[name])
             for name in ways
             if name.startswith("kernel")
         }
-        table.append({"rows": rows, **rates, **{name: gain.cell() for name, gain in gains.items()}})
+        table.append({"rows": rows, **rates, **gains})
         if rows in WATCHED and gains:
             name = f"products/{rows} rows/kernel over XLA"
             section.figures.append(Figure(name, gains["kernel over XLA"]))

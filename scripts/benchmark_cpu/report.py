@@ -10,51 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from nat_ar.evaluation.speed.intervals import Interval
 from nat_ar.runtime import files
 
 LEAST_SHARE = 0.8
 """A ratio may fall to this share of its recorded value: noise is 20 % on a machine with neighbours."""
-NUM_BOOTSTRAP = 2000
-SEED = 12345
-"""Of the bootstrap: the same times give the same interval."""
 
-Value = float | int | str | None | list[float]
-"""A cell of a table; a list is an Interval."""
+Value = float | int | str | Interval | None
+"""A cell of a table."""
 Row = dict[str, Value]
-
-
-@dataclasses.dataclass(frozen=True)
-class Interval:
-    """A median over rounds and its 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def cell(self) -> Value:
-        return [self.value, self.low, self.high]
-
-
-def median(values: Sequence[float] | np.ndarray) -> Interval:
-    """Of a number measured in every round."""
-    numbers = np.asarray(values, np.float64)
-    draws = np.random.default_rng(SEED).integers(0, len(numbers), (NUM_BOOTSTRAP, len(numbers)))
-    low, high = np.percentile(np.median(numbers[draws], axis=1), (2.5, 97.5))
-    return Interval(float(np.median(numbers)), float(low), float(high))
-
-
-def ratio(
-    numerators: Sequence[float] | np.ndarray, denominators: Sequence[float] | np.ndarray
-) -> Interval:
-    """The median over rounds of the ratio within a round: what slows a whole round cancels out."""
-    if len(numerators) != len(denominators):
-        raise ValueError(
-            f"expected as many numerators as denominators, got {len(numerators)} and "
-            f"{len(denominators)}: ratios are taken within rounds"
-        )
-    return median(np.asarray(numerators) / np.asarray(denominators))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +71,7 @@ class Section:
         return [
             {**head, "notes": self.notes},
             *(
-                {**of, "kind": "row", "table": title, "cells": row}
+                {**of, "kind": "row", "table": title, "cells": _to_json(row)}
                 for title, rows in self.tables.items()
                 for row in rows
             ),
@@ -126,11 +90,25 @@ def from_lines(lines: Iterable[Mapping[str, Any]]) -> list[Section]:
             section.seconds, section.notes = fields.pop("seconds"), fields.pop("notes")
             section.facts = fields
         elif kind == "row":
-            section.tables.setdefault(fields["table"], []).append(fields["cells"])
+            section.tables.setdefault(fields["table"], []).append(_from_json(fields["cells"]))
         else:
             interval = Interval(**fields.pop("interval"))
             section.figures.append(Figure(interval=interval, **fields))
     return list(found.values())
+
+
+def _to_json(row: Row) -> dict[str, Any]:
+    """An interval becomes the list [value, low, high]."""
+    return {
+        name: list(dataclasses.astuple(cell)) if isinstance(cell, Interval) else cell
+        for name, cell in row.items()
+    }
+
+
+def _from_json(cells: Mapping[str, Any]) -> Row:
+    return {
+        name: Interval(*cell) if isinstance(cell, list) else cell for name, cell in cells.items()
+    }
 
 
 def read(path: Path) -> list[Section]:
@@ -223,9 +201,8 @@ def shown(value: Value) -> str:
         return ""
     if isinstance(value, str):
         return value
-    if isinstance(value, list):
-        middle, low, high = map(shown, value)
-        return f"{middle} [{low}, {high}]"
+    if isinstance(value, Interval):
+        return f"{shown(value.value)} [{shown(value.low)}, {shown(value.high)}]"
     if isinstance(value, int):
         return f"{value:,}"
     size = abs(value)
@@ -253,7 +230,7 @@ def figures(section: Section, record: Mapping[str, float]) -> str:
         rows.append(
             {
                 "figure": name,
-                "median [95 %]": figure.interval.cell(),
+                "median [95 %]": figure.interval,
                 "bar": bar,
                 "met": met,
                 "recorded": record.get(figure.name),

@@ -17,7 +17,8 @@ import numpy as np
 import tqdm
 
 from nat_ar.__main__ import COMPILATION_CACHE
-from scripts.benchmark_cpu import models, report, text, timing
+from nat_ar.evaluation.speed import clock, intervals
+from scripts.benchmark_cpu import models, text
 from scripts.benchmark_cpu.models import Scale
 from scripts.benchmark_cpu.report import Figure, Row, Section
 
@@ -64,7 +65,7 @@ def run(section: Section, scale: Scale) -> None:
         }
         waits["translate, warm"]()  # fills its cache
         found: dict[str, list[float]] = {name: [] for name in (*waits, "translate, cold")}
-        with timing.bar("start", ROUNDS, "round") as progress:
+        with clock.bar("start", ROUNDS, is_quiet=False) as progress:
             for round_ in range(ROUNDS):
                 for name, wait in waits.items():
                     found[name].append(wait())
@@ -75,14 +76,14 @@ def run(section: Section, scale: Scale) -> None:
     bars = {"--help": 1.0, "translate, warm": 5.0, "translate, cold": 20.0}
     rows: list[Row] = []
     for name, seconds in found.items():
-        rows.append({"command": name, "seconds": report.median(seconds).cell()})
+        rows.append({"command": name, "seconds": intervals.median(seconds)})
         if name in bars:
-            waited = report.median(seconds)
+            waited = intervals.median(seconds)
             section.figures.append(
                 Figure(f"start/{name}", waited, unit="s", bar=bars[name], at_most=True)
             )
             imported = np.asarray(found["import jax"])[: len(seconds)]
-            over = report.ratio(imported, seconds)
+            over = intervals.median_ratio(imported, seconds)
             section.figures.append(Figure(f"start/import jax over {name}", over))
     section.tables["From the start of the process to its end"] = rows
 

@@ -6,8 +6,8 @@ import os
 import sys
 from collections.abc import Callable
 
-from nat_ar.evaluation.speed import machine
-from scripts.benchmark_cpu import models, report, timing
+from nat_ar.evaluation.speed import intervals, machine
+from scripts.benchmark_cpu import models, timing
 from scripts.benchmark_cpu.models import Scale
 from scripts.benchmark_cpu.report import Figure, Row, Section
 from scripts.benchmark_cpu.timing import Worker
@@ -42,19 +42,19 @@ def run(section: Section, scale: Scale) -> None:
         rows.append(
             {
                 "system": system.label,
-                "1 thread, ms": report.median(1e3 * one).cell(),
-                "x greedy, 1 thread": report.ratio(alone[0], one).cell(),
-                f"{cores} threads, ms": report.median(1e3 * all_).cell(),
-                f"x greedy, {cores} threads": report.ratio(together[0], all_).cell(),
-                f"{cores} threads over 1": report.ratio(one, all_).cell(),
+                "1 thread, ms": intervals.median(1e3 * one),
+                "x greedy, 1 thread": intervals.median_ratio(alone[0], one),
+                f"{cores} threads, ms": intervals.median(1e3 * all_),
+                f"x greedy, {cores} threads": intervals.median_ratio(together[0], all_),
+                f"{cores} threads over 1": intervals.median_ratio(one, all_),
             }
         )
         if system.name == "length_nat":
-            over = report.ratio(alone[0], one)
+            over = intervals.median_ratio(alone[0], one)
             section.figures.append(Figure("threads/1/length_nat/speed over greedy", over))
         if system.name in ("greedy", "length_nat"):
             name = f"threads/{cores} over 1/{system.name}"
-            section.figures.append(Figure(name, report.ratio(one, all_)))
+            section.figures.append(Figure(name, intervals.median_ratio(one, all_)))
     section.tables[f"Batch 1, {seconds.shape[1]} rounds"] = rows
 
 

@@ -3,13 +3,11 @@
 import json
 import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tqdm
 from jaxtyping import Float
 
 from nat_ar.evaluation.speed import clock
@@ -36,33 +34,23 @@ def take_turns(
 ) -> Float[np.ndarray, "calls rounds"]:
     """The seconds of every call in every round; rounds for about `seconds` in all, at least MIN_ROUNDS.
 
-    Each call was made twice before; whatever is compiled after that is an error. `pause` are seconds before
-    each call and outside its clock: a peer's threads look out for more work for a while after theirs is done, and
-    would take a core from whose turn it is."""
+    Each call was made twice before; whatever is compiled after that is an error. `pause`: seconds before each call,
+    outside its clock. The threads of a peer spin for a while after their work, and would take a core from the next
+    one."""
     first = [call() for call in calls]  # allocations, lazy set-up
     once = sum(min(a, b) for a, b in zip(first, [call() for call in calls], strict=True))
     rounds = int(seconds / (once + pause * len(calls)))
     rounds = min(max(rounds, MIN_ROUNDS), MAX_ROUNDS)
-    found = np.zeros((len(calls), rounds))
-    with bar(title, rounds, "round") as progress, clock.no_compilation():
-        for round_ in range(rounds):
-            for place, call in enumerate(calls):
-                time.sleep(pause)
-                found[place, round_] = call()
-            progress.update()
-    return found
 
+    def after_pause(call: Call) -> float:
+        time.sleep(pause)
+        return call()
 
-def bar(title: str, total: int, unit: str) -> tqdm.tqdm:
-    """With the time left; nothing where nobody watches."""
-    return tqdm.tqdm(
-        total=total,
-        desc=title,
-        unit=unit,
-        disable=not sys.stderr.isatty(),
-        dynamic_ncols=True,
-        leave=False,
-    )
+    turns = [lambda _, call=call: after_pause(call) for call in calls]
+    total = rounds * len(calls)
+    with clock.bar(title, total, is_quiet=False) as bar, clock.no_compilation():
+        _, own = clock.interleaved(turns, rounds, 1, bar.update)
+    return np.array(own)  # each call's own seconds: a peer's come from its process
 
 
 class Worker:

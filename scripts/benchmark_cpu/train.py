@@ -6,17 +6,13 @@ torch peer is a process of its own (torch_peer.py says what it does); while it w
 import dataclasses
 import os
 import subprocess
-from typing import Any
 
-import jax
-from flax import nnx
-
-from nat_ar.evaluation.speed import machine, training_cost
+from nat_ar.evaluation.speed import intervals, machine, training_cost
+from nat_ar.evaluation.speed.training_cost import TrainStep
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import VocabularySizes
-from nat_ar.training import optimizer, step
-from nat_ar.training.optimizer import OptimizerConfig
-from scripts.benchmark_cpu import report, timing
+from nat_ar.types import Batch
+from scripts.benchmark_cpu import timing
 from scripts.benchmark_cpu.machine import Matmul
 from scripts.benchmark_cpu.models import Scale
 from scripts.benchmark_cpu.report import Figure, Row, Section
@@ -31,23 +27,13 @@ MATMULS = 3
 """A round's rate of the machine is the best of so many: a peak, from which noise only takes."""
 
 
-class Trainer:
-    """Our train step on one batch, over and over."""
-
-    def __init__(self, scale: Scale) -> None:
-        sizes = VocabularySizes(scale.vocabulary, scale.vocabulary, is_joint=True)
-        transformer = dataclasses.replace(scale.transformer, dropout_rate=DROPOUT)
-        method = Autoregressive(transformer, label_smoothing=LABEL_SMOOTHING)
-        graphdef, params = nnx.split(method.build(sizes, rngs=nnx.Rngs(0)), nnx.Param)
-        updates = optimizer.build(OptimizerConfig(), max_steps=10_000)
-        self.state = step.initial_state(params, updates, seed=0, has_average=False)
-        self.batch = training_cost.random_batch(scale.train_sentences, scale.positions + 1, sizes)
-        train_step: Any = step.build_train_step(graphdef, updates, step.data_mesh(1))
-        self.compiled = train_step.lower(self.state, self.batch, None).compile()
-
-    def __call__(self) -> None:
-        self.state, terms = self.compiled(self.state, self.batch, None)
-        jax.block_until_ready((self.state, terms))
+def train_step(scale: Scale) -> tuple[TrainStep, Batch]:
+    """Our train step, and the batch that it takes."""
+    sizes = VocabularySizes(scale.vocabulary, scale.vocabulary, is_joint=True)
+    transformer = dataclasses.replace(scale.transformer, dropout_rate=DROPOUT)
+    method = Autoregressive(transformer, label_smoothing=LABEL_SMOOTHING)
+    batch = training_cost.random_batch(scale.train_sentences, scale.positions + 1, sizes)
+    return TrainStep(method, sizes, batch), batch
 
 
 def step_flops(scale: Scale) -> int:
@@ -67,8 +53,8 @@ def step_flops(scale: Scale) -> int:
 
 
 def run(section: Section, scale: Scale) -> None:
-    trainer, matmul, flops = Trainer(scale), Matmul(), step_flops(scale)
-    by_xla = trainer.compiled.cost_analysis()["flops"]
+    (train, batch), matmul, flops = train_step(scale), Matmul(), step_flops(scale)
+    by_xla = train.compiled.cost_analysis()["flops"]
     section.notes.append(
         f"{scale.train_sentences} sentences of {scale.positions + 1} tokens a side, dropout {DROPOUT}, label "
         f"smoothing {LABEL_SMOOTHING}, Adam with clipping. A step is {flops / 1e9:.1f} GFLOP of matrix products "
@@ -76,7 +62,7 @@ def run(section: Section, scale: Scale) -> None:
         f"elementwise work too, says {by_xla / 1e9:.1f}."
     )
     one_matmul = timing.timed(matmul)
-    calls = [lambda: min(one_matmul() for _ in range(MATMULS)), timing.timed(trainer)]
+    calls = [lambda: min(one_matmul() for _ in range(MATMULS)), timing.timed(lambda: train(batch))]
     names = ["large matmul", "nat_ar"]
     peer = _torch_peer(section, scale)
     if peer is not None:
@@ -95,18 +81,18 @@ def run(section: Section, scale: Scale) -> None:
         rows.append(
             {
                 "system": name,
-                "ms": report.median(1e3 * mine).cell(),
-                "GFLOP/s": report.median(rate / 1e9).cell(),
-                "target tokens/s": report.median(tokens / mine).cell() if is_step else None,
+                "ms": intervals.median(1e3 * mine),
+                "GFLOP/s": intervals.median(rate / 1e9),
+                "target tokens/s": intervals.median(tokens / mine) if is_step else None,
                 "rounds": len(mine),
             }
         )
     section.tables["A train step"] = rows
     peak = Matmul.flops / seconds[0]
-    share = report.ratio(flops / seconds[1], peak)
+    share = intervals.median_ratio(flops / seconds[1], peak)
     section.figures.append(Figure("train/share of the matmul rate", share, bar=0.7))
     if peer is not None:
-        faster = report.ratio(seconds[2], seconds[1])
+        faster = intervals.median_ratio(seconds[2], seconds[1])
         section.figures.append(Figure("train/speed over torch", faster, bar=1.25))
 
 

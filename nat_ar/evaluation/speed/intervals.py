@@ -1,10 +1,11 @@
-"""What measured seconds say: means with intervals, percentiles, ratios of systems, latency by length.
+"""Measured seconds as numbers with intervals: means, medians, percentiles, ratios of systems, latency by length.
 
-Intervals come from the bootstrap over sentences: they say how far the choice of sentences matters."""
+Intervals are bootstrap intervals: over sentences, how much depends on the choice of sentences; over rounds, how much
+depends on the noise of the machine."""
 
 import collections
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -12,6 +13,35 @@ from jaxtyping import Float
 NUM_BOOTSTRAP = 2000
 SEED = 12345
 """Of the bootstrap: the same times give the same interval."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A number and its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def median(rounds: Sequence[float] | Float[np.ndarray, "rounds"]) -> Interval:
+    """The median of a number that was measured in every round."""
+    numbers = np.asarray(rounds, np.float64)
+    low, high = np.percentile(_resampled(np.median, numbers), (2.5, 97.5))
+    return Interval(float(np.median(numbers)), float(low), float(high))
+
+
+def median_ratio(
+    numerators: Sequence[float] | Float[np.ndarray, "rounds"],
+    denominators: Sequence[float] | Float[np.ndarray, "rounds"],
+) -> Interval:
+    """The median over rounds of the ratio within a round: what slows a whole round cancels out."""
+    if len(numerators) != len(denominators):
+        raise ValueError(
+            f"expected as many numerators as denominators, got {len(numerators)} and "
+            f"{len(denominators)}: ratios are taken within rounds"
+        )
+    return median(np.asarray(numerators) / np.asarray(denominators))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,18 +59,13 @@ class Latency:
 
     @classmethod
     def of(cls, seconds: Float[np.ndarray, "sentences"]) -> "Latency":
-        low, high = np.percentile(_resampled_means(seconds), (2.5, 97.5))
+        low, high = np.percentile(_resampled(np.mean, seconds), (2.5, 97.5))
         values = (seconds.mean(), *np.percentile(seconds, (50, 95, 99)), low, high)
         return cls(*(1000 * float(value) for value in values))
 
 
-@dataclasses.dataclass(frozen=True)
-class Ratio:
-    """How many times faster one system is than another, with a 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
+class Ratio(Interval):
+    """How many times faster one system is than another."""
 
     @classmethod
     def of(
@@ -50,7 +75,7 @@ class Ratio:
     ) -> "Ratio":
         """Mean seconds of the reference by those of the system. Both translated the same sentences in
         turns, so a sentence is drawn for both at once: what made it slow for both cancels out."""
-        means = _resampled_means(np.stack([reference, seconds]))
+        means = _resampled(np.mean, np.stack([reference, seconds]))
         low, high = np.percentile(means[0] / means[1], (2.5, 97.5))
         return cls(float(reference.mean() / seconds.mean()), float(low), float(high))
 
@@ -80,10 +105,11 @@ def by_length(sentences: Iterable[tuple[int, int, float]]) -> list[LengthBin]:
     return bins
 
 
-def _resampled_means(
-    seconds: Float[np.ndarray, "*systems sentences"],
+def _resampled(
+    statistic: Callable[..., Float[np.ndarray, "*systems resamples"]],
+    samples: Float[np.ndarray, "*systems samples"],
 ) -> Float[np.ndarray, "*systems resamples"]:
-    """Means over sentences drawn with replacement, the same ones for all systems."""
-    number = seconds.shape[-1]
+    """A statistic of samples drawn with replacement, the same ones for all systems."""
+    number = samples.shape[-1]
     draws = np.random.default_rng(SEED).integers(0, number, (NUM_BOOTSTRAP, number))
-    return seconds[..., draws].mean(axis=-1)
+    return statistic(samples[..., draws], axis=-1)  # [..., NUM_BOOTSTRAP, samples] reduced

@@ -7,7 +7,7 @@ round, so that noise of the machine hits all alike, and ratios are taken within 
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.special_tokens import EOS, NUM_SPECIAL
 from nat_ar.training import optimizer, step
 from nat_ar.training.optimizer import OptimizerConfig
-from nat_ar.types import Batch, TrainState
+from nat_ar.types import Batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,26 +59,23 @@ def measure(
     Batches have batch_tokens // length sentences of `length` tokens each, EOS counted. on_round is called
     after every round."""
     batch = random_batch(batch_tokens // length, length, sizes)
-    prepared = [_prepare(name, method, sizes, batch) for name, method in methods.items()]
-    times: list[list[float]] = [[] for _ in prepared]
+    steps = [TrainStep(method, sizes, batch) for method in methods.values()]
+    times: list[list[float]] = [[] for _ in steps]
     for is_warm in (False, *[True] * rounds):  # the first round is not counted
-        for mine, runner in zip(times, prepared, strict=True):
-            seconds = runner.timed_step(batch)
+        for mine, train in zip(times, steps, strict=True):
+            start = time.perf_counter()
+            train(batch)
             if is_warm:
-                mine.append(seconds)
+                mine.append(time.perf_counter() - start)
         on_round()
     return [
-        dataclasses.replace(
-            runner.cost,
-            seconds=tuple(mine),
-            ratios=tuple(a / b for a, b in zip(mine, times[0], strict=True)),
-        )
-        for mine, runner in zip(times, prepared, strict=True)
+        train.cost(name, mine, times[0])
+        for name, mine, train in zip(methods, times, steps, strict=True)
     ]
 
 
 def random_batch(rows: int, length: int, sizes: VocabularySizes, seed: int = 0) -> Batch:
-    """Sentences of the same length, without padding, every target word from one source word."""
+    """Sentences of the same length, without padding; every target word is aligned to one source word."""
     generator = np.random.default_rng(seed)
     source = generator.integers(NUM_SPECIAL, sizes.source, (rows, length), dtype=np.int32)
     target = generator.integers(NUM_SPECIAL, sizes.target, (rows, length), dtype=np.int32)
@@ -88,38 +85,39 @@ def random_batch(rows: int, length: int, sizes: VocabularySizes, seed: int = 0) 
     return Batch(*map(jnp.asarray, (source, target, fertilities)))
 
 
-@dataclasses.dataclass
-class _Runner:
-    cost: StepCost
-    compiled: Any
-    state: TrainState
+class TrainStep:
+    """The compiled train step of a method, with random parameters and Adam, for batches of one shape.
 
-    def timed_step(self, batch: Batch) -> float:
+    A call is one update: it returns when the new state is there."""
+
+    def __init__(self, method: AnyMethod, sizes: VocabularySizes, batch: Batch) -> None:
+        graphdef, params = nnx.split(method.build(sizes, rngs=nnx.Rngs(0)), nnx.Param)
+        updates = optimizer.build(OptimizerConfig(), max_steps=10_000)
+        mesh = step.data_mesh(1)
+        state = step.initial_state(params, updates, seed=0, has_average=False)
+        self.state = step.place(mesh, state, is_batch=False)
+        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+        train_step: Any = step.build_train_step(graphdef, updates, mesh)
         start = time.perf_counter()
+        self.compiled = train_step.lower(self.state, batch, None).compile()
+        self.compile_seconds = time.perf_counter() - start
+
+    def __call__(self, batch: Batch) -> None:
         self.state, terms = self.compiled(self.state, batch, None)
         jax.block_until_ready((self.state, terms))
-        return time.perf_counter() - start
 
-
-def _prepare(name: str, method: AnyMethod, sizes: VocabularySizes, batch: Batch) -> _Runner:
-    graphdef, params = nnx.split(method.build(sizes, rngs=nnx.Rngs(0)), nnx.Param)
-    updates = optimizer.build(OptimizerConfig(), max_steps=10_000)
-    state = step.initial_state(params, updates, seed=0, has_average=False)
-    train_step: Any = step.build_train_step(graphdef, updates, step.data_mesh(1))
-    start = time.perf_counter()
-    compiled = train_step.lower(state, batch, None).compile()
-    compile_seconds = time.perf_counter() - start
-    memory = compiled.memory_analysis()
-    cost = StepCost(
-        name=name,
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
-        state_bytes=memory.argument_size_in_bytes,
-        temporary_bytes=memory.temp_size_in_bytes,
-        compile_seconds=compile_seconds,
-        seconds=(),
-        ratios=(),
-    )
-    return _Runner(cost, compiled, state)
+    def cost(self, name: str, seconds: Sequence[float], reference: Sequence[float]) -> StepCost:
+        """`reference`: the seconds of the first method's steps, in the same rounds."""
+        memory = self.compiled.memory_analysis()
+        return StepCost(
+            name=name,
+            parameters=self.parameters,
+            state_bytes=memory.argument_size_in_bytes,
+            temporary_bytes=memory.temp_size_in_bytes,
+            compile_seconds=self.compile_seconds,
+            seconds=tuple(seconds),
+            ratios=tuple(a / b for a, b in zip(seconds, reference, strict=True)),
+        )
 
 
 def markdown(costs: list[StepCost]) -> str:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from nat_ar.evaluation.speed import intervals
-from nat_ar.evaluation.speed.intervals import Latency, LengthBin, Ratio
+from nat_ar.evaluation.speed.intervals import Interval, Latency, LengthBin, Ratio
 
 
 def test_percentiles_of_a_known_list_and_the_interval_around_its_mean() -> None:
@@ -53,3 +53,16 @@ def test_latency_by_length_by_hand() -> None:
     assert short == LengthBin(8, 1, 3.0, 1.0)
     assert (long.bucket, long.sentences, long.output_tokens) == (16, 2, 11.5)
     assert long.mean == pytest.approx(5)
+
+
+def test_a_ratio_is_taken_within_rounds() -> None:
+    # The third round was slow for both: a ratio of medians would be 2.5, each round says 2 or 3.
+    found = intervals.median_ratio([4.0, 6.0, 40.0], [2.0, 2.0, 20.0])
+    assert found.value == 2.0
+    assert 2.0 == found.low <= found.value <= found.high == 3.0
+    with pytest.raises(ValueError, match="got 1 and 2"):
+        intervals.median_ratio([1.0], [1.0, 2.0])
+
+
+def test_equal_rounds_have_no_spread() -> None:
+    assert intervals.median([3.0] * 5) == Interval(3.0, 3.0, 3.0)
