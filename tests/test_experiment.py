@@ -14,7 +14,7 @@ from nat_ar.data import vocabulary
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.batching import BatchingConfig
 from nat_ar.data.prepare import DataConfig
-from nat_ar.data.toy import ToyCorpus
+from nat_ar.data.toy.corpus import ToyCorpus
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.experiment.config import ExperimentConfig, load_file
 from nat_ar.experiment.run import Run, open_translator

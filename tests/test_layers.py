@@ -41,7 +41,7 @@ ONLY_IN = {
 
 
 def name_of(path: Path) -> str:
-    """nat_ar/data/toy.py -> nat_ar.data.toy; a folder's __init__.py -> the folder."""
+    """nat_ar/data/pair.py -> nat_ar.data.pair; a folder's __init__.py -> the folder."""
     parts = ["nat_ar", *path.relative_to(PACKAGE).with_suffix("").parts]
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -51,7 +51,7 @@ FILES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 def imports_in(tree: ast.AST) -> Iterator[str]:
     """Dotted names of the modules that the source imports, ours as modules and not as packages:
-    `from nat_ar.data import toy` is nat_ar.data.toy."""
+    `from nat_ar.data import pair` is nat_ar.data.pair."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -92,7 +92,7 @@ def reached_from(module: str) -> frozenset[str]:
 def test_imports_are_read_as_they_are_written() -> None:
     source = """
 import os.path
-from nat_ar.data import toy, Something
+from nat_ar.data import ragged, Something
 from nat_ar import special_tokens
 from nat_ar.data.pair import Pair
 def late():
@@ -100,7 +100,7 @@ def late():
 """
     assert set(imports_in(ast.parse(source))) == {
         "os.path",
-        "nat_ar.data.toy",
+        "nat_ar.data.ragged",
         "nat_ar.data",
         "nat_ar.special_tokens",
         "nat_ar.data.pair",

@@ -33,7 +33,7 @@ from nat_ar.methods.autoregressive import Autoregressive
 
 EXPERIMENT = """
 from nat_ar.data.prepare import DataConfig
-from nat_ar.data.toy import ToyCorpus
+from nat_ar.data.toy.corpus import ToyCorpus
 from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.methods.autoregressive import Autoregressive
 

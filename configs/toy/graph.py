@@ -11,7 +11,7 @@ leaves no choice. docs/results/README.md says why."""
 import dataclasses
 from pathlib import Path
 
-from nat_ar.data.toy import ToyCorpus
+from nat_ar.data.toy.corpus import ToyCorpus
 from nat_ar.experiment.config import load_file
 from nat_ar.experiment.study import Entry, StudyConfig
 from nat_ar.methods.da_transformer import DaTransformer

@@ -9,7 +9,7 @@ seen more than twice."""
 import dataclasses
 from pathlib import Path
 
-from nat_ar.data.toy import ToyCorpus
+from nat_ar.data.toy.corpus import ToyCorpus
 from nat_ar.experiment.config import load_file
 from nat_ar.experiment.study import Entry, StudyConfig
 

@@ -10,7 +10,7 @@ Gu et al. 2018 (section 4.3: reverse KL to the teacher and REINFORCE on the fert
 import dataclasses
 from pathlib import Path
 
-from nat_ar.data.toy import ToyCorpus
+from nat_ar.data.toy.corpus import ToyCorpus
 from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.experiment.config import load_file
 from nat_ar.experiment.study import Entry, StudyConfig

@@ -8,7 +8,7 @@ shallow-decoder baseline."""
 
 from nat_ar.data.batching import BatchingConfig
 from nat_ar.data.prepare import DataConfig
-from nat_ar.data.toy import ToyCorpus
+from nat_ar.data.toy.corpus import ToyCorpus
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.experiment.study import Entry, StudyConfig

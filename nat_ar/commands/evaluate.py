@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from nat_ar import config_json
-from nat_ar.data import toy
 from nat_ar.data.arrays import PreparedData, Split
-from nat_ar.data.toy import ToyCorpus
+from nat_ar.data.toy import judge
+from nat_ar.data.toy.corpus import ToyCorpus
 from nat_ar.evaluation import diagnostics, metrics, results
 from nat_ar.evaluation.speed import machine
 from nat_ar.experiment.run import Run, TrainedModel, open_translator
@@ -176,7 +176,7 @@ def _toy_scores(data: PreparedData, test: Split, texts: Sequence[str]) -> dict[s
     """Percent of valid and of mixed translations, which only the toy language can tell."""
     if data.manifest["config"]["corpus"]["type"] != ToyCorpus.__name__:
         return {"valid": None, "mixed": None}
-    verdicts = [toy.judge(s, t) for s, t in zip(test.source_text, texts, strict=True)]
+    verdicts = [judge.judge(s, t) for s, t in zip(test.source_text, texts, strict=True)]
     return {
         "valid": 100 * sum(v.valid for v in verdicts) / len(verdicts),
         "mixed": 100 * sum(v.mixed for v in verdicts) / len(verdicts),

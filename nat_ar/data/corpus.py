@@ -21,7 +21,7 @@ from jaxtyping import Int, Shaped
 
 from nat_ar.data.debian import DebianCorpus
 from nat_ar.data.pair import Pair, Report
-from nat_ar.data.toy import ToyCorpus
+from nat_ar.data.toy.corpus import ToyCorpus
 
 _TRAIN, _VALIDATION, _TEST = range(3)
 

@@ -14,7 +14,7 @@ from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.corpus import HoldOut, NamedTest, TextFiles
 from nat_ar.data.prepare import DataConfig
-from nat_ar.data.toy import ToyCorpus
+from nat_ar.data.toy.corpus import ToyCorpus
 from nat_ar.data.vocabulary import VocabularyConfig
 
 ADJECTIVES = ["small klein", "old alt", "new neu", "red rot", "long lang", "young jung"]

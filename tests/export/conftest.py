@@ -13,7 +13,7 @@ from flax import nnx
 from nat_ar.data import loader, prepare
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.prepare import DataConfig
-from nat_ar.data.toy import ToyCorpus
+from nat_ar.data.toy.corpus import ToyCorpus
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.experiment.run import Run
