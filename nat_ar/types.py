@@ -103,10 +103,11 @@ class TrainState:
 
 Cache = Any
 StepFunction = Callable[
-    [Int[Array, "batch beam"], Cache, Int[Array, ""]],
+    [Int[Array, "batch beam"], Cache, Int[Array, ""] | Int[Array, "batch"]],
     tuple[Float[Array, "batch beam vocabulary"], Cache],
 ]
-"""All that a search knows of a model: tokens at `position` and a cache in, logits and a cache out.
+"""All that a search knows of a model: tokens at `position` (one for all rows, or one for each) and a cache in,
+logits and a cache out.
 The cache is Reorderable, or every leaf of it has leading axes [batch, beam]."""
 
 

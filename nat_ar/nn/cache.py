@@ -13,6 +13,9 @@ from nat_ar.nn.attention import NEGATIVE, Implementation, heads_first, products
 from nat_ar.runtime import cpu_kernels
 from nat_ar.types import pytree_dataclass
 
+Position = Int[Array, ""] | Int[Array, "batch"]
+"""Where hypotheses write next: one position for all rows, or one for each."""
+
 
 @pytree_dataclass
 class Slots:
@@ -36,13 +39,18 @@ class Cache:
         """Hypothesis n goes on from hypothesis beams[n]."""
         return Cache(self.blocks, jnp.take_along_axis(self.origin, beams[..., None], axis=1))
 
-    def at(self, position: Int[Array, ""]) -> "Cache":
+    def at(self, position: Position) -> "Cache":
         """Ready for `position`, which every hypothesis is about to write into its own slot."""
-        batch, beam, _ = self.origin.shape
-        own = jnp.broadcast_to(jnp.arange(beam, dtype=self.origin.dtype)[:, None], (batch, beam, 1))
-        return Cache(
-            self.blocks, jax.lax.dynamic_update_slice_in_dim(self.origin, own, position, axis=2)
-        )
+        batch, beam, length = self.origin.shape
+        position = scalar_where_possible(position)
+        own = jnp.arange(beam, dtype=self.origin.dtype)[:, None]
+        if position.ndim == 0:
+            own = jnp.broadcast_to(own, (batch, beam, 1))
+            origin = jax.lax.dynamic_update_slice_in_dim(self.origin, own, position, axis=2)
+        else:
+            is_here = jnp.arange(length) == position[:, None, None]
+            origin = jnp.where(is_here, own, self.origin)
+        return Cache(self.blocks, origin)
 
 
 def empty(
@@ -63,26 +71,48 @@ def empty(
     return Cache([Slots(keys, zeros) for _ in range(num_blocks)], origin)
 
 
+def scalar_where_possible(position: Position) -> Position:
+    """The position of an only row as one for all rows: then a write touches one position, not the whole cache."""
+    return position[0] if position.shape == (1,) else position
+
+
+def _of_row(position: Position) -> Int[Array, "#batch 1 1 1"]:
+    """Broadcast against [batch, heads, beam, positions]."""
+    return position.reshape(-1, 1, 1, 1)
+
+
 def write(
     slots: Slots,
     key: Float[Array, "batch beam heads head_dim"],
     value: Float[Array, "batch beam heads head_dim"],
-    position: Int[Array, ""],
+    position: Position,
 ) -> Slots:
-    """The slots with the key and value of every hypothesis at `position`."""
-
-    start = position * key.shape[1]
-
-    keys = jax.lax.dynamic_update_slice_in_dim(slots.key, jnp.moveaxis(key, 1, -1), start, axis=3)
-    values = jax.lax.dynamic_update_slice_in_dim(slots.value, heads_first(value), start, axis=2)
-    return Slots(keys, values)
+    """The slots with the key and value of every hypothesis at `position`; what they held there is overwritten."""
+    beam, places = key.shape[1], slots.key.shape[-1]
+    keys, values = jnp.moveaxis(key, 1, -1), heads_first(value)  # beam last, as places are
+    position = scalar_where_possible(position)
+    if position.ndim == 0:
+        start = position * beam
+        return Slots(
+            jax.lax.dynamic_update_slice_in_dim(slots.key, keys, start, axis=3),
+            jax.lax.dynamic_update_slice_in_dim(slots.value, values, start, axis=2),
+        )
+    # On a CPU a pass over the whole cache is quicker than XLA's scatter.
+    is_here = (jnp.arange(places) // beam == position[:, None])[
+        :, None, None
+    ]  # [batch, 1, 1, places]
+    repeats = places // beam
+    return Slots(
+        jnp.where(is_here, jnp.tile(keys, repeats), slots.key),
+        jnp.where(jnp.swapaxes(is_here, 2, 3), jnp.tile(values, (repeats, 1)), slots.value),
+    )
 
 
 def scores(
     query: Float[Array, "batch beam heads head_dim"],
     slots: Slots,
     origin: Int[Array, "batch beam positions"],
-    position: Int[Array, ""],
+    position: Position,
 ) -> Float[Array, "batch heads beam positions"]:
     """q k / sqrt(head_dim) of each hypothesis with its own positions, NEGATIVE after `position`."""
     _, num_slots, length = origin.shape
@@ -91,7 +121,7 @@ def scores(
     mine = of_all[..., 0]
     for slot in range(1, num_slots):
         mine = jnp.where(origin[:, None] == slot, of_all[..., slot], mine)
-    return jnp.where(jnp.arange(length) <= position, mine, NEGATIVE)
+    return jnp.where(jnp.arange(length) <= _of_row(position), mine, NEGATIVE)
 
 
 def mix(
@@ -112,13 +142,13 @@ def attend(
     query: Float[Array, "batch beam heads head_dim"],
     slots: Slots,
     origin: Int[Array, "batch beam positions"],
-    position: Int[Array, ""],
+    position: Position,
     *,
     implementation: Implementation = "xla",
 ) -> Float[Array, "batch beam heads head_dim"]:
     """Causal self-attention of every hypothesis at `position`, softmax in float32."""
     if implementation == "kernel":
-        counts = jnp.full(query.shape[0], position + 1)
+        counts = jnp.broadcast_to(position + 1, query.shape[:1])
         return cpu_kernels.attend(query, slots.key, slots.value, counts, origin)
     weights = jax.nn.softmax(scores(query, slots, origin, position), axis=-1)
     return mix(weights.astype(slots.value.dtype), slots, origin)

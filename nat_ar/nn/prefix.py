@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from nat_ar.nn import attention, cache, layers, positions, transformer
 from nat_ar.nn.attention import NEGATIVE, KeyValue
-from nat_ar.nn.cache import Cache, Slots
+from nat_ar.nn.cache import Cache, Position, Slots
 from nat_ar.nn.transformer import EncoderBlock, TransformerConfig
 from nat_ar.types import Encoded, pytree_dataclass
 
@@ -102,7 +102,7 @@ class PrefixBlock(EncoderBlock):
         x: Float[Array, "batch beam d_model"],
         slots: Slots,
         origin: Int[Array, "batch beam positions"],
-        position: Int[Array, ""],
+        position: Position,
         prefix: KeyValue,
         prefix_lengths: Int[Array, "batch"],
     ) -> tuple[Float[Array, "batch beam d_model"], Slots]:
@@ -172,7 +172,7 @@ class PrefixStack(nnx.Module):
         length, d_model = inputs.shape[1:]
         transformer.require_positions(length, self.config)
         x = inputs.reshape(encoded.lengths.shape[0], -1, length, d_model)
-        x = x + self._places(encoded, jnp.arange(length), length)[:, None]
+        x = x + self._places(encoded, jnp.arange(length)[None], length)[:, None]
         x = layers.dropout(x, self.config.dropout_rate, rngs=rngs)
         for block, memory in zip(self.blocks, encoded.memory, strict=True):
             x = block.write(x, memory, encoded.lengths, rngs=rngs)
@@ -187,19 +187,20 @@ class PrefixStack(nnx.Module):
         self,
         inputs: Float[Array, "batch beam d_model"],
         old: Cache,
-        position: Int[Array, ""],
+        position: Position,
         encoded: PrefixEncoded,
     ) -> tuple[Float[Array, "batch beam d_model"], Cache]:
-        """States at target position `position` and the cache that now holds it."""
+        """States at target position `position`, one for all rows or one for each, and the cache that now holds
+        it."""
         old, new = old.at(position), []
-        x = inputs + self._places(encoded, position[None], old.origin.shape[2])
+        x = inputs + self._places(encoded, position.reshape(-1, 1), old.origin.shape[2])
         for block, slots, memory in zip(self.blocks, old.blocks, encoded.memory, strict=True):
             x, slots = block.step(x, slots, old.origin, position, memory, encoded.lengths)
             new.append(slots)
         return self._final(x), Cache(new, old.origin)
 
     def _places(
-        self, encoded: PrefixEncoded, target_positions: Int[Array, "positions"], length: int
+        self, encoded: PrefixEncoded, target_positions: Int[Array, "#batch positions"], length: int
     ) -> Float[Array, "batch positions d_model"]:
         """What is added to target embeddings at positions below `length`: their segment, and position
         encodings that go on where each row's source ends."""

@@ -16,7 +16,7 @@ from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.nn import attention, cache, layers, positions
 from nat_ar.nn.attention import KeyValue
-from nat_ar.nn.cache import Cache, Slots
+from nat_ar.nn.cache import Cache, Position, Slots
 from nat_ar.types import Encoded
 
 
@@ -227,7 +227,7 @@ class DecoderBlock(nnx.Module):
         x: Float[Array, "batch beam d_model"],
         slots: Slots,
         origin: Int[Array, "batch beam positions"],
-        position: Int[Array, ""],
+        position: Position,
         memory: KeyValue,
         memory_lengths: Int[Array, "batch"],
     ) -> tuple[Float[Array, "batch beam d_model"], Slots]:
@@ -326,15 +326,16 @@ class Decoder(nnx.Module):
         self,
         inputs: Float[Array, "batch beam d_model"],
         old: Cache,
-        position: Int[Array, ""],
+        position: Position,
         memory: list[KeyValue],
         memory_lengths: Int[Array, "batch"],
     ) -> tuple[Float[Array, "batch beam d_model"], Cache]:
-        """States at `position` and the cache that now holds it."""
+        """States at `position`, one for all rows or one for each, and the cache that now holds it."""
         old, new = old.at(position), []
         length = old.origin.shape[2]
         table = jnp.asarray(positions.sinusoids(length, inputs.shape[-1]), inputs.dtype)
-        x = inputs + table[position]
+        here = table[position]  # [d_model], or [batch, d_model]
+        x = inputs + (here if position.ndim == 0 else here[:, None])
         for block, slots, block_memory in zip(self.blocks, old.blocks, memory, strict=True):
             x, slots = block.step(x, slots, old.origin, position, block_memory, memory_lengths)
             new.append(slots)

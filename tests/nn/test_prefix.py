@@ -99,6 +99,24 @@ def test_cached_steps_equal_the_pass_over_all_positions(other_stack: PrefixStack
         np.testing.assert_allclose(states, parallel[:, :, position], atol=1e-5)
 
 
+def test_rows_at_positions_of_their_own_equal_the_pass_over_all_positions(
+    stack: PrefixStack,
+) -> None:
+    """Row 1 starts a step after row 0; at equal positions, one for all gives the same bits."""
+    lengths, inputs = jnp.array(LENGTHS), normal(1, 2, 3, D_MODEL)
+    encoded = jax.jit(stack.read)(normal(0, 2, 5, D_MODEL), lengths)
+    expected, step = jax.jit(stack.write)(inputs, encoded), jax.jit(stack.step)
+    cache = stack.empty_cache(2, 1, 5)
+    for at in (np.array([0, 0]), np.array([1, 0]), np.array([2, 1]), np.array([2, 2])):
+        current = inputs[np.arange(2), at][:, None]
+        before = cache
+        states, cache = step(current, before, jnp.asarray(at), encoded)
+        for row, position in enumerate(at):
+            np.testing.assert_allclose(states[row, 0], expected[row, position], atol=1e-5)
+    once = step(current, before, jnp.int32(2), encoded)
+    jax.tree.map(np.testing.assert_array_equal, once, (states, cache))
+
+
 def test_a_source_of_length_zero_gives_no_nan(stack: PrefixStack) -> None:
     def total(source: jax.Array, inputs: jax.Array) -> jax.Array:
         of_source, of_target = read_and_write(stack, source, jnp.array([0, 3]), inputs)

@@ -276,3 +276,22 @@ def test_states_are_of_the_dtype_that_the_config_says_and_cells_float32() -> Non
 def test_impossible_sizes_are_one_clear_line(change: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(CONFIG, **change)
+
+
+@pytest.mark.parametrize("kind", ["none", "additive", "dot"])
+def test_a_state_carries_the_position_of_its_row(kind: str) -> None:
+    """Row 1 starts two steps after row 0, from its own start state: each has the readouts of the whole pass."""
+    decoder, encoded = decoder_of(kind), encoded_example()
+    inputs = jnp.asarray(normal(5, 2, 4, D_MODEL))
+    expected = readouts_of(kind)(inputs, encoded)
+    memory, start = decoder.memory(encoded), decoder.start_state(encoded, 1)
+    step, state = jax.jit(decoder.step), start
+    for time in range(4):
+        positions = np.array([time, max(time - 2, 0)])
+        if time == 2:
+            state = jax.tree.map(lambda now, first: now.at[1].set(first[1]), state, start)
+        current = inputs[np.arange(2), positions][:, None]
+        readouts, state = step(current, state, memory)
+        for row, position in enumerate(positions):
+            if row == 0 or time != 1:
+                np.testing.assert_allclose(readouts[row, 0], expected[row, position], atol=1e-5)

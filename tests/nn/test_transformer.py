@@ -94,6 +94,38 @@ def test_cached_steps_equal_the_parallel_causal_pass(norm: str, beam: int) -> No
         np.testing.assert_allclose(states, parallel[:, :, position], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("beam", [1, 3])
+def test_rows_that_are_at_different_positions_step_as_each_row_alone(beam: int) -> None:
+    """Row 1 starts two steps after row 0; where both positions are equal, one for all gives the same bits."""
+    decoder, encoded = Decoder(CONFIG, rngs=nnx.Rngs(0)), encoded_example()
+    memory, step = jax.jit(decoder.memory)(encoded), jax.jit(decoder.step)
+    x = normal(0, 2, beam, 6, D_MODEL)
+
+    def alone(row: int) -> list[np.ndarray]:
+        cache, states = decoder.empty_cache(1, beam, 7), []
+        own = jax.tree.map(lambda leaf: leaf[row : row + 1], memory)
+        for position in range(6):
+            inputs, lengths = x[row : row + 1, :, position], encoded.lengths[row : row + 1]
+            state, cache = step(inputs, cache, jnp.int32(position), own, lengths)
+            states.append(np.asarray(state[0]))
+        return states
+
+    expected = [alone(row) for row in range(2)]
+    cache = decoder.empty_cache(2, beam, 7)
+    for time in range(6):
+        positions = np.array([time, max(time - 2, 0)])
+        inputs = x[np.arange(2), :, positions]
+        states, cache = step(inputs, cache, jnp.asarray(positions), memory, encoded.lengths)
+        for row, position in enumerate(positions):
+            np.testing.assert_allclose(states[row], expected[row][position], rtol=1e-4, atol=1e-5)
+    inputs = x[:, :, 5]
+    one, many = (
+        step(inputs, cache, position, memory, encoded.lengths)
+        for position in (jnp.int32(5), jnp.array([5, 5]))
+    )
+    jax.tree.map(np.testing.assert_array_equal, one, many)
+
+
 def test_what_stands_between_blocks_changes_what_the_next_one_reads() -> None:
     """Three blocks have two places between them, before the final norm; adding 0.0 there changes
     nothing, setting to 0.0 before the last block leaves its positions alike."""
