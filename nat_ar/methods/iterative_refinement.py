@@ -31,7 +31,7 @@ from nat_ar.losses import cross_entropy
 from nat_ar.methods import base
 from nat_ar.methods.length_prediction import LengthPredictor
 from nat_ar.nn import upsampling
-from nat_ar.nn.attention import KeyValue
+from nat_ar.nn.dot_product import KeyValue
 from nat_ar.nn.transformer import Decoder, TransformerConfig
 from nat_ar.search import limits, refinement
 from nat_ar.search.candidates import best_first

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from nat_ar.nn.attention import NEGATIVE, Implementation, heads_first, products
+from nat_ar.nn.dot_product import NEGATIVE, Implementation, heads_first, products
 from nat_ar.runtime import cpu_kernels
 from nat_ar.types import pytree_dataclass
 

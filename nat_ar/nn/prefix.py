@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from nat_ar.nn import attention, cache, layers, positions, transformer
-from nat_ar.nn.attention import NEGATIVE, KeyValue
+from nat_ar.nn import cache, dot_product, layers, positions, transformer
 from nat_ar.nn.cache import Cache, Position, Slots
+from nat_ar.nn.dot_product import NEGATIVE, KeyValue
 from nat_ar.nn.transformer import EncoderBlock, TransformerConfig
 from nat_ar.types import Encoded, pytree_dataclass
 
@@ -40,7 +40,7 @@ def attend_after(
     before = prefix_scores(query.reshape(batch, -1, *heads), prefix, prefix_lengths)
     before = jnp.swapaxes(before.reshape(batch, heads[0], beam, queries, -1), 1, 2)
     seen = jnp.tril(jnp.ones((queries, queries), bool))
-    since = attention.products(attention.heads_first(query), own.key)
+    since = dot_product.products(dot_product.heads_first(query), own.key)
     both = jnp.concatenate([before, jnp.where(seen, since, NEGATIVE)], axis=-1)
     weights = jax.nn.softmax(both, axis=-1).astype(query.dtype)
     width = before.shape[-1]
@@ -55,7 +55,7 @@ def prefix_scores(
     prefix_lengths: Int[Array, "batch"],
 ) -> Float[Array, "batch heads queries source_length"]:
     """q k / sqrt(head_dim), NEGATIVE where the prefix has ended."""
-    found = attention.products(jnp.swapaxes(query, 1, 2), prefix.key)
+    found = dot_product.products(jnp.swapaxes(query, 1, 2), prefix.key)
     is_source = jnp.arange(found.shape[-1]) < prefix_lengths[:, None, None, None]
     return jnp.where(is_source, found, NEGATIVE)
 
@@ -79,8 +79,8 @@ class PrefixBlock(EncoderBlock):
     ) -> tuple[Float[Array, "batch length d_model"], KeyValue]:
         """The source, and its keys and values."""
         query, key, value = self.attention.heads(self.around_attention.enter(x))
-        memory = attention.key_value(key, value)
-        states = attention.attend(query, memory, lengths=lengths, is_causal=is_causal)
+        memory = dot_product.key_value(key, value)
+        states = dot_product.attend(query, memory, lengths=lengths, is_causal=is_causal)
         return self._rest(x, states, rngs), memory
 
     def write(
@@ -93,7 +93,7 @@ class PrefixBlock(EncoderBlock):
     ) -> Float[Array, "batch beam length d_model"]:
         """All positions of the targets at once."""
         query, key, value = self.attention.heads(self.around_attention.enter(x))
-        own = attention.key_value(key, value)
+        own = dot_product.key_value(key, value)
         states = attend_after(query, prefix, prefix_lengths, own)
         return self._rest(x, states, rngs)
 

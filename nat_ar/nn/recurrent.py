@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.nn import layers
-from nat_ar.nn.attention import NEGATIVE
+from nat_ar.nn.dot_product import NEGATIVE
 from nat_ar.types import Encoded, pytree_dataclass
 
 FORGET_BIAS = 1.0  # remember at first: Gers et al. 2000; Jozefowicz et al. 2015, section 5

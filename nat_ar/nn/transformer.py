@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, Int
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.nn import attention, cache, layers, positions
-from nat_ar.nn.attention import KeyValue
 from nat_ar.nn.cache import Cache, Position, Slots
+from nat_ar.nn.dot_product import KeyValue
 from nat_ar.types import Encoded
 
 

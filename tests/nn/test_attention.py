@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from nat_ar.nn import attention
+from nat_ar.nn import attention, dot_product
 
 D_MODEL, HEADS = 16, 2
 
@@ -35,8 +35,8 @@ def test_attend_equals_jax(is_causal: bool, lengths: list[int] | None) -> None:
 
     @jax.jit
     def both(query: jax.Array, key: jax.Array, value: jax.Array) -> tuple[jax.Array, jax.Array]:
-        ours = attention.attend(
-            query, attention.key_value(key, value), lengths=row_lengths, is_causal=is_causal
+        ours = dot_product.attend(
+            query, dot_product.key_value(key, value), lengths=row_lengths, is_causal=is_causal
         )
         theirs = jax.nn.dot_product_attention(
             query,
@@ -55,16 +55,48 @@ def test_attend_equals_jax(is_causal: bool, lengths: list[int] | None) -> None:
 def test_attend_with_a_mask_equals_jax() -> None:
     query, key, value = (normal(seed, 3, 5, HEADS, 8) for seed in range(3))
     mask = jnp.asarray((np.random.default_rng(3).random((3, 5, 5)) < 0.5) | np.eye(5, dtype=bool))
-    ours = attention.attend(query, attention.key_value(key, value), mask=mask)
+    ours = dot_product.attend(query, dot_product.key_value(key, value), mask=mask)
     theirs = jax.nn.dot_product_attention(
         query, key, value, mask=mask[:, None], implementation="xla"
     )
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+def test_a_query_whose_mask_leaves_no_key_attends_to_nothing() -> None:
+    """Row 1 has 2 keys: its query 1 may see key 3 only, which is padding. No other query changes by a bit."""
+    query, key, value = (normal(seed, 2, 3, HEADS, 8) for seed in range(3))
+    mask = np.ones((2, 3, 3), bool)
+    mask[0, 2] = mask[1, 1, :2] = False
+    lengths, memory = jnp.array([3, 2]), dot_product.key_value(key, value)
+
+    @jax.jit
+    def attend(mask: jax.Array) -> jax.Array:
+        return dot_product.attend(query, memory, mask=mask, lengths=lengths)
+
+    out = np.asarray(attend(jnp.asarray(mask)))
+    is_blind = ~(mask & (np.arange(3) < np.array([[3], [2]]))[:, None]).any(axis=-1)
+    assert is_blind.sum() == 2
+    assert not out[is_blind].any()
+    others = np.asarray(attend(jnp.ones((2, 3, 3), bool)))
+    np.testing.assert_array_equal(out[~is_blind], others[~is_blind])
+    gradient = jax.jit(
+        jax.grad(lambda x: dot_product.attend(x, memory, mask=jnp.asarray(mask)).sum())
+    )(query)
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("lengths", [None, [1]])
+def test_a_single_word_that_may_not_see_itself_does(
+    self_attention: attention.SelfAttention, lengths: list[int] | None
+) -> None:
+    x, given = normal(0, 1, 1, D_MODEL), None if lengths is None else jnp.array(lengths)
+    alone, seen = (self_attention(x, given, sees_itself=sees) for sees in (False, True))
+    np.testing.assert_array_equal(alone, seen)
+
+
 def test_scores_are_summed_in_float32_under_bfloat16() -> None:
     query, key, value = (normal(seed, 2, 6, HEADS, 64).astype(jnp.bfloat16) for seed in range(3))
-    ours = attention.attend(query, attention.key_value(key, value))
+    ours = dot_product.attend(query, dot_product.key_value(key, value))
     theirs = jax.nn.dot_product_attention(query, key, value, implementation="xla")
     assert ours.dtype == jnp.bfloat16
     np.testing.assert_array_equal(ours.astype(jnp.float32), theirs.astype(jnp.float32))
@@ -73,15 +105,15 @@ def test_scores_are_summed_in_float32_under_bfloat16() -> None:
 def test_equal_keys_give_the_mean_of_the_values_that_take_part() -> None:
     query, key = normal(0, 1, 1, 1, 4), jnp.ones((1, 4, 1, 4))
     value = jnp.arange(4.0)[None, :, None, None] * jnp.ones(4)
-    out = attention.attend(query, attention.key_value(key, value), lengths=jnp.array([3]))
+    out = dot_product.attend(query, dot_product.key_value(key, value), lengths=jnp.array([3]))
     np.testing.assert_allclose(out, 1.0, rtol=1e-6)  # (0 + 1 + 2) / 3
 
 
 def test_cudnn_refuses_a_mask() -> None:
     x = normal(0, 1, 3, HEADS, 8)
     with pytest.raises(ValueError, match="set attention to 'xla'"):
-        attention.attend(
-            x, attention.key_value(x, x), mask=jnp.ones((1, 3, 3), bool), implementation="cudnn"
+        dot_product.attend(
+            x, dot_product.key_value(x, x), mask=jnp.ones((1, 3, 3), bool), implementation="cudnn"
         )
 
 
@@ -108,7 +140,7 @@ def test_a_position_that_does_not_see_itself_ignores_its_own_state(
     mask = ~jnp.eye(4, dtype=bool)[None]
 
     def states(value: jax.Array) -> jax.Array:
-        out = attention.attend(query, attention.key_value(key, value), mask=mask)
+        out = dot_product.attend(query, dot_product.key_value(key, value), mask=mask)
         return out.sum(axis=(0, 2, 3))
 
     jacobian = jax.jit(jax.jacobian(states))(normal(2, 1, 4, HEADS, 8))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nat_ar.nn import attention, cache
+from nat_ar.nn import cache, dot_product
 from nat_ar.nn.cache import Cache
 from nat_ar.runtime import cpu_kernels
 
@@ -28,7 +28,7 @@ def step(
     value: jax.Array,
     position: jax.Array,
     *,
-    implementation: attention.Implementation = "xla",
+    implementation: dot_product.Implementation = "xla",
 ) -> tuple[jax.Array, Cache]:
     old = old.at(position)
     slots = cache.write(old.blocks[0], key, value, position)
@@ -38,8 +38,8 @@ def step(
 
 def attended(query: np.ndarray, keys: list[np.ndarray], values: list[np.ndarray]) -> np.ndarray:
     """One hypothesis with the history of its own: [heads, head_dim] each."""
-    memory = attention.key_value(*(jnp.asarray(np.stack(x))[None] for x in (keys, values)))
-    return np.asarray(attention.attend(jnp.asarray(query)[None, None], memory)[0, 0])
+    memory = dot_product.key_value(*(jnp.asarray(np.stack(x))[None] for x in (keys, values)))
+    return np.asarray(dot_product.attend(jnp.asarray(query)[None, None], memory)[0, 0])
 
 
 @pytest.mark.parametrize("beam", [1, BEAM])
@@ -72,7 +72,7 @@ def test_hypotheses_that_go_on_from_others_see_what_those_wrote(beam: int) -> No
 
 @pytest.mark.parametrize("implementation", ["xla", "kernel"])
 def test_a_position_a_row_equals_one_for_all_where_they_are_equal(
-    implementation: attention.Implementation,
+    implementation: dot_product.Implementation,
 ) -> None:
     """Bit for bit, on a cache that hypotheses have gone over in any order."""
     if implementation == "kernel" and not cpu_kernels.are_available():
@@ -89,7 +89,7 @@ def test_a_position_a_row_equals_one_for_all_where_they_are_equal(
 @pytest.mark.parametrize("implementation", ["xla", "kernel"])
 @pytest.mark.parametrize("beam", [1, BEAM])
 def test_rows_at_positions_of_their_own_equal_each_row_alone(
-    beam: int, implementation: attention.Implementation
+    beam: int, implementation: dot_product.Implementation
 ) -> None:
     """Row 0 goes back to position 1 while row 1 is at 4: what row 0 wrote there before is overwritten, and what
     stands behind its position is not seen."""

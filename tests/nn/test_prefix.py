@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from nat_ar.config_json import ConfigError
-from nat_ar.nn import attention, positions
+from nat_ar.nn import dot_product, positions
 from nat_ar.nn.prefix import PrefixStack
 from nat_ar.nn.transformer import TransformerConfig
 
@@ -60,8 +60,8 @@ def one_sequence(graph: nnx.GraphDef, params: nnx.State, x: jax.Array, width: in
     x = x + stack.segments(jnp.asarray(np.where(is_source, 0, 1)))
     for block in stack.blocks:
         query, key, value = block.attention.heads(block.around_attention.enter(x))
-        memory = attention.key_value(key, value)
-        states = attention.attend(query, memory, mask=jnp.asarray(mask)[None])
+        memory = dot_product.key_value(key, value)
+        states = dot_product.attend(query, memory, mask=jnp.asarray(mask)[None])
         y = block.attention.output(states.reshape(x.shape))
         x = block.around_attention.leave(x, y)
         y = block.feed_forward(block.around_feed_forward.enter(x), rngs=None)
