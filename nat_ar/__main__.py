@@ -11,7 +11,6 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 from nat_ar import config_json
@@ -33,7 +32,6 @@ LATENCY_VERBS = ("benchmark", "translate")
 USAGE = "usage: nat-ar VERB ...    (nat-ar VERB --help explains its options)\n\n" + "".join(
     f"  {verb:<10} {text}\n" for verb, text in VERBS.items()
 )
-COMPILATION_CACHE = "NAT_AR_COMPILATION_CACHE"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -71,11 +69,9 @@ def _set_up(verb: str) -> None:
     """What must be said before JAX does anything."""
     if verb not in LATENCY_VERBS:
         malloc.keep_freed_memory()
-    import jax
+    from nat_ar.runtime import compilation
 
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nat_ar" / "xla"
-    jax.config.update("jax_compilation_cache_dir", os.environ.get(COMPILATION_CACHE, str(default)))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    compilation.use_cache()
     for name in ("absl", "asyncio"):  # Orbax logs the traceback of an error that it also raises
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("jax").setLevel(logging.ERROR)

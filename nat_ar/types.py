@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar, dataclass_transform, runtime_checkabl
 
 import jax
 from flax import nnx
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 T = TypeVar("T")
 
@@ -89,6 +89,15 @@ class Hypotheses:
     """The number that ordered them, in nats; higher is better. Methods say what it is."""
     steps: Int[Array, "batch"]
     """Sequential decoder passes used, scoring passes of a rescorer included."""
+
+
+@pytree_dataclass
+class Internal:
+    """One quantity that a method computes on its way to a translation, such as its fertilities."""
+
+    values: Shaped[Array, "batch *axes"]
+    lengths: dict[int, Int[Array, "batch"]]
+    """axis of `values` -> how many of its entries are real in each row, where the axis is padded"""
 
 
 @pytree_dataclass

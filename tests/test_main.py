@@ -30,12 +30,14 @@ from nat_ar.commands import (
 from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.experiment.study import StudyConfig
 from nat_ar.methods.autoregressive import Autoregressive
+from nat_ar.runtime import compilation
 
 EXPERIMENT = """
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.toy.corpus import ToyCorpus
 from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.methods.autoregressive import Autoregressive
+from nat_ar.runtime import compilation
 
 config = ExperimentConfig("tiny", DataConfig("data", ToyCorpus()), Autoregressive())
 """
@@ -314,7 +316,7 @@ def test_the_compilation_cache_can_be_moved(
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in names}
     try:
-        monkeypatch.setenv(command_line.COMPILATION_CACHE, str(tmp_path))
+        monkeypatch.setenv(compilation.CACHE, str(tmp_path))
         command_line._set_up("translate")
         assert jax.config.jax_compilation_cache_dir == str(tmp_path)
     finally:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from nat_ar.nn import layers
 from nat_ar.nn.transformer import Encoder, TransformerConfig
 from nat_ar.special_tokens import EOS, PAD
-from nat_ar.types import Batch, Encoded, Hypotheses, Loss
+from nat_ar.types import Batch, Encoded, Hypotheses, Internal, Loss
 
 
 class VocabularySizes(NamedTuple):
@@ -174,6 +174,13 @@ class TokenEmbeddings(nnx.Module):
     ) -> Float[Array, "batch length d_model"]:
         is_joint = self.source_embedding is None
         return (self.target_embedding if is_joint else self.source_embedding)(source)  # type: ignore[misc]
+
+    def internals(
+        self, source: Int[Array, "batch source_length"], *, decoding: Any, max_length: int
+    ) -> dict[str, Internal]:
+        """What the method computes on its way to the translation that `decode` gives without a scorer, by name; for
+        notebooks and explorers, at no cost to `decode`. Empty unless a method has something to show."""
+        return {}
 
 
 class Seq2Seq(TokenEmbeddings):

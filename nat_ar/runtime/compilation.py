@@ -13,7 +13,9 @@ d_model 256; the other sizes were tried once by hand. Time of a decoder step's p
     d_model 512  0.98  2.34  1.29  0.70  0.78  0.85  1.02  1.29"""
 
 import math
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +25,17 @@ EIGEN: dict[str, Any] = {"xla_cpu_experimental_ynn_fusion_type": ""}
 """No product for YNNPACK."""
 EIGEN_ROWS = range(8, 65)
 LOOPS = ("while", "scan")
+CACHE = "NAT_AR_COMPILATION_CACHE"
+"""the environment's word for where compiled programs are kept"""
+
+
+def use_cache() -> None:
+    """Lets JAX keep compiled programs on disk: in $NAT_AR_COMPILATION_CACHE, else where the user has told JAX to, else
+    under $XDG_CACHE_HOME."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nat_ar" / "xla"
+    directory = os.environ.get(CACHE) or jax.config.jax_compilation_cache_dir or str(default)
+    jax.config.update("jax_compilation_cache_dir", directory)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 class Product(NamedTuple):

@@ -14,7 +14,7 @@ from nat_ar.methods import base
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.nn import packed
 from nat_ar.runtime import cpu_kernels
-from nat_ar.types import Hypotheses
+from nat_ar.types import Hypotheses, Internal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +64,19 @@ class Model:
         network = self.merge(leaves)
         with cpu_kernels.in_use(self.has_kernels):
             return network.decode(source, decoding=decoding, max_length=max_length, scorer=scorer)
+
+    def internals(
+        self,
+        leaves: list[jax.Array],
+        source: Int[Array, "batch source_length"],
+        *,
+        decoding: Any,
+        max_length: int,
+    ) -> dict[str, Internal]:
+        """The method's internals around other (or traced) arrays."""
+        network = self.merge(leaves)
+        with cpu_kernels.in_use(self.has_kernels):
+            return network.internals(source, decoding=decoding, max_length=max_length)
 
 
 def vocabulary_sizes(vocabulary: Vocabulary) -> base.VocabularySizes:

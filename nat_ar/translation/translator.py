@@ -5,7 +5,9 @@ and put back in place. Each (rows, bucket) shape is compiled once, ahead of time
 becomes does not depend on the sentences beside it."""
 
 import dataclasses
+import functools
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,8 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 from jaxtyping import Int
+from tqdm.auto import tqdm
 
 from nat_ar.data import loader
 from nat_ar.data.ragged import Ragged
@@ -25,7 +27,7 @@ from nat_ar.search import limits
 from nat_ar.special_tokens import EOS, PAD
 from nat_ar.translation.decodings import Int8
 from nat_ar.translation.model import Model
-from nat_ar.types import Hypotheses
+from nat_ar.types import Hypotheses, Internal
 
 BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 """source lengths (EOS counted) to which sentences are padded"""
@@ -50,6 +52,11 @@ class Translation:
     """the source was longer than the longest bucket and lost its end"""
     is_cut: bool = False
     """the translation reached its length limit: it may lack its end"""
+
+    def __repr__(self) -> str:
+        text = textwrap.shorten(self.texts[0], 60, placeholder=" ...")
+        more = f", {len(self.texts)} texts" if len(self.texts) > 1 else ""
+        return f"Translation({text!r}, score {self.scores[0]:.2f}, {self.steps} passes{more})"
 
 
 class Translator:
@@ -100,7 +107,7 @@ class Translator:
         rows = [row[:longest] for row in rows]
         source = Ragged.from_rows(rows)
         found = [Translation([""], [0.0], [[]], 0) for _ in rows]
-        bar = tqdm.tqdm(
+        bar = tqdm(
             total=len(rows),
             unit="sentence",
             desc=title,
@@ -127,6 +134,46 @@ class Translator:
                     )
                 bar.update(len(members))
         return found
+
+    def internals(self, sentences: Sequence[str]) -> list[dict[str, np.ndarray | list[str]]]:
+        """What the method computes on its way to each translation (TokenEmbeddings.internals): named arrays without
+        padding, and the subwords that they belong to, "source_pieces" with EOS and "target_pieces" of the best
+        translation. A sentence without any token has no arrays. Raises ValueError for one that is longer than
+        the longest bucket."""
+        rows = [list(row) for row in self.vocabulary.encode_source(sentences)]
+        for sentence, row in zip(sentences, rows, strict=True):
+            if len(row) >= BUCKETS[-1]:
+                raise ValueError(
+                    f"expected at most {BUCKETS[-1] - 1} subwords, got {len(row)} in {sentence[:40]!r}: shorten it"
+                )
+        source = Ragged.from_rows(rows)
+        translations = self.translate(sentences, is_quiet=True)
+        results: list[dict[str, np.ndarray | list[str]]] = [
+            {
+                "source_pieces": self.vocabulary.source_pieces([*row, EOS] if row else []),
+                "target_pieces": self.vocabulary.target_pieces(translation.tokens[0]),
+            }
+            for row, translation in zip(rows, translations, strict=True)
+        ]
+        for members, num_rows, bucket in self.plan([len(row) for row in rows]):
+            padded = np.full(num_rows, -1, np.int64)
+            padded[: len(members)] = members
+            batch = loader.pad_rows(source, padded, bucket, end=EOS)
+            limit = limits.length_limit(bucket)
+            arrays = self._inspect(self.ready_model.leaves, batch, max_length=limit)
+            for name, internal in jax.device_get(arrays).items():
+                for row, member in enumerate(members):
+                    real = [slice(None)] * (internal.values.ndim - 1)
+                    for axis, lengths in internal.lengths.items():
+                        real[axis - 1] = slice(int(lengths[row]))
+                    results[member][name] = internal.values[row][tuple(real)]
+        return results
+
+    @functools.cached_property
+    def _inspect(self) -> Callable[..., dict[str, Internal]]:
+        decoding = self.decoding.decoding if isinstance(self.decoding, Int8) else self.decoding
+        internals = functools.partial(self.ready_model.internals, decoding=decoding)
+        return jax.jit(internals, static_argnames="max_length")
 
     def plan(self, lengths: Sequence[int]) -> list[tuple[list[int], int, int]]:
         """Batches as (places, rows of the padded batch, bucket), longest first so that the time left is

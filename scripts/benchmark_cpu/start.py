@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import tqdm
 
-from nat_ar.__main__ import COMPILATION_CACHE
 from nat_ar.evaluation.speed import clock, intervals
+from nat_ar.runtime import compilation
 from scripts.benchmark_cpu import models, text
 from scripts.benchmark_cpu.models import Scale
 from scripts.benchmark_cpu.report import Figure, Row, Section
@@ -109,7 +109,7 @@ def _seconds(words: list[str], given: bytes = b"", cache: Path | None = None) ->
     environment = dict(os.environ)
     if cache is not None:
         environment["XDG_CACHE_HOME"] = str(cache)  # of programs and of the C++ library
-        environment.pop(COMPILATION_CACHE, None)
+        environment.pop(compilation.CACHE, None)
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, *words], input=given, capture_output=True, env=environment

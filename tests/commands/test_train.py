@@ -13,14 +13,13 @@ import jax
 import numpy as np
 import pytest
 
-from nat_ar import __main__
 from nat_ar.commands import train
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.ragged import Ragged
 from nat_ar.experiment.run import Run
 from nat_ar.methods.ctc import Ctc
 from nat_ar.methods.length_nat import LengthNat
-from nat_ar.runtime import files
+from nat_ar.runtime import compilation, files
 from nat_ar.training import logging, loop, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
 from scripts.torture import faults, kills
@@ -132,7 +131,7 @@ def test_sigkill_and_sigterm_leave_no_trace(
     run = tmp_path / "run"
     environment = {  # compiles as this process does (tests/conftest.py), and only once
         **os.environ,
-        __main__.COMPILATION_CACHE: str(tmp_path / "compiled"),
+        compilation.CACHE: str(tmp_path / "compiled"),
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
     words = ["train", str(config_file), "--run", str(run)]

@@ -13,11 +13,12 @@ from nat_ar.config_json import ConfigError
 from nat_ar.experiment.run import open_translator
 from nat_ar.runtime import cpu_kernels, out_of_memory
 from nat_ar.search import limits
+from nat_ar.special_tokens import PAD
 from nat_ar.translation import translator
 from nat_ar.translation.decodings import Int8
 from nat_ar.translation.model import Model
 from nat_ar.translation.translator import BUCKETS, ROWS, Translation, Translator
-from nat_ar.types import Hypotheses
+from nat_ar.types import Hypotheses, Internal
 
 LETTERS = "abcdefgh"
 
@@ -231,3 +232,44 @@ def test_a_plan_holds_every_sentence_once_in_few_shapes(lengths: list[int]) -> N
 def test_buckets() -> None:
     assert [translator.bucket_of(length) for length in (1, 8, 9, 256)] == [8, 8, 16, 256]
     assert limits.length_limit(BUCKETS[-1]) == 522
+
+
+def test_internals_come_without_padding_and_beside_their_pieces(
+    one_pass: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here each token's number in its row: 0, 1, 2 up to EOS, however long the sentences beside it are."""
+
+    def numbers(source: jax.Array, *, decoding: object, max_length: int) -> dict[str, Internal]:
+        lengths = (source != PAD).sum(axis=1).astype(jnp.int32)
+        columns = jnp.broadcast_to(jnp.arange(source.shape[1]), source.shape)
+        return {
+            "numbers": Internal(columns, {1: lengths}),
+            "pairs": Internal(columns[:, :, None] * columns[:, None], {1: lengths, 2: lengths}),
+        }
+
+    network = type(one_pass.model.merge(one_pass.model.leaves))
+    monkeypatch.setattr(network, "internals", lambda self, *a, **k: numbers(*a, **k))
+    sentences = ["a", "", "abc", "cabcabcab"]
+    found = one_pass.internals(sentences)
+    for sentence, internals in zip(sentences, found, strict=True):
+        pieces = internals["source_pieces"]
+        assert "".join(pieces).replace("\u2581", "") == (sentence + "</s>" if sentence else "")
+        if sentence:
+            assert internals["numbers"].tolist() == list(range(len(pieces)))
+            assert internals["pairs"].shape == (len(pieces), len(pieces))
+    assert set(found[1]) == {"source_pieces", "target_pieces"}
+    translations = one_pass.translate(sentences)
+    for translation, internals in zip(translations, found, strict=True):
+        assert len(internals["target_pieces"]) == len(translation.tokens[0])
+    with pytest.raises(ValueError, match="expected at most 255 subwords, got 601"):
+        one_pass.internals(["ok", "ab " * 200])
+
+
+def test_a_translation_introduces_itself_in_a_line() -> None:
+    long = Translation(["guten Tag " * 20, "hallo"], [-1.25, -2.0], [[7], [8]], 3)
+    assert (
+        repr(Translation(["hallo"], [-1.0], [[7]], 2))
+        == "Translation('hallo', score -1.00, 2 passes)"
+    )
+    assert repr(long).endswith(" ...', score -1.25, 3 passes, 2 texts)")
+    assert len(repr(long)) < 120
