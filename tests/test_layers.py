@@ -35,7 +35,9 @@ HEAVY = {"jax", "jaxlib", "flax", "optax", "orbax", "chex"}  # all of them impor
 ONLY_IN = {
     "ctranslate2": "nat_ar.export.ctranslate2",
     "datasets": "nat_ar.data.corpus",
+    "lxml": "nat_ar.data.debian.formats",
     "orbax": "nat_ar.training.checkpoint",
+    "polib": "nat_ar.data.debian.formats",
     "tyro": "nat_ar.__main__",
 }
 

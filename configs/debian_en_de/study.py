@@ -9,7 +9,7 @@ docs/results/debian_en_de took 3.2 hours, most of them beside other work: teache
 students 48, translating the three tests 36, benchmark 21."""
 
 from nat_ar.data.batching import BatchingConfig
-from nat_ar.data.debian import DebianCorpus
+from nat_ar.data.debian.corpus import DebianCorpus
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.evaluation.speed.config import SpeedConfig

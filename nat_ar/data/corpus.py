@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from nat_ar.data.debian import DebianCorpus
+from nat_ar.data.debian.corpus import DebianCorpus
 from nat_ar.data.pair import Pair, Report
 from nat_ar.data.toy.corpus import ToyCorpus
 
