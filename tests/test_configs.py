@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import re
 import shlex
+import typing
 from pathlib import Path
 
 import jax
@@ -15,9 +16,11 @@ from nat_ar import __main__ as command_line
 from nat_ar.commands import prepare, study, train
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.experiment.config import ExperimentConfig, load_file
-from nat_ar.experiment.study import StudyConfig
+from nat_ar.experiment.study import Entry, StudyConfig
+from nat_ar.losses.oaxe import Oaxe
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.catalogue import AnyMethod
+from nat_ar.methods.glancing import Glancing
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.training.config import TrainingConfig
 
@@ -117,3 +120,105 @@ def test_training_ends_after_its_warm_up(config: Config) -> None:
     for _, training in parts_of(config):
         assert training.optimizer.warmup_steps < training.max_steps
         assert training.validation.every_steps <= training.max_steps
+
+
+def test_a_config_loads_from_any_directory(
+    path: Path, config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_file(ROOT / path) == config
+
+
+# The lists that several studies share: nat_ar/experiment/recipes.py
+
+STUDENTS = [
+    *("lstm", "decoder_only", "joint", "length", "fertility", "glat", "axe", "oaxe"),
+    *("deep_supervision", "ctc", "ctc_glat", "ctc_vae", "da_transformer", "cmlm", "refinement"),
+]
+CTC = {"ctc", "ctc_glat", "ctc_vae"}
+MASKED = {"axe", "oaxe", "cmlm"}
+"""Trained as the masked language models of their papers."""
+
+
+def entries_of(folder: str, file: str = "family") -> dict[str, Entry]:
+    config = load_file(ROOT / "configs" / folder / f"{file}.py")
+    return {entry.name: entry for entry in config.entries}
+
+
+def raw_students(folder: str) -> dict[str, Entry]:
+    return {name: entry for name, entry in entries_of(folder).items() if not entry.distilled}
+
+
+@pytest.mark.parametrize(
+    ("folder", "shallow"),
+    [("debian_en_de", "ar_5_1"), ("iwslt14_de_en", "ar_12_1"), ("wmt14_en_de", "ar_12_1")],
+)
+def test_a_family_is_every_method_raw_and_distilled(folder: str, shallow: str) -> None:
+    entries = entries_of(folder)
+    names = [shallow, *STUDENTS]
+    assert list(entries) == ["ar_kd", *names, *(f"{name}_kd" for name in names)]
+    for name in names:
+        twin = dataclasses.replace(entries[name], name=f"{name}_kd", distilled=True)
+        assert twin == entries[f"{name}_kd"]
+    methods = {type(entry.method) for entry in entries.values()}
+    assert methods == set(typing.get_args(AnyMethod))
+
+
+@pytest.mark.parametrize("folder", ["debian_en_de", "iwslt14_de_en", "wmt14_en_de"])
+def test_gradients_are_clipped_and_glancing_ends_as_papers_have_it(folder: str) -> None:
+    for name, entry in raw_students(folder).items():
+        norms = {2.4: CTC, 0.1: {"da_transformer"}}
+        expected = next((norm for norm, names in norms.items() if name in names), 1.0)
+        assert entry.training.optimizer.clip_norm == expected, name
+    students = raw_students(folder)
+    steps = students["length"].training.max_steps
+    assert students["glat"].method.glancing == Glancing(0.5, 0.3, steps)
+    assert students["oaxe"].method.token_loss == Oaxe(anneal_steps=steps // 3)
+    assert students["ctc_vae"].method.latent.anneal_steps == steps
+    assert students["da_transformer"].method.glancing == Glancing(0.5, 0.1, 2 * steps // 3)
+
+
+def test_wmt14_trains_masked_models_on_more_tokens_and_with_more_dropout() -> None:
+    for name, entry in raw_students("wmt14_en_de").items():
+        tokens = 131_072 if name in MASKED else 65_536
+        assert entry.training.batching.batch_tokens == tokens, name
+        accumulation = {"da_transformer": 8}.get(name, 4 if name in MASKED else 2)
+        assert entry.training.accumulation == accumulation, name
+        dropout = 0.3 if name in MASKED | CTC else {"ar_12_1": 0.2}.get(name, 0.1)
+        if name != "lstm":  # it has no Transformer
+            assert entry.method.network.dropout_rate == dropout, name
+        assert not entry.encoder_from_teacher
+    teacher = load_file(ROOT / "configs/wmt14_en_de/study.py").teacher
+    assert (teacher.method.network.dropout_rate, teacher.training.max_steps) == (0.1, 300_000)
+
+
+def test_debian_students_start_with_the_teachers_encoder_where_they_have_one() -> None:
+    """Joint, of family "AR+NAT", has the encoder of an autoregressive model."""
+    without = {n for n, e in raw_students("debian_en_de").items() if not e.encoder_from_teacher}
+    assert without == {"ar_5_1", "lstm", "decoder_only"}
+    assert raw_students("debian_en_de")["da_transformer"].method.upsample_factor == 4
+
+
+def test_iwslt_searches_with_a_beam_of_5_on_graphs_of_short_sentences() -> None:
+    students = raw_students("iwslt14_de_en")
+    assert students["lstm"].decodings == ("Beam(size=5)", "Greedy()")
+    assert students["da_transformer"].training.batching.buckets[-1] == 128
+    assert students["length"].training.batching.buckets[-1] > 128
+
+
+@pytest.mark.parametrize(
+    ("folder", "steps", "dropout"), [("wmt14_en_de", 300_000, 0.1), ("wmt16_en_ro", 100_000, 0.3)]
+)
+def test_wmt_studies_are_gu_2018_with_its_baselines(
+    folder: str, steps: int, dropout: float
+) -> None:
+    entries = entries_of(folder, "study")
+    names = ["ar_12_1_kd", "length", "length_kd", "fertility_kd", "fertility_kd_ft"]
+    assert list(entries) == names
+    shallow = entries["ar_12_1_kd"].method.network
+    assert (shallow.num_encoder_layers, shallow.num_decoder_layers) == (12, 1)
+    assert {entry.method.network.dropout_rate for entry in entries.values()} == {dropout}
+    tuned = entries["fertility_kd_ft"]
+    assert (tuned.start_from, tuned.training.max_steps) == ("fertility_kd", 30_000)
+    assert tuned.method.fine_tuning is not None
+    assert {e.training.max_steps for e in entries.values() if e is not tuned} == {steps}

@@ -3,8 +3,8 @@
     python -m nat_ar study configs/debian_en_de/family_base.py --only ctc_glat_kd da_transformer
 
 The entries of configs/debian_en_de/family.py with the base Transformer (d_model 512, 6-6 layers) in bfloat16, graphs of
-8 vertices a source token, and 32k tokens a batch. 110,000 pairs are few for a model of this size: dropout is 0.3.
-Not run by us; no published numbers on this corpus."""
+8 vertices a source token, and 32k tokens a batch. 110,000 pairs are few for a model of this size: dropout is 0.3. The
+entry ar_5_1 keeps its name and has 12-1 layers. Not run by us; no published numbers on this corpus."""
 
 import dataclasses
 from pathlib import Path
@@ -14,8 +14,9 @@ from nat_ar.data.batching import BatchingConfig
 from nat_ar.experiment.config import load_file
 from nat_ar.experiment.study import Entry, StudyConfig
 from nat_ar.losses.oaxe import Oaxe
+from nat_ar.methods.ctc import Ctc
 from nat_ar.methods.da_transformer import DaTransformer
-from nat_ar.methods.glancing import Glancing
+from nat_ar.methods.length_nat import LengthNat
 from nat_ar.methods.recurrent import Recurrent
 from nat_ar.nn.recurrent import RecurrentConfig
 from nat_ar.nn.transformer import TransformerConfig
@@ -38,7 +39,7 @@ TRAINING = TrainingConfig(
 
 
 def at_base_size(entry: Entry) -> Entry:
-    """The entry with the sizes, the steps and the annealing of this file, its own clipping kept."""
+    """The entry with the sizes, steps and annealing of this file; its own clipping stays."""
     method: Any = entry.method
     if isinstance(method, Recurrent):
         network = RecurrentConfig(d_model=512, num_encoder_layers=2, num_decoder_layers=2)
@@ -48,13 +49,13 @@ def at_base_size(entry: Entry) -> Entry:
         method = dataclasses.replace(method, transformer=DEEP if is_shallow else TRANSFORMER)
     if isinstance(method, DaTransformer):
         method = dataclasses.replace(method, upsample_factor=8)
-    if isinstance(getattr(method, "glancing", None), Glancing):
+    if isinstance(method, LengthNat | Ctc | DaTransformer) and method.glancing is not None:
         share = method.glancing.anneal_steps / small.entries[0].training.max_steps
         glancing = dataclasses.replace(method.glancing, anneal_steps=round(share * STEPS))
         method = dataclasses.replace(method, glancing=glancing)
-    if isinstance(getattr(method, "token_loss", None), Oaxe):
+    if isinstance(method, LengthNat) and isinstance(method.token_loss, Oaxe):
         method = dataclasses.replace(method, token_loss=Oaxe(anneal_steps=STEPS // 3))
-    if getattr(method, "latent", None) is not None:
+    if isinstance(method, Ctc) and method.latent is not None:
         latent = dataclasses.replace(method.latent, anneal_steps=STEPS)
         method = dataclasses.replace(method, latent=latent)
     clip_norm = entry.training.optimizer.clip_norm

@@ -68,9 +68,7 @@ DA_TRANSFORMER = DaTransformer(
 
 
 def entry(name: str, method: AnyMethod, *decodings: str, distilled: bool = False) -> Entry:
-    has_teachers_encoder = not isinstance(method, DecoderOnly | Recurrent) and (
-        method.transformer == TRANSFORMER
-    )
+    has_teachers_encoder = not method.has_own_encoder and method.network == TRANSFORMER
     return Entry(
         name,
         method,

@@ -12,6 +12,9 @@ from pathlib import Path
 from nat_ar.data.toy.corpus import ToyCorpus
 from nat_ar.experiment.config import load_file
 from nat_ar.experiment.study import Entry, StudyConfig
+from nat_ar.methods.ctc import Ctc
+from nat_ar.methods.da_transformer import DaTransformer
+from nat_ar.methods.length_nat import LengthNat
 
 family: StudyConfig = load_file(Path(__file__).with_name("family.py"))
 STEPS = 1500
@@ -20,9 +23,8 @@ NAMES = ("da_transformer", "glat", "ctc_glat", "ctc", "length", "fertility")
 
 def longer(entry: Entry) -> Entry:
     method, training = entry.method, entry.training
-    glancing = getattr(method, "glancing", None)
-    if glancing is not None:
-        glancing = dataclasses.replace(glancing, anneal_steps=STEPS)
+    if isinstance(method, LengthNat | Ctc | DaTransformer) and method.glancing is not None:
+        glancing = dataclasses.replace(method.glancing, anneal_steps=STEPS)
         method = dataclasses.replace(method, glancing=glancing)
     validation = dataclasses.replace(training.validation, every_steps=STEPS // 4)
     training = dataclasses.replace(training, max_steps=STEPS, validation=validation)

@@ -8,16 +8,11 @@ fertility NAT 17.35, with fine-tuning 17.69, with 100 samples 19.17; modern re-r
 distilled, one-pass NAT 11.8 raw and 20.0 distilled (Huang et al. 2022, DA-Transformer, table 1; 64k tokens a
 batch, 300k steps). The hyper-parameters below are theirs, the fine-tuning stage Gu's. Not yet run by us."""
 
-import dataclasses
-
 from nat_ar.data.batching import BatchingConfig
 from nat_ar.data.corpus import HuggingFace
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.vocabulary import VocabularyConfig
-from nat_ar.experiment.study import Entry, StudyConfig
-from nat_ar.methods.autoregressive import Autoregressive
-from nat_ar.methods.fertility_nat import FertilityNat, FineTuning
-from nat_ar.methods.length_nat import LengthNat
+from nat_ar.experiment import recipes
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.training.config import TrainingConfig, ValidationConfig
 from nat_ar.training.optimizer import OptimizerConfig
@@ -33,9 +28,10 @@ TRAINING = TrainingConfig(
     average_decay=0.9999,
     validation=ValidationConfig(every_steps=5000, sentences=3000),
 )
-FERTILITY = FertilityNat(TRANSFORMER)
 
-config = StudyConfig(
+config = recipes.gu_2018(
+    TRANSFORMER,
+    TRAINING,
     name="WMT14 English-German",
     directory="studies/wmt14_en_de",
     data=DataConfig(
@@ -43,34 +39,5 @@ config = StudyConfig(
         HuggingFace("wmt/wmt14", source="translation.en", target="translation.de", subset="de-en"),
         VocabularyConfig(size=37_000, kind="bpe"),
         max_length_ratio=3.0,
-    ),
-    teacher=Entry(
-        "ar", Autoregressive(TRANSFORMER), TRAINING, decodings=("Beam(size=4)", "Greedy()")
-    ),
-    entries=(
-        Entry(
-            "ar_12_1_kd",
-            Autoregressive(
-                dataclasses.replace(TRANSFORMER, num_encoder_layers=12, num_decoder_layers=1)
-            ),
-            TRAINING,
-            distilled=True,
-            decodings=("Beam(size=4)", "Greedy()"),
-        ),
-        Entry("length", LengthNat(TRANSFORMER), TRAINING),
-        Entry("length_kd", LengthNat(TRANSFORMER), TRAINING, distilled=True),
-        Entry("fertility_kd", FERTILITY, TRAINING, distilled=True, encoder_from_teacher=True),
-        Entry(
-            "fertility_kd_ft",
-            dataclasses.replace(FERTILITY, fine_tuning=FineTuning()),
-            dataclasses.replace(TRAINING, max_steps=30_000),
-            distilled=True,
-            start_from="fertility_kd",
-            decodings=(
-                "Argmax()",
-                "NoisyParallel(samples=10)",
-                "NoisyParallel(samples=100)",
-            ),
-        ),
     ),
 )

@@ -7,16 +7,11 @@ Published, newstest2016, tokenised BLEU: Gu et al. 2018 autoregressive beam 4 31
 fertility NAT 26.22, with fine-tuning 27.29, with 100 samples 29.79; CMLM with one pass 27.32, with ten 33.08
 (Ghazvininejad et al. 2019); GLAT 31.19 (Qian et al. 2021). Not yet run by us: no hub here."""
 
-import dataclasses
-
 from nat_ar.data.batching import BatchingConfig
 from nat_ar.data.corpus import HuggingFace
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.vocabulary import VocabularyConfig
-from nat_ar.experiment.study import Entry, StudyConfig
-from nat_ar.methods.autoregressive import Autoregressive
-from nat_ar.methods.fertility_nat import FertilityNat, FineTuning
-from nat_ar.methods.length_nat import LengthNat
+from nat_ar.experiment import recipes
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.training.config import TrainingConfig, ValidationConfig
 from nat_ar.training.optimizer import OptimizerConfig
@@ -32,9 +27,10 @@ TRAINING = TrainingConfig(
     average_decay=0.9999,
     validation=ValidationConfig(every_steps=5000, sentences=3000),
 )
-FERTILITY = FertilityNat(TRANSFORMER)
 
-config = StudyConfig(
+config = recipes.gu_2018(
+    TRANSFORMER,
+    TRAINING,
     name="WMT16 English-Romanian",
     directory="studies/wmt16_en_ro",
     data=DataConfig(
@@ -42,34 +38,5 @@ config = StudyConfig(
         HuggingFace("wmt/wmt16", source="translation.en", target="translation.ro", subset="ro-en"),
         VocabularyConfig(size=37_000, kind="bpe"),
         max_length_ratio=3.0,
-    ),
-    teacher=Entry(
-        "ar", Autoregressive(TRANSFORMER), TRAINING, decodings=("Beam(size=4)", "Greedy()")
-    ),
-    entries=(
-        Entry(
-            "ar_12_1_kd",
-            Autoregressive(
-                dataclasses.replace(TRANSFORMER, num_encoder_layers=12, num_decoder_layers=1)
-            ),
-            TRAINING,
-            distilled=True,
-            decodings=("Beam(size=4)", "Greedy()"),
-        ),
-        Entry("length", LengthNat(TRANSFORMER), TRAINING),
-        Entry("length_kd", LengthNat(TRANSFORMER), TRAINING, distilled=True),
-        Entry("fertility_kd", FERTILITY, TRAINING, distilled=True, encoder_from_teacher=True),
-        Entry(
-            "fertility_kd_ft",
-            dataclasses.replace(FERTILITY, fine_tuning=FineTuning()),
-            dataclasses.replace(TRAINING, max_steps=30_000),
-            distilled=True,
-            start_from="fertility_kd",
-            decodings=(
-                "Argmax()",
-                "NoisyParallel(samples=10)",
-                "NoisyParallel(samples=100)",
-            ),
-        ),
     ),
 )
