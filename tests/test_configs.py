@@ -87,7 +87,7 @@ def test_experiments_of_a_study_are_possible(config: Config) -> None:
     """Their combinations are checked when they are made."""
     if isinstance(config, StudyConfig):
         for entry in (config.teacher, *config.entries):
-            study._experiment(entry, config, config.data)
+            config.experiment(entry)
 
 
 def test_its_models_can_be_built(config: Config) -> None:

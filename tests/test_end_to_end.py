@@ -1,5 +1,5 @@
 """What README.md promises: its commands are ones that the command line takes, on files that are there.
-That they also do what they say is tested verb by verb in tests/commands."""
+That they also do what they say is tested verb by verb in tests/pipeline and tests/commands."""
 
 import importlib
 import os

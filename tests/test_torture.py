@@ -57,7 +57,7 @@ def test_a_fault_that_changes_nothing_is_an_error(inflict: faults.Inflict, tmp_p
 
 
 def test_prepare_survives_kills(tmp_path: Path) -> None:
-    """`train` and `study`: tests/commands/test_train.py, test_study.py."""
+    """`train` and `study`: tests/pipeline/test_train.py, test_study.py."""
     directory = letters.write(tmp_path / "letters")
     tally = kills.torture(kills.VICTIMS[0], directory, tmp_path / "cache", kills=2, seed=1)
     assert tally.kills == 2

@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 from nat_ar.config_json import ConfigError
 from nat_ar.data.prepare import DataConfig
 from nat_ar.evaluation.speed.config import SpeedConfig
+from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.training.config import TrainingConfig
 from nat_ar.translation import decodings
@@ -77,6 +79,22 @@ class StudyConfig:
         decodings.parse_decoding(self.teacher.method, self.distillation)
         if not self.tests:
             raise ConfigError("tests: expected at least one split, got none")
+
+    def experiment(self, entry: Entry) -> ExperimentConfig:
+        """What an entry trains: its config with the directories of the study filled in."""
+        root = Path(self.directory)
+        is_teacher = entry.name == self.teacher.name
+        start = None if entry.start_from is None else str(root / "runs" / entry.start_from)
+        return ExperimentConfig(
+            name=entry.name,
+            data=dataclasses.replace(self.data, directory=str(root / "data")),
+            method=entry.method,
+            training=entry.training,
+            train_on=str(root / "distilled") if entry.distilled else None,
+            teacher=None if is_teacher else str(root / "runs" / self.teacher.name),
+            encoder_from_teacher=entry.encoder_from_teacher,
+            start_from=start,
+        )
 
 
 def _check_start(entry: Entry, entries: dict[str, Entry], teacher: Entry) -> None:

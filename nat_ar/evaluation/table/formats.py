@@ -11,6 +11,12 @@ from nat_ar.evaluation.table import columns
 from nat_ar.evaluation.table.line import Line, Table
 
 Format = Literal["terminal", "markdown", "csv", "latex"]
+FORMAT_OF_SUFFIX: dict[str, Format] = {
+    ".txt": "terminal",
+    ".md": "markdown",
+    ".csv": "csv",
+    ".tex": "latex",
+}
 SYSTEM_WIDTH = 26
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from nat_ar.commands import study
+from nat_ar.commands import study as command_line
 from nat_ar.config_json import ConfigError
 from nat_ar.data.corpus import TextFiles
 from nat_ar.data.prepare import DataConfig
@@ -24,6 +24,7 @@ from nat_ar.methods.decoder_only import DecoderOnly
 from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.methods.recurrent import Recurrent
+from nat_ar.pipeline import study
 from nat_ar.training import logging
 from nat_ar.training.config import TrainingConfig
 from scripts.torture import kills, letters
@@ -76,10 +77,10 @@ def test_a_decoding_that_the_method_lacks_is_refused() -> None:
 
 
 def test_every_entry_but_the_teacher_has_the_teacher() -> None:
-    teacher = study._experiment(TEACHER, POSSIBLE, POSSIBLE.data)
+    teacher = POSSIBLE.experiment(TEACHER)
     assert (teacher.teacher, teacher.train_on, teacher.start_from) == (None, None, None)
     entry = dataclasses.replace(STUDENT, distilled=True, start_from="ar")
-    student = study._experiment(entry, POSSIBLE, POSSIBLE.data)
+    student = POSSIBLE.experiment(entry)
     assert student.teacher == student.start_from == "study/runs/ar"
     assert student.train_on == "study/distilled"
 
@@ -220,7 +221,7 @@ def test_a_split_that_is_not_there_is_said_before_any_training(
     make_letters: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(make_letters("here"))
-    config = dataclasses.replace(study.load_config("study.py"), tests=("test", "tset"))
+    config = dataclasses.replace(command_line.load_config("study.py"), tests=("test", "tset"))
     with pytest.raises(ValueError, match="tset"):
         study.study(config, "")
     assert not Path("study/runs").exists()
@@ -232,9 +233,9 @@ def test_a_corpus_file_takes_the_place_of_the_corpus(
     """Split by the hold-out of the config's corpus; without one it cannot be."""
     monkeypatch.chdir(make_letters("here"))
     with pytest.raises(ValueError, match=r"corpus_file pairs\.tsv: TextFiles has no hold_out"):
-        study.run(study.Study("study.py", corpus_file="pairs.tsv"))
+        command_line.run(command_line.Study("study.py", corpus_file="pairs.tsv"))
     seen: list[Any] = []
-    monkeypatch.setattr(study, "study", lambda *words, **more: seen.append((words, more)))
+    monkeypatch.setattr(command_line, "study", lambda *words, **more: seen.append((words, more)))
     text = (
         Path("study.py")
         .read_text("utf-8")
@@ -242,7 +243,7 @@ def test_a_corpus_file_takes_the_place_of_the_corpus(
     )
     text = text.replace("import TextFiles", "import HoldOut, TextFiles")
     Path("study.py").write_text(text, "utf-8")
-    study.run(study.Study("study.py", "elsewhere", "/some/pairs.tsv", publish="docs"))
+    command_line.run(command_line.Study("study.py", "elsewhere", "/some/pairs.tsv", publish="docs"))
     ((config, command), more) = seen[0]
     assert config.directory == "elsewhere"
     assert config.data.corpus.train == ("/some/pairs.tsv",)

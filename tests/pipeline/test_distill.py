@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 
 from nat_ar.commands import distill as command
-from nat_ar.commands.distill import Distill, distill
+from nat_ar.commands.distill import Distill
 from nat_ar.data import prepare
 from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import PreparedData
@@ -23,6 +23,9 @@ from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.experiment.run import Run, open_translator
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.pipeline import distill as pipeline
+from nat_ar.pipeline import shards
+from nat_ar.pipeline.distill import distill
 from nat_ar.search import limits
 from nat_ar.training import step
 from nat_ar.training.checkpoint import Checkpoints
@@ -117,7 +120,7 @@ def test_the_model_itself_translates_the_first_sentences(
     teacher: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     opened = open_translator(teacher, "Sampling(seed=5)", "best")
-    monkeypatch.setattr(command, "open_translator", lambda *_: opened)  # compile once
+    monkeypatch.setattr(pipeline, "open_translator", lambda *_: opened)  # compile once
     distill(
         teacher, tmp_path / "d", decoding="Sampling(seed=5)", shard_sentences=2, max_sentences=4
     )
@@ -221,9 +224,9 @@ def test_a_changed_shard_is_noticed_wherever_it_was_changed(
 
 def test_best_bleu_takes_the_translation_nearest_to_the_reference() -> None:
     n_best = of_texts("das Haus war sehr alt", "das Haus ist sehr alt", "Haus", "das Haus ist alt")
-    assert command.best_of(n_best, "das Haus ist alt") == 3
-    assert command.best_of(n_best, "das Haus war sehr alt und klein") == 0
-    assert command.best_of(of_texts("a", "b"), "das Haus ist alt") == 0  # equal: the first
+    assert shards.best_of(n_best, "das Haus ist alt") == 3
+    assert shards.best_of(n_best, "das Haus war sehr alt und klein") == 0
+    assert shards.best_of(of_texts("a", "b"), "das Haus ist alt") == 0  # equal: the first
 
 
 def test_best_bleu_asks_for_the_whole_beam_and_leaves_validation_to_the_first(

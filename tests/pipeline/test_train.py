@@ -13,12 +13,12 @@ import jax
 import numpy as np
 import pytest
 
-from nat_ar.commands import train
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.ragged import Ragged
 from nat_ar.experiment.run import Run
 from nat_ar.methods.ctc import Ctc
 from nat_ar.methods.length_nat import LengthNat
+from nat_ar.pipeline import train
 from nat_ar.runtime import compilation, files
 from nat_ar.training import logging, loop, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints

@@ -9,7 +9,7 @@ import pytest
 
 from nat_ar import __main__ as command_line
 from nat_ar import config_json
-from nat_ar.commands import evaluate
+from nat_ar.commands import evaluate as command
 from nat_ar.commands.evaluate import Evaluate
 from nat_ar.data import prepare
 from nat_ar.data.arrays import PreparedData
@@ -21,6 +21,7 @@ from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.experiment.run import Run
 from nat_ar.methods.length_nat import LengthBeam, LengthNat
 from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.pipeline import evaluate
 from nat_ar.runtime import files
 from nat_ar.translation.translator import Translation
 
@@ -31,7 +32,7 @@ def run(tiny_runs, tmp_path_factory: pytest.TempPathFactory) -> Run:
     directory = tmp_path_factory.mktemp("evaluate") / "run"
     shutil.copytree(tiny_runs.length_nat.directory, directory)
     (directory / results.FILE_NAME).unlink(missing_ok=True)
-    evaluate.run(Evaluate(str(directory), ("LengthBeam", "LengthBeam(size=2)")))
+    command.run(Evaluate(str(directory), ("LengthBeam", "LengthBeam(size=2)")))
     return Run(directory)
 
 
@@ -90,7 +91,7 @@ def test_the_command_of_a_row_asks_for_the_same_again(run: Run) -> None:
     row = results.read(run.directory)[1]
     python, flag, package, verb, *words = shlex.split(row["command"])
     assert (python, flag, package, verb) == ("python", "-m", "nat_ar", "evaluate")
-    arguments = command_line._parse(verb, evaluate, words)
+    arguments = command_line._parse(verb, command, words)
     assert arguments == Evaluate(str(run.directory), (row["decoding"],), "test", "0")
 
 
@@ -143,7 +144,7 @@ def test_of_the_toy_language_it_says_valid_and_mixed(
     answers = [first, second, " ".join(reversed(third.split())), ""]
     opened = run.load(), Repeating(answers)
     monkeypatch.setattr(evaluate, "open_translator", lambda *_: opened)
-    evaluate.run(Evaluate(str(run.directory)))
+    command.run(Evaluate(str(run.directory)))
     (row,) = results.read(run.directory)
     assert (row["valid"], row["mixed"]) == (50.0, 25.0)
     assert row["domains"].keys() == set(test.domains)

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 import nat_ar.__main__ as command_line
-from nat_ar.commands import benchmark
-from nat_ar.commands.benchmark import System
+from nat_ar.commands import benchmark as command
 from nat_ar.config_json import ConfigError
 from nat_ar.data import prepare
 from nat_ar.data.arrays import PreparedData
@@ -18,6 +17,8 @@ from nat_ar.evaluation.speed import machine, profiling
 from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.evaluation.speed.machine import Peaks
 from nat_ar.experiment.run import Run
+from nat_ar.pipeline import benchmark
+from nat_ar.pipeline.benchmark import System
 
 QUICK = SpeedConfig(sentences=6, repetitions=3, batch_sizes=(1, 4), throughput_sentences=8)
 PEAKS = Peaks(matmul={"float32": 1e9}, bandwidth={8: 1e9})
@@ -105,7 +106,7 @@ def test_ratios_refer_to_the_first_autoregressive_system(rows) -> None:
 
 
 def test_the_summary_says_what_ratios_and_floors_refer_to(rows) -> None:
-    text = benchmark.summary(rows)
+    text = command.summary(rows)
     assert "S1, Smax: times faster than ar Greedy() at batch 1" in text
     assert "at 1 GFLOP/s float32" in text
     assert "1.0 GB/s of memory" in text
@@ -136,7 +137,7 @@ def test_the_command_of_a_row_names_all_systems_of_the_measurement(rows, tiny_ru
     assert words[words.index("--batch-sizes") :][1:3] == ["1", "4"]
     assert {row["command"] for row in rows} == {rows[0]["command"]}
     # What it writes, the command line reads.
-    parsed = command_line._parse("benchmark", benchmark, words[4:])
+    parsed = command_line._parse("benchmark", command, words[4:])
     assert parsed.systems == tuple(words[4:6])
     assert parsed.batch_sizes == (1, 4)
     assert parsed.repetitions == 3

@@ -3,9 +3,10 @@ from typing import Any
 
 import pytest
 
-from nat_ar.commands import compare
+from nat_ar.commands import compare as command
 from nat_ar.commands.compare import Compare
 from nat_ar.evaluation import metrics, results
+from nat_ar.pipeline import compare
 
 REFERENCES = ["der Hund schläft im Garten .", "", "wir haben ein altes Buch gelesen ."] * 10
 WORSE = ["der Hund schläft Garten Garten .", "", "wir haben ein alte Buch Buch ."] * 10
@@ -82,7 +83,7 @@ def test_the_table_is_printed_and_written(
 ) -> None:
     names = tuple(str(tmp_path / "out" / f"table{suffix}") for suffix in (".md", ".csv", ".tex"))
     picture = str(tmp_path / "out" / "picture")
-    compare.run(Compare(runs, output=names, picture=picture, n_bootstrap=100))
+    command.run(Compare(runs, output=names, picture=picture, n_bootstrap=100))
     printed = capsys.readouterr().out
     assert "100.00 ±0.00 =" in printed  # greedy says what beam says
     assert " -  " in next(line for line in printed.splitlines() if line.startswith("nat"))
@@ -122,12 +123,12 @@ def test_a_lost_line_and_a_lost_file_are_noticed(runs: tuple[str, ...]) -> None:
 
 def test_wrong_arguments_are_errors_before_any_work(runs: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match=r"ends in \.txt, \.md, \.csv, \.tex"):
-        compare.run(Compare(("nowhere",), output=("table.pdf",)))
+        command.run(Compare(("nowhere",), output=("table.pdf",)))
     with pytest.raises(ValueError, match=r"picture picture\.jpg"):
-        compare.run(Compare(("nowhere",), picture="picture.jpg"))
+        command.run(Compare(("nowhere",), picture="picture.jpg"))
     with pytest.raises(ValueError, match="no runs to compare"):
-        compare.run(Compare(()))
+        command.run(Compare(()))
     with pytest.raises(ValueError, match="no results on split 'law'; the runs have: test"):
-        compare.run(Compare(runs, split="law"))
+        command.run(Compare(runs, split="law"))
     with pytest.raises(ValueError, match="teacher 'nat' names 0 autoregressive systems"):
-        compare.run(Compare(runs, teacher="nat"))
+        command.run(Compare(runs, teacher="nat"))

@@ -1,0 +1,99 @@
+"""What distillation did to training data: its data card."""
+
+import dataclasses
+import itertools
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import tqdm
+
+from nat_ar import config_json
+from nat_ar.data.alignment import aligner
+from nat_ar.data.alignment.model import AlignerConfig
+from nat_ar.data.arrays import PreparedData
+from nat_ar.data.prepare import DataConfig
+from nat_ar.data.ragged import Ragged
+from nat_ar.evaluation import diagnostics, metrics
+
+BLEU_SENTENCES = 2_000
+"""Most training pairs on which the card's BLEU against raw references is measured."""
+ALIGNED_SENTENCES = 200_000
+"""Most training pairs that are aligned for the card."""
+
+
+def quality(data: PreparedData, targets: Sequence[str]) -> dict[str, Any]:
+    """What distillation did to the training targets, on rows spread evenly over the corpus; a row whose
+    translation is empty is no pair and cannot be aligned."""
+    train = data.split("train")
+    references = train.target_text
+    spread = _spread(len(targets), BLEU_SENTENCES)
+    bleu = metrics.bleu([targets[row] for row in spread], [references[row] for row in spread])
+    rows = _spread(len(targets), ALIGNED_SENTENCES)
+    encoded = data.vocabulary.encode_target([targets[row] for row in rows])
+    is_pair = [
+        bool(tokens) and train.source.lengths[row] > 0 and train.target.lengths[row] > 0
+        for row, tokens in zip(rows, encoded, strict=True)
+    ]
+    rows = list(itertools.compress(rows, is_pair))
+    source = _select(train.source, rows)
+    sides = {
+        "raw": (_select(train.target, rows), references),
+        "distilled": (Ragged.from_rows(itertools.compress(encoded, is_pair)), targets),
+    }
+    config = config_json.from_json(DataConfig, data.manifest["config"]).aligner or AlignerConfig()
+    lexicons, described = {}, {}
+    for name, (target, texts) in sides.items():
+        links = aligner.align(
+            source,
+            target,
+            config,
+            source_size=data.vocabulary.source_size,
+            target_size=data.vocabulary.target_size,
+            progress=_say,
+        )
+        lexicons[name] = diagnostics.lexicon(links, source, target)
+        repetition = diagnostics.repetition([texts[row].split() for row in rows])
+        described[name] = {
+            "complexity": diagnostics.complexity(lexicons[name]),
+            "reordering": diagnostics.reordering(links, source, target),
+            "repetition": repetition.tokens,
+            "repetition_sentences": repetition.sentences,
+        }
+    return {
+        "train_bleu": {**dataclasses.asdict(bleu), "sentences": len(spread)},
+        "length_ratio": diagnostics.length_ratio(targets, references),
+        "aligned_sentences": len(rows),
+        "faithfulness": diagnostics.faithfulness(lexicons["raw"], lexicons["distilled"]),
+        **described,
+    }
+
+
+def _select(ragged: Ragged, rows: Sequence[int]) -> Ragged:
+    return Ragged.from_rows([ragged[row].tolist() for row in rows])
+
+
+def _spread(number: int, most: int) -> list[int]:
+    """All of the numbers below `number`, or `most` of them, evenly spaced."""
+    kept = min(number, most)
+    return [place * number // kept for place in range(kept)]
+
+
+def warnings_of(card: dict[str, Any]) -> list[str]:
+    warnings = metrics.warnings_for(
+        length_ratio=card["length_ratio"],
+        repetition=card["distilled"]["repetition"],
+        reference_repetition=card["raw"]["repetition"],
+        empty=card["empty"],
+        sentences=card["sentences"],
+    )
+    counts = {
+        "translations reached their length limit": card["cut"],
+        "sources were longer than the longest bucket": card["shortened"],
+    }
+    return warnings + [f"{count} {what}" for what, count in counts.items() if count]
+
+
+def _say(message: str) -> None:
+    if sys.stderr.isatty():
+        tqdm.tqdm.write(message, file=sys.stderr)

@@ -1,0 +1,195 @@
+"""The teacher's translations of the training source, as a prepared directory for students.
+
+Sequence-level knowledge distillation (Kim & Rush 2016, arXiv:1606.07947): students then learn from one
+consistent translation of each sentence instead of from one of many (Zhou et al. 2020, arXiv:1911.02727).
+Sentence i of the result is the translation of sentence i; validation and tests stay raw. The work is
+kept in shards beside the directory: the same command after an interruption goes on at the first shard
+that is missing. The manifest's "distilled" is the data card: who translated, how well, and what that
+did to the data."""
+
+import dataclasses
+import datetime
+import shlex
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nat_ar import config_json
+from nat_ar.data import arrays, prepare
+from nat_ar.data.arrays import PreparedData, Split
+from nat_ar.data.ragged import Ragged
+from nat_ar.evaluation import data_card
+from nat_ar.experiment.run import Run, TrainedModel, open_translator
+from nat_ar.pipeline import shards
+from nat_ar.pipeline.shards import Choose
+from nat_ar.runtime import files
+from nat_ar.training.checkpoint import Checkpoints
+from nat_ar.translation import decodings
+from nat_ar.translation.translator import BATCH_TOKENS
+
+
+def distill(
+    run: Run,
+    directory: Path | None = None,
+    *,
+    decoding: str | None = None,
+    choose: Choose = "first",
+    checkpoint: str = "best",
+    shard_sentences: int = 4096,
+    max_sentences: int | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+) -> dict[str, Any]:
+    """Makes the distilled directory, goes on making it, or finds it made, and returns its manifest.
+
+    Raises ValueError where `directory` or the shards beside it come from other inputs, with the
+    differences."""
+    for name, value in (
+        ("shard_sentences", shard_sentences),
+        ("max_sentences", max_sentences),
+        ("batch_tokens", batch_tokens),
+    ):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    directory = run.directory / "distilled" if directory is None else directory
+    shards_directory = directory.with_name(directory.name + ".shards")
+    config = run.config()
+    decoding = _decoding(config.method, decoding, choose)
+    data = _raw_data(run, config.data.directory)
+    inputs = {
+        "format": shards.FORMAT,
+        "config_hash": config_json.hash_of(config),
+        "checkpoint_step": _step(run, checkpoint),
+        "decoding": decoding,
+        "choose": choose,
+        "base_hash": data.hash,
+        "max_sentences": max_sentences,
+    }
+    if (directory / arrays.MANIFEST).exists():
+        manifest = _made_before(directory, inputs)
+        shutil.rmtree(shards_directory, ignore_errors=True)
+        return manifest
+    if directory.exists() and any(directory.iterdir()):
+        raise ValueError(
+            f"{directory} holds files, but no {arrays.MANIFEST}: name a new or an empty --directory"
+        )
+    if max_sentences is not None:
+        data = _first_pairs(data, max_sentences)
+    shards.open_directory(shards_directory, {**inputs, "shard_sentences": shard_sentences})
+    loaded, teacher = open_translator(run, decoding, str(inputs["checkpoint_step"]))
+    teacher.batch_tokens = batch_tokens
+    validation = shards.validation_bleu(
+        shards_directory / "validation.json", teacher, data.split("validation")
+    )
+    train, name = data.split("train"), loaded.config.name
+    parts = shards.translate(shards_directory, teacher, train, choose, shard_sentences, title=name)
+    targets = [text for part in parts for text in part["texts"]]
+    _check_not_all_empty(targets, run)
+    seconds = sum(part["seconds"] for part in parts)
+    card = {
+        **inputs,
+        "teacher": _teacher(run, loaded),
+        "validation_bleu": validation,
+        **data_card.quality(data, targets),
+        "sentences": len(targets),
+        "empty": sum(not text.strip() for text in targets),
+        "cut": sum(part["cut"] for part in parts),
+        "shortened": sum(part["shortened"] for part in parts),
+        "seconds": round(seconds, 2),
+        "sentences_per_second": round(len(targets) / seconds, 2),
+        "device": ", ".join(sorted({part["device"] for part in parts})),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": _command(run, directory, inputs, shard_sentences),
+    }
+    card["warnings"] = data_card.warnings_of(card)
+    manifest = prepare.write_distilled(data, directory, targets, card)
+    shutil.rmtree(shards_directory)
+    return manifest
+
+
+def _decoding(method: Any, text: str | None, choose: Choose) -> str:
+    """The decoding in full; to choose from the beam, the search must hand the whole beam back."""
+    chosen = decodings.parse_decoding(method, text)
+    if choose == "best_bleu":
+        if not {"size", "n_best"} <= {field.name for field in dataclasses.fields(chosen)}:
+            raise ValueError(
+                f"choose best_bleu needs a beam to choose from, got {chosen}; use Beam()"
+            )
+        chosen = dataclasses.replace(chosen, n_best=chosen.size)
+    return decodings.decoding_text(chosen)
+
+
+def _raw_data(run: Run, directory: str) -> PreparedData:
+    """The raw corpus, in the vocabulary that the run was trained with."""
+    data = PreparedData.load(directory)
+    if data.training_data != "raw":
+        raise ValueError(f"{directory}: expected raw data to distil, got {data.training_data} data")
+    if data.vocabulary.hash != run.facts()["vocabulary_hash"]:
+        raise ValueError(
+            f"{directory} was prepared with another vocabulary than {run.directory} was trained "
+            "with; restore the data or train again"
+        )
+    return data
+
+
+def _step(run: Run, checkpoint: str) -> int:
+    checkpoints = Checkpoints(run.checkpoints_directory, is_read_only=True)
+    step = checkpoints.resolve(checkpoint)
+    checkpoints.close()
+    return step
+
+
+class _FirstPairs(Split):
+    """A split of which only the first pairs are used."""
+
+    def _lines(self, name: str) -> list[str]:
+        return files.read_lines(self.directory / f"{name}.txt")[: len(self)]
+
+
+def _first_pairs(data: PreparedData, number: int) -> PreparedData:
+    """The data with no more training pairs than that."""
+    train = data.split("train")
+
+    def first(rows: Ragged) -> Ragged:
+        offsets = rows.offsets[: number + 1]
+        return Ragged(rows.values[: offsets[-1]], offsets)
+
+    fewer = _FirstPairs("train", train.directory, first(train.source), first(train.target), None)
+    return dataclasses.replace(data, _splits={**data._splits, "train": fewer})
+
+
+def _made_before(directory: Path, inputs: dict[str, Any]) -> dict[str, Any]:
+    manifest = PreparedData.load(directory).manifest
+    if manifest["training_data"] != "distilled":
+        raise ValueError(
+            f"{directory} holds {manifest['training_data']} data; name another --directory"
+        )
+    shards.check_inputs(directory, {key: manifest["distilled"].get(key) for key in inputs}, inputs)
+    return manifest
+
+
+def _check_not_all_empty(targets: Sequence[str], run: Run) -> None:
+    if not any(text.strip() for text in targets):
+        raise ValueError(
+            f"all {len(targets)} translations of {run.directory} are empty; train the teacher longer"
+        )
+
+
+def _teacher(run: Run, loaded: TrainedModel) -> dict[str, Any]:
+    return {
+        "name": loaded.config.name,
+        "run": str(run.directory),
+        "method": type(loaded.config.method).__name__,
+        "parameters": loaded.num_parameters,
+        "dtype": loaded.dtype,
+        "training_data": run.facts()["training_data"],
+    }
+
+
+def _command(run: Run, directory: Path, inputs: dict[str, Any], shard_sentences: int) -> str:
+    words = ["python", "-m", "nat_ar", "distill", run.directory, "--directory", directory]
+    words += ["--decoding", inputs["decoding"], "--choose", inputs["choose"]]
+    words += ["--checkpoint", inputs["checkpoint_step"], "--shard-sentences", shard_sentences]
+    if inputs["max_sentences"] is not None:
+        words += ["--max-sentences", inputs["max_sentences"]]
+    return shlex.join(map(str, words))

@@ -1,0 +1,162 @@
+"""Translates a split and scores the translations.
+
+Against raw references; every decoding appends a row to the run's results.jsonl and leaves its
+translations in the run's translations/."""
+
+import dataclasses
+import datetime
+import hashlib
+import re
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from nat_ar import config_json
+from nat_ar.data.arrays import PreparedData, Split
+from nat_ar.data.toy import judge
+from nat_ar.data.toy.corpus import ToyCorpus
+from nat_ar.evaluation import diagnostics, metrics, results
+from nat_ar.evaluation.speed import machine
+from nat_ar.experiment.run import Run, TrainedModel, open_translator
+from nat_ar.runtime import files
+from nat_ar.training.checkpoint import Checkpoints
+from nat_ar.translation import decodings
+from nat_ar.translation.translator import BATCH_TOKENS, Translation
+
+
+def evaluate(
+    run: Run,
+    *,
+    decoding: str | None = None,
+    split: str = "test",
+    checkpoint: str = "best",
+    data_directory: str | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+) -> results.Row:
+    """Translates, scores, writes the row to results.jsonl and returns it."""
+    loaded, translator = open_translator(run, decoding, checkpoint)
+    translator.batch_tokens = batch_tokens
+    data = PreparedData.load(data_directory or loaded.config.data.directory)
+    test = _test_split(data, split, run)
+    found = translator.translate(test.source_text, title=f"evaluate {loaded.config.name}")
+    texts = [" ".join(translation.texts[0].split("\n")) for translation in found]
+    label = re.sub(r"[^A-Za-z0-9]+", "_", decodings.decoding_text(translator.decoding)).strip("_")
+    folder = run.directory / "translations"
+    folder.mkdir(exist_ok=True)
+    hypotheses = folder / f"{split}.{label}.txt"
+    references = folder / f"{split}.references.txt"
+    files.write_text(hypotheses, "".join(text + "\n" for text in texts))
+    files.write_text(references, "".join(text + "\n" for text in test.target_text))
+    row = {
+        "kind": "quality",
+        "name": loaded.config.name,
+        "run": str(run.directory),
+        "method": type(loaded.config.method).__name__,
+        "decoding": decodings.decoding_text(translator.decoding),
+        "training_data": run.facts()["training_data"],
+        "split": split,
+        "data_hash": data.hash,
+        "config_hash": config_json.hash_of(loaded.config),
+        "test_hash": test_hash(test),
+        "checkpoint_step": loaded.step,
+        "parameters": loaded.num_parameters,
+        "device": machine.device_name(),
+        "dtype": loaded.dtype,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(
+            [
+                *("python", "-m", "nat_ar", "evaluate", str(run.directory), "--split", split),
+                *(
+                    "--decoding",
+                    decodings.decoding_text(translator.decoding),
+                    "--checkpoint",
+                    str(loaded.step),
+                ),
+            ]
+        ),
+        "hypotheses": str(hypotheses.relative_to(run.directory)),
+        "references": str(references.relative_to(run.directory)),
+        "hypotheses_hash": files.file_hash(hypotheses),
+        "references_hash": files.file_hash(references),
+        **_scores(found, texts, test),
+        **_toy_scores(data, test, texts),
+        **_training_cost(run, loaded),
+    }
+    results.append(run.directory, row)
+    return row
+
+
+def _test_split(data: PreparedData, name: str, run: Run) -> Split:
+    """A split with raw references, of the vocabulary that the run was trained with."""
+    if name == "train":
+        raise ValueError("expected validation or a test split, got train: its targets were learnt")
+    if data.vocabulary.hash != run.facts()["vocabulary_hash"]:
+        raise ValueError(
+            f"{data.directory} was prepared with another vocabulary than {run.directory} was trained "
+            "with; name the run's own prepared directory with --data"
+        )
+    return data.split(name)
+
+
+def test_hash(split: Split) -> str:
+    """SHA-256 of source and reference text: equal where two rows may share a table."""
+    digest = hashlib.sha256()
+    for lines in (split.source_text, split.target_text):
+        digest.update("".join(line + "\n" for line in lines).encode())
+    return digest.hexdigest()
+
+
+def _scores(found: Sequence[Translation], texts: Sequence[str], test: Split) -> dict[str, Any]:
+    references = test.target_text
+    repeated = diagnostics.repetition([text.split() for text in texts])
+    expected = diagnostics.repetition([text.split() for text in references])
+    ratio = diagnostics.length_ratio(texts, references)
+    warnings = metrics.warnings_for(
+        length_ratio=ratio,
+        repetition=repeated.tokens,
+        reference_repetition=expected.tokens,
+        empty=sum(not text.strip() for text in texts),
+        sentences=len(texts),
+    )
+    counts = {
+        "translations reached their length limit": sum(t.is_cut for t in found),
+        "sources were longer than the longest bucket": sum(t.is_shortened for t in found),
+    }
+    warnings += [f"{count} {what}" for what, count in counts.items() if count]
+    domains = test.domains if any(test.domains) else None
+    return {
+        "sentences": len(texts),
+        "bleu": dataclasses.asdict(metrics.bleu(texts, references)),
+        "chrf": dataclasses.asdict(metrics.chrf(texts, references)),
+        "ter": dataclasses.asdict(metrics.ter(texts, references)),
+        "domains": None if domains is None else metrics.bleu_by_group(texts, references, domains),
+        "lengths": metrics.bleu_by_length(texts, references),
+        "length_ratio": ratio,
+        "repetition": repeated.tokens,
+        "repetition_sentences": repeated.sentences,
+        "steps": sum(t.steps for t in found) / max(len(found), 1),
+        "warnings": warnings,
+    }
+
+
+def _toy_scores(data: PreparedData, test: Split, texts: Sequence[str]) -> dict[str, Any]:
+    """Percent of valid and of mixed translations, which only the toy language can tell."""
+    if data.manifest["config"]["corpus"]["type"] != ToyCorpus.__name__:
+        return {"valid": None, "mixed": None}
+    verdicts = [judge.judge(s, t) for s, t in zip(test.source_text, texts, strict=True)]
+    return {
+        "valid": 100 * sum(v.valid for v in verdicts) / len(verdicts),
+        "mixed": 100 * sum(v.mixed for v in verdicts) / len(verdicts),
+    }
+
+
+def _training_cost(run: Run, loaded: TrainedModel) -> dict[str, Any]:
+    """Steps, seconds and target tokens up to the checkpoint."""
+    checkpoints = Checkpoints(run.checkpoints_directory, is_read_only=True)
+    progress = checkpoints.progress(loaded.step)
+    checkpoints.close()
+    return {
+        "train_steps": loaded.step,
+        "train_seconds": progress["seconds"],
+        "train_target_tokens": progress["target_tokens"],
+    }

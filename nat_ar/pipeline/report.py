@@ -1,0 +1,105 @@
+"""The reports of a study: table, picture, BLEU by group, examples."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nat_ar.data.arrays import PreparedData
+from nat_ar.evaluation import results
+from nat_ar.evaluation.table import formats, picture
+from nat_ar.evaluation.table.line import Table
+from nat_ar.experiment.run import Run
+from nat_ar.experiment.study import Entry, StudyConfig
+from nat_ar.runtime import files
+from nat_ar.translation import decodings
+
+NUM_EXAMPLES = 10
+
+
+def write(
+    comparison: Table,
+    directory: Path,
+    entries: Sequence[Entry],
+    runs: dict[str, Run],
+    config: StudyConfig,
+    command: str,
+) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for suffix, kind in formats.FORMAT_OF_SUFFIX.items():
+        text = formats.render(comparison, kind)
+        if suffix == ".md":
+            text = (
+                f"# {config.name}\n\nMade by `{command}`.\n\n![quality against latency](picture.png)"
+                f"\n\n{text}\n{_groups(entries, runs, config)}"
+            )
+        files.write_text(directory / f"table{suffix}", text)
+    picture.save(comparison, directory / "picture", title=config.name)
+    files.write_text(directory / "examples.md", _examples(entries, runs, config, command))
+
+
+def _groups(entries: Sequence[Entry], runs: dict[str, Run], config: StudyConfig) -> str:
+    """BLEU of every system on every test, by domain and by length of the reference."""
+    sections = []
+    for split in config.tests:
+        rows = [row for e in entries for row in _rows_of(e, runs[e.name], split)]
+        for title, key in (("domain", "domains"), ("reference length", "lengths")):
+            names = list(dict.fromkeys(name for row in rows for name in row[key] or {}))
+            if len(names) < 2:
+                continue
+            sizes = {name: row[key][name]["sentences"] for row in rows for name in row[key] or {}}
+            head = " | ".join(f"{name} ({sizes[name]})" for name in names)
+            lines = [
+                f"\n## BLEU by {title}, {split} (sentences)\n",
+                f"| system | decoding | all | {head} |",
+                "|---|---|---" + "|---" * len(names) + "|",
+            ]
+            for row in rows:
+                scores = [row[key].get(name, {}).get("bleu") for name in names]
+                shown = " | ".join("" if s is None else f"{s:.1f}" for s in scores)
+                overall = row["bleu"]["score"]
+                lines.append(f"| {row['name']} | {row['decoding']} | {overall:.1f} | {shown} |")
+            sections.append("\n".join(lines) + "\n")
+    return "".join(sections)
+
+
+def _rows_of(entry: Entry, run: Run, split: str) -> list[results.Row]:
+    """The latest quality row of each of the entry's decodings."""
+    rows = [
+        r for r in results.read(run.directory) if r["kind"] == "quality" and r["split"] == split
+    ]
+    latest = {row["decoding"]: row for row in sorted(rows, key=lambda row: row["date"])}
+    wanted = [
+        decodings.decoding_text(decodings.parse_decoding(entry.method, t))
+        for t in entry.decodings or (None,)
+    ]
+    return [latest[decoding] for decoding in wanted]
+
+
+def _examples(
+    entries: Sequence[Entry], runs: dict[str, Run], config: StudyConfig, command: str
+) -> str:
+    """Ten sentences of each test, evenly spread over its order, with every system's output."""
+    lines = [f"# Examples: {config.name}\n", f"Made by `{command}`.\n"]
+    data = PreparedData.load(Path(config.directory) / "data")
+    for split in config.tests:
+        test = data.split(split)
+        outputs = {
+            f"{row['name']} {row['decoding']}": files.read_lines(
+                runs[entry.name].directory / row["hypotheses"]
+            )
+            for entry in entries
+            for row in _rows_of(entry, runs[entry.name], split)
+        }
+        number = min(NUM_EXAMPLES, len(test))
+        for place in [round((i + 0.5) * len(test) / number - 0.5) for i in range(number)]:
+            domain = f", {test.domains[place]}" if test.domains[place] else ""
+            lines += [
+                f"\n## {split}, line {place + 1}{domain}\n",
+                "| | |\n|---|---|",
+                f"| source | {formats.escape_markdown(test.source_text[place])} |",
+                f"| reference | {formats.escape_markdown(test.target_text[place])} |",
+            ]
+            lines += [
+                f"| {name} | {formats.escape_markdown(texts[place])} |"
+                for name, texts in outputs.items()
+            ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,133 @@
+"""The shards of a distillation: what is translated is kept, so that an interruption loses at most one shard."""
+
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import tqdm
+
+from nat_ar import config_json
+from nat_ar.data.arrays import Split
+from nat_ar.evaluation import metrics
+from nat_ar.evaluation.speed import machine
+from nat_ar.runtime import files
+from nat_ar.search import limits
+from nat_ar.translation import translator
+from nat_ar.translation.translator import Translation, Translator
+
+FORMAT = 1
+"""Of shards and card."""
+Choose = Literal["first", "best_bleu"]
+
+
+def best_of(translation: Translation, reference: str) -> int:
+    """The place of the translation with the highest sentence BLEU; of equal ones the first."""
+    scores = [metrics.sentence_bleu(text, reference) for text in translation.texts]
+    return scores.index(max(scores))
+
+
+def check_inputs(directory: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    if changed := list(config_json.differences(old, new)):
+        raise ValueError(
+            f"{directory} was distilled from other inputs ({'; '.join(changed)}): name another "
+            "--directory, or remove this one"
+        )
+
+
+def open_directory(shards: Path, inputs: dict[str, Any]) -> None:
+    """Makes the place of the shards, or finds it made with the same inputs."""
+    shards.mkdir(parents=True, exist_ok=True)
+    path = shards / "inputs.json"
+    if path.exists():
+        check_inputs(shards, read_json(path), inputs)
+    else:
+        write_json(path, inputs)
+
+
+def translate(
+    shards: Path,
+    teacher: Translator,
+    train: Split,
+    choose: Choose,
+    shard_sentences: int,
+    *,
+    title: str,
+) -> list[dict[str, Any]]:
+    """All shards, in order. Those that an earlier start has finished are not translated again."""
+    spans = [
+        range(first, min(first + shard_sentences, len(train)))
+        for first in range(0, len(train), shard_sentences)
+    ]
+    paths = [shards / f"{rows.start:09d}.json" for rows in spans]
+    is_made = [path.exists() for path in paths]
+    bar = tqdm.tqdm(
+        total=len(train),
+        initial=sum(len(rows) for rows, made in zip(spans, is_made, strict=True) if made),
+        unit="sentence",
+        desc=f"distill {title}",
+        disable=not sys.stderr.isatty(),
+        dynamic_ncols=True,
+    )
+    with bar:
+        for number, (rows, path, made) in enumerate(zip(spans, paths, is_made, strict=True)):
+            if not made:
+                part = f"shard {number + 1}/{len(spans)}"
+                shard = _translate_shard(teacher, train, rows, choose, title=part)
+                write_json(path, shard)
+                bar.update(len(rows))
+    return [_read_shard(path, rows) for path, rows in zip(paths, spans, strict=True)]
+
+
+def _translate_shard(
+    teacher: Translator, train: Split, rows: range, choose: Choose, *, title: str
+) -> dict[str, Any]:
+    """The translations of some training sources, and what they cost."""
+    began = time.perf_counter()
+    found = teacher.translate([train.source_text[row] for row in rows], title=title)
+    texts, num_cut = [], 0
+    for row, translation in zip(rows, found, strict=True):
+        best = 0 if choose == "first" else best_of(translation, train.target_text[row])
+        texts.append(translation.texts[best])
+        source_tokens = min(int(train.source.lengths[row]), translator.BUCKETS[-1] - 1) + 1
+        num_cut += len(translation.tokens[best]) >= limits.length_limit(source_tokens)
+    return {
+        "first": rows.start,
+        "texts": texts,
+        "cut": num_cut,
+        "shortened": sum(translation.is_shortened for translation in found),
+        "seconds": time.perf_counter() - began,
+        "device": machine.device_name(),
+    }
+
+
+def _read_shard(path: Path, rows: range) -> dict[str, Any]:
+    shard = read_json(path)
+    found = range(shard["first"], shard["first"] + len(shard["texts"]))
+    if found != rows:
+        raise ValueError(
+            f"{path}: expected the translations of training sentences {rows.start} to "
+            f"{rows.stop - 1}, got {found.start} to {found.stop - 1}; remove it and distil again"
+        )
+    return shard
+
+
+def validation_bleu(path: Path, teacher: Translator, validation: Split) -> dict[str, Any]:
+    """BLEU of the teacher with the same decoding. References choose nothing here: always the first."""
+    if path.exists():
+        return read_json(path)
+    found = teacher.translate(validation.source_text, title="validation")
+    bleu = metrics.bleu([translation.texts[0] for translation in found], validation.target_text)
+    result = {**dataclasses.asdict(bleu), "sentences": len(validation)}
+    write_json(path, result)
+    return result
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    files.write_text(path, json.dumps(files.signed(value), ensure_ascii=False))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return files.read_json(path, remedy="remove it and distil again", is_signed=True)

@@ -1,0 +1,146 @@
+"""Runs the stages of a study: teacher, distilled data, students, baselines -> one table and one picture.
+
+Every stage leaves a complete result or none, and is passed over when its result is there and its inputs
+have not changed. So a study may be killed at any moment and started again by the same command, and ends
+with the same table:
+
+    DIRECTORY/data, DIRECTORY/distilled     prepared directories, raw and by the teacher
+    DIRECTORY/runs/NAME                     a run for each entry
+    DIRECTORY/table.{txt,md,csv,tex}, picture.{png,svg}, examples.md"""
+
+import functools
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nat_ar import config_json
+from nat_ar.data import prepare
+from nat_ar.data.arrays import PreparedData
+from nat_ar.data.prepare import DataConfig
+from nat_ar.evaluation import results
+from nat_ar.evaluation.speed import machine
+from nat_ar.evaluation.table import formats
+from nat_ar.evaluation.table.line import Table
+from nat_ar.experiment.run import Run
+from nat_ar.experiment.study import Entry, StudyConfig
+from nat_ar.pipeline import benchmark, compare, distill, evaluate, report, train
+from nat_ar.pipeline.benchmark import System
+from nat_ar.runtime import child_process, files
+from nat_ar.training.checkpoint import Checkpoints
+from nat_ar.translation import decodings
+
+
+class _Stages:
+    """Says on stderr what is done and how long it took."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __call__(self, title: str, work: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        result = work()
+        now = time.perf_counter()
+        spent, total = now - start, now - self.start
+        print(f"[{total / 60:5.1f} min] {title}: {spent:.0f} s", file=sys.stderr, flush=True)
+        return result
+
+
+def study(config: StudyConfig, command: str, *, publish: str | None = None) -> Table:
+    """Runs what is missing, writes the reports and prints the table.
+
+    Raises ConfigError where another process is at the same study."""
+    root = Path(config.directory)
+    root.mkdir(parents=True, exist_ok=True)
+    with files.locked(root):
+        return _study(config, command, publish)
+
+
+def _study(config: StudyConfig, command: str, publish: str | None) -> Table:
+    root, stage = Path(config.directory), _Stages()
+    entries = [config.teacher, *config.entries]
+    experiments = [config.experiment(entry) for entry in entries]
+    data = experiments[0].data
+    runs = {entry.name: Run(root / "runs" / entry.name) for entry in entries}
+
+    stage("prepare", lambda: prepare.prepare(data))
+    for name in config.tests:
+        PreparedData.load(data.directory).split(name)  # an unknown one is said before any training
+    teacher = runs[config.teacher.name]
+    if any(entry.distilled for entry in entries):
+        stage(f"train {config.teacher.name}", lambda: train.train(experiments[0], teacher))
+        stage(
+            "distill",
+            lambda: distill.distill(teacher, root / "distilled", decoding=config.distillation),
+        )
+    for entry, planned in zip(entries, experiments, strict=True):
+        stage(f"train {entry.name}", functools.partial(train.train, planned, runs[entry.name]))
+    for entry in entries:
+        for split in config.tests:
+            evaluating = functools.partial(_evaluate_missing, entry, runs[entry.name], split, data)
+            stage(f"evaluate {entry.name} on {split}", evaluating)
+    systems = [
+        System(runs[entry.name], text) for entry in entries for text in entry.decodings or (None,)
+    ]
+    stage("benchmark", lambda: _benchmark_missing(systems, config))
+    comparison = compare.compare(
+        [runs[entry.name].directory for entry in entries],
+        teacher=config.teacher.name,
+        split=config.tests[0],
+    )
+    report.write(comparison, root, entries, runs, config, command)
+    if publish is not None:
+        report.write(comparison, Path(publish), entries, runs, config, command)
+    print(formats.render(comparison, "terminal"), end="")
+    return comparison
+
+
+def _evaluate_missing(entry: Entry, run: Run, split: str, data: DataConfig) -> None:
+    """Evaluates the decodings that have no row of this config, checkpoint and test text yet."""
+    expected = {
+        "kind": "quality",
+        "split": split,
+        "config_hash": config_json.hash_of(run.config()),
+        "checkpoint_step": _best_step(run),
+        "test_hash": evaluate.test_hash(PreparedData.load(data.directory).split(split)),
+    }
+    for text in entry.decodings or (None,):
+        decoding = decodings.decoding_text(decodings.parse_decoding(entry.method, text))
+        if not _has_row(run, {**expected, "decoding": decoding}):
+            evaluate.evaluate(run, decoding=text, split=split)
+
+
+def _benchmark_missing(systems: Sequence[System], config: StudyConfig) -> None:
+    """Times all systems together, in a process that has done nothing else, unless every one has a row of
+    this checkpoint and this machine."""
+    resolved = [system.resolved() for system in systems]
+    split = config.tests[0]
+    for system in resolved:
+        expected = {
+            "kind": "speed",
+            "split": split,
+            "decoding": system.decoding,
+            "config_hash": config_json.hash_of(system.run.config()),
+            "checkpoint_step": _best_step(system.run),
+            "device": machine.device_name(),
+            "threads": machine.num_threads(),
+        }
+        if not _has_row(system.run, expected):
+            child_process.run(benchmark.command(resolved, config.speed, split))
+            return
+
+
+def _best_step(run: Run) -> int:
+    checkpoints = Checkpoints(run.checkpoints_directory, is_read_only=True)
+    try:
+        return checkpoints.resolve("best")
+    finally:
+        checkpoints.close()
+
+
+def _has_row(run: Run, expected: dict[str, Any]) -> bool:
+    if not (run.directory / results.FILE_NAME).exists():
+        return False
+    rows = results.read(run.directory)
+    return any(all(row.get(key) == value for key, value in expected.items()) for row in rows)

@@ -1,0 +1,218 @@
+"""Trains the model of an experiment, or goes on training it.
+
+The same command after an interruption resumes at the last checkpoint, to the same parameters, data
+order and log, bit for bit. A directory with another config is refused."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+from nat_ar.config_json import ConfigError
+from nat_ar.data.arrays import PreparedData
+from nat_ar.data.batching import BatchPlan
+from nat_ar.data.loader import Loader
+from nat_ar.data.ragged import Ragged
+from nat_ar.data.vocabulary import Vocabulary
+from nat_ar.evaluation import metrics
+from nat_ar.experiment.config import ExperimentConfig
+from nat_ar.experiment.run import Run, TrainedModel
+from nat_ar.methods import base
+from nat_ar.methods.catalogue import AnyMethod
+from nat_ar.runtime import files
+from nat_ar.training import logging, loop, optimizer, step
+from nat_ar.training.checkpoint import Checkpoints
+from nat_ar.training.config import TrainingConfig
+from nat_ar.training.logging import RunLog
+from nat_ar.training.loop import Progress
+from nat_ar.translation import decodings
+from nat_ar.translation.model import Model, vocabulary_sizes
+from nat_ar.translation.translator import Translator
+from nat_ar.types import TrainState
+
+
+def train(config: ExperimentConfig, to: Run) -> None:
+    """Trains to the end, or from where the run stopped to the end.
+
+    Raises ConfigError where another process is training this run."""
+    data = PreparedData.load(config.training_directory)
+    teacher = None if config.teacher is None else Run(Path(config.teacher)).load()
+    _check_vocabularies(data.vocabulary, teacher)
+    mesh = step.data_mesh(config.training.num_devices)
+    batches = _loader(data, config.training, mesh.size)
+    model = _initial_model(config, data.vocabulary, teacher)
+    if config.training.tensorboard:
+        logging.require_tensorboard()
+    to.start(config, data)  # last: a config that cannot be must not lay claim to the directory
+    with files.locked(to.directory):
+        _train(config, to, data, teacher, mesh, batches, model)
+
+
+def _train(
+    config: ExperimentConfig,
+    to: Run,
+    data: PreparedData,
+    teacher: TrainedModel | None,
+    mesh: Mesh,
+    batches: Loader,
+    model: nnx.Module,
+) -> None:
+    graphdef, params = nnx.split(model, nnx.Param)
+    updates = optimizer.build(config.training.optimizer, max_steps=config.training.max_steps)
+    has_average = config.training.average_decay is not None
+    state = step.initial_state(params, updates, seed=config.training.seed, has_average=has_average)
+    state = step.place(mesh, state, is_batch=False)
+    checkpoints = Checkpoints(to.checkpoints_directory)
+    state, progress = _resume(state, checkpoints)
+    if progress.is_finished:
+        checkpoints.close()
+        return
+    log = RunLog(
+        to.directory, resumed_step=int(state.step), tensorboard=config.training.tensorboard
+    )
+    for damage in checkpoints.damaged:
+        log.say(
+            f"warning: {damage}; moved to {to.directory / 'damaged'}, going on from an older step"
+        )
+    _say_start(log, config, batches, params, int(state.step))
+    train_step = step.build_train_step(
+        graphdef,
+        updates,
+        mesh,
+        accumulation=config.training.accumulation,
+        average_decay=config.training.average_decay,
+        skips_non_finite=config.training.skip_non_finite > 0,
+        teacher_graphdef=None if teacher is None else teacher.model.graphdef,
+    )
+    try:
+        loop.run(
+            state,
+            progress,
+            train_step,
+            batches,
+            _validation(config, data, graphdef, teacher),
+            config=config.training,
+            mesh=mesh,
+            checkpoints=checkpoints,
+            log=log,
+            teacher_params=None if teacher is None else teacher.model.params,
+        )
+    finally:
+        log.close()
+        checkpoints.close()
+
+
+def _check_vocabularies(vocabulary: Vocabulary, teacher: TrainedModel | None) -> None:
+    if teacher is not None and teacher.vocabulary.hash != vocabulary.hash:
+        raise ConfigError(
+            f"the teacher's vocabulary has hash {teacher.vocabulary.hash[:12]}, the data's "
+            f"{vocabulary.hash[:12]}: train both on data prepared with one vocabulary"
+        )
+
+
+def _loader(data: PreparedData, config: TrainingConfig, num_devices: int) -> Loader:
+    split = data.split("train")
+    plan = BatchPlan(
+        split.source.lengths,
+        split.target.lengths,
+        config.batching,
+        seed=config.seed,
+        multiple=num_devices * config.accumulation,
+    )
+    return Loader(split.source, split.target, split.fertilities, plan)
+
+
+def _initial_model(
+    config: ExperimentConfig, vocabulary: Vocabulary, teacher: TrainedModel | None
+) -> nnx.Module:
+    """Random parameters, then whatever the config takes over from the teacher or another run."""
+    sizes = vocabulary_sizes(vocabulary)
+    model = config.method.build(sizes, rngs=nnx.Rngs(config.training.seed))
+    if config.encoder_from_teacher and teacher is not None:
+        source = nnx.merge(teacher.model.graphdef, teacher.model.params)
+        base.start_encoder(model, source)
+    if config.start_from is not None:
+        before = Run(Path(config.start_from)).load()
+        _check_vocabularies(vocabulary, before)
+        old, new = before.model.params, nnx.state(model, nnx.Param)
+        if jax.tree.map(lambda x: x.shape, old) != jax.tree.map(lambda x: x.shape, new):
+            raise ConfigError(
+                f"start_from {config.start_from} has parameters of other shapes: give both runs the "
+                "same method and transformer"
+            )
+        nnx.update(model, old)
+    return model
+
+
+def _resume(state: TrainState, checkpoints: Checkpoints) -> tuple[TrainState, Progress]:
+    if checkpoints.latest_step is None:
+        return state, Progress()
+    state, saved = checkpoints.restore(state)
+    names = {field.name for field in dataclasses.fields(Progress)}
+    return state, Progress(**{name: value for name, value in saved.items() if name in names})
+
+
+def _say_start(
+    log: RunLog, config: ExperimentConfig, batches: Loader, params: nnx.State, at: int
+) -> None:
+    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    log.say(
+        f"{config.name}: {size:,} parameters, {len(batches.plan):,} batches an epoch, "
+        f"{config.training.max_steps:,} steps" + (f", resumed at step {at:,}" if at else "")
+    )
+    if batches.plan.num_left_out:
+        log.say(
+            f"warning: {batches.plan.num_left_out:,} training pairs are longer than the last bucket "
+            f"({config.training.batching.buckets[-1]}) and are left out"
+        )
+    infeasible = num_infeasible(config.method, batches.source, batches.target)
+    if infeasible:
+        log.say(
+            f"warning: {infeasible:,} of {len(batches.source):,} training pairs have a target that "
+            f"{type(config.method).__name__} as configured cannot make of so short a source; the loss "
+            "leaves them out"
+        )
+
+
+def num_infeasible(method: AnyMethod, source: Ragged, target: Ragged) -> int:
+    """Pairs whose target the method could not produce whatever it learned; see base.Method."""
+    return int((~method.is_feasible(source.lengths, target.lengths, target.repeats)).sum())
+
+
+def _validation(
+    config: ExperimentConfig,
+    data: PreparedData,
+    graphdef: nnx.GraphDef,
+    teacher: TrainedModel | None,
+) -> Callable[[nnx.State], dict[str, float]]:
+    """BLEU of the method's own decoding of the raw validation split."""
+    split = data.split("validation")
+    number = config.training.validation.sentences
+    sources, references = split.source_text[:number], split.target_text[:number]
+    is_rescored = decodings.needs_scorer(config.method, config.method.decoding)
+    scorer = teacher.model if is_rescored and teacher else None
+    translator: Translator | None = None
+
+    def validate(params: nnx.State) -> dict[str, float]:
+        nonlocal translator
+        params = jax.device_put(params, jax.local_devices()[0])
+        model = Model(graphdef, params)
+        if translator is None:
+            translator = Translator(
+                model, data.vocabulary, decoding=config.method.decoding, scorer=scorer
+            )
+        else:
+            translator.use(model)
+        found = translator.translate(sources, title="validate")
+        texts = [translation.texts[0] for translation in found]
+        words = sum(len(text.split()) for text in texts)
+        expected = sum(len(text.split()) for text in references)
+        return {
+            "score": metrics.corpus_bleu(texts, references),
+            "length_ratio": words / max(expected, 1),
+        }
+
+    return validate
