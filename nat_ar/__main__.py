@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 from nat_ar import config_json
@@ -34,8 +34,22 @@ USAGE = "usage: nat-ar VERB ...    (nat-ar VERB --help explains its options)\n\n
 )
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Runs one verb. A user's mistake is one line on stderr and exit status 2."""
+def set_up(verb: str) -> None:
+    """Configures the whole process, before JAX does anything."""
+    if verb not in LATENCY_VERBS:
+        malloc.keep_freed_memory()
+    from nat_ar.runtime import compilation
+
+    compilation.use_cache()
+    for name in ("absl", "asyncio"):  # Orbax logs the traceback of an error that it also raises
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.getLogger("jax").setLevel(logging.ERROR)
+
+
+def main(arguments: list[str] | None = None, *, set_up: Callable[[str], None] = set_up) -> None:
+    """Runs one verb. A user's mistake is one line on stderr and exit status 2.
+
+    A process that is configured already gives its own `set_up`, which gets the verb."""
     words = sys.argv[1:] if arguments is None else arguments
     if not words or words[0] in ("-h", "--help"):
         print(USAGE, end="")
@@ -43,12 +57,12 @@ def main(arguments: list[str] | None = None) -> None:
     verb, rest = words[0], words[1:]
     if verb not in VERBS:
         sys.exit(_fail(f"expected a verb ({', '.join(VERBS)}), got {verb!r}"))
-    _set_up(verb)
+    set_up(verb)
     command = importlib.import_module(f"nat_ar.commands.{verb}")
     from nat_ar.training.loop import Stopped
 
     try:
-        command.run(_parse(verb, command, rest))
+        command.run(parse(verb, rest))
     except Stopped as stop:
         print(f"nat-ar: {stop}", file=sys.stderr)
         sys.exit(130)
@@ -65,23 +79,14 @@ def _fail(message: str) -> int:
     return 2
 
 
-def _set_up(verb: str) -> None:
-    """What must be said before JAX does anything."""
-    if verb not in LATENCY_VERBS:
-        malloc.keep_freed_memory()
-    from nat_ar.runtime import compilation
+def parse(verb: str, words: list[str]) -> Any:
+    """The verb's dataclass, filled from the words. Fields without a default are positional; where the first one
+    is a config, the first word is its file and all of its fields become options.
 
-    compilation.use_cache()
-    for name in ("absl", "asyncio"):  # Orbax logs the traceback of an error that it also raises
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    logging.getLogger("jax").setLevel(logging.ERROR)
-
-
-def _parse(verb: str, command: Any, words: list[str]) -> Any:
-    """The verb's dataclass, filled from the words. Fields without a default are positional; where the
-    first one is a config, the first word is its file and all of its fields become options."""
+    Raises ValueError of one line for a mistake."""
     import tyro
 
+    command = importlib.import_module(f"nat_ar.commands.{verb}")
     cls = getattr(command, verb.capitalize())
     program = f"nat-ar {verb}"
     markers = (tyro.conf.AvoidSubcommands, tyro.conf.PositionalRequiredArgs)

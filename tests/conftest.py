@@ -21,11 +21,11 @@ from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.experiment.run import Run
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.length_nat import LengthNat
-from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.training import step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.loop import Progress
 from nat_ar.translation.model import vocabulary_sizes
+from toys import LETTERS, TINY
 
 jax.config.update("jax_disable_most_optimizations", True)
 
@@ -35,17 +35,6 @@ def compilation_stays_quick() -> Iterator[None]:
     """A module that leaves the setting changed makes a later test's bits depend on the order of modules."""
     yield
     assert jax.config.values["jax_disable_most_optimizations"]
-
-
-LETTERS = "abcdefgh"
-TINY = TransformerConfig(
-    d_model=16,
-    d_hidden=32,
-    num_heads=2,
-    num_encoder_layers=1,
-    num_decoder_layers=1,
-    dropout_rate=0.0,
-)
 
 
 @dataclasses.dataclass(frozen=True)

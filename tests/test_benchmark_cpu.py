@@ -19,8 +19,8 @@ from scripts.benchmark_cpu import data, models, plots, report, text, timing, tra
 from scripts.benchmark_cpu.data import Preparation
 from scripts.benchmark_cpu.models import Program, Scale
 from scripts.benchmark_cpu.report import Figure, Section
+from toys import TINY
 
-TINY = TransformerConfig(16, 32, 2, 1, 1, dropout_rate=0.0)
 SCALE = dataclasses.replace(models.QUICK, transformer=TINY, vocabulary=60, positions=5)
 
 

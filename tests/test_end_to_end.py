@@ -1,7 +1,6 @@
 """What README.md promises: its commands are ones that the command line takes, on files that are there.
 That they also do what they say is tested verb by verb in tests/pipeline and tests/commands."""
 
-import importlib
 import os
 import re
 import shlex
@@ -36,7 +35,7 @@ def parse(command: str) -> object:
     """The verb's arguments. Raises ValueError where the command line would refuse them."""
     verb, *words = shlex.split(command, comments=True)
     assert verb in command_line.VERBS
-    return command_line._parse(verb, importlib.import_module(f"nat_ar.commands.{verb}"), words)
+    return command_line.parse(verb, words)
 
 
 def test_readme_shows_every_verb() -> None:

@@ -74,13 +74,11 @@ def experiment_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     """Runs a command line in this process."""
     monkeypatch.setenv("COLUMNS", "80")
-    # It configures the whole process.
-    monkeypatch.setattr(command_line, "_set_up", lambda verb: None)
 
     def run(*words: str) -> Said:
         status = 0
         try:
-            command_line.main(list(words))
+            command_line.main(list(words), set_up=lambda verb: None)
         except SystemExit as stop:
             status = int(stop.code or 0)
         captured = capsys.readouterr()
@@ -317,7 +315,7 @@ def test_the_compilation_cache_can_be_moved(
     before = {name: getattr(jax.config, name) for name in names}
     try:
         monkeypatch.setenv(compilation.CACHE, str(tmp_path))
-        command_line._set_up("translate")
+        command_line.set_up("translate")
         assert jax.config.jax_compilation_cache_dir == str(tmp_path)
     finally:
         for name, value in before.items():

@@ -45,16 +45,12 @@ class Answer:
 def answer(*words: str) -> Answer:
     """A command in this process, whose JAX stays set up as it is."""
     said = io.StringIO()
-    before = __main__._set_up
-    __main__._set_up = lambda verb: None
     try:
         printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(printed):
-            __main__.main(list(words))
+            __main__.main(list(words), set_up=lambda verb: None)
     except SystemExit as end:
         return Answer(int(end.code or 0), said.getvalue())
-    finally:
-        __main__._set_up = before
     return Answer(0, said.getvalue())
 
 

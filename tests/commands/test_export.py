@@ -40,7 +40,7 @@ def test_a_run_becomes_a_directory_of_either_format(
         assert card["checkpoint_step"] == 0
         assert card["versions"].keys() == {"nat_ar", "python", "jax", "jaxlib", "sentencepiece"}
     words = shlex.split(cards[1]["command"])
-    parsed = command_line._parse("export", export, words[4:])
+    parsed = command_line.parse("export", words[4:])
     assert (parsed.output, parsed.rows, parsed.buckets) == (str(programs), 2, (8,))
 
 
@@ -98,5 +98,5 @@ def test_mistakes_are_named_before_any_work(tiny_runs, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="buckets must be some of 8, "):
         Export(nat, buckets=(7,))
     with pytest.raises(ValueError, match="onnx"):
-        command_line._parse("export", export, [nat, "--format", "onnx"])
+        command_line.parse("export", [nat, "--format", "onnx"])
     assert list(tmp_path.iterdir()) == []

@@ -137,7 +137,7 @@ def test_the_command_of_a_row_names_all_systems_of_the_measurement(rows, tiny_ru
     assert words[words.index("--batch-sizes") :][1:3] == ["1", "4"]
     assert {row["command"] for row in rows} == {rows[0]["command"]}
     # What it writes, the command line reads.
-    parsed = command_line._parse("benchmark", command, words[4:])
+    parsed = command_line.parse("benchmark", words[4:])
     assert parsed.systems == tuple(words[4:6])
     assert parsed.batch_sizes == (1, 4)
     assert parsed.repetitions == 3

@@ -7,9 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import optax
 import pytest
-from flax import nnx
 
 from nat_ar.commands import distill as command
 from nat_ar.commands.distill import Distill
@@ -22,27 +20,23 @@ from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.experiment.run import Run, open_translator
 from nat_ar.methods.autoregressive import Autoregressive
-from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.pipeline import distill as pipeline
 from nat_ar.pipeline import shards
 from nat_ar.pipeline.distill import distill
 from nat_ar.search import limits
-from nat_ar.training import step
-from nat_ar.training.checkpoint import Checkpoints
-from nat_ar.training.loop import Progress
-from nat_ar.translation.model import vocabulary_sizes
 from nat_ar.translation.translator import Translation, Translator
+from toys import LETTERS, TINY
 
 Answer = Callable[[str], Translation]
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def teacher(tmp_path_factory: pytest.TempPathFactory, start_run: Callable[..., Run]) -> Run:
     """A run with random parameters, its data 60 pairs such as "b a d" and "B A D", of one to five
     letters: 36 for training, 12 for validation, 12 for the test."""
     directory = tmp_path_factory.mktemp("teacher")
     generator = random.Random(0)
-    rows = [" ".join(generator.choices("abcdefgh", k=1 + i % 5)) for i in range(60)]
+    rows = [" ".join(generator.choices(LETTERS, k=1 + i % 5)) for i in range(60)]
     paths = {}
     for name, part in (("train", rows[:36]), ("validation", rows[36:48]), ("test", rows[48:])):
         path = directory / f"{name}.tsv"
@@ -57,19 +51,8 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Run:
     )
     prepare.prepare(data_config, quiet=True)
     data = PreparedData.load(data_config.directory)
-    transformer = TransformerConfig(
-        d_model=16, d_hidden=32, num_heads=2, num_encoder_layers=1, num_decoder_layers=1
-    )
-    config = ExperimentConfig("ar", data_config, Autoregressive(transformer=transformer))
-    run = Run(directory / "run")
-    run.start(config, data)
-    model = config.method.build(vocabulary_sizes(data.vocabulary), rngs=nnx.Rngs(0))
-    params = nnx.state(model, nnx.Param)
-    state = step.initial_state(params, optax.sgd(0.1), seed=0, has_average=False)
-    checkpoints = Checkpoints(run.checkpoints_directory)
-    checkpoints.save(state, dataclasses.asdict(Progress()), score=1.0)
-    checkpoints.close()
-    return run
+    config = ExperimentConfig("ar", data_config, Autoregressive(transformer=TINY))
+    return start_run(Run(directory / "run"), config, data)
 
 
 def raw(teacher: Run) -> PreparedData:

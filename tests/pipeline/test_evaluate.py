@@ -20,10 +20,10 @@ from nat_ar.evaluation import results
 from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.experiment.run import Run
 from nat_ar.methods.length_nat import LengthBeam, LengthNat
-from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.pipeline import evaluate
 from nat_ar.runtime import files
 from nat_ar.translation.translator import Translation
+from toys import TINY
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_the_command_of_a_row_asks_for_the_same_again(run: Run) -> None:
     row = results.read(run.directory)[1]
     python, flag, package, verb, *words = shlex.split(row["command"])
     assert (python, flag, package, verb) == ("python", "-m", "nat_ar", "evaluate")
-    arguments = command_line._parse(verb, command, words)
+    arguments = command_line.parse(verb, words)
     assert arguments == Evaluate(str(run.directory), (row["decoding"],), "test", "0")
 
 
@@ -126,9 +126,8 @@ def toy_run(
     config = DataConfig(str(directory / "data"), corpus, words, aligner=None)
     prepare.prepare(config, quiet=True)
     data = PreparedData.load(config.directory)
-    transformer = TransformerConfig(8, 8, 1, 1, 1)
     return start_run(
-        Run(directory / "run"), ExperimentConfig("toy", config, LengthNat(transformer)), data
+        Run(directory / "run"), ExperimentConfig("toy", config, LengthNat(TINY)), data
     ), data
 
 

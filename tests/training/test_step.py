@@ -18,41 +18,27 @@ from jaxtyping import Array, Float, Int
 from nat_ar.config_json import ConfigError
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import Teacher, VocabularySizes
-from nat_ar.nn.transformer import TransformerConfig
-from nat_ar.special_tokens import EOS, NUM_SPECIAL, PAD
 from nat_ar.training import optimizer, step
 from nat_ar.training.optimizer import OptimizerConfig
 from nat_ar.types import Batch, Loss, Mean, TrainState
+from toys import TINY, sentences
 
 VOCABULARY = 16
-TRANSFORMER = TransformerConfig(
-    d_model=16,
-    d_hidden=32,
-    num_heads=2,
-    num_encoder_layers=1,
-    num_decoder_layers=1,
-    dropout_rate=0.0,
-)
 # Adam would hide a wrong scale of the gradient behind its own normalisation.
 DESCENT = optax.sgd(0.5)
 
 
 def ragged_batch() -> Batch:
     """8 rows with 1 to 8 tokens, the last one empty."""
-    generator = np.random.default_rng(0)
-    rows = generator.integers(NUM_SPECIAL, VOCABULARY, (2, 8, 8), dtype=np.int32)
-    for side, lengths in enumerate([[8, 1, 3, 2, 5, 4, 2, 0], [1, 8, 2, 7, 1, 3, 4, 0]]):
-        for row, length in zip(rows[side], lengths, strict=True):
-            row[length:] = PAD
-            row[max(length - 1, 0)] = EOS if length else PAD
-    return Batch(jnp.asarray(rows[0]), jnp.asarray(rows[1]))
+    source = sentences(0, [8, 1, 3, 2, 5, 4, 2, 0], 8, vocabulary=VOCABULARY)
+    return Batch(source, sentences(1, [1, 8, 2, 7, 1, 3, 4, 0], 8, vocabulary=VOCABULARY))
 
 
 @functools.cache
 def autoregressive(dtype: str = "float32") -> tuple[nnx.GraphDef, nnx.State]:
     """Parameters stay in the host's memory: a step donates those on the device."""
     sizes = VocabularySizes(VOCABULARY, VOCABULARY, is_joint=True)
-    method = Autoregressive(dataclasses.replace(TRANSFORMER, dtype=dtype))
+    method = Autoregressive(dataclasses.replace(TINY, dtype=dtype))
     graphdef, params = nnx.split(method.build(sizes, rngs=nnx.Rngs(0)), nnx.Param)
     return graphdef, jax.device_get(params)
 
@@ -261,6 +247,7 @@ test["assert_equal_steps"](one, eight)
 """
     environment = {
         **os.environ,
+        "PYTHONPATH": os.pathsep.join(sys.path),
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
         "JAX_PLATFORMS": "cpu",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",

@@ -19,8 +19,7 @@ from nat_ar.translation.decodings import Int8
 from nat_ar.translation.model import Model
 from nat_ar.translation.translator import BUCKETS, ROWS, Translation, Translator
 from nat_ar.types import Hypotheses, Internal
-
-LETTERS = "abcdefgh"
+from toys import LETTERS
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.length_nat import LengthBeam, LengthNat
 from nat_ar.nn import packed
-from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.runtime import cpu_kernels
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
 from nat_ar.special_tokens import EOS
 from nat_ar.translation.model import Model
+from toys import TINY
 
 X, W = jnp.ones((8, 16)), jnp.ones((16, 16))
 PRODUCT = 2 * 8 * 16 * 16
@@ -145,9 +145,6 @@ def test_the_floor_is_the_larger_of_both_block_by_block() -> None:
     assert (middle.flops, middle.bound) == (1150, "memory")
 
 
-TINY = TransformerConfig(
-    d_model=16, d_hidden=32, num_heads=2, num_encoder_layers=1, num_decoder_layers=1
-)
 SIZES = base.VocabularySizes(24, 24, is_joint=True)
 
 

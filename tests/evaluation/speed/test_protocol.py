@@ -11,10 +11,10 @@ from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.evaluation.speed.machine import Peaks
 from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
-from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search.greedy import Greedy
 from nat_ar.translation.model import Model
 from nat_ar.translation.translator import Translation, Translator
+from toys import TINY
 
 TEXT = ["a", "b a", "c b a", "", "a b c", "c c c"]
 """Five sentences of one bucket, and an empty line."""
@@ -28,11 +28,8 @@ def letters(tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
 
 @pytest.fixture(scope="module")
 def model(letters: Vocabulary) -> Model:
-    tiny = TransformerConfig(
-        d_model=8, d_hidden=8, num_heads=1, num_encoder_layers=1, num_decoder_layers=1
-    )
     sizes = base.VocabularySizes(letters.source_size, letters.target_size, is_joint=True)
-    built = Autoregressive(transformer=tiny).build(sizes, rngs=nnx.Rngs(0))
+    built = Autoregressive(transformer=TINY).build(sizes, rngs=nnx.Rngs(0))
     return Model(*nnx.split(built, nnx.Param))
 
 

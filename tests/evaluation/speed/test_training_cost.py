@@ -8,11 +8,10 @@ from nat_ar.evaluation.speed.training_cost import StepCost
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.fertility_nat import FertilityNat
-from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.special_tokens import EOS, NUM_SPECIAL
+from toys import TINY
 
 SIZES = VocabularySizes(20, 20, True)
-TINY = TransformerConfig(16, 32, 2, 1, 1)
 
 
 def test_a_batch_is_full_and_its_fertilities_add_up() -> None:
