@@ -4,10 +4,12 @@ Reads only what `evaluate` and `benchmark` wrote: results.jsonl of each run, and
 and raw references that its quality rows name. Needs no model and no accelerator."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from nat_ar.evaluation import figures
+from nat_ar.evaluation import figures, metrics
+from nat_ar.evaluation.metrics import METRICS, Metric
 from nat_ar.evaluation.table import formats, picture
 from nat_ar.pipeline.compare import compare
 from nat_ar.runtime import files
@@ -33,6 +35,11 @@ class Compare:
     """File for the picture of quality against latency; .png or .svg, or no suffix for both."""
     title: str = ""
     """What the picture calls the data; by default the split and its hash."""
+    metrics: tuple[str, ...] = ()
+    """Python files with further METRICS, each of which becomes a column (docs/metrics.md)."""
+    picture_metric: str | None = None
+    """Name of the metric that the picture shows; by default percent of valid translations where every row has
+    it, else bleu."""
     n_bootstrap: int = 1000
     """Resamples of the paired test."""
 
@@ -46,11 +53,14 @@ def run(arguments: Compare) -> None:
             )
     if arguments.picture is not None:
         figures.paths_of(Path(arguments.picture))
+    chosen = metrics.with_more(arguments.metrics)
+    height = None if arguments.picture_metric is None else _named(arguments.picture_metric, chosen)
     comparison = compare(
         [Path(name) for name in arguments.runs],
         teacher=arguments.teacher,
         split=arguments.split,
         n_bootstrap=arguments.n_bootstrap,
+        more_metrics=chosen[len(METRICS) :],
     )
     print(formats.render(comparison, arguments.format), end="")
     for name in arguments.output:
@@ -58,4 +68,12 @@ def run(arguments: Compare) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_text(path, formats.render(comparison, formats.FORMAT_OF_SUFFIX[path.suffix]))
     if arguments.picture is not None:
-        picture.save(comparison, Path(arguments.picture), title=arguments.title)
+        picture.save(comparison, Path(arguments.picture), title=arguments.title, metric=height)
+
+
+def _named(name: str, chosen: Sequence[Metric]) -> Metric:
+    for metric in chosen:
+        if metric.name == name:
+            return metric
+    known = ", ".join(metric.name for metric in chosen)
+    raise ValueError(f"picture_metric: expected one of {known}, got {name!r}")

@@ -4,9 +4,11 @@ Against raw references; every decoding appends a row to the run's results.jsonl 
 translations in the run's translations/."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
-from nat_ar.evaluation import results
+from nat_ar.evaluation import metrics, results
+from nat_ar.evaluation.metrics import METRICS, Metric
 from nat_ar.experiment.run import Run
 from nat_ar.pipeline.evaluate import evaluate
 from nat_ar.translation.translator import BATCH_TOKENS
@@ -26,12 +28,15 @@ class Evaluate:
     """best (by validation BLEU), latest, or a step"""
     data: str | None = None
     """prepared directory; default: the one that the run was configured with"""
+    metrics: tuple[str, ...] = ()
+    """Python files with further METRICS, such as a COMET of your own (docs/metrics.md)"""
     batch_tokens: int = BATCH_TOKENS
     """padded source tokens of a batch, which has at most 64 sentences: fewer take less memory, and change no
     translation"""
 
 
 def run(arguments: Evaluate) -> None:
+    chosen = metrics.with_more(arguments.metrics)
     for text in arguments.decoding or (None,):
         row = evaluate(
             Run(Path(arguments.run_directory)),
@@ -39,21 +44,21 @@ def run(arguments: Evaluate) -> None:
             split=arguments.split,
             checkpoint=arguments.checkpoint,
             data_directory=arguments.data,
+            more_metrics=chosen[len(METRICS) :],
             batch_tokens=arguments.batch_tokens,
         )
-        print(summary(row))
+        print(summary(row, chosen))
 
 
-def summary(row: results.Row) -> str:
+def summary(row: results.Row, chosen: Sequence[Metric] = METRICS) -> str:
     """The row in a few lines for a person."""
-    bleu, chrf, ter = row["bleu"], row["chrf"], row["ter"]
+    quality = "   ".join(metric.summary(row[metric.name]) for metric in chosen)
     lines = [
         f"{row['name']} {row['decoding']} on {row['split']} ({row['sentences']:,} sentences, "
         f"checkpoint {row['checkpoint_step']:,})",
-        f"  BLEU {bleu['score']:.2f} [{bleu['low']:.2f}, {bleu['high']:.2f}]   chrF++ "
-        f"{chrf['score']:.2f}   TER {ter['score']:.2f}   length ratio {row['length_ratio']:.3f}   "
+        f"  {quality}   length ratio {row['length_ratio']:.3f}   "
         f"repetition {row['repetition']:.2f} %   decoder passes {row['steps']:.1f}",
-        f"  {bleu['signature']}",
+        f"  {row['bleu']['signature']}",
     ]
     if row["valid"] is not None:
         lines.append(f"  valid {row['valid']:.1f} %   mixed {row['mixed']:.1f} %")
@@ -64,4 +69,5 @@ def summary(row: results.Row) -> str:
                 f"{name} {s['bleu']:.1f} ({s['sentences']})" for name, s in scores.items()
             )
             lines.append(f"  BLEU by {kind}: {shown}")
-    return "\n".join([*lines, *(f"  warning: {text}" for text in row["warnings"])])
+    lines += [f"  warning: {text}" for text in row["warnings"]]
+    return "\n".join([*lines, *(["  (see docs/metrics.md)"] if row["warnings"] else [])])

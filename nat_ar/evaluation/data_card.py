@@ -80,7 +80,7 @@ def _spread(number: int, most: int) -> list[int]:
 
 
 def warnings_of(card: dict[str, Any]) -> list[str]:
-    warnings = metrics.warnings_for(
+    warnings = diagnostics.warnings(
         length_ratio=card["length_ratio"],
         repetition=card["distilled"]["repetition"],
         reference_repetition=card["raw"]["repetition"],

@@ -12,6 +12,11 @@ from jaxtyping import Float, Int
 from nat_ar.data.alignment.links import check_links
 from nat_ar.data.ragged import Ragged
 
+LENGTH_RATIO_BAND = (0.8, 1.25)
+"""Hypothesis tokens / reference tokens: outside of it, translations are too short or too long."""
+REPETITION_EXCESS = 1.0
+"""Percent of tokens equal to the one before, more than that in the references."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Lexicon:
@@ -138,3 +143,30 @@ def _conditional(
     _, row = np.unique(lexicon.source, return_inverse=True)
     total = np.bincount(row, lexicon.count)
     return lexicon.count / total[row], row
+
+
+def warnings(
+    *,
+    length_ratio: float,
+    repetition: float,
+    reference_repetition: float = 0.0,
+    empty: int = 0,
+    sentences: int = 0,
+) -> list[str]:
+    """One line for each number that points to a fault, or that BLEU alone would hide; docs/metrics.md has causes
+    and remedies.
+
+    length_ratio: hypothesis tokens / reference tokens. repetition, reference_repetition: percent of tokens equal
+    to the one before. empty: hypotheses without text, of `sentences`."""
+    lines = []
+    low, high = LENGTH_RATIO_BAND
+    if not low <= length_ratio <= high:
+        lines.append(f"length ratio {length_ratio:.2f} is outside {low}-{high}")
+    if repetition - reference_repetition > REPETITION_EXCESS:
+        lines.append(
+            f"{repetition:.1f} % of the tokens repeat the one before "
+            f"(references {reference_repetition:.1f} %)"
+        )
+    if empty:
+        lines.append(f"{empty} of {sentences} translations are empty")
+    return lines

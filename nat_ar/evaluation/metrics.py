@@ -1,20 +1,25 @@
-"""Translation quality by sacreBLEU: BLEU, chrF++ and TER, with intervals and paired tests.
+"""Translation quality: METRICS (BLEU, chrF++ and TER by sacreBLEU), with intervals and paired tests.
 
-Knows strings only: no JAX, no vocabulary, no model. References must be the raw reference text,
-never text that went through a model's vocabulary. A metric's sentence statistics are extracted
-once; every bootstrap resample is then a weighted sum of them, so an interval costs one matrix
-product instead of a rescoring. An empty hypothesis is a hypothesis: it counts with length
-zero."""
+Strings in, numbers out: no JAX, no vocabulary, no model. References must be the raw reference text, never
+text that went through a model's vocabulary. A metric's sentence statistics are extracted once; every
+bootstrap resample is a weighted sum of them, so that an interval costs one matrix product instead of a
+rescoring. An empty hypothesis counts, with length zero.
+
+A further metric is a Metric in a Python file of its own (docs/metrics.md): `load` reads it."""
 
 import collections
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+import re
+import runpy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 from sacrebleu.metrics import BLEU, CHRF, TER
-from sacrebleu.metrics.base import Metric
+from sacrebleu.metrics.base import Metric as SacreBleuMetric
 
 SEED = 12345
 """sacreBLEU's own default: with it our resamples are those of `sacrebleu --confidence`."""
@@ -22,22 +27,49 @@ SEED = 12345
 LENGTH_BUCKETS = (10, 20, 30, 40, 50)
 """Upper bounds of the reference-length buckets in tokens of the BLEU tokenizer."""
 
-LENGTH_RATIO_BAND = (0.8, 1.25)
-"""Hypothesis tokens / reference tokens outside of it say that something is broken."""
-
-REPETITION_NOTABLE = 1.0
-REPETITION_BROKEN = 8.0
-"""Percent of tokens equal to the one before, beyond that of the references; see `warnings_for`."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """A corpus score in percent, its 95 % bootstrap interval and sacreBLEU's signature."""
+    """The score of a corpus, its 95 % interval, and how it was computed."""
 
     score: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+    """None, None: the metric gives no interval"""
     signature: str
+    """all that must be equal to compare two scores: sacreBLEU's signature; a model and its version"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A measure of translation quality: what `evaluate` computes and `compare` shows."""
+
+    name: str
+    """key of its score in a row and column of the CSV: lower-case letters, digits and "_" """
+    title: str
+    """its name in tables and pictures"""
+    compute: Callable[[Sequence[str], Sequence[str], Sequence[str]], Score]
+    """(hypotheses, references, sources) -> score, one text a sentence each"""
+    direction: Literal["higher", "lower"] = "higher"
+    """which scores are better"""
+    decimals: int = 2
+    shows_interval: bool = False
+    """tables show the interval beside the score"""
+    in_table: bool = True
+    """a column of the table; the CSV has every metric"""
+
+    source: str | None = None
+    """the file that `load` read it from"""
+
+    def text(self, score: float) -> str:
+        return f"{score:.{self.decimals}f}"
+
+    def summary(self, score: Mapping[str, Any]) -> str:
+        """ "BLEU 27.31 [26.50, 28.10]", from the score as a row has it."""
+        text = f"{self.title} {self.text(score['score'])}"
+        if self.shows_interval:
+            text += f" [{self.text(score['low'])}, {self.text(score['high'])}]"
+        return text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +127,72 @@ def corpus_bleu(
     """BLEU alone, without interval: what validation during training needs."""
     metric = BLEU(tokenize=tokenize, force=True)
     return _value(metric, _statistics(metric, hypotheses, references).sum(0))
+
+
+def of_sentences(
+    scores: Sequence[float | int] | Float[np.ndarray, "sentences"],
+    signature: str,
+    *,
+    n_bootstrap: int = 1000,
+) -> Score:
+    """The mean of sentence scores with its 95 % bootstrap interval: for metrics that score each sentence by
+    itself."""
+    values = np.asarray(scores, dtype=np.float64)
+    if not values.size:
+        raise ValueError("no sentences to score; expected at least one sentence score")
+    resamples = _resample_counts(len(values), n_bootstrap)
+    means = np.concatenate([counts @ values / len(values) for counts in resamples])
+    return Score(float(values.mean()), *_interval(means), signature)
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric("bleu", "BLEU", lambda ours, references, _: bleu(ours, references), shows_interval=True),
+    Metric("chrf", "chrF++", lambda ours, references, _: chrf(ours, references), decimals=1),
+    Metric(
+        "ter", "TER", lambda ours, references, _: ter(ours, references), "lower", in_table=False
+    ),
+)
+"""The metrics of every evaluation, in the order of the columns. The first is the metric of the paired tests."""
+
+
+def load(path: str | Path) -> tuple[Metric, ...]:
+    """The metrics of a Python file: its tuple METRICS of this module's Metric.
+
+    The file is run: load only files you trust. Raises ValueError that names the file and what is wrong."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"expected a Python file with METRICS, got {path}, which does not exist")
+    try:
+        defined = runpy.run_path(str(path)).get("METRICS")
+    except Exception as error:  # whatever the file may raise
+        raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
+    if not isinstance(defined, tuple) or not all(isinstance(one, Metric) for one in defined):
+        raise ValueError(
+            f"{path}: expected METRICS, a tuple of nat_ar.evaluation.metrics.Metric, got {defined!r}"
+        )
+    for metric in defined:
+        if not re.fullmatch("[a-z][a-z0-9_]*", metric.name):
+            raise ValueError(
+                f"{path}: expected a name of lower-case letters, digits and _, got {metric.name!r}"
+            )
+    return tuple(dataclasses.replace(metric, source=str(path)) for metric in defined)
+
+
+def with_more(metrics: Iterable[Metric | str | Path] = ()) -> tuple[Metric, ...]:
+    """METRICS, the given ones, and those of the given files. Raises ValueError where two have one name."""
+    chosen = [*METRICS]
+    for more in metrics:
+        chosen += [more] if isinstance(more, Metric) else load(more)
+    for name, number in collections.Counter(metric.name for metric in chosen).items():
+        if number > 1:
+            raise ValueError(f"a metric needs a name of its own, got {number} named {name!r}")
+    return tuple(chosen)
+
+
+def options(metrics: Iterable[Metric]) -> list[str]:
+    """The options of `evaluate` and `compare` that name the files of the metrics."""
+    sources = dict.fromkeys(metric.source for metric in metrics if metric.source is not None)
+    return ["--metrics", *sources] if sources else []
 
 
 def sentence_bleu(hypothesis: str, reference: str, *, tokenize: str = "13a") -> float:
@@ -178,62 +276,6 @@ def paired_bootstrap(
     )
 
 
-def check_references(references: Sequence[str], *, tokenize: str = "13a") -> None:
-    """Raises ValueError unless the references, taken as hypotheses, get BLEU 100 and TER 0.
-
-    They do not where the metric is not defined on them, e.g. where none has four tokens."""
-    own_bleu = corpus_bleu(references, references, tokenize=tokenize)
-    metric = TER()
-    own_ter = _value(metric, _statistics(metric, references, references).sum(0))
-    if abs(own_bleu - 100) > 1e-6 or own_ter != 0:
-        raise ValueError(
-            f"the references scored against themselves give BLEU {own_bleu:.2f} and TER "
-            f"{own_ter:.2f}, expected 100 and 0; BLEU needs references of four tokens or more "
-            f"(tokenizer {tokenize!r})"
-        )
-
-
-def warnings_for(
-    *,
-    length_ratio: float,
-    repetition: float,
-    reference_repetition: float = 0.0,
-    empty: int = 0,
-    sentences: int = 0,
-) -> list[str]:
-    """Messages for numbers that say that something is broken or that BLEU alone would hide.
-
-    length_ratio: hypothesis tokens / reference tokens. repetition, reference_repetition: percent
-    of tokens equal to the one before, in hypotheses and references. empty: hypotheses without
-    text, of `sentences`. The bands are counts on published WMT14 En-De outputs (the files of
-    Huang et al. 2022, DSLP): reference 0.04 %, CTC 0.09 %, GLAT 0.81 %, vanilla NAT 4.11 %, CMLM
-    with one iteration 5.94 %."""
-    messages = []
-    low, high = LENGTH_RATIO_BAND
-    if not low <= length_ratio <= high:
-        fault = "short" if length_ratio < low else "long"
-        messages.append(
-            f"length ratio {length_ratio:.2f} is outside {low}-{high}: translations are too "
-            f"{fault}; look at length prediction, the stop at EOS and the decoder's settings"
-        )
-    excess = repetition - reference_repetition
-    if excess > REPETITION_BROKEN:
-        messages.append(
-            f"{repetition:.1f} % of the tokens repeat the one before (references "
-            f"{reference_repetition:.1f} %), more than any published one-pass system (CMLM with "
-            "one iteration 5.9 %): too little training, or a fault in padding or upsampling"
-        )
-    elif excess > REPETITION_NOTABLE:
-        messages.append(
-            f"{repetition:.1f} % of the tokens repeat the one before (references "
-            f"{reference_repetition:.1f} %); published: GLAT 0.8 %, vanilla NAT 4.1 %, CMLM with "
-            "one iteration 5.9 %: modes are mixed, distilled data or another loss helps"
-        )
-    if empty:
-        messages.append(f"{empty} of {sentences} translations are empty")
-    return messages
-
-
 def tokenizer_of(signature: str) -> str:
     """The value of `tok` in a sacreBLEU signature: "13a" in "nrefs:1|case:mixed|tok:13a|..."."""
     fields = dict(field.partition(":")[::2] for field in signature.split("|"))
@@ -256,7 +298,7 @@ def _sentence_metric(tokenize: str) -> BLEU:
 
 
 def _score(
-    metric: Metric, hypotheses: Sequence[str], references: Sequence[str], n_bootstrap: int
+    metric: SacreBleuMetric, hypotheses: Sequence[str], references: Sequence[str], n_bootstrap: int
 ) -> Score:
     statistics = _statistics(metric, hypotheses, references)
     low, high = _interval(_resampled(metric, statistics, n_bootstrap))
@@ -265,7 +307,7 @@ def _score(
 
 
 def _statistics(
-    metric: Metric, hypotheses: Sequence[str], references: Sequence[str]
+    metric: SacreBleuMetric, hypotheses: Sequence[str], references: Sequence[str]
 ) -> Float[np.ndarray, "sentences statistics"]:
     """sacreBLEU's sufficient statistics of every sentence; their sum over sentences gives the
     score."""
@@ -274,12 +316,12 @@ def _statistics(
     return np.asarray(rows, dtype=np.float64)
 
 
-def _value(metric: Metric, total: Float[np.ndarray, "statistics"]) -> float:
+def _value(metric: SacreBleuMetric, total: Float[np.ndarray, "statistics"]) -> float:
     return float(metric._compute_score_from_stats(total.tolist()).score)
 
 
 def _resampled(
-    metric: Metric, statistics: Float[np.ndarray, "sentences statistics"], n_bootstrap: int
+    metric: SacreBleuMetric, statistics: Float[np.ndarray, "sentences statistics"], n_bootstrap: int
 ) -> Float[np.ndarray, "n_bootstrap"]:
     """The score of every resample; the resamples depend on the number of sentences only."""
     if n_bootstrap < 40:
@@ -312,7 +354,7 @@ def _interval(samples: Float[np.ndarray, "n_bootstrap"]) -> tuple[float, float]:
 
 
 def _by_group(
-    metric: Metric,
+    metric: SacreBleuMetric,
     statistics: Float[np.ndarray, "sentences statistics"],
     groups: Sequence[str],
 ) -> dict[str, dict[str, float | int]]:

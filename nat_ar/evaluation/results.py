@@ -1,15 +1,17 @@
 """The rows of results.jsonl: what `evaluate` and `benchmark` write and `compare` reads.
 
-One JSON object a line, one line a measurement, only ever appended, each with its checksum. A quality row says how good
-the translations of one run, checkpoint, decoding and split are; a speed row how fast they come
-under one condition (device, threads, dtype). `join` pairs them. Knows no JAX and no model."""
+One JSON object a line, one line a measurement, only ever appended, each with its checksum. A quality row
+scores the translations of one run, checkpoint, decoding and split; a speed row times them under one
+condition (device, threads, dtype). `join` pairs them."""
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import typing
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from nat_ar import config_json
 from nat_ar.runtime import files
 
 FILE_NAME = "results.jsonl"
@@ -22,7 +24,7 @@ IDENTITY_KEYS = (
     "kind",  # "quality" or "speed"
     "name",  # of the system, e.g. "fertility_distilled"
     "run",  # the run's directory as its command named it; `read` puts the directory it read
-    "method",  # e.g. "Fertility"
+    "method",  # name of its class, e.g. "FertilityNat"
     "decoding",  # e.g. "Beam(size=4)"
     "training_data",  # "raw" or "distilled"
     "split",
@@ -40,9 +42,7 @@ QUALITY_KEYS = (
     *IDENTITY_KEYS,
     "test_hash",  # sha256 of source and reference text
     "parameters",
-    "bleu",  # {"score", "low", "high", "signature"}, as metrics.Score
-    "chrf",
-    "ter",
+    "bleu",  # as metrics.Score; the scores of the other METRICS stand beside it, each under its name
     "domains",  # {domain: {"sentences", "bleu"}}
     "lengths",  # {"1-10": {"sentences", "bleu"}}
     "length_ratio",
@@ -69,6 +69,7 @@ SPEED_KEYS = (
     "compile_seconds",
     "recompilations",
 )
+LATER_KEYS = ("family",)  # "AR", "NAT" or "AR+NAT"; `read` looks up that of an earlier row
 LATER_SPEED_KEYS = (  # rows of early versions lack them, and p99
     "xla_flags",
     "cores",  # that --threads chose, else null
@@ -80,6 +81,7 @@ LATER_SPEED_KEYS = (  # rows of early versions lack them, and p99
     "profile",  # {"sentences", "traced_ms", "latency_ms", "pieces_ms"} or null
 )
 KEYS = {"quality": QUALITY_KEYS, "speed": SPEED_KEYS}
+"""What every row of its kind has, whichever version wrote it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,12 +110,20 @@ def append(run: Path, row: Row) -> None:
 
     ValueError where a key of its kind is missing or a number is not finite; NumPy scalars are
     fine."""
-    problem = _problem(row)
+    lacking = [key for key in LATER_KEYS if key not in row]
+    problem = _problem(row) or (f"a new row lacks {', '.join(lacking)}" if lacking else "")
     if problem:
         raise ValueError(f"row for {run / FILE_NAME}: {problem}")
     plain = json.loads(json.dumps(row, allow_nan=False, default=_plain))
     line = json.dumps(files.signed(plain), ensure_ascii=False)
     files.append_line(run / FILE_NAME, line)
+
+
+def check_metric_names(names: Iterable[str]) -> None:
+    """Raises ValueError for a metric that is called like another key of a row."""
+    taken = sorted({*names} & {*QUALITY_KEYS, *LATER_KEYS} - {"bleu"})
+    if taken:
+        raise ValueError(f"a metric needs a name of its own, rows have another {', '.join(taken)}")
 
 
 def read(run: Path) -> list[Row]:
@@ -141,8 +151,27 @@ def read(run: Path) -> list[Row]:
             raise ValueError(
                 f"{path}:{number}: {error}; remove the line and measure again"
             ) from error
+        if "family" not in row:
+            try:
+                row["family"] = family_of(row["method"])
+            except ValueError as error:
+                raise ValueError(f"{path}:{number}: {error}") from error
         rows.append({**row, "run": str(run)})
     return rows
+
+
+def family_of(method: str) -> str:
+    """The family of a method by the name of its class, today's or an earlier one. Imports the methods, and JAX.
+
+    Raises ValueError for a name that no class has or had."""
+    from nat_ar.methods import catalogue
+
+    for cls in typing.get_args(catalogue.AnyMethod):
+        if method in config_json.names_of(cls):
+            return cls.family
+    raise ValueError(
+        f"the row has no family, and {method!r} is no method of nat_ar/methods/catalogue.py; measure the run again"
+    )
 
 
 def condition(speed: Row) -> Condition:

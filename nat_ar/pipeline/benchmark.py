@@ -25,7 +25,6 @@ from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.evaluation.speed.intervals import Ratio
 from nat_ar.evaluation.speed.protocol import Speed
 from nat_ar.experiment.run import Run, TrainedModel, open_translator
-from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
 from nat_ar.translation import decodings
@@ -59,7 +58,7 @@ def parse_system(text: str) -> list[System]:
     if match:
         return [System(directory, match[2]).resolved()]
     chosen = [method.decoding]
-    if isinstance(method, Autoregressive):
+    if method.family == "AR":
         is_beam = isinstance(method.decoding, Beam)
         chosen = [*chosen, *([] if is_beam else [Beam()]), Greedy()]
     texts = dict.fromkeys(decodings.decoding_text(decoding) for decoding in chosen)
@@ -122,7 +121,7 @@ def _reference(rows: Sequence[Row]) -> int | None:
     """Place of the system that ratios refer to: the first autoregressive one by greedy or beam search."""
     starts = (f"{Greedy.__name__}(", f"{Beam.__name__}(")
     for place, row in enumerate(rows):
-        if row["method"] == Autoregressive.__name__ and row["decoding"].startswith(starts):
+        if row["family"] == "AR" and row["decoding"].startswith(starts):
             return place
     return None
 
@@ -177,6 +176,7 @@ def _identity(
         "name": loaded.config.name,
         "run": str(system.run.directory),
         "method": type(loaded.config.method).__name__,
+        "family": loaded.config.method.family,
         "decoding": decodings.decoding_text(translator.decoding),
         "training_data": system.run.facts()["training_data"],
         "split": split,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nat_ar.evaluation import metrics, results
-from nat_ar.evaluation.metrics import PairedResult
+from nat_ar.evaluation.metrics import Metric, PairedResult
 from nat_ar.evaluation.results import Joined, Row, System
 from nat_ar.evaluation.table import build
 from nat_ar.evaluation.table.line import BEAM, Table
@@ -21,6 +21,7 @@ def compare(
     teacher: str | None = None,
     split: str = "test",
     n_bootstrap: int = 1000,
+    more_metrics: Sequence[Metric | str | Path] = (),
 ) -> Table:
     """The table of the rows of `split` in all `runs`, paired tests against the teacher included."""
     if not runs:
@@ -30,11 +31,13 @@ def compare(
     if not joined:
         splits = ", ".join(sorted({row["split"] for row in rows})) or "none"
         raise ValueError(f"no results on split {split!r}; the runs have: {splits}")
-    build.check_comparable(joined)
+    chosen = metrics.with_more(more_metrics)
+    results.check_metric_names(metric.name for metric in chosen)
+    build.check_comparable(joined, chosen)
     _check_files([pair.quality for pair in joined if pair.quality is not None])
     reference = build.find_teacher(joined, teacher)
     comparisons = paired_tests(joined, reference, n_bootstrap=n_bootstrap)
-    return build.build(joined, teacher=teacher, comparisons=comparisons)
+    return build.build(joined, teacher=teacher, comparisons=comparisons, metrics=chosen)
 
 
 def paired_tests(

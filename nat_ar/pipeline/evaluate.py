@@ -9,6 +9,7 @@ import hashlib
 import re
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from nat_ar import config_json
@@ -16,6 +17,7 @@ from nat_ar.data.arrays import PreparedData, Split
 from nat_ar.data.toy import judge
 from nat_ar.data.toy.corpus import ToyCorpus
 from nat_ar.evaluation import diagnostics, metrics, results
+from nat_ar.evaluation.metrics import Metric
 from nat_ar.evaluation.speed import machine
 from nat_ar.experiment.run import Run, TrainedModel, open_translator
 from nat_ar.runtime import files
@@ -31,9 +33,14 @@ def evaluate(
     split: str = "test",
     checkpoint: str = "best",
     data_directory: str | None = None,
+    more_metrics: Sequence[Metric | str | Path] = (),
     batch_tokens: int = BATCH_TOKENS,
 ) -> results.Row:
-    """Translates, scores, writes the row to results.jsonl and returns it."""
+    """Translates, scores, writes the row to results.jsonl and returns it.
+
+    more_metrics: beside METRICS; Metric objects, or Python files that define some."""
+    chosen = metrics.with_more(more_metrics)
+    results.check_metric_names(metric.name for metric in chosen)
     loaded, translator = open_translator(run, decoding, checkpoint)
     translator.batch_tokens = batch_tokens
     data = PreparedData.load(data_directory or loaded.config.data.directory)
@@ -52,6 +59,7 @@ def evaluate(
         "name": loaded.config.name,
         "run": str(run.directory),
         "method": type(loaded.config.method).__name__,
+        "family": loaded.config.method.family,
         "decoding": decodings.decoding_text(translator.decoding),
         "training_data": run.facts()["training_data"],
         "split": split,
@@ -72,13 +80,14 @@ def evaluate(
                     "--checkpoint",
                     str(loaded.step),
                 ),
+                *metrics.options(chosen),
             ]
         ),
         "hypotheses": str(hypotheses.relative_to(run.directory)),
         "references": str(references.relative_to(run.directory)),
         "hypotheses_hash": files.file_hash(hypotheses),
         "references_hash": files.file_hash(references),
-        **_scores(found, texts, test),
+        **_scores(found, texts, test, chosen),
         **_toy_scores(data, test, texts),
         **_training_cost(run, loaded),
     }
@@ -106,12 +115,14 @@ def test_hash(split: Split) -> str:
     return digest.hexdigest()
 
 
-def _scores(found: Sequence[Translation], texts: Sequence[str], test: Split) -> dict[str, Any]:
+def _scores(
+    found: Sequence[Translation], texts: Sequence[str], test: Split, chosen: Sequence[Metric]
+) -> dict[str, Any]:
     references = test.target_text
     repeated = diagnostics.repetition([text.split() for text in texts])
     expected = diagnostics.repetition([text.split() for text in references])
     ratio = diagnostics.length_ratio(texts, references)
-    warnings = metrics.warnings_for(
+    warnings = diagnostics.warnings(
         length_ratio=ratio,
         repetition=repeated.tokens,
         reference_repetition=expected.tokens,
@@ -126,9 +137,10 @@ def _scores(found: Sequence[Translation], texts: Sequence[str], test: Split) -> 
     domains = test.domains if any(test.domains) else None
     return {
         "sentences": len(texts),
-        "bleu": dataclasses.asdict(metrics.bleu(texts, references)),
-        "chrf": dataclasses.asdict(metrics.chrf(texts, references)),
-        "ter": dataclasses.asdict(metrics.ter(texts, references)),
+        **{
+            metric.name: dataclasses.asdict(metric.compute(texts, references, test.source_text))
+            for metric in chosen
+        },
         "domains": None if domains is None else metrics.bleu_by_group(texts, references, domains),
         "lengths": metrics.bleu_by_length(texts, references),
         "length_ratio": ratio,

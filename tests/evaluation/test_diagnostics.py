@@ -99,3 +99,20 @@ def test_reordering_is_the_share_of_crossing_links() -> None:
         diagnostics.reordering(
             np.zeros(0, np.int32), Ragged.from_rows([[1]]), Ragged.from_rows([[]])
         )
+
+
+def test_warnings_follow_the_bands() -> None:
+    assert diagnostics.warnings(length_ratio=1.0, repetition=0.04) == []
+    assert diagnostics.warnings(length_ratio=0.79, repetition=0.0) == [
+        "length ratio 0.79 is outside 0.8-1.25"
+    ]
+    assert diagnostics.warnings(length_ratio=1.26, repetition=0.0) == [
+        "length ratio 1.26 is outside 0.8-1.25"
+    ]
+    assert diagnostics.warnings(length_ratio=1.0, repetition=4.1, reference_repetition=0.2) == [
+        "4.1 % of the tokens repeat the one before (references 0.2 %)"
+    ]
+    assert diagnostics.warnings(length_ratio=1.0, repetition=4.1, reference_repetition=4.0) == []
+    assert diagnostics.warnings(length_ratio=1.0, repetition=0.0, empty=3, sentences=100) == [
+        "3 of 100 translations are empty"
+    ]

@@ -1,6 +1,9 @@
 import math
+import re
 import subprocess
 import sys
+import types
+from pathlib import Path
 
 import pytest
 from sacrebleu.metrics import BLEU, CHRF, TER
@@ -25,12 +28,6 @@ def test_references_against_themselves_score_perfectly() -> None:
     assert metrics.bleu(REFERENCES, REFERENCES).score == pytest.approx(100)
     assert metrics.chrf(REFERENCES, REFERENCES).score == pytest.approx(100)
     assert metrics.ter(REFERENCES, REFERENCES).score == 0
-    metrics.check_references(REFERENCES)
-
-
-def test_check_references_refuses_a_set_on_which_bleu_is_undefined() -> None:
-    with pytest.raises(ValueError, match=r"BLEU 0\.00 and TER 0\.00, expected 100 and 0"):
-        metrics.check_references(["vielen Dank", "danke schön"])
 
 
 def test_bleu_of_one_changed_word_by_hand() -> None:
@@ -132,22 +129,6 @@ def test_one_sentence_more_right_is_not_significant() -> None:
     assert found.p_value > 0.05
 
 
-def test_warnings_follow_the_bands() -> None:
-    assert metrics.warnings_for(length_ratio=1.0, repetition=0.04) == []
-    (short,) = metrics.warnings_for(length_ratio=0.79, repetition=0.0)
-    assert "0.79 is outside 0.8-1.25" in short
-    assert "too short" in short
-    (long,) = metrics.warnings_for(length_ratio=1.26, repetition=0.0)
-    assert "too long" in long
-    (mixed,) = metrics.warnings_for(length_ratio=1.0, repetition=4.1)
-    assert "modes are mixed" in mixed
-    (broken,) = metrics.warnings_for(length_ratio=1.0, repetition=12.0)
-    assert "more than any published" in broken
-    assert metrics.warnings_for(length_ratio=1.0, repetition=4.1, reference_repetition=4.0) == []
-    (empty,) = metrics.warnings_for(length_ratio=1.0, repetition=0.0, empty=3, sentences=100)
-    assert empty == "3 of 100 translations are empty"
-
-
 def test_signatures_are_read() -> None:
     signature = "nrefs:1|bs:1000|seed:12345|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
     assert metrics.tokenizer_of(signature) == "13a"
@@ -163,3 +144,92 @@ def test_metrics_import_no_jax() -> None:
     code = "import sys, nat_ar.evaluation.metrics, nat_ar.evaluation.table.formats; print('jax' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
+
+
+TINY = """
+
+
+from nat_ar.evaluation import metrics
+
+def words_in_common(hypotheses, references, sources):
+    assert len(sources) == len(references)
+    pairs = zip(hypotheses, references)
+    return metrics.of_sentences([len({*h.split()} & {*r.split()}) for h, r in pairs], "words|version:1")
+
+METRICS = (metrics.Metric("words", "words in common", words_in_common, decimals=1),)
+"""
+
+
+def test_a_metric_is_one_file_outside_the_package(tmp_path: Path) -> None:
+    path = tmp_path / "words.py"
+    path.write_text(TINY)
+    chosen = metrics.with_more([path])
+    assert [metric.name for metric in chosen] == ["bleu", "chrf", "ter", "words"]
+    assert metrics.options(chosen) == ["--metrics", str(path)]
+    assert metrics.options(metrics.METRICS) == []
+    score = chosen[-1].compute(["a b", "a c d"], ["a b", "b c d"], ["x", "y"])
+    assert (score.score, score.low, score.high, score.signature) == (2, 2, 2, "words|version:1")
+    assert chosen[-1].summary({"score": 2.04, "low": 1.0, "high": 3.0}) == "words in common 2.0"
+    assert chosen[0].summary({"score": 2.0, "low": 1.0, "high": 3.0}) == "BLEU 2.00 [1.00, 3.00]"
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("METRICS = 3", "expected METRICS, a tuple of"),
+        ("", "expected METRICS, a tuple of"),
+        ("import no_such_package", "ModuleNotFoundError: No module named 'no_such_package'"),
+        (TINY.replace('"words"', '"Words in common"'), "expected a name of lower-case letters"),
+        (TINY.replace('"words"', '"bleu"'), "a metric needs a name of its own, got 2 named 'bleu'"),
+    ],
+)
+def test_a_file_that_holds_no_usable_metric_is_refused(
+    tmp_path: Path, code: str, message: str
+) -> None:
+    path = tmp_path / "words.py"
+    path.write_text(code)
+    with pytest.raises(ValueError, match=message):
+        metrics.with_more([path])
+    with pytest.raises(ValueError, match="does not exist"):
+        metrics.load(tmp_path / "nowhere.py")
+
+
+def test_the_interval_of_a_mean_shrinks_with_the_root_of_the_number_of_sentences() -> None:
+    few, many = ([0.0, 1.0] * half for half in (50, 200))
+    widths = []
+    for scores in (few, many):
+        score = metrics.of_sentences(scores, "")
+        assert score.score == 0.5
+        assert score.low is not None
+        assert score.high is not None
+        widths.append(score.high - score.low)
+    assert widths[0] == pytest.approx(2 * 1.96 * 0.5 / 10, rel=0.1)  # sigma / sqrt(100)
+    assert widths[0] / widths[1] == pytest.approx(2, rel=0.1)
+    with pytest.raises(ValueError, match="no sentences to score"):
+        metrics.of_sentences([], "")
+
+
+def test_the_comet_of_the_docs_scores_by_the_api_of_unbabel_comet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in whose score is the share of a translation's letters in the reference."""
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    asked: list[str] = []
+
+    class Model:
+        def predict(self, data, batch_size, gpus):
+            shares = [len({*d["mt"]} & {*d["ref"]}) / len({*d["mt"]}) for d in data]
+            return types.SimpleNamespace(scores=shares, system_score=sum(shares) / len(shares))
+
+    stand_in = types.ModuleType("comet")
+    stand_in.download_model = lambda name: asked.append(name) or "path"
+    stand_in.load_from_checkpoint = lambda path: Model()
+    monkeypatch.setitem(sys.modules, "comet", stand_in)
+    (tmp_path / "comet22.py").write_text(code)
+    (metric,) = metrics.load(tmp_path / "comet22.py")
+    score = metric.compute(["ab", "ab"], ["ab", "ax"], ["x", "y"])
+    assert score.score == pytest.approx(0.75)
+    assert score.signature == "Unbabel/wmt22-comet-da"
+    metric.compute(["ab"], ["ab"], ["x"])
+    assert asked == ["Unbabel/wmt22-comet-da"]  # loaded once

@@ -102,3 +102,38 @@ def test_other_splits_are_left_out(quality) -> None:
     rows = [quality("ar", "Greedy()", 30.0), quality("ar", "Greedy()", 9.0, split="test_law")]
     (joined,) = results.join(rows, split="test_law")
     assert joined.quality == rows[1]
+
+
+@pytest.mark.parametrize(
+    ("method", "family"),
+    [
+        ("Autoregressive", "AR"),
+        ("Recurrent", "AR"),
+        ("DecoderOnly", "AR"),
+        ("LengthNat", "NAT"),
+        ("Joint", "AR+NAT"),
+    ],
+)
+def test_the_family_of_an_early_row_is_that_of_its_method(
+    tmp_path: Path, quality, method: str, family: str
+) -> None:
+    row = quality("system", "Greedy()", 30.0, method=method)
+    del row["family"]
+    (tmp_path / results.FILE_NAME).write_text(json.dumps(row) + "\n")
+    assert results.read(tmp_path)[0]["family"] == family
+    with pytest.raises(ValueError, match="a new row lacks family"):
+        results.append(tmp_path, row)
+
+
+def test_an_early_row_of_an_unknown_method_is_named(tmp_path: Path, quality) -> None:
+    row = quality("system", "Greedy()", 30.0, method="Gone")
+    del row["family"]
+    (tmp_path / results.FILE_NAME).write_text(json.dumps(row) + "\n")
+    with pytest.raises(ValueError, match=r"results\.jsonl:1: .*'Gone' is no method"):
+        results.read(tmp_path)
+
+
+def test_a_metric_is_not_called_like_another_key_of_a_row() -> None:
+    results.check_metric_names(["bleu", "chrf", "ter", "comet"])
+    with pytest.raises(ValueError, match="rows have another decoding, family"):
+        results.check_metric_names(["comet", "family", "decoding"])

@@ -34,7 +34,9 @@ def write_run(
     (run / name).write_text("\n".join(translations) + "\n", encoding="utf-8")
     (run.parent / "references.txt").write_text("\n".join(REFERENCES) + "\n", encoding="utf-8")
     bleu = vars(metrics.bleu(translations, REFERENCES, n_bootstrap=100))
-    system = {**SHARED, "name": run.name, "run": str(run), "method": method, "decoding": decoding}
+    family = "AR" if method == "Autoregressive" else "NAT"
+    system = {**SHARED, "name": run.name, "run": str(run), "method": method, "family": family}
+    system |= {"decoding": decoding}
     quality = dict.fromkeys(results.QUALITY_KEYS) | {
         **system,
         "kind": "quality",
@@ -74,7 +76,7 @@ def write_run(
 def runs(tmp_path: Path) -> tuple[str, ...]:
     write_run(tmp_path / "ar", "Autoregressive", "Beam(size=4)", REFERENCES, 40.0)
     write_run(tmp_path / "ar", "Autoregressive", "Greedy()", REFERENCES, 20.0)
-    write_run(tmp_path / "nat", "Fertility", "Argmax()", WORSE, 4.0)
+    write_run(tmp_path / "nat", "FertilityNat", "Argmax()", WORSE, 4.0)
     return str(tmp_path / "ar"), str(tmp_path / "nat")
 
 
@@ -132,3 +134,35 @@ def test_wrong_arguments_are_errors_before_any_work(runs: tuple[str, ...]) -> No
         command.run(Compare(runs, split="law"))
     with pytest.raises(ValueError, match="teacher 'nat' names 0 autoregressive systems"):
         command.run(Compare(runs, teacher="nat"))
+
+
+def test_a_metric_of_the_users_own_is_a_column_and_may_be_the_height_of_the_picture(
+    runs: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "letters.py"
+    path.write_text(
+        "from nat_ar.evaluation import metrics\n"
+        "def letters(hypotheses, references, sources):\n"
+        "    return metrics.of_sentences([float(len(text)) for text in hypotheses], 'letters')\n"
+        "METRICS = (metrics.Metric('letters', 'Letters', letters),)\n"
+    )
+    path_of_picture = tmp_path / "picture.svg"
+    arguments = Compare(
+        runs,
+        metrics=(str(path),),
+        picture=str(path_of_picture),
+        picture_metric="letters",
+        n_bootstrap=100,
+    )
+    with pytest.raises(ValueError, match="nothing to draw"):  # no row has it yet
+        command.run(arguments)
+    assert "Letters n/a for ar Beam(size=4), ar Greedy(), nat Argmax()" in capsys.readouterr().out
+    row = results.read(Path(runs[1]))[0]
+    score = {"score": 7.0, "low": 6.0, "high": 8.0, "signature": "letters"}
+    results.append(Path(runs[1]), {**row, "letters": score})
+    command.run(arguments)
+    (line,) = (text for text in capsys.readouterr().out.splitlines() if text.startswith("nat "))
+    assert " 7.00 " in line
+    assert path_of_picture.is_file()
+    with pytest.raises(ValueError, match="expected one of bleu, chrf, ter, letters, got 'bleurt'"):
+        command.run(Compare(runs, metrics=(str(path),), picture="p.svg", picture_metric="bleurt"))

@@ -4,6 +4,7 @@ import hashlib
 import shlex
 import shutil
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -173,3 +174,33 @@ def test_a_perfect_translation(
     assert row["length_ratio"] == 1.0
     assert (row["valid"], row["mixed"]) == (100.0, 0.0)
     assert row["warnings"] == []
+
+
+def test_a_metric_of_the_users_own_is_scored_and_its_file_is_in_the_command(
+    toy_run: tuple[Run, PreparedData],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """It counts the words of the source that are among those of the hypothesis."""
+    path = tmp_path / "copied.py"
+    path.write_text(
+        "from nat_ar.evaluation import metrics\n"
+        "def copied(hypotheses, references, sources):\n"
+        "    pairs = zip(hypotheses, sources)\n"
+        "    counts = [len({*h.split()} & {*s.split()}) for h, s in pairs]\n"
+        "    return metrics.of_sentences(counts, 'copied|1')\n"
+        "METRICS = (metrics.Metric('copied', 'Copied', copied, 'lower', decimals=1),)\n"
+    )
+    run, data = toy_run
+    sources = data.split("test").source_text
+    opened = run.load(), Repeating(sources)
+    monkeypatch.setattr(evaluate, "open_translator", lambda *_: opened)
+    command.run(Evaluate(str(run.directory), metrics=(str(path),)))
+    row = results.read(run.directory)[-1]
+    expected = sum(len({*source.split()}) for source in sources) / len(sources)
+    assert row["copied"]["score"] == pytest.approx(expected)
+    assert row["copied"]["signature"] == "copied|1"
+    assert row["bleu"]["score"] < 100
+    assert f"Copied {expected:.1f}   length ratio" in capsys.readouterr().out
+    assert row["command"].endswith(f"--metrics {path}")

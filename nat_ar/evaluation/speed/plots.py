@@ -13,7 +13,6 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from nat_ar.evaluation import figures, results
 from nat_ar.evaluation.results import Row
-from nat_ar.evaluation.table.line import AUTOREGRESSIVE
 
 
 def save(rows: Sequence[Row], directory: Path) -> list[Path]:
@@ -70,17 +69,14 @@ def _draw(
     """A line for each row; the systems of one method share its colour, not the pattern of its line."""
     if not rows:
         raise ValueError("expected rows of a benchmark to draw, got none")
-    methods = [
-        AUTOREGRESSIVE,
-        *sorted({row["method"] for row in rows} - {AUTOREGRESSIVE}),
-    ]
+    styles = figures.styles(rows)
     figure = Figure(figsize=(8.6, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     panel = figure.subplots()
     patterns = ("-", "--", ":", "-.")
-    drawn = dict.fromkeys(methods, 0)
+    drawn = dict.fromkeys(styles, 0)
     for row in rows:
-        colour, marker = figures.style_of(row["method"], methods)
+        colour, marker = styles[row["method"]]
         pattern = patterns[drawn[row["method"]] % len(patterns)]
         drawn[row["method"]] += 1
         horizontal, vertical = zip(*points(row), strict=True)

@@ -8,12 +8,11 @@ import collections
 import math
 from collections.abc import Mapping, Sequence
 
-from nat_ar.evaluation import metrics, results
-from nat_ar.evaluation.metrics import PairedResult
+from nat_ar.evaluation import results
+from nat_ar.evaluation.metrics import METRICS, Metric, PairedResult, without_bootstrap
 from nat_ar.evaluation.results import Joined, Row, System
 from nat_ar.evaluation.table import notes
 from nat_ar.evaluation.table.line import (
-    AUTOREGRESSIVE,
     BEAM,
     GREEDY,
     ITSELF,
@@ -29,6 +28,7 @@ def build(
     *,
     teacher: str | None = None,
     comparisons: Mapping[System, PairedResult] | None = None,
+    metrics: Sequence[Metric] = METRICS,
 ) -> Table:
     """The table of all `joined` rows: the teacher first, then other AR systems, then the rest.
 
@@ -38,7 +38,7 @@ def build(
     among them."""
     if not joined:
         raise ValueError("no rows to compare; run `python -m nat_ar evaluate RUN` first")
-    check_comparable(joined)
+    check_comparable(joined, metrics)
     reference = find_teacher(joined, teacher)
     comparisons = comparisons or {}
     conditions = list(dict.fromkeys(pair.condition for pair in joined))
@@ -53,39 +53,45 @@ def build(
         )
     )
     texts = [
-        *notes.quality(lines, reference),
+        *notes.quality(lines, reference, metrics),
         *notes.speed(lines, reference, baselines),
-        *notes.warnings(lines),
     ]
     rows = [row for line in lines for row in (line.joined.quality, line.joined.speed) if row]
-    return Table(tuple(lines), tuple(texts), tuple(dict.fromkeys(row["command"] for row in rows)))
+    return Table(
+        lines=tuple(lines),
+        notes=tuple(texts),
+        warnings=tuple(notes.warnings(lines)),
+        commands=tuple(dict.fromkeys(row["command"] for row in rows)),
+        metrics=tuple(metrics),
+    )
 
 
-def check_comparable(joined: Sequence[Joined]) -> None:
-    """Raises ValueError, naming the systems, unless split, test text and BLEU are the same for
-    all."""
-    groups: dict[tuple[str, str, str], list[str]] = collections.defaultdict(list)
-    for pair in joined:
-        if pair.quality is not None:
-            row = pair.quality
-            signature = metrics.without_bootstrap(row["bleu"]["signature"])
-            groups[row["split"], row["test_hash"], signature].append(results.label(row))
-    if len(groups) > 1:
-        listed = "\n".join(
-            f"  split {split!r}, test_hash {test_hash}, BLEU {signature}: {'; '.join(systems)}"
-            for (split, test_hash, signature), systems in groups.items()
-        )
-        raise ValueError(
-            "these rows were not scored on the same text by the same BLEU and cannot share a table; "
-            f"compare each group by itself or evaluate again:\n{listed}"
-        )
+def check_comparable(joined: Sequence[Joined], metrics: Sequence[Metric] = METRICS) -> None:
+    """Raises ValueError, naming the systems, unless split, test text and the signature of every metric are the
+    same for all that were scored by it."""
+    for metric in metrics:
+        groups: dict[tuple[str, str, str], list[str]] = collections.defaultdict(list)
+        for row in (pair.quality for pair in joined if pair.quality is not None):
+            if row.get(metric.name) is not None:
+                signature = without_bootstrap(row[metric.name]["signature"])
+                groups[row["split"], row["test_hash"], signature].append(results.label(row))
+        if len(groups) > 1:
+            listed = "\n".join(
+                f"  split {split!r}, test_hash {test_hash}, {metric.title} {signature}: "
+                f"{'; '.join(systems)}"
+                for (split, test_hash, signature), systems in groups.items()
+            )
+            raise ValueError(
+                f"these rows were not scored on the same text by the same {metric.title} and cannot share a "
+                f"table; compare each group by itself or evaluate again:\n{listed}"
+            )
 
 
 def find_teacher(joined: Sequence[Joined], teacher: str | None) -> Joined | None:
     """The beam search row of the reference AR system; its first row where it has no beam search.
 
     None only where `teacher` is None and no autoregressive system was given."""
-    systems = [pair for pair in joined if pair.identity["method"] == AUTOREGRESSIVE]
+    systems = [pair for pair in joined if pair.identity["family"] == "AR"]
     if teacher is None:
         raw = [pair for pair in systems if pair.identity["training_data"] == "raw"]
         chosen = raw or systems
@@ -183,6 +189,6 @@ def _rank(line: Line, reference: Joined | None) -> int:
     row = line.joined.identity
     if line.is_teacher:
         return 0
-    if row["method"] != AUTOREGRESSIVE:
+    if row["family"] != "AR":
         return 3
     return 1 if reference is not None and results.same_run(row, reference.identity) else 2

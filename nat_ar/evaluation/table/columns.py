@@ -5,10 +5,13 @@ import math
 from collections.abc import Callable
 
 from nat_ar.evaluation import results
+from nat_ar.evaluation.metrics import Metric
 from nat_ar.evaluation.results import Row
 from nat_ar.evaluation.table.line import ITSELF, Estimate, Line, Table
 
 MISSING = "n/a"
+RangeText = Callable[[Estimate | None, int | None], str]
+"""A value with its interval as text, and the number of decimals; None: three significant digits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,15 +21,15 @@ class Column:
     is_text: bool = False
 
 
-def columns(table: Table, range_text: Callable[[Estimate | None, int | None], str]) -> list[Column]:
-    """All columns but those that say which system it is. `range_text` writes a value with its
-    interval; its second argument is the number of decimals, None for three significant digits."""
+def columns(table: Table, range_text: RangeText) -> list[Column]:
+    """All columns but those that name the system."""
     chosen = [
         Column("data", lambda line: line.joined.identity["training_data"], is_text=True),
         Column("params", lambda line: _quality(line, "parameters", _count)),
-        Column("BLEU", lambda line: f"{range_text(line.bleu, 2)} {line.mark or ' '}"),
-        Column(
-            "chrF++", lambda line: _quality(line, "chrf", lambda score: f"{score['score']:.1f}")
+        *(
+            Column(metric.title, _score(metric, range_text, is_tested=metric == table.metrics[0]))
+            for metric in table.metrics
+            if metric.in_table
         ),
         Column("passes", lambda line: f"{line.joined.identity['steps']:.1f}"),
         Column("p50 ms", lambda line: _speed(line, lambda row: _digits(row["latency_ms"]["p50"]))),
@@ -48,9 +51,25 @@ def columns(table: Table, range_text: Callable[[Estimate | None, int | None], st
     ]
     qualities = [line.joined.quality for line in table.lines if line.joined.quality is not None]
     for name in ("valid", "mixed"):
-        if any(row[name] is not None for row in qualities):
+        if any(row.get(name) is not None for row in qualities):
             chosen.append(Column(f"{name} %", _percent(name)))
     return chosen
+
+
+def _score(metric: Metric, range_text: RangeText, *, is_tested: bool) -> Callable[[Line], str]:
+    """The score, with its interval where the metric shows one; behind it the mark of the paired test."""
+
+    def cell(line: Line) -> str:
+        estimate = line.score(metric)
+        if estimate is None:
+            text = MISSING
+        elif metric.shows_interval:
+            text = range_text(estimate, metric.decimals)
+        else:
+            text = metric.text(estimate.value)
+        return f"{text} {line.mark or ' '}" if is_tested else text
+
+    return cell
 
 
 def _percent(name: str) -> Callable[[Line], str]:
@@ -59,7 +78,7 @@ def _percent(name: str) -> Callable[[Line], str]:
 
 def _quality(line: Line, key: str, text: Callable[..., str]) -> str:
     quality = line.joined.quality
-    return MISSING if quality is None or quality[key] is None else text(quality[key])
+    return MISSING if quality is None or quality.get(key) is None else text(quality[key])
 
 
 def _speed(line: Line, text: Callable[[Row], str]) -> str:

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Literal
 
+from nat_ar.evaluation.metrics import Metric
 from nat_ar.evaluation.table import columns
 from nat_ar.evaluation.table.line import Line, Table
 
@@ -62,7 +63,7 @@ def _terminal(table: Table) -> str:
     for system, cells in rows:
         text += [aligned(system[0], cells), *system[1:]]
     text.append(rule)
-    for note in table.notes:
+    for note in (*table.notes, *table.warnings):
         text += textwrap.wrap(note, max(len(rule), 100), subsequent_indent="  ")
     text += ["Made by:", *(f"  {command}" for command in table.commands)]
     return "\n".join(text) + "\n"
@@ -82,7 +83,7 @@ def _markdown(table: Table) -> str:
         "|" + "|".join(" :-- " if column.is_text else " --: " for column in shown) + "|",
         *(row([column.cell(line) for column in shown]) for line in table.lines),
         "",
-        *(f"- {escape_markdown(note)}" for note in table.notes),
+        *(f"- {escape_markdown(note)}" for note in (*table.notes, *table.warnings)),
         "",
         "```bash",
         *table.commands,
@@ -96,7 +97,7 @@ def escape_markdown(text: str) -> str:
 
 
 def _latex(table: Table) -> str:
-    """A booktabs table; notes stand in small print below it, commands as comments."""
+    """A booktabs table; notes in small print below it, commands as comments; no warnings."""
     shown = [
         *columns.system_columns(table),
         *columns.columns(table, columns.brackets),
@@ -147,7 +148,7 @@ def _escape_latex(text: str) -> str:
 
 def _csv(table: Table) -> str:
     """Every number unrounded, one column each; an empty cell is a number that was not measured."""
-    records = [_record(line) for line in table.lines]
+    records = [_record(line, table.metrics) for line in table.lines]
     output = io.StringIO()
     writer = csv.DictWriter(output, list(records[0]), lineterminator="\n")
     writer.writeheader()
@@ -155,17 +156,17 @@ def _csv(table: Table) -> str:
     return output.getvalue()
 
 
-def _record(line: Line) -> dict[str, object]:
+def _record(line: Line, metrics: Sequence[Metric]) -> dict[str, object]:
     identity = line.joined.identity
     quality, speed = line.joined.quality or {}, line.joined.speed or {}
     latency = speed.get("latency_ms", {})
     shared = ("name", "run", "method", "training_data", "decoding", "split", "config_hash")
     record = {key: identity[key] for key in (*shared, "checkpoint_step", "data_hash")}
     record |= {key: quality.get(key) for key in ("test_hash", "sentences", "parameters")}
-    for name in ("bleu", "chrf", "ter"):
-        score = quality.get(name) or {}
-        record |= {name: score.get("score")}
-        record |= {f"{name}_{key}": score.get(key) for key in ("low", "high", "signature")}
+    for metric in metrics:
+        score = quality.get(metric.name) or {}
+        record |= {metric.name: score.get("score")}
+        record |= {f"{metric.name}_{key}": score.get(key) for key in ("low", "high", "signature")}
     comparison, floor = line.comparison, speed.get("floor") or {}
     percentiles = ("p50", "p95", "p99", "mean", "low", "high")
     record |= {

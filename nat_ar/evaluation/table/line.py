@@ -3,17 +3,16 @@
 import dataclasses
 from collections.abc import Mapping
 
-from nat_ar.evaluation.metrics import PairedResult
+from nat_ar.evaluation.metrics import METRICS, Metric, PairedResult
 from nat_ar.evaluation.results import Joined, Row
 
-AUTOREGRESSIVE = "Autoregressive"
 BEAM, GREEDY = "Beam(", "Greedy("
 SIGNIFICANCE = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A number and its 95 % interval."""
+    """A number and its 95 % interval; without an interval all three are the same."""
 
     value: float
     low: float
@@ -42,10 +41,10 @@ class Line:
     is_teacher: bool
     """Is this the teacher's beam search, timed or not?"""
 
-    @property
-    def bleu(self) -> Estimate | None:
-        quality = self.joined.quality
-        return None if quality is None else _estimate(quality["bleu"], "score")
+    def score(self, metric: Metric) -> Estimate | None:
+        """None where the system was evaluated without the metric, or not at all."""
+        score = (self.joined.quality or {}).get(metric.name)
+        return None if score is None else _estimate(score, "score")
 
     @property
     def latency(self) -> Estimate | None:
@@ -68,8 +67,11 @@ class Table:
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
     """What the numbers mean and do not mean: signatures, devices, hashes, what is missing."""
+    warnings: tuple[str, ...]
+    """One line for each number that points to a fault; a LaTeX table leaves them out."""
     commands: tuple[str, ...]
     """The commands that made the rows."""
+    metrics: tuple[Metric, ...] = METRICS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,5 +83,7 @@ class Baselines:
     greedy: Row | None
 
 
-def _estimate(values: Mapping[str, float], name: str) -> Estimate:
-    return Estimate(float(values[name]), float(values["low"]), float(values["high"]))
+def _estimate(values: Mapping[str, float | None], name: str) -> Estimate:
+    value, low, high = (values[key] for key in (name, "low", "high"))
+    assert value is not None
+    return Estimate(value, value if low is None else low, value if high is None else high)

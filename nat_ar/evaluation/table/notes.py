@@ -1,26 +1,36 @@
 """The notes below a table: what its numbers mean and where they come from, what is missing, warnings."""
 
 import collections
+import re
 from collections.abc import Mapping, Sequence
 
 from nat_ar.evaluation import results
+from nat_ar.evaluation.metrics import Metric
 from nat_ar.evaluation.results import Joined, Row
 from nat_ar.evaluation.table.columns import MISSING
-from nat_ar.evaluation.table.line import AUTOREGRESSIVE, BEAM, GREEDY, SIGNIFICANCE, Baselines, Line
+from nat_ar.evaluation.table.line import BEAM, GREEDY, SIGNIFICANCE, Baselines, Line
 
 
-def quality(lines: Sequence[Line], reference: Joined | None) -> list[str]:
+def quality(
+    lines: Sequence[Line], reference: Joined | None, metrics: Sequence[Metric]
+) -> list[str]:
     rows = [line.joined.quality for line in lines if line.joined.quality is not None]
     if not rows:
         return ["No quality: none of these systems was evaluated."]
     first = rows[0]
     notes = [
-        f"BLEU {first['bleu']['signature']}; chrF++ {first['chrf']['signature']}. "
-        "Ranges are 95 % bootstrap intervals over sentences.",
+        f"{_signatures(rows, metrics)}. Ranges are 95 % bootstrap intervals over sentences.",
         f"Text: split {first['split']!r}, {first['sentences']} sentences, "
         f"test hash {_short(first['test_hash'])}; {_by_value(rows, 'data_hash', 'data hash')}; "
         f"{_by_value(rows, 'dtype', 'evaluated in')} on {results.dates(rows)}.",
     ]
+    for metric in metrics:
+        lacking = [results.label(row) for row in rows if metric.in_table and metric.name not in row]
+        if lacking:
+            notes.append(
+                f"{metric.title} {MISSING} for {', '.join(lacking)}: evaluated without it; run "
+                "`python -m nat_ar evaluate` again, with --metrics where it is a file of its own."
+            )
     if any(line.mark for line in lines) and reference is not None:
         notes.append(
             f"Mark after BLEU, against {results.label(reference.identity)}: = not distinguishable "
@@ -29,6 +39,16 @@ def quality(lines: Sequence[Line], reference: Joined | None) -> list[str]:
     elif reference is None:
         notes.append("No paired test: no autoregressive system is among the rows.")
     return notes
+
+
+def _signatures(rows: Sequence[Row], metrics: Sequence[Metric]) -> str:
+    """The signature of each column, from the first row that has it."""
+    texts = []
+    for metric in metrics:
+        signatures = [row[metric.name]["signature"] for row in rows if row.get(metric.name)]
+        if metric.in_table and signatures:
+            texts.append(f"{metric.title} {signatures[0]}")
+    return "; ".join(texts)
 
 
 def speed(
@@ -52,7 +72,7 @@ def speed(
             f"{_by_value(rows, 'sentences', 'sentences:')}; {results.dates(rows)}; {versions}."
         )
         missing = [
-            f"{AUTOREGRESSIVE} {start[:-1].lower()}"
+            f"AR {start[:-1].lower()}"
             for start, row in ((BEAM, chosen.beam), (GREEDY, chosen.greedy))
             if row is None
         ]
@@ -86,12 +106,14 @@ def speed(
 
 
 def warnings(lines: Sequence[Line]) -> list[str]:
-    found: dict[str, None] = {}
+    """One short line a warning, and where its causes and remedies are explained."""
+    texts: dict[str, None] = {}
     for line in lines:
-        if line.joined.quality is not None:
-            for warning in line.joined.quality["warnings"]:
-                found[f"Warning, {results.label(line.joined.identity)}: {warning}"] = None
-    return list(found)
+        for warning in (line.joined.quality or {}).get("warnings", ()):
+            # Rows of early versions go on with causes and remedies behind the first clause.
+            short = re.split("[,:;] ", warning)[0]
+            texts[f"Warning, {results.label(line.joined.identity)}: {short}"] = None
+    return [*texts, *(["Causes and remedies of warnings: docs/metrics.md."] if texts else [])]
 
 
 def _by_value(rows: Sequence[Row], key: str, title: str) -> str:

@@ -20,8 +20,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from nat_ar.evaluation import figures, results
+from nat_ar.evaluation.figures import Styles
+from nat_ar.evaluation.metrics import Metric
 from nat_ar.evaluation.table import placement
-from nat_ar.evaluation.table.line import AUTOREGRESSIVE, ITSELF, Estimate, Line, Table
+from nat_ar.evaluation.table.line import ITSELF, Estimate, Line, Table
 from nat_ar.evaluation.table.placement import Box
 
 ROOMY = 14
@@ -41,29 +43,33 @@ class Point:
     quality: Estimate
 
 
-def save(comparison: Table, path: Path, *, title: str = "") -> list[Path]:
+def save(
+    comparison: Table, path: Path, *, title: str = "", metric: Metric | None = None
+) -> list[Path]:
     """Writes the picture to `path`, or as both .png and .svg where `path` has no such suffix.
 
-    title: what the data are called; by default their split and test hash. ValueError where no
-    line has both quality and latency."""
+    title: what the data are called; by default their split and test hash. metric: the height of the markers;
+    None takes percent of valid translations where every row has it, else BLEU. ValueError where no line has both
+    quality and latency."""
     figures.paths_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(figures.STYLE):
-        return figures.write(draw(comparison, title=title), path)
+        return figures.write(draw(comparison, title=title, metric=metric), path)
 
 
-def draw(comparison: Table, *, title: str = "") -> Figure:
+def draw(comparison: Table, *, title: str = "", metric: Metric | None = None) -> Figure:
     """The figure: one panel a condition, labels placed so that they cover nothing."""
-    lines = [line for line in comparison.lines if _is_drawable(line)]
+    timed = [line for line in comparison.lines if line.joined.quality and line.joined.speed]
+    if metric is None and any(_height(line, None) is None for line in timed):
+        metric = comparison.metrics[0]
+    lines = [line for line in timed if _height(line, metric) is not None]
     if not lines:
         raise ValueError(
             "no system has both a quality row and a speed row, so there is nothing to draw; "
             "run `python -m nat_ar evaluate` and `python -m nat_ar benchmark` on one of them"
         )
     conditions = list(dict.fromkeys(line.joined.condition for line in lines))
-    others = {line.joined.identity["method"] for line in lines} - {AUTOREGRESSIVE}
-    methods = [AUTOREGRESSIVE, *sorted(others)]
-    use_valid = all((line.joined.quality or {})["valid"] is not None for line in lines)
+    styles = figures.styles([line.joined.identity for line in lines])
     most = max(
         sum(line.joined.condition == condition for line in lines) for condition in conditions
     )
@@ -75,12 +81,14 @@ def draw(comparison: Table, *, title: str = "") -> Figure:
     labelled = []
     for panel, condition in zip(panels, conditions, strict=True):
         chosen = [line for line in lines if line.joined.condition == condition]
-        points = [_point(line, chosen, use_valid) for line in chosen]
-        _draw_panel(panel, points, methods, use_valid)
+        points = _points(chosen, metric)
+        _draw_panel(panel, points, styles, metric)
         panel.set_title(_title(chosen, title), loc="left", fontsize=9, color=figures.INK, pad=8)
         labelled.append((panel, points))
-    panels[0].set_ylabel("valid translations, %" if use_valid else "BLEU (sacreBLEU)")
-    _legend(panels[-1], [point for _, points in labelled for point in points], methods)
+    panels[0].set_ylabel("valid translations, %" if metric is None else metric.title)
+    if metric is not None and metric.direction == "lower":
+        panels[0].invert_yaxis()  # up is better; the panels share the axis
+    _legend(panels[-1], [point for _, points in labelled for point in points], styles)
     canvas.draw()  # settles the layout, which the labels need in pixels
     figure.set_layout_engine("none")
     for panel, points in labelled:
@@ -101,28 +109,32 @@ def wilson(percent: float, sentences: int) -> Estimate:
     return Estimate(percent, 100 * max(0.0, centre - half), 100 * min(1.0, centre + half))
 
 
-def _is_drawable(line: Line) -> bool:
-    return line.joined.quality is not None and line.joined.speed is not None
+def _height(line: Line, metric: Metric | None) -> Estimate | None:
+    """The score, or without a metric the percentage of valid translations; None where the row lacks it."""
+    if metric is not None:
+        return line.score(metric)
+    row = line.joined.quality or {}
+    return None if row.get("valid") is None else wilson(float(row["valid"]), row["sentences"])
 
 
-def _point(line: Line, lines: Sequence[Line], use_valid: bool) -> Point:
-    quality, latency, bleu = line.joined.quality, line.latency, line.bleu
-    if quality is None or latency is None or bleu is None:
-        raise ValueError(f"{line.joined.identity['name']} lacks a quality row or a speed row")
-    role = ""
-    if line.over_beam == ITSELF:
-        role = "beam"
-    elif line.over_greedy == ITSELF:
-        role = "greedy"
-    height = wilson(float(quality["valid"]), quality["sentences"]) if use_valid else bleu
-    return Point(
-        _label(line, lines),
-        quality["method"],
-        quality["training_data"] == "distilled",
-        role,
-        latency,
-        height,
-    )
+def _points(lines: Sequence[Line], metric: Metric | None) -> list[Point]:
+    """Of the lines that have both coordinates."""
+    points = []
+    for line in lines:
+        latency, height = line.latency, _height(line, metric)
+        if latency is None or height is None:
+            continue
+        role = ""
+        if line.over_beam == ITSELF:
+            role = "beam"
+        elif line.over_greedy == ITSELF:
+            role = "greedy"
+        row = line.joined.identity
+        is_distilled = row["training_data"] == "distilled"
+        points.append(
+            Point(_label(line, lines), row["method"], is_distilled, role, latency, height)
+        )
+    return points
 
 
 def _label(line: Line, lines: Sequence[Line]) -> str:
@@ -141,11 +153,11 @@ def _label(line: Line, lines: Sequence[Line]) -> str:
 
 
 def _draw_panel(
-    panel: Axes, points: Sequence[Point], methods: Sequence[str], use_valid: bool
+    panel: Axes, points: Sequence[Point], styles: Styles, metric: Metric | None
 ) -> None:
     panel.set_xscale("log")
     for point in points:
-        colour, marker = figures.style_of(point.method, methods)
+        colour, marker = styles[point.method]
         latency, quality = point.latency, point.quality
         panel.errorbar(
             latency.value,
@@ -186,7 +198,7 @@ def _draw_panel(
     room = max((high / low) ** 0.18, 1.25)
     panel.set_xlim(low / room, high * room)
     panel.margins(y=0.14)
-    if use_valid:
+    if metric is None:  # percent: nothing is above 100
         panel.set_ylim(top=min(panel.get_ylim()[1], 106.0))
     panel.grid(axis="y", color="#E8E8E8", linewidth=0.8, zorder=0)
     panel.set_axisbelow(True)
@@ -227,11 +239,9 @@ def _whiskers(estimate: Estimate) -> np.ndarray:
     return np.maximum([[below], [above]], 0.0)
 
 
-def _legend(panel: Axes, points: Sequence[Point], methods: Sequence[str]) -> None:
-    used = [method for method in methods if any(point.method == method for point in points)]
+def _legend(panel: Axes, points: Sequence[Point], styles: Styles) -> None:
     entries = []
-    for method in used:
-        colour, marker = figures.style_of(method, methods)
+    for method, (colour, marker) in styles.items():
         entries.append(_key(marker, colour, colour, method))
     for is_distilled, face, label in (
         (False, "white", "raw data"),
@@ -307,6 +317,7 @@ def _footprint(panel: Axes, point: Point, pixels: float) -> list[Box]:
     x, y = panel.transData.transform((point.latency.value, point.quality.value))
     left, bottom = panel.transData.transform((point.latency.low, point.quality.low))
     right, top = panel.transData.transform((point.latency.high, point.quality.high))
+    bottom, top = sorted((bottom, top))  # the axis is inverted where lower is better
     radius, cap = 6 * pixels, 3 * pixels
     return [
         Box(x - radius, y - radius, x + radius, y + radius),

@@ -14,7 +14,14 @@ def rows(speed):
     return [
         speed("ar", "Beam(size=4)", 40.0, latency_by_length=bins),
         speed("ar", "Greedy()", 20.0, latency_by_length=bins[:1]),
-        speed("nat", "LengthBeam(size=1)", 4.0, method="LengthNat", latency_by_length=bins),
+        speed(
+            "nat",
+            "LengthBeam(size=1)",
+            4.0,
+            method="LengthNat",
+            family="NAT",
+            latency_by_length=bins,
+        ),
     ]
 
 

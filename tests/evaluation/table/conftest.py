@@ -6,7 +6,7 @@ import pytest
 @pytest.fixture
 def rows(quality, speed):
     """The teacher's beam at 40 ms and greedy at 20 ms, a fertility NAT at 4 ms."""
-    nat = {"method": "Fertility", "training_data": "distilled", "steps": 1.0}
+    nat = {"method": "FertilityNat", "family": "NAT", "training_data": "distilled", "steps": 1.0}
     return [
         quality("nat", "Argmax()", 27.0, **nat),
         speed("nat", "Argmax()", 4.0, **nat),

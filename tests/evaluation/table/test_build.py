@@ -24,6 +24,34 @@ def test_the_teacher_comes_first(rows) -> None:
     assert [line.is_teacher for line in lines] == [True, False, False]
 
 
+@pytest.mark.parametrize("method", ["Recurrent", "DecoderOnly"])
+def test_any_model_of_family_ar_may_be_the_baseline(rows, method: str) -> None:
+    for row in rows[2:]:
+        row |= {"method": method}
+    beam, _, nat = build.build(results.join(rows)).lines
+    assert (beam.is_teacher, beam.joined.identity["method"]) == (True, method)
+    assert nat.over_beam is not None
+    assert nat.over_beam.value == pytest.approx(10)
+    assert nat.over_greedy is not None
+    assert nat.over_greedy.value == pytest.approx(5)
+
+
+def test_other_ar_systems_come_after_the_teacher_and_before_the_others(rows, quality) -> None:
+    rows = [
+        quality("joint", "Greedy()", 31.0, method="Joint", family="AR+NAT"),
+        quality("recurrent", "Greedy()", 32.0, method="Recurrent", training_data="distilled"),
+        *rows,
+    ]
+    lines = build.build(results.join(rows)).lines
+    assert [line.joined.identity["name"] for line in lines] == [
+        "ar",
+        "ar",
+        "recurrent",
+        "joint",
+        "nat",
+    ]
+
+
 def test_speed_ups_are_ratios_of_mean_latency(rows) -> None:
     beam, greedy, nat = build.build(results.join(rows)).lines
     assert nat.over_beam is not None
@@ -57,7 +85,7 @@ def test_no_speed_up_without_both_baselines(rows, lost: str) -> None:
     found = build.build(results.join(kept))
     assert all(line.over_beam is None and line.over_greedy is None for line in found.lines)
     (note,) = [note for note in found.notes if note.startswith("Speed-up n/a on")]
-    assert f"no row of Autoregressive {lost.partition('(')[0].lower()}" in note
+    assert f"no row of AR {lost.partition('(')[0].lower()}" in note
     assert "n/a" in formats.render(found, "terminal").splitlines()[3]
 
 

@@ -25,7 +25,7 @@ def test_the_terminal_table_is_aligned_and_fits(rows) -> None:
     ends = {line.index(value) + len(value) for line, value in zip(lines, values, strict=True)}
     assert len(ends) == 1
     assert "10.0 ±1.4" in lines[2]
-    assert "\n  Fertility Argmax()\n" in text
+    assert "\n  FertilityNat Argmax()\n" in text
     assert "valid" not in text
 
 
@@ -53,7 +53,7 @@ def test_latex_is_escaped(rows) -> None:
     for row in rows[:2]:
         row |= {"name": "nat_50%&co"}
     text = formats.render(build.build(results.join(rows)), "latex")
-    assert r"nat\_50\%\&co & Fertility & Argmax()" in text
+    assert r"nat\_50\%\&co & FertilityNat & Argmax()" in text
     assert r"\toprule" in text
     assert r"$\times$ AR beam" in text
     body = text[text.index(r"\midrule") : text.index(r"\bottomrule")]

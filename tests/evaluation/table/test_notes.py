@@ -1,15 +1,20 @@
+import csv
+import io
+
+import pytest
+
 from nat_ar.evaluation import results
+from nat_ar.evaluation.metrics import METRICS, Metric, Score
 from nat_ar.evaluation.table import build, formats
 
 
 def test_a_table_without_any_autoregressive_system(rows) -> None:
     found = build.build(results.join(rows[:2]))
     assert any("No paired test" in note for note in found.notes)
-    assert any("autoregressive beam" in note.lower() for note in found.notes)
+    assert any("no row of AR beam and AR greedy" in note for note in found.notes)
 
 
 def test_the_notes_say_where_the_numbers_come_from(rows) -> None:
-    rows[0]["warnings"] = ["4.1 % of the tokens repeat"]
     rows[0]["data_hash"] = "a" * 64
     text = formats.render(build.build(results.join(rows)), "terminal")
     assert "tok:13a" in text
@@ -20,4 +25,50 @@ def test_the_notes_say_where_the_numbers_come_from(rows) -> None:
     assert "test hash eeeeeeeeeeee" in text
     assert "2026-01-03" in text
     assert "python -m nat_ar evaluate runs/nat" in text
-    assert "Warning, nat Argmax(): 4.1 %" in text
+
+
+def test_a_warning_is_one_short_line_and_latex_has_none(rows) -> None:
+    rows[0]["warnings"] = ["3 of 9 translations are empty"]
+    rows[2]["warnings"] = [
+        "9.8 % of the tokens repeat the one before, more than any: a fault"
+    ]  # as c8abc97 wrote it
+    found = build.build(results.join(rows))
+    assert found.warnings == (
+        "Warning, ar Greedy(): 9.8 % of the tokens repeat the one before",
+        "Warning, nat Argmax(): 3 of 9 translations are empty",
+        "Causes and remedies of warnings: docs/metrics.md.",
+    )
+    for form in ("terminal", "markdown"):
+        assert "Warning, nat Argmax(): 3 of 9" in formats.render(found, form)
+    assert "Warning" not in formats.render(found, "latex")
+
+
+def test_the_notes_have_the_signature_of_every_column_and_name_rows_without_it(rows) -> None:
+    kiwi = Metric("kiwi", "KIWI", lambda *texts: Score(0.5, None, None, "kiwi-22"), decimals=4)
+    chosen = (*METRICS, kiwi)
+    score = {"score": 0.81234, "low": None, "high": None, "signature": "kiwi-22"}
+    rows[0]["kiwi"] = score
+    found = build.build(results.join(rows), metrics=chosen)
+    assert "tok:13a" in found.notes[0]
+    assert "KIWI kiwi-22" in found.notes[0]
+    assert "TER" not in found.notes[0]
+    assert any(note.startswith("KIWI n/a for ar Beam(size=4), ar Greedy()") for note in found.notes)
+    header, _, beam, _, nat, *_ = formats.render(found, "markdown").split("\n")
+    assert "| BLEU | chrF++ | KIWI | passes |" in header
+    assert "| 47.0 | 0.8123 | 1.0 |" in nat
+    assert "| 54.0 | n/a | 9.5 |" in beam
+    *_, record = csv.DictReader(io.StringIO(formats.render(found, "csv")))
+    assert (record["kiwi"], record["kiwi_low"], record["kiwi_signature"]) == (
+        "0.81234",
+        "",
+        "kiwi-22",
+    )
+    rows[2]["kiwi"] = {**score, "signature": "kiwi-23"}
+    with pytest.raises(ValueError, match="by the same KIWI"):
+        build.build(results.join(rows), metrics=chosen)
+
+
+def test_a_column_that_an_early_row_lacks_is_not_available(rows) -> None:
+    del rows[0]["chrf"]
+    found = build.build(results.join(rows))
+    assert "| 27.00 [26.00, 28.00] | n/a |" in formats.render(found, "markdown")

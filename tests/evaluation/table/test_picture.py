@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from nat_ar.evaluation import results
+from nat_ar.evaluation.metrics import METRICS
 from nat_ar.evaluation.table import build, picture
 from nat_ar.evaluation.table.line import Table
 
@@ -13,11 +14,12 @@ def comparison(quality, speed) -> Table:
     for name, decoding, bleu, latency, method in (
         ("ar", "Beam(size=4)", 34.0, 40.0, "Autoregressive"),
         ("ar", "Greedy()", 33.0, 20.0, "Autoregressive"),
-        ("nat", "Argmax()", 27.0, 4.0, "Fertility"),
-        ("length", "LengthBeam(size=1)", 27.2, 4.1, "Length"),
+        ("nat", "Argmax()", 27.0, 4.0, "FertilityNat"),
+        ("length", "LengthBeam(size=1)", 27.2, 4.1, "LengthNat"),
     ):
-        rows.append(quality(name, decoding, bleu, method=method, valid=99.0))
-        rows.append(speed(name, decoding, latency, method=method))
+        family = "AR" if method == "Autoregressive" else "NAT"
+        rows.append(quality(name, decoding, bleu, method=method, family=family, valid=99.0))
+        rows.append(speed(name, decoding, latency, method=method, family=family))
     return build.build(results.join(rows))
 
 
@@ -58,7 +60,7 @@ def test_each_condition_has_a_panel(quality, speed) -> None:
     left, right = picture.draw(build.build(results.join([*rows, gpu]))).axes
     assert "cpu, 2 threads" in left.get_title(loc="left")
     assert "gpu, 2 threads" in right.get_title(loc="left")
-    assert left.get_ylabel() == "BLEU (sacreBLEU)"
+    assert left.get_ylabel() == "BLEU"
 
 
 def test_wilson_interval_by_hand() -> None:
@@ -68,6 +70,16 @@ def test_wilson_interval_by_hand() -> None:
     sure = picture.wilson(100.0, 100)
     assert sure.high == pytest.approx(100)
     assert sure.low == pytest.approx(100 / (1 + 1.96**2 / 100))
+
+
+def test_up_is_better_for_a_metric_of_errors(comparison: Table) -> None:
+    bleu, _, ter = METRICS
+    (panel,) = picture.draw(comparison, metric=bleu).axes
+    low, high = panel.get_ylim()
+    assert (panel.get_ylabel(), low < high) == ("BLEU", True)
+    (panel,) = picture.draw(comparison, metric=ter).axes
+    low, high = panel.get_ylim()
+    assert (panel.get_ylabel(), low > high) == ("TER", True)
 
 
 def test_nothing_to_draw_and_a_wrong_suffix_are_errors(
