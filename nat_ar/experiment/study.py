@@ -105,7 +105,15 @@ def _check_start(entry: Entry, entries: dict[str, Entry], teacher: Entry) -> Non
             f"of its student, got {teacher.name}, which is {type(teacher.method).__name__}"
         )
     if entry.encoder_from_teacher and not entry.method.has_own_encoder:
-        for size in ("d_model", "d_hidden", "num_heads", "num_encoder_layers", "norm"):
+        for size in (
+            "d_model",
+            "d_hidden",
+            "num_heads",
+            "num_encoder_layers",
+            "norm",
+            "attention",
+            "positions",
+        ):
             expected = getattr(teacher.method.network, size)
             got = getattr(entry.method.network, size)
             if got != expected:

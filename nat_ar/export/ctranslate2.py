@@ -20,7 +20,8 @@ from nat_ar.config_json import ConfigError
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.methods.autoregressive import Autoregressive, AutoregressiveModel
 from nat_ar.methods.catalogue import AnyMethod
-from nat_ar.nn import attention, layers, positions, transformer
+from nat_ar.nn import attention, layers, transformer
+from nat_ar.nn.attention import Full
 from nat_ar.runtime import files
 from nat_ar.search import limits
 from nat_ar.search.beam import Beam
@@ -127,6 +128,12 @@ def check(method: AnyMethod, decoding: Any) -> Autoregressive:
         raise ConfigError(
             f"--format ctranslate2 knows Greedy and Beam, got {decoding}; give one of them as --decoding, "
             "or take --format stablehlo"
+        )
+    transformer = method.transformer
+    if type(transformer.attention) is not Full or not transformer.positions.is_added:
+        raise ConfigError(
+            "--format ctranslate2 has attention Full and positions that are added to embeddings, got "
+            f"{transformer.attention} and {transformer.positions}; --format stablehlo takes every method"
         )
     _package()
     return method
@@ -239,14 +246,13 @@ def _specification(
         config.num_heads,
         pre_norm=config.norm == "pre",
     )
-    table = positions.sinusoids(config.max_length, config.d_model)
     encoder, decoder = specification.encoder, specification.decoder
     encoder.embeddings[0].weight = _array(source_embedding.table)
     decoder.embeddings.weight = _array(network.target_embedding.table)
     decoder.projection.weight = _array(network.target_embedding.table)
     for side, ours in ((encoder, network.encoder), (decoder, network.decoder)):
         side.scale_embeddings = True
-        side.position_encodings.encodings = table
+        side.position_encodings.encodings = np.array(ours.positions(config.max_length), np.float32)
         if ours.final_norm is not None:
             _set_norm(side.layer_norm, ours.final_norm)
     for layer, block in zip(encoder.layer, network.encoder.blocks, strict=True):

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from nat_ar import config_json
 from nat_ar.losses import cross_entropy
 from nat_ar.methods import base
-from nat_ar.nn import layers
+from nat_ar.nn import attention, layers
 from nat_ar.nn.cache import Cache
 from nat_ar.nn.transformer import Decoder, TransformerConfig
 from nat_ar.search import left_to_right
@@ -42,6 +42,7 @@ class Autoregressive(base.Method):
     """as a rescorer: candidates are ordered by log p / length ** rescoring_length_penalty"""
 
     def __post_init__(self) -> None:
+        attention.require_steps(self.transformer.attention)
         config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
 
     def build(self, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> "AutoregressiveModel":

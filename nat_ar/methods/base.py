@@ -218,7 +218,14 @@ def start_encoder(student: TokenEmbeddings, teacher: TokenEmbeddings) -> None:
                 f"the teacher's {name} does not fit the student: expected shape {expected}, got "
                 f"{got}; give both the same vocabulary and d_model"
             )
-    for field in ("d_hidden", "num_heads", "num_encoder_layers", "norm"):
+    for field in (
+        "d_hidden",
+        "num_heads",
+        "num_encoder_layers",
+        "norm",
+        "attention",
+        "positions",
+    ):
         expected, got = (getattr(x.encoder.config, field) for x in (student, teacher))
         if expected != got:
             raise ValueError(

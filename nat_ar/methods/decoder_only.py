@@ -20,6 +20,7 @@ from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
 from nat_ar.methods import autoregressive, base
+from nat_ar.nn import prefix
 from nat_ar.nn.cache import Cache
 from nat_ar.nn.prefix import PrefixEncoded, PrefixStack
 from nat_ar.nn.transformer import TransformerConfig
@@ -62,11 +63,7 @@ class DecoderOnly(base.Method):
                 "source_attention to 'causal' or source_loss_weight to 0, got "
                 f"{self.source_attention!r} and {self.source_loss_weight}"
             )
-        if self.transformer.attention == "cudnn":
-            raise ConfigError(
-                "attention 'cudnn' cannot see a padded prefix and what follows it; set "
-                "transformer.attention to 'xla'"
-            )
+        prefix.require_prefix(self.transformer)
 
     def build(self, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> "DecoderOnlyModel":
         return DecoderOnlyModel(self, sizes, rngs=rngs)

@@ -133,9 +133,9 @@ class FertilityNat(base.Method):
                 f"max_fertility counts classes, 0 among them, and must be at least 2, "
                 f"got {self.max_fertility}"
             )
-        if self.transformer.attention == "cudnn" and not self.sees_itself:
+        if self.transformer.implementation == "cudnn" and not self.sees_itself:
             raise ConfigError(
-                "attention 'cudnn' cannot hide a position from itself; set transformer.attention to "
+                "attention by 'cudnn' cannot hide a position from itself; set transformer.implementation to "
                 "'xla' or sees_itself to True"
             )
 

@@ -19,6 +19,7 @@ from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
 from nat_ar.methods import autoregressive, base
 from nat_ar.methods.length_nat import LengthBeam, LengthNat, LengthNatModel
+from nat_ar.nn import attention
 from nat_ar.nn.transformer import Decoder
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
@@ -45,6 +46,7 @@ class Joint(LengthNat):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        attention.require_steps(self.transformer.attention)
         if not 0.0 < self.autoregressive_weight < 1.0:
             raise ConfigError(
                 "autoregressive_weight must be above 0 and below 1, or one decoder learns nothing, got "

@@ -115,9 +115,9 @@ class LengthNat(base.Method):
             )
         if self.deep_supervision:
             deep_supervision.check(self.transformer)
-        if self.transformer.attention == "cudnn" and not self.sees_itself:
+        if self.transformer.implementation == "cudnn" and not self.sees_itself:
             raise ConfigError(
-                "attention 'cudnn' cannot hide a position from itself; set transformer.attention to "
+                "attention by 'cudnn' cannot hide a position from itself; set transformer.implementation to "
                 "'xla' or sees_itself to True"
             )
 

@@ -1,14 +1,96 @@
-"""Multi-head attention modules.
+"""Multi-head attention: the open kind of setting that chooses one, and the modules.
 
 Rows of queries may be several times as many as rows of keys (hypotheses of one source): they then attend to the
 same keys, which are not repeated."""
+
+import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from nat_ar.nn import dot_product, layers
+from nat_ar import config_json
+from nat_ar.config_json import ConfigError
+from nat_ar.nn import cache, dot_product, layers
+from nat_ar.nn.cache import Position, Slots
 from nat_ar.nn.dot_product import Implementation, KeyValue
+from nat_ar.nn.positions import SINUSOIDAL, Positions
+
+
+@dataclasses.dataclass(frozen=True)
+class Attention(config_json.Open):
+    """An open kind of setting: which attention a Transformer has.
+
+    A member, in any file, builds a module with the calls of SelfAttention: all positions at once, one position
+    over a cache (`step`) and several (`extend`), with the cache that these read (`empty_slots`). A variant that
+    only changes scores overrides SelfAttention.bias. One that cannot go step by step says `has_steps = False`:
+    left-to-right models then refuse it. Kernels compute plain attention only: a module with a bias falls back to
+    XLA's operations by itself, and one that attends in its own way never calls them. The prefix stack of
+    DecoderOnly, CTranslate2 and "cudnn" know Full only, and refuse the others."""
+
+    has_steps: ClassVar[bool] = True
+    """whether its modules have `step`, `extend` and `empty_slots`"""
+
+    def self_attention(
+        self,
+        d_model: int,
+        num_heads: int,
+        *,
+        positions: Positions,
+        implementation: Implementation,
+        dtype: str,
+        rngs: nnx.Rngs,
+    ) -> "SelfAttention":
+        """The attention of encoder and decoder states to those of their own sequence."""
+        raise NotImplementedError
+
+    def cross_attention(
+        self,
+        d_model: int,
+        num_heads: int,
+        *,
+        implementation: Implementation,
+        dtype: str,
+        rngs: nnx.Rngs,
+    ) -> "CrossAttention":
+        """The attention of decoder states to the source."""
+        return CrossAttention(
+            d_model, num_heads, implementation=implementation, dtype=dtype, rngs=rngs
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Full(Attention):
+    """Every query sees every key that lengths and causality allow (Vaswani et al. 2017, section 3.2)."""
+
+    def self_attention(
+        self,
+        d_model: int,
+        num_heads: int,
+        *,
+        positions: Positions,
+        implementation: Implementation,
+        dtype: str,
+        rngs: nnx.Rngs,
+    ) -> "SelfAttention":
+        return SelfAttention(
+            d_model,
+            num_heads,
+            positions=positions,
+            implementation=implementation,
+            dtype=dtype,
+            rngs=rngs,
+        )
+
+
+def require_steps(attention: Attention) -> None:
+    """Raises ConfigError where an attention cannot go step by step."""
+    if not attention.has_steps:
+        raise ConfigError(
+            f"attention {type(attention).__name__} cannot go step by step, as left-to-right models do; set "
+            "transformer.attention to Full()"
+        )
 
 
 class SelfAttention(nnx.Module):
@@ -19,19 +101,32 @@ class SelfAttention(nnx.Module):
         d_model: int,
         num_heads: int,
         *,
+        positions: Positions = SINUSOIDAL,
         implementation: Implementation = "xla",
         dtype: str = "float32",
         rngs: nnx.Rngs,
     ) -> None:
         self.project = layers.Linear(d_model, d_model, parts=3, dtype=dtype, rngs=rngs)
         self.output = layers.Linear(d_model, d_model, dtype=dtype, rngs=rngs)
-        self.num_heads = num_heads
+        self.num_heads, self.head_dim, self.dtype = num_heads, d_model // num_heads, dtype
+        self.positions = positions
         self.implementation: Implementation = implementation
 
-    def heads(self, x: Float[Array, "*axes d_model"]) -> list[Array]:
-        """Query, key and value, each [*axes, heads, head_dim]."""
+    def heads(
+        self, x: Float[Array, "*axes d_model"], at: Int[Array, "*#axes"] | None = None
+    ) -> list[Float[Array, "*axes heads head_dim"]]:
+        """Query, key and value of states at positions `at`; None: positions do not act on them."""
         parts = jnp.split(self.project(x), 3, axis=-1)
-        return [part.reshape(*part.shape[:-1], self.num_heads, -1) for part in parts]
+        query, key, value = (part.reshape(*part.shape[:-1], self.num_heads, -1) for part in parts)
+        if at is not None:
+            query, key = (self.positions.rotated(part, at) for part in (query, key))
+        return [query, key, value]
+
+    def bias(
+        self, distance: Int[Array, "*axes queries keys"]
+    ) -> Float[Array, "*axes #heads queries keys"] | None:
+        """What is added to scores; `distance` is the query's position less the key's. None: nothing."""
+        return self.positions.bias(self.num_heads, distance)
 
     def __call__(
         self,
@@ -42,8 +137,9 @@ class SelfAttention(nnx.Module):
         sees_itself: bool = True,
     ) -> Float[Array, "rows length d_model"]:
         """`sees_itself` False hides each position from itself (Gu et al. 2018, section 3.1)."""
-        query, key, value = self.heads(x)
         length = x.shape[1]
+        at = jnp.arange(length)
+        query, key, value = self.heads(x, at)
         mask = None
         if not sees_itself:
             # A single word has no other word to look at, and sees itself.
@@ -53,11 +149,45 @@ class SelfAttention(nnx.Module):
             query,
             dot_product.key_value(key, value),
             mask=mask,
+            bias=self.bias(at[:, None] - at),
             lengths=lengths,
             is_causal=is_causal,
             implementation=self.implementation,
         )
         return self.output(states.reshape(x.shape))
+
+    def empty_slots(self, batch: int, beam: int, max_length: int) -> Slots:
+        """The cache of this module, with room for max_length positions."""
+        return cache.empty_slots(
+            batch,
+            beam,
+            max_length,
+            num_heads=self.num_heads,
+            head_dim=self.head_dim,
+            dtype=self.dtype,
+        )
+
+    def step(
+        self,
+        x: Float[Array, "batch beam d_model"],
+        slots: Slots,
+        origin: Int[Array, "batch beam positions"],
+        position: Position,
+    ) -> tuple[Float[Array, "batch beam d_model"], Slots]:
+        """Causal attention of every hypothesis at `position`, and the slots that now hold it."""
+        at = position.reshape(-1, 1)  # [batch or 1, 1]
+        query, key, value = self.heads(x, at)
+        slots = cache.write(slots, key, value, position)
+        distance = at - jnp.arange(origin.shape[-1])  # [batch or 1, positions]
+        states = cache.attend(
+            query,
+            slots,
+            origin,
+            position,
+            bias=self.bias(distance[:, None]),
+            implementation=self.implementation,
+        )
+        return self.output(states.reshape(x.shape)), slots
 
 
 class CrossAttention(nnx.Module):
@@ -100,8 +230,8 @@ class CrossAttention(nnx.Module):
 
 
 class PositionalAttention(nnx.Module):
-    """Queries and keys are position encodings, values are the states (Gu et al. 2018, section 3.1):
-    lets a one-pass decoder order its words by place alone."""
+    """Queries and keys are position encodings, values are the states (Gu et al. 2018, section 3.1): lets a
+    one-pass decoder order its words by position alone."""
 
     def __init__(
         self, d_model: int, num_heads: int, *, dtype: str = "float32", rngs: nnx.Rngs

@@ -53,22 +53,19 @@ class Cache:
         return Cache(self.blocks, origin)
 
 
-def empty(
-    num_blocks: int,
-    batch: int,
-    beam: int,
-    max_length: int,
-    *,
-    num_heads: int,
-    head_dim: int,
-    dtype: str,
-) -> Cache:
-    """Room for max_length positions."""
+def empty(blocks: list[Slots], batch: int, beam: int, max_length: int) -> Cache:
+    """Room for max_length positions in the empty slots of each block."""
+    return Cache(blocks, jnp.zeros((batch, beam, max_length), jnp.int32))
+
+
+def empty_slots(
+    batch: int, beam: int, max_length: int, *, num_heads: int, head_dim: int, dtype: str
+) -> Slots:
+    """Room for max_length positions in one block."""
     places = max_length * beam
     keys = jnp.zeros((batch, num_heads, head_dim, places), dtype)
-    zeros = jnp.zeros((batch, num_heads, places, head_dim), dtype)
-    origin = jnp.zeros((batch, beam, max_length), jnp.int32)
-    return Cache([Slots(keys, zeros) for _ in range(num_blocks)], origin)
+    values = jnp.zeros((batch, num_heads, places, head_dim), dtype)
+    return Slots(keys, values)
 
 
 def scalar_where_possible(position: Position) -> Position:
@@ -113,14 +110,17 @@ def scores(
     slots: Slots,
     origin: Int[Array, "batch beam positions"],
     position: Position,
+    bias: Float[Array, "#batch #heads #beam positions"] | None = None,
 ) -> Float[Array, "batch heads beam positions"]:
-    """q k / sqrt(head_dim) of each hypothesis with its own positions, NEGATIVE after `position`."""
+    """q k / sqrt(head_dim) + bias of each hypothesis with its own positions, NEGATIVE after `position`."""
     _, num_slots, length = origin.shape
     of_all = products(heads_first(query), slots.key)
     of_all = of_all.reshape(*of_all.shape[:3], length, num_slots)
     mine = of_all[..., 0]
     for slot in range(1, num_slots):
         mine = jnp.where(origin[:, None] == slot, of_all[..., slot], mine)
+    if bias is not None:
+        mine = mine + bias
     return jnp.where(jnp.arange(length) <= _of_row(position), mine, NEGATIVE)
 
 
@@ -144,11 +144,13 @@ def attend(
     origin: Int[Array, "batch beam positions"],
     position: Position,
     *,
+    bias: Float[Array, "#batch #heads #beam positions"] | None = None,
     implementation: Implementation = "xla",
 ) -> Float[Array, "batch beam heads head_dim"]:
-    """Causal self-attention of every hypothesis at `position`, softmax in float32."""
-    if implementation == "kernel":
+    """Causal self-attention of every hypothesis at `position`, softmax in float32. With a bias, "kernel" runs XLA's
+    operations."""
+    if implementation == "kernel" and bias is None:
         counts = jnp.broadcast_to(position + 1, query.shape[:1])
         return cpu_kernels.attend(query, slots.key, slots.value, counts, origin)
-    weights = jax.nn.softmax(scores(query, slots, origin, position), axis=-1)
+    weights = jax.nn.softmax(scores(query, slots, origin, position, bias), axis=-1)
     return mix(weights.astype(slots.value.dtype), slots, origin)

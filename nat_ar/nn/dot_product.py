@@ -32,19 +32,21 @@ def attend(
     memory: KeyValue,
     *,
     mask: Bool[Array, "#rows #queries keys"] | None = None,
+    bias: Float[Array, "#heads queries keys"] | None = None,
     lengths: Int[Array, "rows"] | None = None,
     is_causal: bool = False,
     implementation: Implementation = "xla",
 ) -> Float[Array, "rows queries heads head_dim"]:
-    """softmax(q k / sqrt(head_dim)) v (Vaswani et al. 2017, section 3.2.1), softmax in float32.
+    """softmax(q k / sqrt(head_dim) + bias) v (Vaswani et al. 2017, section 3.2.1), softmax in float32.
 
-    `mask` (True takes part) is for what lengths and causality cannot express; cuDNN refuses it here. A query whose
-    mask leaves no key attends to nothing: its result is 0."""
+    `mask` (True takes part) is for what lengths and causality cannot express. A query whose mask leaves no key
+    attends to nothing: its result is 0. With a mask or a bias, "kernel" runs XLA's operations; "cudnn" refuses
+    both here."""
     if implementation == "cudnn":
-        if mask is not None:
+        if mask is not None or bias is not None:
             raise ValueError(
-                "attention 'cudnn' takes no mask, only lengths and causality; "
-                "set attention to 'xla' for a method with a mask of its own"
+                "attention by 'cudnn' takes no mask and no bias, only lengths and causality; "
+                "set transformer.implementation to 'xla'"
             )
         return jax.nn.dot_product_attention(
             query,
@@ -54,11 +56,11 @@ def attend(
             is_causal=is_causal,
             implementation="cudnn",
         )
-    if implementation == "kernel" and mask is None and not is_causal:
+    if implementation == "kernel" and mask is None and bias is None and not is_causal:
         everything = jnp.full(query.shape[0], memory.key.shape[-1])
         counts = everything if lengths is None else lengths
         return cpu_kernels.attend(query, memory.key, memory.value, counts)
-    shares = weights(query, memory, mask=mask, lengths=lengths, is_causal=is_causal)
+    shares = weights(query, memory, mask=mask, bias=bias, lengths=lengths, is_causal=is_causal)
     return jnp.swapaxes(shares.astype(memory.value.dtype) @ memory.value, 1, 2)
 
 
@@ -67,12 +69,15 @@ def weights(
     memory: KeyValue,
     *,
     mask: Bool[Array, "#rows #queries keys"] | None = None,
+    bias: Float[Array, "#heads queries keys"] | None = None,
     lengths: Int[Array, "rows"] | None = None,
     is_causal: bool = False,
 ) -> Float[Array, "rows heads queries keys"]:
     """The softmax of `attend`, in float32. A row of length 0 without a mask attends to its padding, evenly."""
     num_queries, num_keys = query.shape[1], memory.key.shape[-1]
     scores = products(jnp.swapaxes(query, 1, 2), memory.key)
+    if bias is not None:
+        scores = scores + bias
     allowed = []  # [#rows, #heads, #queries, keys] each
     if lengths is not None:
         allowed.append((jnp.arange(num_keys) < lengths[:, None])[:, None, None])

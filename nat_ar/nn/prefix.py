@@ -12,7 +12,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from nat_ar.nn import cache, dot_product, layers, positions, transformer
+from nat_ar.config_json import ConfigError
+from nat_ar.nn import cache, dot_product, layers, transformer
+from nat_ar.nn.attention import Full
 from nat_ar.nn.cache import Cache, Position, Slots
 from nat_ar.nn.dot_product import NEGATIVE, KeyValue
 from nat_ar.nn.transformer import EncoderBlock, TransformerConfig
@@ -129,6 +131,21 @@ class PrefixBlock(EncoderBlock):
         return self.around_feed_forward.leave(x, y, rngs)
 
 
+def require_prefix(config: TransformerConfig) -> None:
+    """Raises ConfigError where a prefix stack cannot be of this kind: a query's keys are those of the prefix and
+    those of the target, in two parts, of which only Full attention and positions added to embeddings know."""
+    if type(config.attention) is not Full or not config.positions.is_added:
+        raise ConfigError(
+            "one stack over source and target takes attention Full and positions that are added to embeddings "
+            f"(Sinusoidal, Learned), got {config.attention} and {config.positions}"
+        )
+    if config.implementation == "cudnn":
+        raise ConfigError(
+            "attention by 'cudnn' cannot see a padded prefix and what follows it; set "
+            "transformer.implementation to 'xla'"
+        )
+
+
 class PrefixStack(nnx.Module):
     """Embeddings to states, as many blocks as encoder and decoder of the config have together.
 
@@ -137,8 +154,10 @@ class PrefixStack(nnx.Module):
     def __init__(
         self, config: TransformerConfig, *, is_source_causal: bool = False, rngs: nnx.Rngs
     ) -> None:
+        require_prefix(config)
         depth = config.num_encoder_layers + config.num_decoder_layers
         self.blocks = nnx.List([PrefixBlock(config, rngs=rngs) for _ in range(depth)])
+        self.positions = transformer.position_table(config, rngs=rngs)
         self.segments = layers.Embedding(2, config.d_model, dtype=config.dtype, rngs=rngs)
         self.final_norm = layers.LayerNorm(config.d_model) if config.norm == "pre" else None
         self.is_source_causal = is_source_causal
@@ -153,7 +172,7 @@ class PrefixStack(nnx.Module):
     ) -> PrefixEncoded:
         """The source through all blocks."""
         x = embeddings + self.segments(jnp.int32(SOURCE))
-        x, memory = transformer.add_positions(x, self.config, rngs=rngs), []
+        x, memory = transformer.add_positions(x, self.positions, self.config, rngs=rngs), []
         for block in self.blocks:
             x, key_value = block.read(x, lengths, is_causal=self.is_source_causal, rngs=rngs)
             memory.append(key_value)
@@ -180,7 +199,9 @@ class PrefixStack(nnx.Module):
 
     def empty_cache(self, batch: int, beam: int, max_length: int) -> Cache:
         """Room for max_length target positions."""
-        return transformer.empty_cache(self.config, len(self.blocks), batch, beam, max_length)
+        return transformer.empty_cache(
+            self.config, [block.attention for block in self.blocks], batch, beam, max_length
+        )
 
     @jax.named_scope("decoder")
     def step(
@@ -204,8 +225,9 @@ class PrefixStack(nnx.Module):
     ) -> Float[Array, "batch positions d_model"]:
         """What is added to target embeddings at positions below `length`: their segment, and position
         encodings that go on where each row's source ends."""
-        width, d_model = encoded.states.shape[1:]
-        table = jnp.asarray(positions.sinusoids(width + length, d_model), self.config.dtype)
+        assert self.positions is not None  # as require_prefix saw to
+        width = encoded.states.shape[1]
+        table = jnp.asarray(self.positions(width + length), self.config.dtype)
         places = encoded.lengths[:, None] + target_positions
         return table[places] + self.segments(jnp.int32(TARGET))
 

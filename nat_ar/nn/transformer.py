@@ -5,7 +5,7 @@ positions at once, with Gu's options, for non-autoregressive ones. Arrays only: 
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,11 @@ from jaxtyping import Array, Float, Int
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.nn import attention, cache, layers, positions
+from nat_ar.nn import attention, cache, layers
+from nat_ar.nn.attention import Attention, Full, PositionalAttention, SelfAttention
 from nat_ar.nn.cache import Cache, Position, Slots
 from nat_ar.nn.dot_product import KeyValue
+from nat_ar.nn.positions import SINUSOIDAL, Positions, Table, sinusoids
 from nat_ar.types import Encoded
 
 
@@ -42,8 +44,24 @@ class TransformerConfig:
     """positions that the model knows, source and target each; longer batches are refused"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """type of activations; parameters stay float32"""
-    attention: Literal["xla", "cudnn"] = "xla"
-    """cudnn: fused kernels, NVIDIA GPUs with bfloat16 only; never falls back by itself"""
+    attention: Attention = Full()
+    """which keys a query sees, and how it weighs them"""
+    implementation: Literal["xla", "cudnn"] = "xla"
+    """of attention; cudnn: fused kernels, NVIDIA GPUs with bfloat16 only; never falls back by itself"""
+    positions: Positions = SINUSOIDAL
+    """how the network learns the order of its tokens"""
+
+    @classmethod
+    def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Once, `attention` was the implementation, and positions were sinusoidal."""
+        if data.get("attention") in ("xla", "cudnn"):
+            data = {
+                **data,
+                "attention": {"type": "Full"},
+                "implementation": data["attention"],
+                "positions": {"type": "Sinusoidal"},
+            }
+        return data
 
     def __post_init__(self) -> None:
         if self.d_model % self.num_heads or self.d_model % 2:
@@ -57,10 +75,24 @@ class TransformerConfig:
                 f"{self.num_encoder_layers}, {self.num_decoder_layers} and {self.d_hidden}"
             )
         config_json.require_share("dropout_rate", self.dropout_rate, may_be_one=False)
-        if self.attention == "cudnn" and self.dtype != "bfloat16":
-            raise ConfigError(
-                f"attention 'cudnn' needs dtype 'bfloat16', got {self.dtype!r}; set one of them"
-            )
+        for field, kind in (("attention", Attention), ("positions", Positions)):
+            if not isinstance(value := getattr(self, field), kind):
+                raise ConfigError(
+                    f"{field} must be an nn.{field}.{kind.__name__}, such as {getattr(type(self), field)}, got "
+                    f"{value!r}; 'xla' and 'cudnn' are values of implementation"
+                )
+        self.positions.require_fit(self.d_model // self.num_heads)
+        if self.implementation == "cudnn":
+            if self.dtype != "bfloat16":
+                raise ConfigError(
+                    "implementation 'cudnn' needs dtype 'bfloat16', got "
+                    f"{self.dtype!r}; set one of them"
+                )
+            if self.positions.has_bias or not isinstance(self.attention, Full):
+                raise ConfigError(
+                    "implementation 'cudnn' knows attention Full and positions without a bias, got "
+                    f"{self.attention} and {self.positions}; set transformer.implementation to 'xla'"
+                )
 
 
 class FeedForward(nnx.Module):
@@ -102,15 +134,21 @@ class Residual(nnx.Module):
         return total if self.is_pre else self.norm(total)
 
 
+def self_attention_of(config: TransformerConfig, *, rngs: nnx.Rngs) -> SelfAttention:
+    """The self-attention of one block."""
+    return config.attention.self_attention(
+        config.d_model,
+        config.num_heads,
+        positions=config.positions,
+        implementation=config.implementation,
+        dtype=config.dtype,
+        rngs=rngs,
+    )
+
+
 class EncoderBlock(nnx.Module):
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs) -> None:
-        self.attention = attention.SelfAttention(
-            config.d_model,
-            config.num_heads,
-            implementation=config.attention,
-            dtype=config.dtype,
-            rngs=rngs,
-        )
+        self.attention = self_attention_of(config, rngs=rngs)
         self.feed_forward = FeedForward(config, rngs=rngs)
         self.around_attention = Residual(config)
         self.around_feed_forward = Residual(config)
@@ -137,16 +175,22 @@ def require_positions(length: int, config: TransformerConfig) -> None:
         )
 
 
+def position_table(config: TransformerConfig, *, rngs: nnx.Rngs) -> Table | None:
+    """What a network adds to its embeddings."""
+    return config.positions.table(config.max_length, config.d_model, rngs=rngs)
+
+
 def add_positions(
     x: Float[Array, "rows length d_model"],
+    table: Table | None,
     config: TransformerConfig,
     *,
     rngs: nnx.Rngs | None,
 ) -> Float[Array, "rows length d_model"]:
-    """Embeddings plus position encodings, with dropout on the sum."""
-    length, d_model = x.shape[1:]
-    require_positions(length, config)
-    x = x + jnp.asarray(positions.sinusoids(length, d_model), x.dtype)
+    """Embeddings plus the vectors of their positions, with dropout on the sum."""
+    require_positions(x.shape[1], config)
+    if table is not None:
+        x = x + jnp.asarray(table(x.shape[1]), x.dtype)
     return layers.dropout(x, config.dropout_rate, rngs=rngs)
 
 
@@ -157,6 +201,7 @@ class Encoder(nnx.Module):
         self.blocks = nnx.List(
             [EncoderBlock(config, rngs=rngs) for _ in range(config.num_encoder_layers)]
         )
+        self.positions = position_table(config, rngs=rngs)
         self.final_norm = layers.LayerNorm(config.d_model) if config.norm == "pre" else None
         self.config = config
 
@@ -167,7 +212,7 @@ class Encoder(nnx.Module):
         *,
         rngs: nnx.Rngs | None,
     ) -> Encoded:
-        x = add_positions(embeddings, self.config, rngs=rngs)
+        x = add_positions(embeddings, self.positions, self.config, rngs=rngs)
         for block in self.blocks:
             x = block(x, lengths, rngs=rngs)
         if self.final_norm is not None:
@@ -180,18 +225,14 @@ class DecoderBlock(nnx.Module):
         self, config: TransformerConfig, *, has_positional_attention: bool, rngs: nnx.Rngs
     ) -> None:
         size, dtype = (config.d_model, config.num_heads), config.dtype
-        self.self_attention = attention.SelfAttention(
-            *size, implementation=config.attention, dtype=dtype, rngs=rngs
-        )
+        self.self_attention = self_attention_of(config, rngs=rngs)
         self.around_self_attention = Residual(config)
         self.positional_attention = (
-            attention.PositionalAttention(*size, dtype=dtype, rngs=rngs)
-            if has_positional_attention
-            else None
+            PositionalAttention(*size, dtype=dtype, rngs=rngs) if has_positional_attention else None
         )
         self.around_positional = Residual(config) if has_positional_attention else None
-        self.cross_attention = attention.CrossAttention(
-            *size, implementation=config.attention, dtype=dtype, rngs=rngs
+        self.cross_attention = config.attention.cross_attention(
+            *size, implementation=config.implementation, dtype=dtype, rngs=rngs
         )
         self.around_cross_attention = Residual(config)
         self.feed_forward = FeedForward(config, rngs=rngs)
@@ -217,7 +258,7 @@ class DecoderBlock(nnx.Module):
         x = self.around_self_attention.leave(x, y, rngs)
         if self.positional_attention is not None and self.around_positional is not None:
             length, d_model = x.shape[1:]
-            places = jnp.asarray(positions.sinusoids(length, d_model), x.dtype)
+            places = jnp.asarray(sinusoids(length, d_model), x.dtype)
             y = self.positional_attention(self.around_positional.enter(x), places, lengths)
             x = self.around_positional.leave(x, y, rngs)
         return self._rest(x, memory, memory_lengths, rngs)
@@ -233,11 +274,8 @@ class DecoderBlock(nnx.Module):
     ) -> tuple[Float[Array, "batch beam d_model"], Slots]:
         """One position of the causal decoder, and the slots that now hold it. The beam stands where
         `__call__` has positions: in cross attention both are just queries to the same source."""
-        query, key, value = self.self_attention.heads(self.around_self_attention.enter(x))
-        slots = cache.write(slots, key, value, position)
-        implementation = self.self_attention.implementation
-        states = cache.attend(query, slots, origin, position, implementation=implementation)
-        y = self.self_attention.output(states.reshape(x.shape))
+        y = self.around_self_attention.enter(x)
+        y, slots = self.self_attention.step(y, slots, origin, position)
         x = self.around_self_attention.leave(x, y)
         return self._rest(x, memory, memory_lengths, None), slots
 
@@ -276,6 +314,7 @@ class Decoder(nnx.Module):
                 for _ in range(config.num_decoder_layers)
             ]
         )
+        self.positions = position_table(config, rngs=rngs)
         self.final_norm = layers.LayerNorm(config.d_model) if config.norm == "pre" else None
         self.config = config
 
@@ -302,7 +341,7 @@ class Decoder(nnx.Module):
         `memory(encoded)` answers, for who asks more than once. `between_blocks` is called after every
         block but the last, before the final norm."""
         memories = self.memory(encoded) if memory is None else memory
-        x = add_positions(inputs, self.config, rngs=rngs)
+        x = add_positions(inputs, self.positions, self.config, rngs=rngs)
         for index, (block, block_memory) in enumerate(zip(self.blocks, memories, strict=True)):
             if between_blocks is not None and index > 0:
                 x = between_blocks(index - 1, x)
@@ -318,8 +357,14 @@ class Decoder(nnx.Module):
         return x if self.final_norm is None else self.final_norm(x)
 
     def empty_cache(self, batch: int, beam: int, max_length: int) -> Cache:
-        """Room for max_length positions."""
-        return empty_cache(self.config, len(self.blocks), batch, beam, max_length)
+        """Room for max_length positions. Raises ConfigError where the attention cannot go step by step."""
+        return empty_cache(
+            self.config,
+            [block.self_attention for block in self.blocks],
+            batch,
+            beam,
+            max_length,
+        )
 
     @jax.named_scope("decoder")
     def step(
@@ -332,10 +377,11 @@ class Decoder(nnx.Module):
     ) -> tuple[Float[Array, "batch beam d_model"], Cache]:
         """States at `position`, one for all rows or one for each, and the cache that now holds it."""
         old, new = old.at(position), []
-        length = old.origin.shape[2]
-        table = jnp.asarray(positions.sinusoids(length, inputs.shape[-1]), inputs.dtype)
-        here = table[position]  # [d_model], or [batch, d_model]
-        x = inputs + (here if position.ndim == 0 else here[:, None])
+        x = inputs
+        if self.positions is not None:
+            table = jnp.asarray(self.positions(old.origin.shape[2]), inputs.dtype)
+            here = table[position]  # [d_model], or [batch, d_model]
+            x = inputs + (here if position.ndim == 0 else here[:, None])
         for block, slots, block_memory in zip(self.blocks, old.blocks, memory, strict=True):
             x, slots = block.step(x, slots, old.origin, position, block_memory, memory_lengths)
             new.append(slots)
@@ -344,15 +390,13 @@ class Decoder(nnx.Module):
 
 
 def empty_cache(
-    config: TransformerConfig, num_blocks: int, batch: int, beam: int, max_length: int
+    config: TransformerConfig,
+    attentions: list[SelfAttention],
+    batch: int,
+    beam: int,
+    max_length: int,
 ) -> Cache:
-    """Room for max_length positions in each of num_blocks blocks of these sizes."""
-    return cache.empty(
-        num_blocks,
-        batch,
-        beam,
-        max_length,
-        num_heads=config.num_heads,
-        head_dim=config.d_model // config.num_heads,
-        dtype=config.dtype,
-    )
+    """Room for max_length positions in each of these attentions."""
+    attention.require_steps(config.attention)
+    slots = [module.empty_slots(batch, beam, max_length) for module in attentions]
+    return cache.empty(slots, batch, beam, max_length)

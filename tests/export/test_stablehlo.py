@@ -73,7 +73,7 @@ def any_vocabulary(tiny_runs) -> Any:
 def test_programs_can_be_made_for_another_platform_without_cudnn(any_vocabulary: Any) -> None:
     """A model that was trained with cuDNN's attention is exported with the plain one, and for a machine that
     is not here."""
-    transformer = TransformerConfig(16, 32, 2, 1, 1, dtype="bfloat16", attention="cudnn")
+    transformer = TransformerConfig(16, 32, 2, 1, 1, dtype="bfloat16", implementation="cudnn")
     model = stablehlo.portable(random_model(LengthNat(transformer)))
     decoding = LengthNat().decoding
     translator = Translator(model, any_vocabulary, decoding=decoding, is_packed=False)

@@ -179,8 +179,8 @@ def test_vocabularies_may_differ() -> None:
         ),
         ({"source_loss_weight": -1.0}, "must not be below 0, got -1.0"),
         (
-            {"transformer": TransformerConfig(dtype="bfloat16", attention="cudnn")},
-            "set transformer.attention to 'xla'",
+            {"transformer": TransformerConfig(dtype="bfloat16", implementation="cudnn")},
+            "set transformer.implementation to 'xla'",
         ),
     ],
 )

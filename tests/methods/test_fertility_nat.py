@@ -278,7 +278,7 @@ def test_impossible_configs_are_refused_and_others_survive_json() -> None:
         FertilityNat(max_fertility=1)
     with pytest.raises(ConfigError, match="weight"):
         FineTuning(weight=1.5)
-    cudnn = TransformerConfig(dtype="bfloat16", attention="cudnn")
+    cudnn = TransformerConfig(dtype="bfloat16", implementation="cudnn")
     with pytest.raises(ConfigError, match="sees_itself"):
         FertilityNat(transformer=cudnn)
     config = dataclasses.replace(CONFIG, fine_tuning=FineTuning(), decoding=NoisyParallel(seed=3))

@@ -277,7 +277,7 @@ def test_impossible_combinations_are_refused() -> None:
     for token_loss in (Axe(), Oaxe()):
         with pytest.raises(ConfigError, match=f"got {type(token_loss).__name__}; set glancing"):
             LengthNat(token_loss=token_loss, glancing=Glancing())
-    on_gpu = dataclasses.replace(TRANSFORMER, attention="cudnn", dtype="bfloat16")
+    on_gpu = dataclasses.replace(TRANSFORMER, implementation="cudnn", dtype="bfloat16")
     with pytest.raises(ConfigError, match="cannot hide a position from itself"):
         LengthNat(on_gpu, sees_itself=False)
 

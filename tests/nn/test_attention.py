@@ -111,7 +111,7 @@ def test_equal_keys_give_the_mean_of_the_values_that_take_part() -> None:
 
 def test_cudnn_refuses_a_mask() -> None:
     x = normal(0, 1, 3, HEADS, 8)
-    with pytest.raises(ValueError, match="set attention to 'xla'"):
+    with pytest.raises(ValueError, match=r"set transformer\.implementation to 'xla'"):
         dot_product.attend(
             x, dot_product.key_value(x, x), mask=jnp.ones((1, 3, 3), bool), implementation="cudnn"
         )

@@ -17,7 +17,10 @@ def normal(seed: int, *shape: int) -> np.ndarray:
 
 
 def empty(beam: int, length: int) -> Cache:
-    return cache.empty(1, BATCH, beam, length, num_heads=HEADS, head_dim=HEAD_DIM, dtype="float32")
+    slots = cache.empty_slots(
+        BATCH, beam, length, num_heads=HEADS, head_dim=HEAD_DIM, dtype="float32"
+    )
+    return cache.empty([slots], BATCH, beam, length)
 
 
 @functools.partial(jax.jit, static_argnames="implementation")

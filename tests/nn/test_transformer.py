@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from nat_ar.config_json import ConfigError
+from nat_ar.nn.positions import Alibi, Rotary
 from nat_ar.nn.transformer import Decoder, Encoder, TransformerConfig
 from nat_ar.types import Encoded
 
@@ -189,7 +190,12 @@ def test_a_batch_longer_than_the_positions_is_refused() -> None:
         ({"d_model": 3, "num_heads": 3}, "d_model must be even"),
         ({"num_decoder_layers": 0}, "must be at least 1"),
         ({"dropout_rate": 1.0}, r"must be in \[0, 1\), got 1.0"),
-        ({"attention": "cudnn"}, "needs dtype 'bfloat16', got 'float32'"),
+        ({"implementation": "cudnn"}, "needs dtype 'bfloat16', got 'float32'"),
+        (
+            {"implementation": "cudnn", "dtype": "bfloat16", "positions": Alibi()},
+            "knows attention Full and positions without a bias, got .*; set transformer.implementation",
+        ),
+        ({"num_heads": 16, "positions": Rotary()}, "even number of coordinates a head, got 1"),
     ],
 )
 def test_impossible_sizes_are_one_clear_line(change: dict, message: str) -> None:
