@@ -113,6 +113,7 @@ def _check_start(entry: Entry, entries: dict[str, Entry], teacher: Entry) -> Non
             "norm",
             "attention",
             "positions",
+            "encoder_attention",
         ):
             expected = getattr(teacher.method.network, size)
             got = getattr(entry.method.network, size)

@@ -135,6 +135,11 @@ def check(method: AnyMethod, decoding: Any) -> Autoregressive:
             "--format ctranslate2 has attention Full and positions that are added to embeddings, got "
             f"{transformer.attention} and {transformer.positions}; --format stablehlo takes every method"
         )
+    if transformer.encoder_attention != "bidirectional":
+        raise ConfigError(
+            "--format ctranslate2 has bidirectional encoders, got encoder_attention "
+            f"{transformer.encoder_attention!r}; --format stablehlo takes every method"
+        )
     _package()
     return method
 

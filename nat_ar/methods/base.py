@@ -225,6 +225,7 @@ def start_encoder(student: TokenEmbeddings, teacher: TokenEmbeddings) -> None:
         "norm",
         "attention",
         "positions",
+        "encoder_attention",
     ):
         expected, got = (getattr(x.encoder.config, field) for x in (student, teacher))
         if expected != got:

@@ -139,6 +139,11 @@ def require_prefix(config: TransformerConfig) -> None:
             "one stack over source and target takes attention Full and positions that are added to embeddings "
             f"(Sinusoidal, Learned), got {config.attention} and {config.positions}"
         )
+    if config.encoder_attention != "bidirectional":
+        raise ConfigError(
+            "one stack over source and target has no encoder, got encoder_attention "
+            f"{config.encoder_attention!r}; set source_attention of DecoderOnly"
+        )
     if config.implementation == "cudnn":
         raise ConfigError(
             "attention by 'cudnn' cannot see a padded prefix and what follows it; set "

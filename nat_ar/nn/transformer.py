@@ -50,16 +50,19 @@ class TransformerConfig:
     """of attention; cudnn: fused kernels, NVIDIA GPUs with bfloat16 only; never falls back by itself"""
     positions: Positions = SINUSOIDAL
     """how the network learns the order of its tokens"""
+    encoder_attention: Literal["bidirectional", "causal"] = "bidirectional"
+    """causal: a source token sees those before it only, so that states of a prefix stay when the source goes on"""
 
     @classmethod
     def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Once, `attention` was the implementation, and positions were sinusoidal."""
+        """Once, `attention` was the implementation, positions were sinusoidal and encoders bidirectional."""
         if data.get("attention") in ("xla", "cudnn"):
             data = {
                 **data,
                 "attention": {"type": "Full"},
                 "implementation": data["attention"],
                 "positions": {"type": "Sinusoidal"},
+                "encoder_attention": "bidirectional",
             }
         return data
 
@@ -158,9 +161,10 @@ class EncoderBlock(nnx.Module):
         x: Float[Array, "batch length d_model"],
         lengths: Int[Array, "batch"],
         *,
+        is_causal: bool = False,
         rngs: nnx.Rngs | None,
     ) -> Float[Array, "batch length d_model"]:
-        y = self.attention(self.around_attention.enter(x), lengths)
+        y = self.attention(self.around_attention.enter(x), lengths, is_causal=is_causal)
         x = self.around_attention.leave(x, y, rngs)
         y = self.feed_forward(self.around_feed_forward.enter(x), rngs=rngs)
         return self.around_feed_forward.leave(x, y, rngs)
@@ -213,8 +217,9 @@ class Encoder(nnx.Module):
         rngs: nnx.Rngs | None,
     ) -> Encoded:
         x = add_positions(embeddings, self.positions, self.config, rngs=rngs)
+        is_causal = self.config.encoder_attention == "causal"
         for block in self.blocks:
-            x = block(x, lengths, rngs=rngs)
+            x = block(x, lengths, is_causal=is_causal, rngs=rngs)
         if self.final_norm is not None:
             x = self.final_norm(x)
         return Encoded(x, lengths)

@@ -167,5 +167,10 @@ def test_what_cannot_have_a_new_attention_says_so_in_one_line(kinds: types.Modul
     for transformer in (window, dataclasses.replace(SMALL, positions=Alibi())):
         with pytest.raises(ConfigError, match="--format ctranslate2 has attention Full"):
             ctranslate2.check(Autoregressive(transformer), Greedy())
+    causal = dataclasses.replace(SMALL, encoder_attention="causal")
+    with pytest.raises(ConfigError, match="set source_attention of DecoderOnly"):
+        DecoderOnly(causal)
+    with pytest.raises(ConfigError, match="--format ctranslate2 has bidirectional encoders"):
+        ctranslate2.check(Autoregressive(causal), Greedy())
     with pytest.raises(ConfigError, match="knows attention Full"):
         dataclasses.replace(window, implementation="cudnn", dtype="bfloat16")

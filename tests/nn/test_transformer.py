@@ -52,6 +52,22 @@ def test_padding_changes_no_state_of_the_encoder(norm: str) -> None:
     assert np.isfinite(wide.states).all()
 
 
+def test_states_of_a_prefix_are_the_prefix_of_the_states_of_a_causal_encoder() -> None:
+    """And not of a bidirectional one; a padded row's states are those of the row alone."""
+    x = normal(0, 2, 7, D_MODEL)
+
+    def states(encoder_attention: str, width: int, lengths: list[int]) -> np.ndarray:
+        config = dataclasses.replace(CONFIG, encoder_attention=encoder_attention)
+        encoder = Encoder(config, rngs=nnx.Rngs(0))
+        encode = jax.jit(functools.partial(encoder, rngs=None))
+        return np.asarray(encode(x[:, :width], jnp.array(lengths)).states)
+
+    whole, prefix = states("causal", 7, [7, 4]), states("causal", 3, [3, 3])
+    np.testing.assert_allclose(whole[:, :3], prefix, rtol=1e-4, atol=1e-5)
+    whole, prefix = states("bidirectional", 7, [7, 4]), states("bidirectional", 3, [3, 3])
+    assert np.abs(whole[:, :3] - prefix).max() > 0.1
+
+
 def test_a_row_of_padding_gives_no_nan_and_finite_gradients_of_every_parameter() -> None:
     encoder = Encoder(CONFIG, rngs=nnx.Rngs(0))
     graph, params = nnx.split(encoder, nnx.Param)
