@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
@@ -219,14 +219,41 @@ class CrossAttention(nnx.Module):
         x: Float[Array, "rows length d_model"],
         memory: KeyValue,
         memory_lengths: Int[Array, "batch"],
+        mask: Bool[Array, "rows_or_batch #length source_length"] | None = None,
     ) -> Float[Array, "rows length d_model"]:
-        """`rows` is a multiple of `batch`: rows i * (rows / batch) ... belong to source i."""
-        batch, d_model = memory.key.shape[0], x.shape[-1]
-        query = self.query(x).reshape(batch, -1, self.num_heads, d_model // self.num_heads)
+        """`rows` is a multiple of `batch`: rows i * (rows / batch) ... belong to source i. `mask` (True takes part)
+        is for each row, or for all rows of a source alike, and keeps kernels from running."""
         states = dot_product.attend(
-            query, memory, lengths=memory_lengths, implementation=self.implementation
+            self._queries(x, memory),
+            memory,
+            mask=None if mask is None else _by_source(mask, x, memory),
+            lengths=memory_lengths,
+            implementation=self.implementation,
         )
         return self.output(states.reshape(x.shape))
+
+    def _queries(
+        self, x: Float[Array, "rows length d_model"], memory: KeyValue
+    ) -> Float[Array, "batch queries heads head_dim"]:
+        """Those of all rows of a source side by side."""
+        head_dim = x.shape[-1] // self.num_heads
+        return self.query(x).reshape(memory.key.shape[0], -1, self.num_heads, head_dim)
+
+
+def _by_source(
+    mask: Bool[Array, "rows_or_batch #length source_length"],
+    x: Float[Array, "rows length d_model"],
+    memory: KeyValue,
+) -> Bool[Array, "batch queries source_length"]:
+    (rows, length, _), batch = x.shape, memory.key.shape[0]
+    if mask.shape[0] not in (rows, batch):
+        raise ValueError(
+            f"a mask of cross attention has a row for each of {rows} rows or of {batch} sources, got "
+            f"{mask.shape[0]}"
+        )
+    mask = jnp.repeat(mask, rows // mask.shape[0], axis=0)  # [rows, 1 or length, source_length]
+    mask = jnp.broadcast_to(mask, (rows, length, mask.shape[-1]))
+    return mask.reshape(batch, -1, mask.shape[-1])
 
 
 class PositionalAttention(nnx.Module):

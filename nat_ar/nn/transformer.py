@@ -10,7 +10,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
@@ -249,6 +249,7 @@ class DecoderBlock(nnx.Module):
         lengths: Int[Array, "rows"] | None,
         memory: KeyValue,
         memory_lengths: Int[Array, "batch"],
+        memory_mask: Bool[Array, "rows_or_batch #length source_length"] | None = None,
         *,
         is_causal: bool,
         sees_itself: bool,
@@ -266,7 +267,7 @@ class DecoderBlock(nnx.Module):
             places = jnp.asarray(sinusoids(length, d_model), x.dtype)
             y = self.positional_attention(self.around_positional.enter(x), places, lengths)
             x = self.around_positional.leave(x, y, rngs)
-        return self._rest(x, memory, memory_lengths, rngs)
+        return self._rest(x, memory, memory_lengths, memory_mask, rngs)
 
     def step(
         self,
@@ -276,22 +277,25 @@ class DecoderBlock(nnx.Module):
         position: Position,
         memory: KeyValue,
         memory_lengths: Int[Array, "batch"],
+        memory_mask: Bool[Array, "batch #beam source_length"] | None = None,
     ) -> tuple[Float[Array, "batch beam d_model"], Slots]:
         """One position of the causal decoder, and the slots that now hold it. The beam stands where
         `__call__` has positions: in cross attention both are just queries to the same source."""
         y = self.around_self_attention.enter(x)
         y, slots = self.self_attention.step(y, slots, origin, position)
         x = self.around_self_attention.leave(x, y)
-        return self._rest(x, memory, memory_lengths, None), slots
+        return self._rest(x, memory, memory_lengths, memory_mask, None), slots
 
     def _rest(
         self,
         x: Float[Array, "rows length d_model"],
         memory: KeyValue,
         memory_lengths: Int[Array, "batch"],
+        memory_mask: Bool[Array, "rows_or_batch #length source_length"] | None,
         rngs: nnx.Rngs | None,
     ) -> Float[Array, "rows length d_model"]:
-        y = self.cross_attention(self.around_cross_attention.enter(x), memory, memory_lengths)
+        y = self.around_cross_attention.enter(x)
+        y = self.cross_attention(y, memory, memory_lengths, memory_mask)
         x = self.around_cross_attention.leave(x, y, rngs)
         y = self.feed_forward(self.around_feed_forward.enter(x), rngs=rngs)
         return self.around_feed_forward.leave(x, y, rngs)
@@ -336,15 +340,17 @@ class Decoder(nnx.Module):
         encoded: Encoded,
         *,
         memory: list[KeyValue] | None = None,
+        memory_mask: Bool[Array, "rows_or_batch #length source_length"] | None = None,
         is_causal: bool = False,
         sees_itself: bool = True,
         between_blocks: BetweenBlocks | None = None,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "rows length d_model"]:
         """All positions at once. `lengths` None: the causal mask already hides the padding on the
-        right. rows = batch * hypotheses; the rows of one source stand together. `memory` is what
-        `memory(encoded)` answers, for who asks more than once. `between_blocks` is called after every
-        block but the last, before the final norm."""
+        right. rows = batch * hypotheses; the rows of one source are neighbours. `memory` is the result of
+        `memory(encoded)`, for a caller that decodes more than once. `memory_mask` (True takes part) limits what
+        cross attention sees of the source, beside its lengths. `between_blocks` is called after every block but
+        the last, before the final norm."""
         memories = self.memory(encoded) if memory is None else memory
         x = add_positions(inputs, self.positions, self.config, rngs=rngs)
         for index, (block, block_memory) in enumerate(zip(self.blocks, memories, strict=True)):
@@ -355,6 +361,7 @@ class Decoder(nnx.Module):
                 lengths,
                 block_memory,
                 encoded.lengths,
+                memory_mask,
                 is_causal=is_causal,
                 sees_itself=sees_itself,
                 rngs=rngs,
@@ -379,6 +386,7 @@ class Decoder(nnx.Module):
         position: Position,
         memory: list[KeyValue],
         memory_lengths: Int[Array, "batch"],
+        memory_mask: Bool[Array, "batch #beam source_length"] | None = None,
     ) -> tuple[Float[Array, "batch beam d_model"], Cache]:
         """States at `position`, one for all rows or one for each, and the cache that now holds it."""
         old, new = old.at(position), []
@@ -388,7 +396,9 @@ class Decoder(nnx.Module):
             here = table[position]  # [d_model], or [batch, d_model]
             x = inputs + (here if position.ndim == 0 else here[:, None])
         for block, slots, block_memory in zip(self.blocks, old.blocks, memory, strict=True):
-            x, slots = block.step(x, slots, old.origin, position, block_memory, memory_lengths)
+            x, slots = block.step(
+                x, slots, old.origin, position, block_memory, memory_lengths, memory_mask
+            )
             new.append(slots)
         states = x if self.final_norm is None else self.final_norm(x)
         return states, Cache(new, old.origin)

@@ -201,6 +201,26 @@ def test_more_rows_than_memories_equals_repeating_the_memory(
     )
 
 
+def test_a_mask_of_the_memory_hides_what_it_says(
+    cross_attention: attention.CrossAttention,
+) -> None:
+    """Visible up to a count: the same as lengths. A mask a source equals the same mask for each of its rows."""
+    states, x = normal(0, 2, 5, D_MODEL), normal(1, 4, 3, D_MODEL)
+
+    @jax.jit
+    def attend(lengths: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        return cross_attention(x, cross_attention.memory(states), lengths, mask)
+
+    whole, short = jnp.array([5, 5]), jnp.array([3, 1])
+    of_source = (jnp.arange(5) < short[:, None])[:, None]  # [batch, 1, source_length]
+    expected = attend(short)
+    np.testing.assert_allclose(attend(whole, of_source), expected, rtol=1e-5, atol=1e-6)
+    of_rows = jnp.repeat(of_source, 2, axis=0)
+    np.testing.assert_array_equal(attend(whole, of_rows), attend(whole, of_source))
+    with pytest.raises(ValueError, match="for each of 4 rows or of 2 sources, got 3"):
+        cross_attention(x, cross_attention.memory(states), whole, of_rows[:3])
+
+
 def test_positional_attention_weighs_by_place_alone() -> None:
     """The states are the values: the output is linear in them, whatever they are."""
     module = attention.PositionalAttention(D_MODEL, HEADS, rngs=nnx.Rngs(2))

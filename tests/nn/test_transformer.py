@@ -143,6 +143,33 @@ def test_rows_that_are_at_different_positions_step_as_each_row_alone(beam: int) 
     jax.tree.map(np.testing.assert_array_equal, one, many)
 
 
+def test_each_position_sees_its_own_part_of_the_source_in_parallel_and_step_by_step() -> None:
+    """Wait-2: position t sees t + 2 source tokens, whatever stands behind them. Two hypotheses a source."""
+    decoder, lengths = Decoder(CONFIG, rngs=nnx.Rngs(0)), jnp.array([5, 4])
+    source, x = normal(9, 2, 5, D_MODEL), normal(0, 2, 2, 3, D_MODEL)
+    is_read = jnp.arange(5) < jnp.arange(3)[:, None] + 2  # [length, source_length]
+    mask = jnp.broadcast_to(is_read, (2, 3, 5))
+    rows = x.reshape(4, 3, D_MODEL)
+    decode = jax.jit(functools.partial(decoder, is_causal=True))
+
+    def states(source: jax.Array) -> np.ndarray:
+        return np.asarray(decode(rows, None, Encoded(source, lengths), memory_mask=mask))
+
+    expected, changed = states(source), states(source.at[:, 3, 0].add(9.0))
+    moved = np.abs(expected - changed).max(axis=(0, 2)) > 1e-6
+    np.testing.assert_array_equal(moved, [False, False, True])
+    memory = jax.jit(decoder.memory)(Encoded(source, lengths))
+    cache, step = decoder.empty_cache(2, 2, 3), jax.jit(decoder.step)
+    for position in range(3):
+        mask_here = mask[:, position, None]  # [batch, 1, source_length]
+        state, cache = step(
+            x[:, :, position], cache, jnp.int32(position), memory, lengths, mask_here
+        )
+        np.testing.assert_allclose(
+            state.reshape(4, D_MODEL), expected[:, position], rtol=1e-4, atol=1e-5
+        )
+
+
 def test_what_stands_between_blocks_changes_what_the_next_one_reads() -> None:
     """Three blocks have two places between them, before the final norm; adding 0.0 there changes
     nothing, setting to 0.0 before the last block leaves its positions alike."""
