@@ -189,6 +189,23 @@ class SelfAttention(nnx.Module):
         )
         return self.output(states.reshape(x.shape)), slots
 
+    def extend(
+        self, x: Float[Array, "batch new d_model"], slots: Slots, position: Position
+    ) -> tuple[Float[Array, "batch new d_model"], Slots]:
+        """As many steps as there are new positions, from `position` on, at once; one hypothesis a row."""
+        at = position.reshape(-1, 1) + jnp.arange(x.shape[1])  # [batch or 1, new]
+        query, key, value = self.heads(x, at)
+        slots = cache.write_several(slots, key, value, position)
+        distance = at[..., None] - jnp.arange(slots.key.shape[-1])  # [batch or 1, new, positions]
+        states = cache.attend_several(
+            query,
+            slots,
+            position,
+            bias=self.bias(distance),
+            implementation=self.implementation,
+        )
+        return self.output(states.reshape(x.shape)), slots
+
 
 class CrossAttention(nnx.Module):
     """Attention of decoder rows to encoder states."""

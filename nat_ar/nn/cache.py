@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from nat_ar.nn.dot_product import NEGATIVE, Implementation, heads_first, products
+from nat_ar.nn import dot_product
+from nat_ar.nn.dot_product import NEGATIVE, Implementation, KeyValue, heads_first, products
 from nat_ar.runtime import cpu_kernels
 from nat_ar.types import pytree_dataclass
 
@@ -103,6 +104,54 @@ def write(
         jnp.where(is_here, jnp.tile(keys, repeats), slots.key),
         jnp.where(jnp.swapaxes(is_here, 2, 3), jnp.tile(values, (repeats, 1)), slots.value),
     )
+
+
+def write_several(
+    slots: Slots,
+    key: Float[Array, "batch new heads head_dim"],
+    value: Float[Array, "batch new heads head_dim"],
+    position: Position,
+) -> Slots:
+    """The slots with `new` keys and values from `position` on, in a cache of one hypothesis a row."""
+    new, places = key.shape[1], slots.key.shape[-1]
+    keys, values = jnp.moveaxis(key, 1, -1), heads_first(value)
+    position = scalar_where_possible(position)
+    if position.ndim == 0:
+        return Slots(
+            jax.lax.dynamic_update_slice_in_dim(slots.key, keys, position, axis=3),
+            jax.lax.dynamic_update_slice_in_dim(slots.value, values, position, axis=2),
+        )
+    index = jnp.arange(places) - position[:, None]  # [batch, places], into the new ones
+    is_new = (index >= 0) & (index < new)
+    index = jnp.clip(index, 0, new - 1)
+    keys = jnp.take_along_axis(
+        keys, index[:, None, None], axis=3
+    )  # [batch, heads, head_dim, places]
+    values = jnp.take_along_axis(values, index[:, None, :, None], axis=2)
+    return Slots(
+        jnp.where(is_new[:, None, None], keys, slots.key),
+        jnp.where(is_new[:, None, :, None], values, slots.value),
+    )
+
+
+def attend_several(
+    query: Float[Array, "batch new heads head_dim"],
+    slots: Slots,
+    position: Position,
+    *,
+    bias: Float[Array, "#batch #heads new positions"] | None = None,
+    implementation: Implementation = "xla",
+) -> Float[Array, "batch new heads head_dim"]:
+    """Causal self-attention of queries at `position`, `position` + 1, ..., in a cache of one hypothesis a row. By
+    kernels each result has the bits of `attend`, one position at a time."""
+    new, places = query.shape[1], slots.key.shape[-1]
+    counts = position.reshape(-1, 1) + 1 + jnp.arange(new)  # [batch or 1, new]
+    if implementation == "kernel" and bias is None:
+        counts = jnp.broadcast_to(counts, query.shape[:2])
+        return cpu_kernels.attend(query, slots.key, slots.value, counts)
+    memory = KeyValue(slots.key, slots.value)
+    mask = jnp.arange(places) < counts[..., None]
+    return dot_product.attend(query, memory, mask=mask, bias=bias)
 
 
 def scores(

@@ -32,7 +32,7 @@ def attend(
     memory: KeyValue,
     *,
     mask: Bool[Array, "#rows #queries keys"] | None = None,
-    bias: Float[Array, "#heads queries keys"] | None = None,
+    bias: Float[Array, "*#rows #heads queries keys"] | None = None,
     lengths: Int[Array, "rows"] | None = None,
     is_causal: bool = False,
     implementation: Implementation = "xla",
@@ -69,7 +69,7 @@ def weights(
     memory: KeyValue,
     *,
     mask: Bool[Array, "#rows #queries keys"] | None = None,
-    bias: Float[Array, "#heads queries keys"] | None = None,
+    bias: Float[Array, "*#rows #heads queries keys"] | None = None,
     lengths: Int[Array, "rows"] | None = None,
     is_causal: bool = False,
 ) -> Float[Array, "rows heads queries keys"]:

@@ -286,6 +286,21 @@ class DecoderBlock(nnx.Module):
         x = self.around_self_attention.leave(x, y)
         return self._rest(x, memory, memory_lengths, memory_mask, None), slots
 
+    def extend(
+        self,
+        x: Float[Array, "batch new d_model"],
+        slots: Slots,
+        position: Position,
+        memory: KeyValue,
+        memory_lengths: Int[Array, "batch"],
+        memory_mask: Bool[Array, "batch #new source_length"] | None = None,
+    ) -> tuple[Float[Array, "batch new d_model"], Slots]:
+        """Several positions of the causal decoder, and the slots that now hold them."""
+        y = self.around_self_attention.enter(x)
+        y, slots = self.self_attention.extend(y, slots, position)
+        x = self.around_self_attention.leave(x, y)
+        return self._rest(x, memory, memory_lengths, memory_mask, None), slots
+
     def _rest(
         self,
         x: Float[Array, "rows length d_model"],
@@ -399,6 +414,36 @@ class Decoder(nnx.Module):
             x, slots = block.step(
                 x, slots, old.origin, position, block_memory, memory_lengths, memory_mask
             )
+            new.append(slots)
+        states = x if self.final_norm is None else self.final_norm(x)
+        return states, Cache(new, old.origin)
+
+    @jax.named_scope("decoder")
+    def extend(
+        self,
+        inputs: Float[Array, "batch new d_model"],
+        old: Cache,
+        position: Position,
+        memory: list[KeyValue],
+        memory_lengths: Int[Array, "batch"],
+        memory_mask: Bool[Array, "batch #new source_length"] | None = None,
+    ) -> tuple[Float[Array, "batch new d_model"], Cache]:
+        """As many steps as there are new inputs, at once: states at `position` (one for all rows or one for each),
+        `position` + 1, ..., each seeing the inputs before it, and the cache that now holds them.
+
+        The cache is of one hypothesis a row and has room for position + new positions. To take positions back,
+        go on from an earlier one: what is behind the current position is never seen, and later writes replace
+        it. Packed, the states have the bits of single steps."""
+        if old.origin.shape[1] != 1:
+            raise ValueError(
+                f"extend goes on with one hypothesis a row, got a cache of {old.origin.shape[1]}; use step"
+            )
+        x, new = inputs, []
+        if self.positions is not None:
+            table = jnp.asarray(self.positions(old.origin.shape[2]), inputs.dtype)
+            x = inputs + table[position.reshape(-1, 1) + jnp.arange(inputs.shape[1])]
+        for block, slots, block_memory in zip(self.blocks, old.blocks, memory, strict=True):
+            x, slots = block.extend(x, slots, position, block_memory, memory_lengths, memory_mask)
             new.append(slots)
         states = x if self.final_norm is None else self.final_norm(x)
         return states, Cache(new, old.origin)

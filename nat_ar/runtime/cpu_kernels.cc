@@ -214,11 +214,15 @@ struct Attention {
   const float* query;    // [batch, queries, heads, depth]
   const float* key;      // [batch, heads, depth, places]
   const float* value;    // [batch, heads, places, depth]
-  const int32_t* counts;  // [batch], positions that count
+  const int32_t* counts;  // [batch] or [batch, queries], positions that count
   const int32_t* origin;  // [batch, queries, positions], the slot that is read at each position; null: there is one
   float* results;        // [batch, queries, heads, depth]
   int64_t batch, queries, heads, depth, places, positions;
+  bool has_own_counts;  // each query
 
+  int64_t count(int64_t sentence, int64_t query) const {
+    return std::min<int64_t>(counts[has_own_counts ? sentence * queries + query : sentence], positions);
+  }
   void run(int64_t part) const;
 };
 
@@ -280,7 +284,7 @@ void weighted_sum(const float* weights, const int64_t* rows, int64_t count, cons
 void Attention::run(int64_t part) const {
   constexpr int64_t kTogether = 4;
   const int64_t sentence = part / heads, head = part % heads, stride = heads * depth;
-  const int64_t slots = places / positions, count = std::min<int64_t>(counts[sentence], positions);
+  const int64_t slots = places / positions;
   const float* keys = key + part * depth * places;
   const float* values = value + part * places * depth;
   const float scale = 1.0f / std::sqrt(static_cast<float>(depth));
@@ -292,13 +296,16 @@ void Attention::run(int64_t part) const {
   for (int64_t first = 0; first < queries; first += kTogether) {
     const int64_t num = std::min(kTogether, queries - first), row = sentence * queries + first;
     const float* asked = query + row * stride + head * depth;
+    int64_t most = 0;
+    for (int64_t i = 0; i < num; ++i) most = std::max(most, count(sentence, first + i));
     if (num == kTogether) {
-      inner_products<kTogether>(asked, stride, keys, depth, places, count * slots, scores.data());
+      inner_products<kTogether>(asked, stride, keys, depth, places, most * slots, scores.data());
     } else {
       for (int64_t i = 0; i < num; ++i)
-        inner_products<1>(asked + i * stride, stride, keys, depth, places, count * slots, &scores[i * places]);
+        inner_products<1>(asked + i * stride, stride, keys, depth, places, most * slots, &scores[i * places]);
     }
     for (int64_t i = 0; i < num; ++i) {
+      const int64_t count = this->count(sentence, first + i);
       float* result = results + (row + i) * stride + head * depth;
       std::fill(result, result + depth, 0.0f);
       if (count <= 0) continue;
@@ -466,14 +473,16 @@ auto product_binding() {
 
 ffi::Error attend(ffi::ThreadPool pool, Floats query, Floats key, Floats value, Integers counts, Integers origin,
                   ffi::ResultBuffer<ffi::F32> results) {
-  const auto asked = query.dimensions(), keys = key.dimensions(), values = value.dimensions(), from = origin.dimensions();
-  if (asked.size() != 4 || keys.size() != 4 || values.size() != 4 || counts.dimensions().size() != 1 ||
+  const auto asked = query.dimensions(), keys = key.dimensions(), values = value.dimensions(), from = origin.dimensions(),
+             counted = counts.dimensions();
+  if (asked.size() != 4 || keys.size() != 4 || values.size() != 4 || counted.size() < 1 || counted.size() > 2 ||
       keys[0] != asked[0] || keys[1] != asked[2] || keys[2] != asked[3] || values[0] != asked[0] ||
-      values[1] != asked[2] || values[2] != keys[3] || values[3] != asked[3] || counts.dimensions()[0] != asked[0] ||
+      values[1] != asked[2] || values[2] != keys[3] || values[3] != asked[3] || counted[0] != asked[0] ||
+      (counted.size() == 2 && counted[1] != asked[1]) ||
       (from.size() != 1 && (from.size() != 3 || from[0] != asked[0] || from[1] != asked[1] || keys[3] % from[2] != 0)))
     return ffi::Error::InvalidArgument(
         "expected query [batch, queries, heads, depth], key [batch, heads, depth, places], value [batch, heads, "
-        "places, depth], counts [batch], origin [batch, queries, positions] or [0]");
+        "places, depth], counts [batch] or [batch, queries], origin [batch, queries, positions] or [0]");
   const bool has_slots = from.size() == 3;
   const Attention attention{query.typed_data(),
                             key.typed_data(),
@@ -486,7 +495,8 @@ ffi::Error attend(ffi::ThreadPool pool, Floats query, Floats key, Floats value, 
                             asked[2],
                             asked[3],
                             keys[3],
-                            has_slots ? from[2] : keys[3]};
+                            has_slots ? from[2] : keys[3],
+                            counted.size() == 2};
   run_all(pool, attention, asked[0] * asked[2], static_cast<int64_t>(query.element_count()) * keys[3] / 2);
   return ffi::Error::Success();
 }

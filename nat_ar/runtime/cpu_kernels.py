@@ -96,10 +96,11 @@ def attend(
     query: Float[Array, "batch queries heads head_dim"],
     key: Float[Array, "batch heads head_dim places"],
     value: Float[Array, "batch heads places head_dim"],
-    counts: Int[Array, "batch"],
+    counts: Int[Array, "batch"] | Int[Array, "batch queries"],
     origin: Int[Array, "batch queries positions"] | None = None,
 ) -> Float[Array, "batch queries heads head_dim"]:
-    """softmax(q k / sqrt(head_dim)) v over the first `counts` positions of each sentence; 0 where that is none.
+    """softmax(q k / sqrt(head_dim)) v over the first `counts` positions of each sentence, or of each query; 0 where
+    that is none. The result for a query depends on its own count only, whichever queries are beside it.
 
     With `origin` there are several places (slots) at each position, and it says which of them a query reads."""
     call = jax.ffi.ffi_call(ATTEND, jax.ShapeDtypeStruct(query.shape, jnp.float32))

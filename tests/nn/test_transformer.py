@@ -10,8 +10,11 @@ import pytest
 from flax import nnx
 
 from nat_ar.config_json import ConfigError
-from nat_ar.nn.positions import Alibi, Rotary
+from nat_ar.nn import packed
+from nat_ar.nn.cache import Cache
+from nat_ar.nn.positions import Alibi, Learned, Positions, Rotary, Sinusoidal
 from nat_ar.nn.transformer import Decoder, Encoder, TransformerConfig
+from nat_ar.runtime import cpu_kernels
 from nat_ar.types import Encoded
 
 D_MODEL = 16
@@ -141,6 +144,47 @@ def test_rows_that_are_at_different_positions_step_as_each_row_alone(beam: int) 
         for position in (jnp.int32(5), jnp.array([5, 5]))
     )
     jax.tree.map(np.testing.assert_array_equal, one, many)
+
+
+@pytest.mark.parametrize("kind", [Sinusoidal(), Learned(), Rotary(), Alibi()])
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_several_positions_at_once_equal_single_steps(kind: Positions, is_packed: bool) -> None:
+    """Row 0 goes on from position 2, row 1 from 0; packed without a bias, bit for bit. Then both go back and write
+    other words over the old ones."""
+    if is_packed and not cpu_kernels.are_available():
+        pytest.skip("no CPU, or no C++ compiler, or NAT_AR_NATIVE=0")
+    decoder = Decoder(dataclasses.replace(CONFIG, positions=kind), rngs=nnx.Rngs(0))
+    if is_packed:
+        packed.pack(decoder)
+    encoded, new = (
+        encoded_example(),
+        7,
+    )  # more rows than a tile of the packed product has, and no multiple
+    memory = jax.jit(decoder.memory)(encoded)
+    step, extend = jax.jit(decoder.step), jax.jit(decoder.extend)
+    is_exact = is_packed and not kind.has_bias
+    compare = (
+        np.testing.assert_array_equal
+        if is_exact
+        else functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    )
+    single = several = jax.tree.map(lambda leaf: leaf + 50, decoder.empty_cache(2, 1, 12))
+    single = several = Cache(several.blocks, jnp.zeros_like(several.origin))
+    for start, seed in ((np.array([0, 0]), 1), (np.array([2, 0]), 2), (np.array([1, 5]), 3)):
+        x = normal(seed, 2, new, D_MODEL)
+        found, several = extend(x, several, jnp.asarray(start), memory, encoded.lengths)
+        for i in range(new):
+            at = jnp.asarray(start + i)
+            state, single = step(x[:, i, None], single, at, memory, encoded.lengths)
+            compare(found[:, i], state[:, 0])
+    jax.tree.map(compare, several, single)
+    one = decoder.empty_cache(1, 1, 12)
+    own = jax.tree.map(lambda leaf: leaf[:1], memory)
+    alone, _ = extend(x[:1], one, jnp.int32(0), own, encoded.lengths[:1])
+    both, _ = extend(x, decoder.empty_cache(2, 1, 12), jnp.array([0, 3]), memory, encoded.lengths)
+    compare(both[0], alone[0])
+    with pytest.raises(ValueError, match="one hypothesis a row, got a cache of 3"):
+        decoder.extend(x, decoder.empty_cache(2, 3, 12), jnp.int32(0), memory, encoded.lengths)
 
 
 def test_each_position_sees_its_own_part_of_the_source_in_parallel_and_step_by_step() -> None:

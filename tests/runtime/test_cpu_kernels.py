@@ -175,6 +175,23 @@ def test_attention_reads_each_querys_own_places_up_to_the_count(
         np.testing.assert_array_equal(same, found)
 
 
+@pytest.mark.parametrize("positions", [9, 40])
+def test_each_query_may_have_a_count_of_its_own_and_the_bits_of_that_query_alone(
+    positions: int,
+) -> None:
+    """Six queries of two sentences see 1, 2, ... positions, as in a causal pass that starts behind a prefix."""
+    query, key = normal(0, 2, 6, 2, 8), normal(1, 2, 2, 8, positions)
+    value = normal(2, 2, 2, positions, 8)
+    counts = np.array([[1, 2, 3, 4, 5, 6], [4, 5, 6, 7, 8, 9]], np.int32)
+    found = attend(query, key, value, counts)
+    for i in range(6):
+        alone = attend(query[:, i : i + 1], key, value, counts[:, i])
+        np.testing.assert_array_equal(found[:, i], alone[:, 0])
+    origin = np.zeros((2, 1, positions), np.int32)
+    expected = attention(query[:, :1], key, value, counts[:, 0].tolist(), origin)
+    np.testing.assert_allclose(found[:, :1], expected, atol=2e-5)
+
+
 @pytest.mark.parametrize("size", [1e-3, 1.0, 30.0])
 def test_weights_are_right_however_large_the_scores(size: float) -> None:
     """Scores of 0 to 9 times the size: from all alike to a single one that counts."""
