@@ -1,29 +1,16 @@
-"""export RUN: a run as files for an engine that needs no nat_ar."""
+"""export RUN: a run as files for an engine that needs no nat_ar. docs/export.md compares the two formats."""
 
 import dataclasses
-import datetime
-import importlib.metadata
-import platform
 import shlex
 from pathlib import Path
-from typing import Any, Literal
 
-import jax.export
-
-import nat_ar
-from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.experiment.run import Run, TrainedModel, open_translator
-from nat_ar.export import ctranslate2, stablehlo
+from nat_ar.experiment.run import Run
+from nat_ar.export import stablehlo
 from nat_ar.export.ctranslate2 import Quantization
 from nat_ar.export.stablehlo import Platform
-from nat_ar.runtime import files
-from nat_ar.translation import decodings
-from nat_ar.translation.translator import BUCKETS, Translator
-
-FORMAT = 1
-"""Of card.json; changes when the directory's layout does."""
-PACKAGES = ("jax", "jaxlib", "sentencepiece")
+from nat_ar.pipeline.export import Format, export
+from nat_ar.translation.translator import BUCKETS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,23 +20,23 @@ class Export:
 
     run_directory: str
     """the trained run"""
-    format: Literal["ctranslate2", "stablehlo"] = "stablehlo"
+    format: Format = "stablehlo"
     """what to write"""
     output: str | None = None
     """new directory to fill; default RUN/exported/FORMAT"""
     checkpoint: str = "best"
     """best (by validation BLEU), latest, or a step"""
     decoding: str | None = None
-    """such as "Beam(size=4)"; default: the run's own. CTranslate2 chooses its search when it is called: the card
-    then says how to call it for this one"""
+    """such as "Beam(size=4)"; default: the run's own. CTranslate2 takes its search with every call: for it the card
+    has the options of this decoding"""
     quantization: Quantization | None = None
-    """ctranslate2: how weights are stored; default as they are, in float32"""
+    """ctranslate2: how weights are stored; default: as they are, in float32"""
     rows: int | None = None
     """stablehlo: sentences of a batch; default 1"""
     buckets: tuple[int, ...] = ()
-    """stablehlo: lengths to which sources are padded, a program each; default all of the translator"""
+    """stablehlo: lengths to which sources are padded, one program each; default: all of the translator's"""
     platforms: tuple[Platform, ...] = ()
-    """stablehlo: what the programs shall run on; default what they are exported on"""
+    """stablehlo: what the programs run on; default: the device of the export"""
 
     def __post_init__(self) -> None:
         is_hlo = self.format == "stablehlo"
@@ -64,47 +51,29 @@ class Export:
 
 
 def run(arguments: Export) -> None:
-    directory = Run(Path(arguments.run_directory))
-    default = directory.directory / "exported" / arguments.format
+    directory = Path(arguments.run_directory)
+    default = directory / "exported" / arguments.format
     output = default if arguments.output is None else Path(arguments.output)
-    method = directory.config().method
-    decoding = decodings.parse_decoding(method, arguments.decoding)
-    if arguments.format == "ctranslate2":
-        ctranslate2.check(method, decoding)
-    with files.new_directory(output) as partial:
-        loaded, translator = open_translator(directory, arguments.decoding, arguments.checkpoint)
-        facts = _facts(arguments, loaded, translator)
-        if arguments.format == "ctranslate2":
-            ctranslate2.write(
-                loaded.model,
-                method,
-                loaded.vocabulary,
-                partial,
-                decoding=decoding,
-                quantization=arguments.quantization,
-                facts=facts,
-            )
-        else:
-            stablehlo.write(
-                translator,
-                partial,
-                rows=1 if arguments.rows is None else arguments.rows,
-                buckets=arguments.buckets or BUCKETS,
-                platforms=arguments.platforms or (jax.export.default_export_platform(),),
-                facts=facts,
-            )
+    exported = export(
+        Run(directory),
+        output,
+        format=arguments.format,
+        decoding=arguments.decoding,
+        checkpoint=arguments.checkpoint,
+        quantization=arguments.quantization,
+        rows=1 if arguments.rows is None else arguments.rows,
+        buckets=arguments.buckets or BUCKETS,
+        platforms=arguments.platforms,
+        command=_command(arguments),
+    )
     size = sum(path.stat().st_size for path in output.iterdir())
     print(
-        f"{output}: {arguments.format}, step {loaded.step} of {directory.directory}, {size / 1e6:,.1f} MB; "
+        f"{output}: {arguments.format}, step {exported.step} of {directory}, {size / 1e6:,.1f} MB; "
         "card.json says how to use it"
     )
 
 
-def _facts(arguments: Export, loaded: TrainedModel, translator: Translator) -> dict[str, Any]:
-    """What a card says whatever the format."""
-    config = loaded.config
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    teacher = config.teacher if translator.scorer is not None else None
+def _command(arguments: Export) -> str:
     given = [
         word
         for field in dataclasses.fields(arguments)[1:]
@@ -114,26 +83,4 @@ def _facts(arguments: Export, loaded: TrainedModel, translator: Translator) -> d
             *(map(str, value) if isinstance(value, tuple) else [str(value)]),
         ]
     ]
-    return {
-        "format": FORMAT,
-        "kind": arguments.format,
-        "run": arguments.run_directory,
-        "name": config.name,
-        "method": type(config.method).__name__,
-        "decoding": decodings.decoding_text(translator.decoding),
-        "checkpoint_step": loaded.step,
-        "config_hash": config_json.hash_of(config),
-        "vocabulary_hash": loaded.vocabulary.hash,
-        "rescorer": teacher,
-        "parameters": loaded.num_parameters,
-        "dtype": loaded.dtype,
-        "versions": {
-            "nat_ar": nat_ar.__version__,
-            "python": platform.python_version(),
-            **versions,
-        },
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(
-            ["python", "-m", "nat_ar", "export", arguments.run_directory, *given]
-        ),
-    }
+    return shlex.join(["python", "-m", "nat_ar", "export", arguments.run_directory, *given])

@@ -86,9 +86,9 @@ def write(
     *,
     decoding: Any,
     quantization: Quantization | None,
-    facts: dict[str, Any],
+    identity: dict[str, Any],
 ) -> None:
-    """Fills an empty directory: the model, the SentencePiece models, card.json with `facts` and how to use it.
+    """Fills an empty directory: the model, the SentencePiece models, card.json with `identity` and how to use it.
 
     Raises ConfigError where the method or the decoding has no counterpart, or the package is not there."""
     autoregressive = check(method, decoding)
@@ -100,7 +100,7 @@ def write(
     vocabulary.save(directory)
     names = ["joint"] * 2 if vocabulary.joint else ["source", "target"]
     card = {
-        **facts,
+        **identity,
         "engine": f"ctranslate2 {package.__version__}",
         "quantization": quantization or "float32",
         "vocabulary": [f"{name}.model" for name in names],

@@ -1,8 +1,8 @@
-"""Lines of text in, translations out, by the programs beside this file. Needs jax, numpy, sentencepiece, flatbuffers.
+"""Translates lines of text with the programs beside this file. Needs jax, numpy, sentencepiece and flatbuffers.
 
 python DIR/run.py < source.txt > translations.txt
 
-`nat_ar export --format stablehlo` copies this file as run.py; the same rules of text as `nat_ar translate`."""
+`nat_ar export --format stablehlo` copies this file as run.py. It treats text as `nat_ar translate` does."""
 
 import json
 import re
@@ -24,7 +24,7 @@ ESCAPED = re.compile(f"{ESCAPE}([_{ESCAPE}])")
 
 
 class Exported:
-    """An exported directory, opened: its programs are read and compiled when a sentence first asks."""
+    """An opened export. A program is read and compiled when the first sentence needs it."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -46,7 +46,7 @@ class Exported:
         self.counts: Counter[str] = Counter()
 
     def decode(self, source: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Tokens [rows, n_best, length], scores [rows, n_best] and steps [rows] of a padded batch."""
+        """Tokens [rows, n_best, length], scores [rows, n_best] and decoder passes [rows] of a padded batch."""
         bucket = source.shape[1]
         if bucket not in self.programs:
             content = (self.directory / self.card["programs"][str(bucket)]).read_bytes()
@@ -55,30 +55,31 @@ class Exported:
 
     def translate(self, lines: Sequence[str]) -> list[str]:
         """A translation of each line, in order; counts what was cut."""
-        batches, found, longest = defaultdict(list), [""] * len(lines), self.buckets[-1] - 1
-        for place, line in enumerate(lines):
+        batches, translations = defaultdict(list), [""] * len(lines)
+        longest = self.buckets[-1] - 1  # and EOS
+        for index, line in enumerate(lines):
             text = line.replace(ESCAPE, ESCAPE + ESCAPE).replace(SPACE_MARK, ESCAPE + "_")
             row = self.source.encode(text)
             self.counts["sources were longer than the model takes and lost their end"] += (
                 len(row) > longest
             )
             row = [*row[:longest], EOS]
-            if len(row) > 1:  # text without any character is not decoded
-                batches[next(b for b in self.buckets if len(row) <= b)].append((place, row))
+            if len(row) > 1:  # an empty line is not decoded
+                batches[next(b for b in self.buckets if len(row) <= b)].append((index, row))
         for bucket, sentences in batches.items():
             for start in range(0, len(sentences), self.card["rows"]):
                 some = sentences[start : start + self.card["rows"]]
                 batch = np.full((self.card["rows"], bucket), PAD, np.int32)
                 for padded, (_, row) in zip(batch, some, strict=False):
                     padded[: len(row)] = row
-                for (place, row), n_best in zip(some, self.decode(batch)[0], strict=False):
+                for (index, row), n_best in zip(some, self.decode(batch)[0], strict=False):
                     tokens = n_best[0][n_best[0] != PAD].tolist()
                     limit = 2 * len(row) + 10
                     self.counts["translations reached their length limit"] += len(tokens) >= limit
                     text = self.target.decode(tokens) if tokens else ""
                     text = ESCAPED.sub(lambda x: SPACE_MARK if x[1] == "_" else ESCAPE, text)
-                    found[place] = LINE_BREAK.sub(" ", text)
-        return found
+                    translations[index] = LINE_BREAK.sub(" ", text)
+        return translations
 
 
 def main() -> None:
@@ -88,8 +89,8 @@ def main() -> None:
         text = line.decode("utf-8", errors="replace")
         exported.counts["lines hold bytes that are not UTF-8"] += text.encode() != line
         lines.append(LINE_BREAK.sub(" ", text.removeprefix("\ufeff")))
-    found = exported.translate(lines)
-    sys.stdout.buffer.write("".join(text + "\n" for text in found).encode())
+    translations = exported.translate(lines)
+    sys.stdout.buffer.write("".join(text + "\n" for text in translations).encode())
     for what, count in exported.counts.items():
         if count:
             print(f"run.py: {count} {what}", file=sys.stderr)

@@ -1,15 +1,14 @@
-"""A run as StableHLO programs (jax.export) that need no nat_ar: for every method and decoding.
+"""A run as StableHLO programs (jax.export) that need no nat_ar, for every method and decoding.
 
-    decode_8.stablehlo, ...       the whole decode of sources padded to 8 tokens, ..., as one program each
-    weights.npz                   parameters by name, those of a rescorer among them: arguments of every program
+    decode_8.stablehlo, ...       one program a bucket: the whole decode of sources padded to 8 tokens, ...
+    weights.npz                   parameters by name, a rescorer's included: arguments of every program
     joint.model                   or source.model and target.model
-    run.py                        lines in, translations out: runner.py of this folder
-    card.json                     what this is, and what run.py needs to know
+    run.py                        runner.py of this folder
+    card.json                     provenance, and what run.py needs to know
 
-Weights are arguments, not constants: ten buckets would hold them ten times (a program of a model of 1,037 kB
-took 48 kB with arguments and 1,063 kB with constants). Nothing in the files names a place on the machine that
-made them. A program runs on the platforms
-that it was lowered for; jax.export keeps serialised programs readable for six months of JAX versions
+Weights are arguments, because ten programs would hold ten copies of constants (for a model of 1,037 kB, 48 kB a program
+against 1,063 kB). The files contain no paths of the machine that made them. A program runs on the platforms that it
+was lowered for; jax.export keeps serialised programs readable for six months of JAX versions
 (https://docs.jax.dev/en/latest/export/export.html)."""
 
 import contextlib
@@ -45,11 +44,12 @@ def write(
     rows: int,
     buckets: Sequence[int],
     platforms: Sequence[str],
-    facts: dict[str, Any],
+    identity: dict[str, Any],
 ) -> None:
-    """Fills an empty directory with programs for `rows` sentences of each bucket, and card.json with `facts`.
+    """Fills an empty directory: a program for `rows` sentences of each bucket, weights, vocabulary, runner, card.json.
+    The card starts with `identity`.
 
-    Raises ConfigError where there is no such bucket or no row."""
+    Raises ConfigError for buckets that the translator does not have, no rows, and int8 weights."""
     check(rows, buckets)
     if isinstance(translator.decoding, Int8):
         raise ConfigError(
@@ -86,7 +86,7 @@ def write(
     sides = ["joint"] * 2 if translator.vocabulary.joint else ["source", "target"]
     shutil.copyfile(runner.__file__, directory / "run.py")
     card = {
-        **facts,
+        **identity,
         "platforms": list(platforms),
         "rows": rows,
         "programs": programs,
@@ -101,7 +101,7 @@ def write(
 
 
 def serialise(exported: export.Exported) -> bytes:
-    """What jax.export.deserialize reads. Raises ConfigError where JAX lacks the package that it writes with."""
+    """The bytes for jax.export.deserialize. Raises ConfigError if JAX misses flatbuffers, with which it writes them."""
     try:
         return bytes(exported.serialize())
     except ImportError as error:
@@ -111,7 +111,7 @@ def serialise(exported: export.Exported) -> bytes:
 
 
 def check(rows: int, buckets: Sequence[int]) -> None:
-    """Raises ConfigError where the translator has no such bucket, or a batch would have no row."""
+    """Raises ConfigError for buckets that the translator does not have, and for no rows."""
     if rows < 1:
         raise ConfigError(f"rows must be at least 1, got {rows}")
     if not buckets or sorted(set(buckets)) != list(buckets) or not set(buckets) <= set(BUCKETS):
@@ -121,8 +121,8 @@ def check(rows: int, buckets: Sequence[int]) -> None:
 
 
 def portable(model: Model) -> Model:
-    """The same parameters under the plain attention: cuDNN's kernels are calls into a library of one platform,
-    whose names jax.export does not promise to keep."""
+    """The same parameters with attention by XLA: cuDNN's kernels call a library of one platform, by names that
+    jax.export does not promise to keep."""
     network = model.merge(model.leaves)
     for _, module in nnx.iter_modules(network):
         if hasattr(module, "implementation"):
@@ -145,16 +145,16 @@ def lower(
     bucket: int,
     platforms: Sequence[str],
 ) -> export.Exported:
-    """The decode of one shape, of plain arrays: (weights, source) -> (tokens, scores, steps). `names` are those
-    of the model's leaves, and of the scorer's if there is one."""
+    """The decode of one shape on plain arrays: (weights, source) -> (tokens, scores, decoder passes). `names` are those
+    of the model's leaves and, if it rescores, of the scorer's."""
     program = translator.function(bucket)
 
     def decode(
         weights: dict[str, Float[Array, "..."]], source: Int[Array, "rows bucket"]
     ) -> tuple[Int[Array, "rows n_best length"], Float[Array, "rows n_best"], Int[Array, "rows"]]:
         leaves, *scorer_leaves = [[weights[name] for name in group] for group in names]
-        found = program(leaves, scorer_leaves[0] if scorer_leaves else None, source)
-        return found.tokens, found.scores, found.steps
+        hypotheses = program(leaves, scorer_leaves[0] if scorer_leaves else None, source)
+        return hypotheses.tokens, hypotheses.scores, hypotheses.steps
 
     shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in weights.items()}
     source = jax.ShapeDtypeStruct((rows, bucket), jnp.int32)
@@ -164,7 +164,7 @@ def lower(
 
 @contextlib.contextmanager
 def _without_locations() -> Iterator[None]:
-    """Programs lowered in here do not say which lines of which files they come from."""
+    """Inside, programs are lowered without the files and lines that they come from."""
     before = jax.config.jax_traceback_in_locations_limit  # type: ignore[attr-defined]
     jax.config.update("jax_traceback_in_locations_limit", 0)
     try:

@@ -92,7 +92,7 @@ def _export(
         directory,
         decoding=system.decoding,
         quantization=None,
-        facts={},
+        identity={},
     )
 
 

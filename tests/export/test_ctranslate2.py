@@ -42,7 +42,7 @@ def exported(toy_run, tmp_path_factory: pytest.TempPathFactory) -> Path:
         directory,
         decoding=Beam(),
         quantization=None,
-        facts={},
+        identity={},
     )
     return directory
 
@@ -142,7 +142,7 @@ def test_every_kind_of_transformer_keeps_its_probabilities(
     method = Autoregressive(size, rescoring_length_penalty=0.0)
     model = random_model(method, words)
     ctranslate2.write(
-        model, method, words, tmp_path, decoding=Greedy(), quantization=None, facts={}
+        model, method, words, tmp_path, decoding=Greedy(), quantization=None, identity={}
     )
     engine = Engine(tmp_path, threads=1)
     source, target = words.encode_source(WORDS), words.encode_target(targets[::-1])
@@ -179,7 +179,7 @@ def test_int8_weights_take_a_byte_each_and_translate(
         tmp_path,
         decoding=Greedy(),
         quantization="int8",
-        facts={},
+        identity={},
     )
     small, whole = ((path / "model.bin").stat().st_size for path in (tmp_path, exported))
     matrices = sum(leaf.size for leaf in loaded.model.leaves if leaf.ndim == 2)

@@ -105,7 +105,7 @@ def write(
     _, translator = open_translator(run, decoding)
     directory.mkdir()
     stablehlo.write(
-        translator, directory, rows=rows, buckets=buckets, platforms=["cpu"], facts={"name": "x"}
+        translator, directory, rows=rows, buckets=buckets, platforms=["cpu"], identity={"name": "x"}
     )
     translator.max_rows = rows
     return translator

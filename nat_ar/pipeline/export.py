@@ -1,0 +1,98 @@
+"""Writes a run for an engine that needs no nat_ar: a model of CTranslate2, or StableHLO programs."""
+
+import datetime
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax.export
+
+import nat_ar
+from nat_ar import config_json
+from nat_ar.experiment.run import Run, TrainedModel, open_translator
+from nat_ar.export import ctranslate2, stablehlo
+from nat_ar.export.ctranslate2 import Quantization
+from nat_ar.export.stablehlo import Platform
+from nat_ar.runtime import files
+from nat_ar.translation import decodings
+from nat_ar.translation.translator import BUCKETS, Translator
+
+Format = Literal["ctranslate2", "stablehlo"]
+FORMAT = 1
+"""Of card.json; changes when the directory's layout does."""
+PACKAGES = ("jax", "jaxlib", "sentencepiece")
+
+
+def export(
+    run: Run,
+    output: Path,
+    *,
+    format: Format = "stablehlo",
+    decoding: str | None = None,
+    checkpoint: str = "best",
+    quantization: Quantization | None = None,
+    rows: int = 1,
+    buckets: Sequence[int] = BUCKETS,
+    platforms: Sequence[Platform] = (),
+    command: str,
+) -> TrainedModel:
+    """Fills the new directory `output`, completely or not at all, and returns what was exported.
+
+    quantization: of CTranslate2. rows, buckets, platforms: of StableHLO; no platforms: the default device's. command:
+    the one that the card shows. Raises ConfigError for a method or a decoding that the format cannot represent, before
+    anything is written."""
+    method = run.config().method
+    chosen = decodings.parse_decoding(method, decoding)
+    if format == "ctranslate2":
+        ctranslate2.check(method, chosen)
+    else:
+        stablehlo.check(rows, buckets)
+    with files.new_directory(output) as partial:
+        trained, translator = open_translator(run, decoding, checkpoint)
+        identity = {"kind": format, **_identity(run, trained, translator), "command": command}
+        if format == "ctranslate2":
+            ctranslate2.write(
+                trained.model,
+                method,
+                trained.vocabulary,
+                partial,
+                decoding=chosen,
+                quantization=quantization,
+                identity=identity,
+            )
+        else:
+            stablehlo.write(
+                translator,
+                partial,
+                rows=rows,
+                buckets=buckets,
+                platforms=platforms or (jax.export.default_export_platform(),),
+                identity=identity,
+            )
+    return trained
+
+
+def _identity(run: Run, trained: TrainedModel, translator: Translator) -> dict[str, Any]:
+    """What a card has in either format."""
+    config = trained.config
+    return {
+        "format": FORMAT,
+        "run": str(run.directory),
+        "name": config.name,
+        "method": type(config.method).__name__,
+        "decoding": decodings.decoding_text(translator.decoding),
+        "checkpoint_step": trained.step,
+        "config_hash": config_json.hash_of(config),
+        "vocabulary_hash": trained.vocabulary.hash,
+        "rescorer": config.teacher if translator.scorer is not None else None,
+        "parameters": trained.num_parameters,
+        "dtype": trained.dtype,
+        "versions": {
+            "nat_ar": nat_ar.__version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+        },
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
