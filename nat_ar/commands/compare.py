@@ -10,9 +10,8 @@ from typing import Literal
 
 from nat_ar.evaluation import figures, metrics
 from nat_ar.evaluation.metrics import METRICS, Metric
-from nat_ar.evaluation.table import formats, picture
+from nat_ar.evaluation.table import formats
 from nat_ar.pipeline.compare import compare
-from nat_ar.runtime import files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,28 +46,23 @@ class Compare:
 def run(arguments: Compare) -> None:
     """Prints the table and writes the files that `arguments` names."""
     for name in arguments.output:
-        if Path(name).suffix not in formats.FORMAT_OF_SUFFIX:
-            raise ValueError(
-                f"output {name}: expected a name that ends in {', '.join(formats.FORMAT_OF_SUFFIX)}"
-            )
+        formats.of_path(Path(name))
     if arguments.picture is not None:
         figures.paths_of(Path(arguments.picture))
     chosen = metrics.with_more(arguments.metrics)
     height = None if arguments.picture_metric is None else _named(arguments.picture_metric, chosen)
     comparison = compare(
-        [Path(name) for name in arguments.runs],
+        arguments.runs,
         teacher=arguments.teacher,
         split=arguments.split,
         n_bootstrap=arguments.n_bootstrap,
         more_metrics=chosen[len(METRICS) :],
     )
-    print(formats.render(comparison, arguments.format), end="")
+    print(comparison.render(arguments.format), end="")
     for name in arguments.output:
-        path = Path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_text(path, formats.render(comparison, formats.FORMAT_OF_SUFFIX[path.suffix]))
+        comparison.save(name)
     if arguments.picture is not None:
-        picture.save(comparison, Path(arguments.picture), title=arguments.title, metric=height)
+        comparison.picture(arguments.picture, title=arguments.title, metric=height)
 
 
 def _named(name: str, chosen: Sequence[Metric]) -> Metric:

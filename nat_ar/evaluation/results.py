@@ -18,7 +18,7 @@ FILE_NAME = "results.jsonl"
 
 Row = dict[str, Any]
 Condition = tuple[str, str, str]
-System = tuple[str, str, str]
+SystemKey = tuple[str, str, str]
 
 IDENTITY_KEYS = (
     "kind",  # "quality" or "speed"
@@ -85,7 +85,7 @@ KEYS = {"quality": QUALITY_KEYS, "speed": SPEED_KEYS}
 
 
 @dataclasses.dataclass(frozen=True)
-class Joined:
+class SystemResult:
     """One system under one decoding: its quality row, and its speed row under one condition."""
 
     quality: Row | None
@@ -179,7 +179,7 @@ def condition(speed: Row) -> Condition:
     return str(speed["device"]), str(speed["threads"]), str(speed["dtype"])
 
 
-def system(row: Row) -> System:
+def system_key(row: Row) -> SystemKey:
     """(name, run, decoding): what makes one line of a table."""
     return row["name"], row["run"], row["decoding"]
 
@@ -202,32 +202,32 @@ def label(row: Row) -> str:
     return f"{row['name']} {row['decoding']}"
 
 
-def join(rows: Sequence[Row], *, split: str = "test") -> list[Joined]:
+def join(rows: Sequence[Row], *, split: str = "test") -> list[SystemResult]:
     """Pairs the quality row of each system on `split` with its speed row.
 
     A system is one name, run and decoding. Rows of the same config and checkpoint belong together;
     where a system has rows of several, those with the latest date win and the others are stale. Of
     several rows of one kind (and, for speed, one condition) the latest wins too. A system timed
-    under several conditions gives one pair for each; a row without a partner stays alone. The order
+    under several conditions gives one result for each; a row without a partner stays alone. The order
     is that in which systems first appear in `rows`."""
     rows = [row for row in rows if row["split"] == split]
     by_date = sorted(rows, key=lambda row: row["date"])
-    latest = {system(row): _version(row) for row in by_date}
-    quality: dict[System, Row] = {}
-    speed: dict[System, dict[Condition, Row]] = {}
+    latest = {system_key(row): _version(row) for row in by_date}
+    quality: dict[SystemKey, Row] = {}
+    speed: dict[SystemKey, dict[Condition, Row]] = {}
     for row in by_date:
-        key = system(row)
+        key = system_key(row)
         if _version(row) != latest[key]:
             continue
         if row["kind"] == "quality":
             quality[key] = row
         else:
             speed.setdefault(key, {})[condition(row)] = row
-    joined: list[Joined] = []
-    for key in dict.fromkeys(system(row) for row in rows):
+    systems: list[SystemResult] = []
+    for key in dict.fromkeys(system_key(row) for row in rows):
         speeds: list[Row | None] = [*speed.get(key, {}).values()]
-        joined += [Joined(quality.get(key), row) for row in speeds or [None]]
-    return joined
+        systems += [SystemResult(quality.get(key), row) for row in speeds or [None]]
+    return systems
 
 
 def _version(row: Row) -> tuple[str, int]:

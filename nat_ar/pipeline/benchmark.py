@@ -1,10 +1,8 @@
 """Latency and throughput of several systems, interleaved in one process.
 
-A system is a run under one decoding, written RUN or "RUN:Decoding(field=value)"; repeat the run for
-several decodings.
-nat_ar/evaluation/speed/protocol.py says how it is measured, docs/speed.md how to read it. Every system appends a
-row to its run's results.jsonl. Only systems of one call are comparable down to the noise: name them
-together."""
+A system is a run under one decoding. nat_ar/evaluation/speed/protocol.py is the protocol, docs/speed.md explains
+the numbers. Every system appends a row to its run's results.jsonl. Ratios are exact only between systems of
+one call."""
 
 import dataclasses
 import datetime
@@ -20,7 +18,7 @@ from nat_ar.config_json import ConfigError
 from nat_ar.data.arrays import PreparedData
 from nat_ar.evaluation import results
 from nat_ar.evaluation.results import Row
-from nat_ar.evaluation.speed import machine, profiling, protocol
+from nat_ar.evaluation.speed import machine, profiling, protocol, report
 from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.evaluation.speed.intervals import Ratio
 from nat_ar.evaluation.speed.protocol import Speed
@@ -30,24 +28,60 @@ from nat_ar.search.greedy import Greedy
 from nat_ar.translation import decodings
 from nat_ar.translation.translator import Translator
 
+DEFAULT = SpeedConfig()
+
 
 @dataclasses.dataclass(frozen=True)
 class System:
-    """A run under one decoding, as text; None: the run's default."""
+    """A run under one decoding."""
 
     run: Run
-    decoding: str | None = None
+    decoding: Any = None
+    """an object or its text; None: the run's default"""
 
     def resolved(self) -> "System":
-        """With the decoding spelt out. Raises ConfigError for one that the method lacks."""
-        chosen = decodings.parse_decoding(self.run.config().method, self.decoding)
+        """With the decoding as text, all that differs from the defaults spelt out. Raises ConfigError for one that
+        the method lacks."""
+        text = self.decoding
+        if text is not None and not isinstance(text, str):
+            text = decodings.decoding_text(text)
+        chosen = decodings.parse_decoding(self.run.config().method, text)
         return System(self.run, decodings.decoding_text(chosen))
 
 
-def parse_system(text: str) -> list[System]:
-    """The systems that one word of the command line names. Raises ConfigError for a run that is not
-    there and for a decoding that its method lacks."""
-    # The decoding comes last and may hold colons in its own text; a path may hold colons too.
+@dataclasses.dataclass(frozen=True)
+class Timings:
+    """The rows of one benchmark. As text, a table."""
+
+    rows: tuple[Row, ...]
+
+    def plot(self, directory: str | Path) -> list[Path]:
+        """Writes latency against length and throughput against batch size, each as .png and .svg."""
+        from nat_ar.evaluation.speed import (
+            plots,  # matplotlib, which a benchmark itself does not need
+        )
+
+        return plots.save(self.rows, Path(directory))
+
+    def __str__(self) -> str:
+        return report.render(self.rows)
+
+    def __repr__(self) -> str:
+        systems = ", ".join(
+            f"{results.label(row)} {row['latency_ms']['mean']:.2f} ms" for row in self.rows
+        )
+        return f"Timings({systems})"
+
+
+def systems_of(named: str | Path | System) -> list[System]:
+    """The systems of one argument: RUN, "RUN:Decoding(field=value)", or a System.
+
+    RUN alone is its method's default decoding; of an autoregressive run also beam and greedy search, since
+    a speed-up needs both. Raises ConfigError for a run that does not exist and a decoding that its method lacks."""
+    if isinstance(named, System):
+        return [named.resolved()]
+    text = str(named)
+    # The decoding comes last and its text may hold colons; a path may hold colons too.
     match = (
         None
         if Path(text).exists()
@@ -66,71 +100,74 @@ def parse_system(text: str) -> list[System]:
 
 
 def benchmark(
-    systems: Sequence[System],
-    config: SpeedConfig,
+    systems: Sequence[str | Path | System],
+    config: SpeedConfig = DEFAULT,
     *,
     split: str = "test",
     checkpoint: str = "best",
-    data_directory: str | None = None,
+    data_directory: str | Path | None = None,
     threads: int | None = None,
-    profile_directory: Path | None = None,
+    profile_directory: str | Path | None = None,
     is_quiet: bool = False,
-) -> list[Row]:
-    """Times all systems together, each once however often it is named; appends a row to the
-    results.jsonl of each run and returns the rows in order. `threads` is what the caller pinned the process
-    to: rows and their command say so.
+) -> Timings:
+    """Times all systems together, each once however often it is named, and appends a row to the results.jsonl
+    of each run.
+
+    systems: see `systems_of`. threads: the number of cores to which the caller has pinned this process
+    (machine.pin), for the rows and their command. profile_directory: each system is traced into it.
 
     Raises ConfigError and ValueError before any work where a decoding, a split or a checkpoint does not
     exist or the systems would translate different text."""
-    systems = list(dict.fromkeys(system.resolved() for system in systems))
-    if not systems:
+    resolved = list(dict.fromkeys(one for named in systems for one in systems_of(named)))
+    if not resolved:
         raise ConfigError("expected runs to benchmark, got none")
-    data, text = _common_text(systems, split, data_directory)
-    opened = [open_translator(system.run, system.decoding, checkpoint) for system in systems]
+    data_directory = None if data_directory is None else str(data_directory)
+    data, text = _common_text(resolved, split, data_directory)
+    opened = [open_translator(system.run, system.decoding, checkpoint) for system in resolved]
     measured = protocol.measure(
         [translator for _, translator in opened], text, config, is_quiet=is_quiet
     )
-    words = command(systems, config, split, checkpoint, data_directory, threads)
+    words = command(resolved, config, split, checkpoint, data_directory, threads)
     made_by = shlex.join(["python", "-m", "nat_ar", *words])
     rows: list[Row] = []
-    for system, (loaded, translator), prepared, found in zip(
-        systems, opened, data, measured, strict=True
+    for system, (loaded, translator), prepared, speed in zip(
+        resolved, opened, data, measured, strict=True
     ):
         row = {
             **_identity(system, loaded, translator, prepared, split, made_by),
-            **_measurements(found),
+            **_measurements(speed),
             "cores": None if threads is None else machine.cores(),
             "profile": None,
         }
         if profile_directory is not None:
-            place = profile_directory / f"{len(rows) + 1}_{profiling.file_name(row)}"
-            row["profile"] = profiling.measure(translator, found.texts, found.seconds, place)
+            traces = Path(profile_directory) / f"{len(rows) + 1}_{profiling.file_name(row)}"
+            row["profile"] = profiling.measure(translator, speed.texts, speed.seconds, traces)
         rows.append(row)
     reference = _reference(rows)
-    for system, row, found in zip(systems, rows, measured, strict=True):
+    for system, row, speed in zip(resolved, rows, measured, strict=True):
         row["over_reference"] = (
             None
             if reference is None
-            else _over_reference(found, measured[reference], rows[reference])
+            else _over_reference(speed, measured[reference], rows[reference])
         )
         results.append(system.run.directory, row)
-    return rows
+    return Timings(tuple(rows))
 
 
 def _reference(rows: Sequence[Row]) -> int | None:
-    """Place of the system that ratios refer to: the first autoregressive one by greedy or beam search."""
+    """Index of the system that ratios refer to: the first autoregressive one by greedy or beam search."""
     starts = (f"{Greedy.__name__}(", f"{Beam.__name__}(")
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         if row["family"] == "AR" and row["decoding"].startswith(starts):
-            return place
+            return index
     return None
 
 
-def _over_reference(found: Speed, reference: Speed, row: Row) -> Row:
+def _over_reference(speed: Speed, reference: Speed, row: Row) -> Row:
     """S1 and Smax of Kasai et al. 2020 (arXiv:2006.10369, section 3): times faster at batch 1, and at each
     system's own best batch."""
-    ratio = Ratio.of(reference.seconds, found.seconds)
-    best, theirs = found.throughput[found.best_batch], reference.throughput[reference.best_batch]
+    ratio = Ratio.of(reference.seconds, speed.seconds)
+    best, theirs = speed.throughput[speed.best_batch], reference.throughput[reference.best_batch]
     return {
         "name": row["name"],
         "run": row["run"],
@@ -193,29 +230,29 @@ def _identity(
     }
 
 
-def _measurements(found: Speed) -> Row:
+def _measurements(speed: Speed) -> Row:
     return {
-        "sentences": found.sentences,
-        "repetitions": found.repetitions,
-        "steps": found.steps,
-        "latency_ms": dataclasses.asdict(found.latency),
-        "throughput": found.throughput[found.best_batch],
-        "throughput_batch": found.best_batch,
-        "throughput_curve": {str(size): value for size, value in found.throughput.items()},
-        "throughput_sentences": found.throughput_sentences,
-        "batch_limit": found.batch_limit,
-        "split_ms": dataclasses.asdict(found.pieces),
-        "latency_by_length": [dataclasses.asdict(bin_) for bin_ in found.lengths],
-        "floor": _floor(found),
-        "peaks": None if found.peaks is None else _peaks(found.peaks),
-        "compile_seconds": found.compile_seconds,
+        "sentences": speed.sentences,
+        "repetitions": speed.repetitions,
+        "steps": speed.steps,
+        "latency_ms": dataclasses.asdict(speed.latency),
+        "throughput": speed.throughput[speed.best_batch],
+        "throughput_batch": speed.best_batch,
+        "throughput_curve": {str(size): value for size, value in speed.throughput.items()},
+        "throughput_sentences": speed.throughput_sentences,
+        "batch_limit": speed.batch_limit,
+        "split_ms": dataclasses.asdict(speed.pieces),
+        "latency_by_length": [dataclasses.asdict(length_bin) for length_bin in speed.lengths],
+        "floor": _floor(speed),
+        "peaks": None if speed.peaks is None else _peaks(speed.peaks),
+        "compile_seconds": speed.compile_seconds,
         "recompilations": 0,  # protocol.measure raises otherwise
     }
 
 
-def _floor(found: Speed) -> Row | None:
+def _floor(speed: Speed) -> Row | None:
     """The cost of the mean sentence, and how far its latency is from it."""
-    cost = found.cost
+    cost = speed.cost
     if cost is None:
         return None
     return {
@@ -225,7 +262,7 @@ def _floor(found: Speed) -> Row | None:
         "memory_ms": 1000 * cost.memory_seconds,
         "floor_ms": 1000 * cost.floor_seconds,
         "bound": cost.bound,
-        "ratio": found.latency.mean / (1000 * cost.floor_seconds),
+        "ratio": speed.latency.mean / (1000 * cost.floor_seconds),
     }
 
 
@@ -243,8 +280,7 @@ def command(
     data_directory: str | None = None,
     threads: int | None = None,
 ) -> list[str]:
-    """The words after `python -m nat_ar` that time the same systems in the same way, what was chosen by
-    default spelt out."""
+    """The words after `python -m nat_ar` that time the same systems in the same way, defaults spelt out."""
     words = ["benchmark", *(f"{system.run.directory}:{system.decoding}" for system in systems)]
     words += ["--split", split, "--checkpoint", checkpoint]
     words += [] if data_directory is None else ["--data", data_directory]
@@ -255,7 +291,7 @@ def command(
 
 
 def _option(name: str, value: Any) -> list[str]:
-    """A field as the command line says it."""
+    """A field as an option of the command line."""
     if isinstance(value, bool):
         return [f"--{name}" if value else f"--no-{name}"]
     return [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]

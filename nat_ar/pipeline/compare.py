@@ -1,52 +1,99 @@
-"""The results of several runs as one table.
+"""The results of several runs as one table, and as a picture of quality against latency.
 
-Reads only what `evaluate` and `benchmark` wrote: results.jsonl of each run, and the translations
-and raw references that its quality rows name. Needs no model and no accelerator."""
+Reads only what `evaluate` and `benchmark` wrote: results.jsonl of each run, and the translations and raw
+references that its quality rows name. Needs no model and no accelerator."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from nat_ar.evaluation import metrics, results
 from nat_ar.evaluation.metrics import Metric, PairedResult
-from nat_ar.evaluation.results import Joined, Row, System
-from nat_ar.evaluation.table import build
+from nat_ar.evaluation.results import Row, SystemKey, SystemResult
+from nat_ar.evaluation.table import build, formats
+from nat_ar.evaluation.table.formats import Format
 from nat_ar.evaluation.table.line import BEAM, Table
 from nat_ar.runtime import files
 
 
+@dataclasses.dataclass(frozen=True, repr=False)
+class Comparison:
+    """A table of systems. As text, the table of the terminal; a notebook shows it as Markdown."""
+
+    table: Table
+
+    def render(self, form: Format = "terminal") -> str:
+        return formats.render(self.table, form)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the table in the format of the suffix: .txt, .md, .csv or .tex."""
+        path = Path(path)
+        form = formats.of_path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_text(path, self.render(form))
+
+    def picture(
+        self, path: str | Path, *, title: str = "", metric: Metric | None = None
+    ) -> list[Path]:
+        """Writes quality against latency to the path, or to .png and .svg where it has no suffix.
+
+        title: the name of the data; by default their split and test hash. metric: the height of the markers; by
+        default percent of valid translations where every row has it, else BLEU."""
+        from nat_ar.evaluation.table import picture  # matplotlib, which the table does not need
+
+        return picture.save(self.table, Path(path), title=title, metric=metric)
+
+    def __str__(self) -> str:
+        return self.render()
+
+    def __repr__(self) -> str:
+        names = ", ".join(results.label(line.result.identity) for line in self.table.lines)
+        return f"Comparison({names})"
+
+    def _repr_markdown_(self) -> str:
+        return self.render("markdown")
+
+
 def compare(
-    runs: Sequence[Path],
+    runs: Sequence[str | Path],
     *,
     teacher: str | None = None,
     split: str = "test",
     n_bootstrap: int = 1000,
     more_metrics: Sequence[Metric | str | Path] = (),
-) -> Table:
-    """The table of the rows of `split` in all `runs`, paired tests against the teacher included."""
+) -> Comparison:
+    """Compares the rows of `split` in all run directories, with paired tests against the teacher.
+
+    teacher: name or run directory of the autoregressive run that speed-ups and tests refer to; None takes the
+    first one trained on raw data. more_metrics: beside METRICS; Metric objects, or Python files that define
+    some. ValueError where rows cannot share a table or files are not those that were scored."""
     if not runs:
         raise ValueError("no runs to compare; give one run directory or more")
-    rows = [row for path in dict.fromkeys(runs) for row in results.read(path)]
-    joined = results.join(rows, split=split)
-    if not joined:
+    rows = [row for path in dict.fromkeys(map(Path, runs)) for row in results.read(path)]
+    systems = results.join(rows, split=split)
+    if not systems:
         splits = ", ".join(sorted({row["split"] for row in rows})) or "none"
         raise ValueError(f"no results on split {split!r}; the runs have: {splits}")
     chosen = metrics.with_more(more_metrics)
     results.check_metric_names(metric.name for metric in chosen)
-    build.check_comparable(joined, chosen)
-    _check_files([pair.quality for pair in joined if pair.quality is not None])
-    reference = build.find_teacher(joined, teacher)
-    comparisons = paired_tests(joined, reference, n_bootstrap=n_bootstrap)
-    return build.build(joined, teacher=teacher, comparisons=comparisons, metrics=chosen)
+    build.check_comparable(systems, chosen)
+    _check_files([system.quality for system in systems if system.quality is not None])
+    reference = build.find_teacher(systems, teacher)
+    comparisons = paired_tests(systems, reference, n_bootstrap=n_bootstrap)
+    return Comparison(
+        build.build(systems, teacher=teacher, comparisons=comparisons, metrics=chosen)
+    )
 
 
 def paired_tests(
-    joined: Sequence[Joined], reference: Joined | None, *, n_bootstrap: int = 1000
-) -> dict[System, PairedResult]:
-    """The paired bootstrap of every evaluated system against the beam search of the teacher.
+    systems: Sequence[SystemResult], reference: SystemResult | None, *, n_bootstrap: int = 1000
+) -> dict[SystemKey, PairedResult]:
+    """The paired bootstrap of every evaluated system against the beam search of the teacher, by
+    `results.system_key`.
 
-    Empty where no teacher's beam search was evaluated. ValueError where translations are not
-    those that their row scored."""
+    Empty if the teacher's beam search was not evaluated. ValueError where translations are not those that their row
+    scored."""
     if (
         reference is None
         or reference.quality is None
@@ -57,10 +104,10 @@ def paired_tests(
     references = _file(baseline, "references")
     tokenize = metrics.tokenizer_of(baseline["bleu"]["signature"])
     baseline_text = _file(baseline, "hypotheses")
-    tests: dict[System, PairedResult] = {}
-    for pair in joined:
-        row = pair.quality
-        if row is None or results.system(row) in (results.system(baseline), *tests):
+    tests: dict[SystemKey, PairedResult] = {}
+    for system in systems:
+        row = system.quality
+        if row is None or results.system_key(row) in (results.system_key(baseline), *tests):
             continue
         if _file(row, "references") != references:
             raise ValueError(
@@ -78,10 +125,10 @@ def paired_tests(
             if not math.isclose(scored["bleu"]["score"], now, abs_tol=0.01):
                 raise ValueError(
                     f"{_path(scored, 'hypotheses')} scores BLEU {now:.2f}, its row in "
-                    f"{results.FILE_NAME} says {scored['bleu']['score']:.2f}; the file was changed "
-                    "since, evaluate the run again"
+                    f"{results.FILE_NAME} has {scored['bleu']['score']:.2f}; the file has changed since, "
+                    "evaluate the run again"
                 )
-        tests[results.system(row)] = test
+        tests[results.system_key(row)] = test
     return tests
 
 
@@ -89,7 +136,7 @@ def _check_files(rows: Sequence[Row]) -> None:
     """Raises ValueError for translations or references that are not those that were scored."""
     for row in rows:
         for key in ("hypotheses", "references"):
-            expected = row.get(f"{key}_hash")  # rows of early versions do not know it
+            expected = row.get(f"{key}_hash")  # rows of early versions lack it
             path = _path(row, key)
             if expected is not None and path.is_file() and files.file_hash(path) != expected:
                 raise ValueError(

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from nat_ar.data.arrays import PreparedData
 from nat_ar.evaluation import results
-from nat_ar.evaluation.table import formats, picture
-from nat_ar.evaluation.table.line import Table
+from nat_ar.evaluation.table import formats
 from nat_ar.experiment.run import Run
 from nat_ar.experiment.study import Entry, StudyConfig
+from nat_ar.pipeline.compare import Comparison
 from nat_ar.runtime import files
 from nat_ar.translation import decodings
 
@@ -16,7 +16,7 @@ NUM_EXAMPLES = 10
 
 
 def write(
-    comparison: Table,
+    comparison: Comparison,
     directory: Path,
     entries: Sequence[Entry],
     runs: dict[str, Run],
@@ -25,14 +25,14 @@ def write(
 ) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for suffix, kind in formats.FORMAT_OF_SUFFIX.items():
-        text = formats.render(comparison, kind)
+        text = comparison.render(kind)
         if suffix == ".md":
             text = (
                 f"# {config.name}\n\nMade by `{command}`.\n\n![quality against latency](picture.png)"
                 f"\n\n{text}\n{_groups(entries, runs, config)}"
             )
         files.write_text(directory / f"table{suffix}", text)
-    picture.save(comparison, directory / "picture", title=config.name)
+    comparison.picture(directory / "picture", title=config.name)
     files.write_text(directory / "examples.md", _examples(entries, runs, config, command))
 
 

@@ -21,12 +21,11 @@ from nat_ar.data.arrays import PreparedData
 from nat_ar.data.prepare import DataConfig
 from nat_ar.evaluation import results
 from nat_ar.evaluation.speed import machine
-from nat_ar.evaluation.table import formats
-from nat_ar.evaluation.table.line import Table
 from nat_ar.experiment.run import Run
 from nat_ar.experiment.study import Entry, StudyConfig
 from nat_ar.pipeline import benchmark, compare, distill, evaluate, report, train
 from nat_ar.pipeline.benchmark import System
+from nat_ar.pipeline.compare import Comparison
 from nat_ar.runtime import child_process, files
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.translation import decodings
@@ -47,7 +46,7 @@ class _Stages:
         return result
 
 
-def study(config: StudyConfig, command: str, *, publish: str | None = None) -> Table:
+def study(config: StudyConfig, command: str, *, publish: str | None = None) -> Comparison:
     """Runs what is missing, writes the reports and prints the table.
 
     Raises ConfigError where another process is at the same study."""
@@ -57,7 +56,7 @@ def study(config: StudyConfig, command: str, *, publish: str | None = None) -> T
         return _study(config, command, publish)
 
 
-def _study(config: StudyConfig, command: str, publish: str | None) -> Table:
+def _study(config: StudyConfig, command: str, publish: str | None) -> Comparison:
     root, stage = Path(config.directory), _Stages()
     entries = [config.teacher, *config.entries]
     experiments = [config.experiment(entry) for entry in entries]
@@ -92,7 +91,7 @@ def _study(config: StudyConfig, command: str, publish: str | None) -> Table:
     report.write(comparison, root, entries, runs, config, command)
     if publish is not None:
         report.write(comparison, Path(publish), entries, runs, config, command)
-    print(formats.render(comparison, "terminal"), end="")
+    print(comparison, end="")
     return comparison
 
 

@@ -78,30 +78,30 @@ def test_join_pairs_equal_systems_and_keeps_the_order(quality, speed) -> None:
 def test_the_latest_date_wins(quality, speed) -> None:
     old = quality("ar", "Greedy()", 30.0, date="2026-01-01T00:00:00+00:00")
     new = quality("ar", "Greedy()", 31.0, date="2026-01-02T00:00:00+00:00")
-    (joined,) = results.join([new, old])
-    assert joined.quality == new
+    (systems,) = results.join([new, old])
+    assert systems.quality == new
 
 
 def test_rows_of_an_older_checkpoint_are_stale(quality, speed) -> None:
     timed_before = speed("ar", "Greedy()", 5.0, date="2026-01-01", checkpoint_step=10)
     evaluated_now = quality("ar", "Greedy()", 30.0, date="2026-01-02", checkpoint_step=20)
-    (joined,) = results.join([timed_before, evaluated_now])
-    assert (joined.quality, joined.speed) == (evaluated_now, None)
+    (systems,) = results.join([timed_before, evaluated_now])
+    assert (systems.quality, systems.speed) == (evaluated_now, None)
 
 
 def test_each_condition_is_its_own_pair(quality, speed) -> None:
     row = quality("ar", "Greedy()", 30.0)
     cpu, gpu = speed("ar", "Greedy()", 5.0), speed("ar", "Greedy()", 1.0, device="gpu")
     assert results.join([row, cpu, gpu]) == [
-        results.Joined(row, cpu),
-        results.Joined(row, gpu),
+        results.SystemResult(row, cpu),
+        results.SystemResult(row, gpu),
     ]
 
 
 def test_other_splits_are_left_out(quality) -> None:
     rows = [quality("ar", "Greedy()", 30.0), quality("ar", "Greedy()", 9.0, split="test_law")]
-    (joined,) = results.join(rows, split="test_law")
-    assert joined.quality == rows[1]
+    (systems,) = results.join(rows, split="test_law")
+    assert systems.quality == rows[1]
 
 
 @pytest.mark.parametrize(

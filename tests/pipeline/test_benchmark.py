@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 import nat_ar.__main__ as command_line
-from nat_ar.commands import benchmark as command
 from nat_ar.config_json import ConfigError
 from nat_ar.data import prepare
 from nat_ar.data.arrays import PreparedData
 from nat_ar.evaluation import results
-from nat_ar.evaluation.speed import machine, profiling
+from nat_ar.evaluation.speed import machine, profiling, report
 from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.evaluation.speed.machine import Peaks
 from nat_ar.experiment.run import Run
 from nat_ar.pipeline import benchmark
 from nat_ar.pipeline.benchmark import System
+from nat_ar.search.greedy import Greedy
 
 QUICK = SpeedConfig(sentences=6, repetitions=3, batch_sizes=(1, 4), throughput_sentences=8)
 PEAKS = Peaks(matmul={"float32": 1e9}, bandwidth={8: 1e9})
@@ -30,20 +30,20 @@ def test_a_run_alone_is_its_default_decoding_and_an_autoregressive_one_both_sear
     tiny_runs,
 ) -> None:
     ar, nat = tiny_runs.autoregressive, tiny_runs.length_nat
-    assert benchmark.parse_system(str(ar.directory)) == [System(ar, BEAM), System(ar, "Greedy()")]
-    (alone,) = benchmark.parse_system(str(nat.directory))
+    assert benchmark.systems_of(str(ar.directory)) == [System(ar, BEAM), System(ar, "Greedy()")]
+    (alone,) = benchmark.systems_of(str(nat.directory))
     assert alone == System(nat, ONE_LENGTH)
-    (named,) = benchmark.parse_system(f"{nat.directory}:LengthBeam(size=3)")
+    (named,) = benchmark.systems_of(f"{nat.directory}:LengthBeam(size=3)")
     assert named == System(nat, "LengthBeam(size=3)")
-    assert benchmark.parse_system(f"{ar.directory}:Greedy") == [System(ar, "Greedy()")]
-    assert benchmark.parse_system(f"{ar.directory}:Greedy int8") == [System(ar, "Greedy() int8")]
+    assert benchmark.systems_of(f"{ar.directory}:Greedy") == [System(ar, "Greedy()")]
+    assert benchmark.systems_of(f"{ar.directory}:Greedy int8") == [System(ar, "Greedy() int8")]
 
 
 def test_wrong_systems_are_named_before_any_work(tiny_runs, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"decoding of LengthNat: LengthBeam\(.*got 'Beam\(\)'"):
-        benchmark.parse_system(f"{tiny_runs.length_nat.directory}:Beam()")
+        benchmark.systems_of(f"{tiny_runs.length_nat.directory}:Beam()")
     with pytest.raises(ConfigError, match=r"nowhere is no run"):
-        benchmark.parse_system(str(tmp_path / "nowhere"))
+        benchmark.systems_of(str(tmp_path / "nowhere"))
     with pytest.raises(ConfigError, match="expected runs to benchmark"):
         benchmark.benchmark([], QUICK)
     with pytest.raises(ValueError, match="no split 'law'"):
@@ -58,11 +58,18 @@ def test_wrong_systems_are_named_before_any_work(tiny_runs, tmp_path: Path) -> N
 def rows(tiny_runs, tmp_path_factory: pytest.TempPathFactory) -> list[results.Row]:
     """AR greedy and the NAT, which is named twice, traced as well."""
     nat = tiny_runs.length_nat
-    systems = [System(nat), System(tiny_runs.autoregressive, "Greedy"), System(nat, "LengthBeam()")]
+    systems = [
+        nat.directory,
+        System(tiny_runs.autoregressive, Greedy()),
+        System(nat, "LengthBeam()"),
+    ]
     traces = tmp_path_factory.mktemp("traces")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(machine, "measure", lambda: PEAKS)
-        return benchmark.benchmark(systems, QUICK, profile_directory=traces, is_quiet=True)[::-1]
+        timings = benchmark.benchmark(systems, QUICK, profile_directory=traces, is_quiet=True)
+    assert repr(timings).startswith("Timings(nat LengthBeam(size=1) ")
+    assert str(timings) == report.render(timings.rows)
+    return [*timings.rows[::-1]]
 
 
 def test_rows_are_complete_and_say_what_was_measured(rows, tiny_runs) -> None:
@@ -106,7 +113,7 @@ def test_ratios_refer_to_the_first_autoregressive_system(rows) -> None:
 
 
 def test_the_summary_says_what_ratios_and_floors_refer_to(rows) -> None:
-    text = command.summary(rows)
+    text = report.render(rows)
     assert "S1, Smax: times faster than ar Greedy() at batch 1" in text
     assert "at 1 GFLOP/s float32" in text
     assert "1.0 GB/s of memory" in text
@@ -132,7 +139,7 @@ def test_a_profile_says_where_the_latency_goes(rows) -> None:
 def test_the_command_of_a_row_names_all_systems_of_the_measurement(rows, tiny_runs) -> None:
     words = shlex.split(rows[0]["command"])
     assert words[:4] == ["python", "-m", "nat_ar", "benchmark"]
-    named = [system for word in words[4:6] for system in benchmark.parse_system(word)]
+    named = [system for word in words[4:6] for system in benchmark.systems_of(word)]
     assert [system.decoding for system in named] == [ONE_LENGTH, "Greedy()"]
     assert words[words.index("--batch-sizes") :][1:3] == ["1", "4"]
     assert {row["command"] for row in rows} == {rows[0]["command"]}

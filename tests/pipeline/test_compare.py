@@ -97,30 +97,34 @@ def test_the_table_is_printed_and_written(
 
 
 def test_paired_tests_are_made_from_the_files(runs: tuple[str, ...]) -> None:
-    lines = compare.compare([Path(run) for run in runs], n_bootstrap=100).lines
+    comparison = compare.compare(runs, n_bootstrap=100)
+    lines = comparison.table.lines
     nat = lines[-1]
     assert nat.comparison is not None
     assert nat.comparison.baseline == pytest.approx(100)
     assert nat.comparison.system == pytest.approx(metrics.corpus_bleu(WORSE, REFERENCES))
     assert nat.comparison.p_value == 1 / 101
     assert [line.mark for line in lines] == ["", "=", "-"]
+    assert repr(comparison) == "Comparison(ar Beam(size=4), ar Greedy(), nat Argmax())"
+    assert str(comparison) == comparison.render("terminal")
+    assert comparison._repr_markdown_().startswith("| name | method |")
 
 
 def test_changed_translations_are_noticed(runs: tuple[str, ...]) -> None:
     path = Path(runs[1]) / "Argmax.txt"
     path.write_text("\n".join(REFERENCES) + "\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"Argmax\.txt scores BLEU 100\.00, its row"):
-        compare.compare([Path(run) for run in runs], n_bootstrap=100)
+        compare.compare(runs, n_bootstrap=100)
 
 
 def test_a_lost_line_and_a_lost_file_are_noticed(runs: tuple[str, ...]) -> None:
     path = Path(runs[1]) / "Argmax.txt"
     path.write_text("\n".join(WORSE[1:]) + "\n", encoding="utf-8")
     with pytest.raises(ValueError, match="29 hypotheses for 30 references"):
-        compare.compare([Path(run) for run in runs], n_bootstrap=100)
+        compare.compare(runs, n_bootstrap=100)
     path.unlink()
     with pytest.raises(ValueError, match=r"Argmax\.txt, the hypotheses of nat .* does not exist"):
-        compare.compare([Path(run) for run in runs], n_bootstrap=100)
+        compare.compare(runs, n_bootstrap=100)
 
 
 def test_wrong_arguments_are_errors_before_any_work(runs: tuple[str, ...]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from nat_ar.evaluation import results
 from nat_ar.evaluation.metrics import METRICS, Metric, PairedResult, without_bootstrap
-from nat_ar.evaluation.results import Joined, Row, System
+from nat_ar.evaluation.results import Row, SystemKey, SystemResult
 from nat_ar.evaluation.table import notes
 from nat_ar.evaluation.table.line import (
     BEAM,
@@ -24,31 +24,33 @@ from nat_ar.evaluation.table.line import (
 
 
 def build(
-    joined: Sequence[Joined],
+    systems: Sequence[SystemResult],
     *,
     teacher: str | None = None,
-    comparisons: Mapping[System, PairedResult] | None = None,
+    comparisons: Mapping[SystemKey, PairedResult] | None = None,
     metrics: Sequence[Metric] = METRICS,
 ) -> Table:
-    """The table of all `joined` rows: the teacher first, then other AR systems, then the rest.
+    """The table of all results: the teacher first, then other AR systems, then the rest.
 
     teacher: name or run directory of the reference AR system; None takes the first AR system
     trained on raw data. comparisons: paired tests against the teacher's beam search, by
     `results.system` of the row. ValueError where rows cannot share a table or the teacher is not
     among them."""
-    if not joined:
+    if not systems:
         raise ValueError("no rows to compare; run `python -m nat_ar evaluate RUN` first")
-    check_comparable(joined, metrics)
-    reference = find_teacher(joined, teacher)
+    check_comparable(systems, metrics)
+    reference = find_teacher(systems, teacher)
     comparisons = comparisons or {}
-    conditions = list(dict.fromkeys(pair.condition for pair in joined))
-    baselines = {condition: _baselines(joined, reference, condition) for condition in conditions}
-    lines = [_line(pair, reference, baselines[pair.condition], comparisons) for pair in joined]
+    conditions = list(dict.fromkeys(system.condition for system in systems))
+    baselines = {condition: _baselines(systems, reference, condition) for condition in conditions}
+    lines = [
+        _line(system, reference, baselines[system.condition], comparisons) for system in systems
+    ]
     timed = [condition for condition in conditions if condition is not None]
     timed.sort(key=lambda condition: baselines[condition].beam is None)
     lines.sort(
         key=lambda line: (
-            timed.index(line.joined.condition) if line.joined.condition else 0,
+            timed.index(line.result.condition) if line.result.condition else 0,
             _rank(line, reference),
         )
     )
@@ -56,7 +58,7 @@ def build(
         *notes.quality(lines, reference, metrics),
         *notes.speed(lines, reference, baselines),
     ]
-    rows = [row for line in lines for row in (line.joined.quality, line.joined.speed) if row]
+    rows = [row for line in lines for row in (line.result.quality, line.result.speed) if row]
     return Table(
         lines=tuple(lines),
         notes=tuple(texts),
@@ -66,12 +68,12 @@ def build(
     )
 
 
-def check_comparable(joined: Sequence[Joined], metrics: Sequence[Metric] = METRICS) -> None:
+def check_comparable(systems: Sequence[SystemResult], metrics: Sequence[Metric] = METRICS) -> None:
     """Raises ValueError, naming the systems, unless split, test text and the signature of every metric are the
     same for all that were scored by it."""
     for metric in metrics:
         groups: dict[tuple[str, str, str], list[str]] = collections.defaultdict(list)
-        for row in (pair.quality for pair in joined if pair.quality is not None):
+        for row in (system.quality for system in systems if system.quality is not None):
             if row.get(metric.name) is not None:
                 signature = without_bootstrap(row[metric.name]["signature"])
                 groups[row["split"], row["test_hash"], signature].append(results.label(row))
@@ -87,48 +89,48 @@ def check_comparable(joined: Sequence[Joined], metrics: Sequence[Metric] = METRI
             )
 
 
-def find_teacher(joined: Sequence[Joined], teacher: str | None) -> Joined | None:
+def find_teacher(systems: Sequence[SystemResult], teacher: str | None) -> SystemResult | None:
     """The beam search row of the reference AR system; its first row where it has no beam search.
 
     None only where `teacher` is None and no autoregressive system was given."""
-    systems = [pair for pair in joined if pair.identity["family"] == "AR"]
+    autoregressive = [system for system in systems if system.identity["family"] == "AR"]
     if teacher is None:
-        raw = [pair for pair in systems if pair.identity["training_data"] == "raw"]
-        chosen = raw or systems
+        raw = [one for one in autoregressive if one.identity["training_data"] == "raw"]
+        chosen = raw or autoregressive
         if not chosen:
             return None
-        run = (chosen[0].identity["name"], chosen[0].identity["run"])
     else:
-        chosen = [
-            pair for pair in systems if teacher in (pair.identity["name"], pair.identity["run"])
-        ]
-        runs = {(pair.identity["name"], pair.identity["run"]) for pair in chosen}
-        if len(runs) != 1:
-            known = ", ".join(
-                sorted({f"{pair.identity['name']} ({pair.identity['run']})" for pair in systems})
-            )
+        chosen = [one for one in autoregressive if teacher in _run_key(one)]
+        if len({_run_key(one) for one in chosen}) != 1:
+            known = sorted({"{} ({})".format(*_run_key(one)) for one in autoregressive})
             raise ValueError(
-                f"teacher {teacher!r} names {len(runs)} autoregressive systems, expected one; "
-                f"give the name or run directory of one of: {known or 'none was given'}"
+                f"teacher {teacher!r} names {len({_run_key(one) for one in chosen})} autoregressive systems, "
+                "expected one; give the name or run directory of one of: "
+                f"{', '.join(known) or 'none was given'}"
             )
-        run = runs.pop()
-    own = [pair for pair in chosen if (pair.identity["name"], pair.identity["run"]) == run]
-    beams = [pair for pair in own if pair.identity["decoding"].startswith(BEAM)]
-    scored = [pair for pair in beams if pair.quality is not None]
+    own = [one for one in chosen if _run_key(one) == _run_key(chosen[0])]
+    beams = [one for one in own if one.identity["decoding"].startswith(BEAM)]
+    scored = [one for one in beams if one.quality is not None]
     return (scored or beams or own)[0]
 
 
+def _run_key(system: SystemResult) -> tuple[str, str]:
+    return system.identity["name"], system.identity["run"]
+
+
 def _baselines(
-    joined: Sequence[Joined], reference: Joined | None, condition: results.Condition | None
+    systems: Sequence[SystemResult],
+    reference: SystemResult | None,
+    condition: results.Condition | None,
 ) -> Baselines:
     if reference is None or condition is None:
         return Baselines(None, None)
     own = [
-        pair.speed
-        for pair in joined
-        if pair.speed is not None
-        and pair.condition == condition
-        and results.same_run(pair.identity, reference.identity)
+        system.speed
+        for system in systems
+        if system.speed is not None
+        and system.condition == condition
+        and results.same_run(system.identity, reference.identity)
     ]
     beams = [row for row in own if row["decoding"] == reference.identity["decoding"]]
     return Baselines(
@@ -138,15 +140,15 @@ def _baselines(
 
 
 def _line(
-    pair: Joined,
-    reference: Joined | None,
+    system: SystemResult,
+    reference: SystemResult | None,
     baselines: Baselines,
-    comparisons: Mapping[System, PairedResult],
+    comparisons: Mapping[SystemKey, PairedResult],
 ) -> Line:
-    key = results.system(pair.identity)
-    is_teacher = reference is not None and key == results.system(reference.identity)
+    key = results.system_key(system.identity)
+    is_teacher = reference is not None and key == results.system_key(reference.identity)
     over_beam = over_greedy = best_over_beam = best_over_greedy = None
-    beam, greedy, speed = baselines.beam, baselines.greedy, pair.speed
+    beam, greedy, speed = baselines.beam, baselines.greedy, system.speed
     if (
         speed is not None
         and beam is not None
@@ -158,7 +160,7 @@ def _line(
         best_over_greedy = speed["throughput"] / greedy["throughput"]
     comparison = None if is_teacher else comparisons.get(key)
     return Line(
-        pair,
+        system,
         comparison,
         over_beam,
         over_greedy,
@@ -185,8 +187,8 @@ def _speed_up(speed: Row, baseline: Row) -> Estimate:
     return Estimate(ratio, ratio / spread, ratio * spread)
 
 
-def _rank(line: Line, reference: Joined | None) -> int:
-    row = line.joined.identity
+def _rank(line: Line, reference: SystemResult | None) -> int:
+    row = line.result.identity
     if line.is_teacher:
         return 0
     if row["family"] != "AR":

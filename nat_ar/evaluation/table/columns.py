@@ -24,14 +24,14 @@ class Column:
 def columns(table: Table, range_text: RangeText) -> list[Column]:
     """All columns but those that name the system."""
     chosen = [
-        Column("data", lambda line: line.joined.identity["training_data"], is_text=True),
+        Column("data", lambda line: line.result.identity["training_data"], is_text=True),
         Column("params", lambda line: _quality(line, "parameters", _count)),
         *(
             Column(metric.title, _score(metric, range_text, is_tested=metric == table.metrics[0]))
             for metric in table.metrics
             if metric.in_table
         ),
-        Column("passes", lambda line: f"{line.joined.identity['steps']:.1f}"),
+        Column("passes", lambda line: f"{line.result.identity['steps']:.1f}"),
         Column("p50 ms", lambda line: _speed(line, lambda row: _digits(row["latency_ms"]["p50"]))),
         Column("mean ms", lambda line: range_text(line.latency, None)),
         Column("sent/s (batch)", lambda line: _speed(line, _throughput)),
@@ -49,7 +49,7 @@ def columns(table: Table, range_text: RangeText) -> list[Column]:
         Column("training", _training),
         Column("repeat %", lambda line: _quality(line, "repetition", lambda value: f"{value:.2f}")),
     ]
-    qualities = [line.joined.quality for line in table.lines if line.joined.quality is not None]
+    qualities = [line.result.quality for line in table.lines if line.result.quality is not None]
     for name in ("valid", "mixed"):
         if any(row.get(name) is not None for row in qualities):
             chosen.append(Column(f"{name} %", _percent(name)))
@@ -77,12 +77,12 @@ def _percent(name: str) -> Callable[[Line], str]:
 
 
 def _quality(line: Line, key: str, text: Callable[..., str]) -> str:
-    quality = line.joined.quality
+    quality = line.result.quality
     return MISSING if quality is None or quality.get(key) is None else text(quality[key])
 
 
 def _speed(line: Line, text: Callable[[Row], str]) -> str:
-    return MISSING if line.joined.speed is None else text(line.joined.speed)
+    return MISSING if line.result.speed is None else text(line.result.speed)
 
 
 def _throughput(speed: Row) -> str:
@@ -90,7 +90,7 @@ def _throughput(speed: Row) -> str:
 
 
 def _training(line: Line) -> str:
-    quality = line.joined.quality
+    quality = line.result.quality
     if quality is None:
         return MISSING
     return f"{_count(quality['train_steps'])}, {_duration(quality['train_seconds'])}"
@@ -145,9 +145,9 @@ def brackets(estimate: Estimate | None, decimals: int | None) -> str:
 
 def system_columns(table: Table) -> list[Column]:
     chosen = [
-        Column("name", lambda line: line.joined.identity["name"], is_text=True),
-        Column("method", lambda line: line.joined.identity["method"], is_text=True),
-        Column("decoding", lambda line: line.joined.identity["decoding"], is_text=True),
+        Column("name", lambda line: line.result.identity["name"], is_text=True),
+        Column("method", lambda line: line.result.identity["method"], is_text=True),
+        Column("decoding", lambda line: line.result.identity["decoding"], is_text=True),
     ]
     if has_several_conditions(table):
         chosen.append(Column("timed on", timed_on, is_text=True))
@@ -155,9 +155,9 @@ def system_columns(table: Table) -> list[Column]:
 
 
 def timed_on(line: Line) -> str:
-    condition = line.joined.condition
+    condition = line.result.condition
     return MISSING if condition is None else results.condition_text(condition)
 
 
 def has_several_conditions(table: Table) -> bool:
-    return len({line.joined.condition for line in table.lines} - {None}) > 1
+    return len({line.result.condition for line in table.lines} - {None}) > 1

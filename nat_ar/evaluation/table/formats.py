@@ -5,6 +5,7 @@ import io
 import re
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from nat_ar.evaluation.metrics import Metric
@@ -26,13 +27,22 @@ def render(table: Table, form: Format) -> str:
     return {"terminal": _terminal, "markdown": _markdown, "csv": _csv, "latex": _latex}[form](table)
 
 
+def of_path(path: Path) -> Format:
+    """The format of a file by its suffix. Raises ValueError for a suffix without one."""
+    if path.suffix not in FORMAT_OF_SUFFIX:
+        raise ValueError(
+            f"output {path}: expected a name that ends in {', '.join(FORMAT_OF_SUFFIX)}"
+        )
+    return FORMAT_OF_SUFFIX[path.suffix]
+
+
 def _terminal(table: Table) -> str:
-    """Aligned text of about 160 columns: below a system's name stand its method and decoding."""
+    """Aligned text of about 160 columns; method and decoding are in lines below the system's name."""
     several = columns.has_several_conditions(table)
     shown = columns.columns(table, columns.plus_minus)
     rows = []
     for line in table.lines:
-        row = line.joined.identity
+        row = line.result.identity
         below = [
             f"{row['method']} {row['decoding']}",
             *([columns.timed_on(line)] if several else []),
@@ -157,8 +167,8 @@ def _csv(table: Table) -> str:
 
 
 def _record(line: Line, metrics: Sequence[Metric]) -> dict[str, object]:
-    identity = line.joined.identity
-    quality, speed = line.joined.quality or {}, line.joined.speed or {}
+    identity = line.result.identity
+    quality, speed = line.result.quality or {}, line.result.speed or {}
     latency = speed.get("latency_ms", {})
     shared = ("name", "run", "method", "training_data", "decoding", "split", "config_hash")
     record = {key: identity[key] for key in (*shared, "checkpoint_step", "data_hash")}

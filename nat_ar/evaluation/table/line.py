@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from nat_ar.evaluation.metrics import METRICS, Metric, PairedResult
-from nat_ar.evaluation.results import Joined, Row
+from nat_ar.evaluation.results import Row, SystemResult
 
 BEAM, GREEDY = "Beam(", "Greedy("
 SIGNIFICANCE = 0.05
@@ -27,7 +27,7 @@ ITSELF = Estimate(1.0, 1.0, 1.0)
 class Line:
     """One line of the table."""
 
-    joined: Joined
+    result: SystemResult
     comparison: PairedResult | None
     """Against the teacher's beam search; None for that line itself and where nothing was
     compared."""
@@ -43,13 +43,13 @@ class Line:
 
     def score(self, metric: Metric) -> Estimate | None:
         """None where the system was evaluated without the metric, or not at all."""
-        score = (self.joined.quality or {}).get(metric.name)
+        score = (self.result.quality or {}).get(metric.name)
         return None if score is None else _estimate(score, "score")
 
     @property
     def latency(self) -> Estimate | None:
         """Mean milliseconds a sentence at batch 1."""
-        speed = self.joined.speed
+        speed = self.result.speed
         return None if speed is None else _estimate(speed["latency_ms"], "mean")
 
     @property

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from nat_ar.evaluation import results
 from nat_ar.evaluation.metrics import Metric
-from nat_ar.evaluation.results import Joined, Row
+from nat_ar.evaluation.results import Row, SystemResult
 from nat_ar.evaluation.table.columns import MISSING
 from nat_ar.evaluation.table.line import BEAM, GREEDY, SIGNIFICANCE, Baselines, Line
 
 
 def quality(
-    lines: Sequence[Line], reference: Joined | None, metrics: Sequence[Metric]
+    lines: Sequence[Line], reference: SystemResult | None, metrics: Sequence[Metric]
 ) -> list[str]:
-    rows = [line.joined.quality for line in lines if line.joined.quality is not None]
+    rows = [line.result.quality for line in lines if line.result.quality is not None]
     if not rows:
         return ["No quality: none of these systems was evaluated."]
     first = rows[0]
@@ -53,7 +53,7 @@ def _signatures(rows: Sequence[Row], metrics: Sequence[Metric]) -> str:
 
 def speed(
     lines: Sequence[Line],
-    reference: Joined | None,
+    reference: SystemResult | None,
     baselines: Mapping[results.Condition | None, Baselines],
 ) -> list[str]:
     notes = []
@@ -61,9 +61,9 @@ def speed(
         if condition is None:
             continue
         rows = [
-            line.joined.speed
+            line.result.speed
             for line in lines
-            if line.joined.speed is not None and line.joined.condition == condition
+            if line.result.speed is not None and line.result.condition == condition
         ]
         where = results.condition_text(condition)
         versions = _by_value([{**row, "v": _versions(row)} for row in rows], "v", "versions")
@@ -90,16 +90,16 @@ def speed(
                 "own best batch (Kasai et al. 2020)."
             )
             uneven = [
-                results.label(line.joined.identity)
+                results.label(line.result.identity)
                 for line in lines
-                if line.joined.condition == condition and line.over_beam is None
+                if line.result.condition == condition and line.over_beam is None
             ]
             if uneven:
                 notes.append(
                     f"Speed-up {MISSING} for {', '.join(uneven)}: not timed on as many sentences "
                     "as AR beam and AR greedy."
                 )
-    untimed = [results.label(line.joined.identity) for line in lines if line.joined.speed is None]
+    untimed = [results.label(line.result.identity) for line in lines if line.result.speed is None]
     if untimed:
         notes.append(f"Not timed: {', '.join(untimed)}; run `python -m nat_ar benchmark`.")
     return notes
@@ -109,10 +109,10 @@ def warnings(lines: Sequence[Line]) -> list[str]:
     """One short line a warning, and where its causes and remedies are explained."""
     texts: dict[str, None] = {}
     for line in lines:
-        for warning in (line.joined.quality or {}).get("warnings", ()):
+        for warning in (line.result.quality or {}).get("warnings", ()):
             # Rows of early versions go on with causes and remedies behind the first clause.
             short = re.split("[,:;] ", warning)[0]
-            texts[f"Warning, {results.label(line.joined.identity)}: {short}"] = None
+            texts[f"Warning, {results.label(line.result.identity)}: {short}"] = None
     return [*texts, *(["Causes and remedies of warnings: docs/metrics.md."] if texts else [])]
 
 

@@ -59,7 +59,7 @@ def save(
 
 def draw(comparison: Table, *, title: str = "", metric: Metric | None = None) -> Figure:
     """The figure: one panel a condition, labels placed so that they cover nothing."""
-    timed = [line for line in comparison.lines if line.joined.quality and line.joined.speed]
+    timed = [line for line in comparison.lines if line.result.quality and line.result.speed]
     if metric is None and any(_height(line, None) is None for line in timed):
         metric = comparison.metrics[0]
     lines = [line for line in timed if _height(line, metric) is not None]
@@ -68,10 +68,10 @@ def draw(comparison: Table, *, title: str = "", metric: Metric | None = None) ->
             "no system has both a quality row and a speed row, so there is nothing to draw; "
             "run `python -m nat_ar evaluate` and `python -m nat_ar benchmark` on one of them"
         )
-    conditions = list(dict.fromkeys(line.joined.condition for line in lines))
-    styles = figures.styles([line.joined.identity for line in lines])
+    conditions = list(dict.fromkeys(line.result.condition for line in lines))
+    styles = figures.styles([line.result.identity for line in lines])
     most = max(
-        sum(line.joined.condition == condition for line in lines) for condition in conditions
+        sum(line.result.condition == condition for line in lines) for condition in conditions
     )
     grown = max(1.0, math.sqrt(most / ROOMY))
     size = (7.6 * grown * len(conditions), 5.0 * grown)
@@ -80,7 +80,7 @@ def draw(comparison: Table, *, title: str = "", metric: Metric | None = None) ->
     panels = figure.subplots(1, len(conditions), squeeze=False, sharey=True)[0]
     labelled = []
     for panel, condition in zip(panels, conditions, strict=True):
-        chosen = [line for line in lines if line.joined.condition == condition]
+        chosen = [line for line in lines if line.result.condition == condition]
         points = _points(chosen, metric)
         _draw_panel(panel, points, styles, metric)
         panel.set_title(_title(chosen, title), loc="left", fontsize=9, color=figures.INK, pad=8)
@@ -113,7 +113,7 @@ def _height(line: Line, metric: Metric | None) -> Estimate | None:
     """The score, or without a metric the percentage of valid translations; None where the row lacks it."""
     if metric is not None:
         return line.score(metric)
-    row = line.joined.quality or {}
+    row = line.result.quality or {}
     return None if row.get("valid") is None else wilson(float(row["valid"]), row["sentences"])
 
 
@@ -129,7 +129,7 @@ def _points(lines: Sequence[Line], metric: Metric | None) -> list[Point]:
             role = "beam"
         elif line.over_greedy == ITSELF:
             role = "greedy"
-        row = line.joined.identity
+        row = line.result.identity
         is_distilled = row["training_data"] == "distilled"
         points.append(
             Point(_label(line, lines), row["method"], is_distilled, role, latency, height)
@@ -139,11 +139,11 @@ def _points(lines: Sequence[Line], metric: Metric | None) -> list[Point]:
 
 def _label(line: Line, lines: Sequence[Line]) -> str:
     """The name, with as much of the decoding as tells it from the other lines of that name."""
-    row = line.joined.identity
+    row = line.result.identity
     same_name = [
-        other.joined.identity["decoding"]
+        other.result.identity["decoding"]
         for other in lines
-        if other.joined.identity["name"] == row["name"]
+        if other.result.identity["name"] == row["name"]
     ]
     if len(same_name) == 1:
         return row["name"]
@@ -267,8 +267,8 @@ def _key(marker: str, colour: str, face: str, label: str) -> Line2D:
 
 
 def _title(lines: Sequence[Line], title: str) -> str:
-    rows = [line.joined.quality for line in lines if line.joined.quality is not None]
-    speeds = [line.joined.speed for line in lines if line.joined.speed is not None]
+    rows = [line.result.quality for line in lines if line.result.quality is not None]
+    speeds = [line.result.speed for line in lines if line.result.speed is not None]
     data = title or f"{rows[0]['split']} (hash {rows[0]['test_hash'][:12]})"
     return (
         f"{data}, {rows[0]['sentences']:,} sentences\n"

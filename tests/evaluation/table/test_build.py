@@ -16,7 +16,7 @@ def paired(difference: float, p_value: float) -> PairedResult:
 
 def test_the_teacher_comes_first(rows) -> None:
     lines = build.build(results.join(rows)).lines
-    assert [line.joined.identity["decoding"] for line in lines] == [
+    assert [line.result.identity["decoding"] for line in lines] == [
         "Beam(size=4)",
         "Greedy()",
         "Argmax()",
@@ -29,7 +29,7 @@ def test_any_model_of_family_ar_may_be_the_baseline(rows, method: str) -> None:
     for row in rows[2:]:
         row |= {"method": method}
     beam, _, nat = build.build(results.join(rows)).lines
-    assert (beam.is_teacher, beam.joined.identity["method"]) == (True, method)
+    assert (beam.is_teacher, beam.result.identity["method"]) == (True, method)
     assert nat.over_beam is not None
     assert nat.over_beam.value == pytest.approx(10)
     assert nat.over_greedy is not None
@@ -43,7 +43,7 @@ def test_other_ar_systems_come_after_the_teacher_and_before_the_others(rows, qua
         *rows,
     ]
     lines = build.build(results.join(rows)).lines
-    assert [line.joined.identity["name"] for line in lines] == [
+    assert [line.result.identity["name"] for line in lines] == [
         "ar",
         "ar",
         "recurrent",
@@ -94,7 +94,7 @@ def test_no_speed_up_under_another_condition(rows, change) -> None:
     rows[1] |= change
     found = build.build(results.join(rows))
     nat = found.lines[-1]
-    assert nat.joined.identity["name"] == "nat"
+    assert nat.result.identity["name"] == "nat"
     assert nat.over_beam is None
     assert found.lines[0].over_beam == ITSELF
     assert "timed on" in formats.render(found, "markdown").splitlines()[0]
@@ -137,7 +137,7 @@ def test_rows_of_another_test_or_signature_do_not_share_a_table(rows, change) ->
 
 
 def test_rows_of_another_split_do_not_share_a_table(rows, quality) -> None:
-    other = results.Joined(quality("law", "Argmax()", 9.0, split="test_law"), None)
+    other = results.SystemResult(quality("law", "Argmax()", 9.0, split="test_law"), None)
     with pytest.raises(ValueError, match="split 'test_law'"):
         build.build([*results.join(rows), other])
 
@@ -150,17 +150,17 @@ def test_the_number_of_resamples_may_differ(rows) -> None:
 
 def test_the_teacher_is_named_by_name_or_run_or_is_the_first_raw_one(rows, quality) -> None:
     student = quality("ar_kd", "Beam(size=4)", 35.0, training_data="distilled")
-    joined = results.join([student, *rows])
+    systems = results.join([student, *rows])
 
     def chosen(teacher: str | None) -> str:
-        found = build.find_teacher(joined, teacher)
+        found = build.find_teacher(systems, teacher)
         assert found is not None
         return f"{found.identity['name']} {found.identity['decoding']}"
 
     assert chosen(None) == "ar Beam(size=4)"
     assert chosen("ar_kd") == chosen("runs/ar_kd") == "ar_kd Beam(size=4)"
     with pytest.raises(ValueError, match=r"teacher 'nat' names 0 .*ar \(runs/ar\), ar_kd"):
-        build.find_teacher(joined, "nat")
+        build.find_teacher(systems, "nat")
     assert build.find_teacher(results.join(rows[:2]), None) is None
 
 

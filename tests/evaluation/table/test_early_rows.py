@@ -16,34 +16,34 @@ FIXTURES = Path(__file__).parents[1] / "fixtures" / "c8abc97"
 
 
 @pytest.fixture(scope="module")
-def joined() -> list[results.Joined]:
+def systems() -> list[results.SystemResult]:
     return results.join(
         [row for run in ("ar", "fertility_kd") for row in results.read(FIXTURES / run)]
     )
 
 
-def test_every_number_is_the_same(joined: list[results.Joined]) -> None:
-    table = build.build(joined)
+def test_every_number_is_the_same(systems: list[results.SystemResult]) -> None:
+    table = build.build(systems)
     records = [*csv.DictReader(io.StringIO(formats.render(table, "csv")))]
-    expected = [*csv.DictReader((FIXTURES / "table.csv").open(encoding="utf-8"))]
+    expected = [*csv.DictReader(io.StringIO((FIXTURES / "table.csv").read_text("utf-8")))]
     for record, old in zip(records, expected, strict=True):
         assert Path(record.pop("run")).name == old.pop("run")
         assert record == old
 
 
-def test_the_markdown_is_the_same_but_for_the_warnings(joined: list[results.Joined]) -> None:
+def test_the_markdown_is_the_same_but_for_the_warnings(systems: list[results.SystemResult]) -> None:
     def unwarned(text: str) -> str:
         return re.sub(r"^- (Warning, |Causes and remedies).*\n", "", text, flags=re.MULTILINE)
 
-    rendered = formats.render(build.build(joined), "markdown")
+    rendered = formats.render(build.build(systems), "markdown")
     assert unwarned(rendered) == unwarned((FIXTURES / "table.md").read_text(encoding="utf-8"))
 
 
 def test_a_metric_that_is_younger_than_the_rows_is_not_available(
-    joined: list[results.Joined],
+    systems: list[results.SystemResult],
 ) -> None:
     younger = Metric("younger", "Younger", lambda *texts: metrics.of_sentences([1.0], ""))
-    table = build.build(joined, metrics=(*metrics.METRICS, younger))
+    table = build.build(systems, metrics=(*metrics.METRICS, younger))
     header, _, *lines = formats.render(table, "markdown").split("\n")[:6]
     column = header.split(" | ").index("Younger")
     assert {line.split(" | ")[column] for line in lines} == {"n/a"}
