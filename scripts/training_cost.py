@@ -11,9 +11,8 @@ import sys
 import jax
 import tqdm
 
-from nat_ar.commands import study
 from nat_ar.evaluation.speed import machine, training_cost
-from nat_ar.experiment.study import only
+from nat_ar.experiment.study import load_study, only
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.runtime.malloc import keep_freed_memory
 
@@ -29,7 +28,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10, help="timed steps of each method")
     arguments = parser.parse_args()
     keep_freed_memory()
-    config = study.load_config(arguments.config)
+    config = load_study(arguments.config)
     if arguments.only:
         config = only(config, arguments.only)
     methods, seen = {}, set()

@@ -13,10 +13,10 @@ import pytest
 from flax import nnx
 
 from nat_ar import __main__ as command_line
-from nat_ar.commands import prepare, study, train
+from nat_ar.commands import prepare
 from nat_ar.data.vocabulary import VocabularyConfig
-from nat_ar.experiment.config import ExperimentConfig, load_file
-from nat_ar.experiment.study import Entry, StudyConfig
+from nat_ar.experiment.config import ExperimentConfig, load_experiment, load_file
+from nat_ar.experiment.study import Entry, StudyConfig, load_study
 from nat_ar.losses.oaxe import Oaxe
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.catalogue import AnyMethod
@@ -53,7 +53,7 @@ def test_there_are_configs() -> None:
 
 
 def test_a_config_is_a_study_or_an_experiment(path: Path, config: Config) -> None:
-    read = study.load_config if isinstance(config, StudyConfig) else train.load_config
+    read = load_study if isinstance(config, StudyConfig) else load_experiment
     assert read(str(path)) == config
     assert prepare.load_config(str(path)) == config.data
 

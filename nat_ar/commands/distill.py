@@ -8,10 +8,8 @@ that is missing. The manifest's "distilled" is the data card: who translated, ho
 did to the data."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
-from nat_ar.experiment.run import Run
 from nat_ar.pipeline.distill import distill
 from nat_ar.pipeline.shards import Choose
 from nat_ar.translation.translator import BATCH_TOKENS
@@ -43,8 +41,8 @@ class Distill:
 
 def run(arguments: Distill) -> None:
     manifest = distill(
-        Run(Path(arguments.run_directory)),
-        None if arguments.directory is None else Path(arguments.directory),
+        arguments.run_directory,
+        arguments.directory,
         decoding=arguments.decoding,
         choose=arguments.choose,
         checkpoint=arguments.checkpoint,

@@ -5,11 +5,9 @@ translations in the run's translations/."""
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
 from nat_ar.evaluation import metrics, results
 from nat_ar.evaluation.metrics import METRICS, Metric
-from nat_ar.experiment.run import Run
 from nat_ar.pipeline.evaluate import evaluate
 from nat_ar.translation.translator import BATCH_TOKENS
 
@@ -39,7 +37,7 @@ def run(arguments: Evaluate) -> None:
     chosen = metrics.with_more(arguments.metrics)
     for text in arguments.decoding or (None,):
         row = evaluate(
-            Run(Path(arguments.run_directory)),
+            arguments.run_directory,
             decoding=text,
             split=arguments.split,
             checkpoint=arguments.checkpoint,

@@ -12,18 +12,9 @@ import dataclasses
 import shlex
 from pathlib import Path
 
-from nat_ar.config_json import ConfigError
 from nat_ar.data import prepare
-from nat_ar.experiment.config import load_file
-from nat_ar.experiment.study import StudyConfig, only
+from nat_ar.experiment.study import load_study, only
 from nat_ar.pipeline.study import study
-
-
-def load_config(path: str) -> StudyConfig:
-    config = load_file(path)
-    if not isinstance(config, StudyConfig):
-        raise ConfigError(f"{path} holds a {type(config).__name__}; `study` takes a StudyConfig")
-    return config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +35,7 @@ class Study:
 
 
 def run(arguments: Study) -> None:
-    config = load_config(arguments.path)
+    config = load_study(arguments.path)
     if arguments.only:
         config = only(config, arguments.only)
     if arguments.directory is not None:
@@ -56,4 +47,4 @@ def run(arguments: Study) -> None:
         command += f" --corpus-file {Path(arguments.corpus_file).name}"
     if arguments.only:
         command += f" --only {shlex.join(arguments.only)}"
-    study(config, command, publish=arguments.publish)
+    study(config, command=command, publish=arguments.publish)

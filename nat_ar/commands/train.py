@@ -4,21 +4,12 @@ The same command after an interruption resumes at the last checkpoint, to the sa
 order and log, bit for bit. A directory with another config is refused."""
 
 import dataclasses
-from pathlib import Path
 
-from nat_ar.config_json import ConfigError
-from nat_ar.experiment.config import ExperimentConfig, load_file
-from nat_ar.experiment.run import Run
+from nat_ar.experiment.config import ExperimentConfig
+from nat_ar.experiment.config import load_experiment as load_config
 from nat_ar.pipeline.train import train
 
-
-def load_config(path: str) -> ExperimentConfig:
-    config = load_file(path)
-    if not isinstance(config, ExperimentConfig):
-        raise ConfigError(
-            f"{path} holds a {type(config).__name__}; `train` takes an ExperimentConfig"
-        )
-    return config
+__all__ = ["Train", "load_config", "run"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +23,4 @@ class Train:
 
 
 def run(arguments: Train) -> None:
-    config = arguments.config
-    directory = Path(arguments.run or f"runs/{config.name}")
-    train(config, Run(directory))
+    train(arguments.config, arguments.run)

@@ -79,6 +79,16 @@ class ExperimentConfig:
         return self.data.directory if self.train_on is None else self.train_on
 
 
+def load_experiment(path: str | Path) -> "ExperimentConfig":
+    """The experiment of a Python config file. Raises ConfigError where it holds something else."""
+    config = load_file(path)
+    if not isinstance(config, ExperimentConfig):
+        raise ConfigError(
+            f"{path} holds a {type(config).__name__}; `train` takes an ExperimentConfig"
+        )
+    return config
+
+
 def load_file(path: str | Path) -> Any:
     """The value named `config` of a Python config file, with its types checked.
 

@@ -55,6 +55,11 @@ class Run:
 
     directory: Path
 
+    @classmethod
+    def of(cls, run: "Run | str | Path") -> "Run":
+        """The run itself, or that of a directory."""
+        return run if isinstance(run, Run) else cls(Path(run))
+
     @property
     def config_path(self) -> Path:
         return self.directory / "config.json"
@@ -141,10 +146,11 @@ class Run:
 
 
 def open_translator(
-    run: Run, decoding: str | None = None, checkpoint: str = "best"
+    run: Run | str | Path, decoding: Any | str | None = None, checkpoint: str = "best"
 ) -> tuple[TrainedModel, Translator]:
-    """A run's model and a translator for one of its decodings; the teacher is loaded where the decoding
-    rescores with it."""
+    """A run's model and a translator for one of its decodings, an object or text; the teacher is loaded where the
+    decoding rescores with it."""
+    run = Run.of(run)
     loaded = run.load(checkpoint)
     chosen = decodings.parse_decoding(loaded.config.method, decoding)
     scorer = None

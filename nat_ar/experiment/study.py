@@ -7,7 +7,7 @@ from pathlib import Path
 from nat_ar.config_json import ConfigError
 from nat_ar.data.prepare import DataConfig
 from nat_ar.evaluation.speed.config import SpeedConfig
-from nat_ar.experiment.config import ExperimentConfig
+from nat_ar.experiment.config import ExperimentConfig, load_file
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.training.config import TrainingConfig
 from nat_ar.translation import decodings
@@ -131,6 +131,14 @@ def _check_start(entry: Entry, entries: dict[str, Entry], teacher: Entry) -> Non
                 f"{entry.name} starts from {start.name}: expected its method and transformer, "
                 f"{theirs}, got {mine}"
             )
+
+
+def load_study(path: str | Path) -> StudyConfig:
+    """The study of a Python config file. Raises ConfigError where it holds something else."""
+    config = load_file(path)
+    if not isinstance(config, StudyConfig):
+        raise ConfigError(f"{path} holds a {type(config).__name__}; `study` takes a StudyConfig")
+    return config
 
 
 def only(config: StudyConfig, names: Sequence[str]) -> StudyConfig:

@@ -30,10 +30,10 @@ from nat_ar.translation.translator import BATCH_TOKENS
 
 
 def distill(
-    run: Run,
-    directory: Path | None = None,
+    run: Run | str | Path,
+    directory: str | Path | None = None,
     *,
-    decoding: str | None = None,
+    decoding: Any | str | None = None,
     choose: Choose = "first",
     checkpoint: str = "best",
     shard_sentences: int = 4096,
@@ -51,7 +51,8 @@ def distill(
     ):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    directory = run.directory / "distilled" if directory is None else directory
+    run = Run.of(run)
+    directory = run.directory / "distilled" if directory is None else Path(directory)
     shards_directory = directory.with_name(directory.name + ".shards")
     config = run.config()
     decoding = _decoding(config.method, decoding, choose)
@@ -107,7 +108,7 @@ def distill(
     return manifest
 
 
-def _decoding(method: Any, text: str | None, choose: Choose) -> str:
+def _decoding(method: Any, text: Any | str | None, choose: Choose) -> str:
     """The decoding in full; to choose from the beam, the search must hand the whole beam back."""
     chosen = decodings.parse_decoding(method, text)
     if choose == "best_bleu":

@@ -27,18 +27,20 @@ from nat_ar.translation.translator import BATCH_TOKENS, Translation
 
 
 def evaluate(
-    run: Run,
+    run: Run | str | Path,
     *,
-    decoding: str | None = None,
+    decoding: Any | str | None = None,
     split: str = "test",
     checkpoint: str = "best",
     data_directory: str | None = None,
     more_metrics: Sequence[Metric | str | Path] = (),
     batch_tokens: int = BATCH_TOKENS,
 ) -> results.Row:
-    """Translates, scores, writes the row to results.jsonl and returns it.
+    """Translates, scores, writes the row to the run's results.jsonl and returns it.
 
+    `decoding` is an object, its text, or None for the run's own.
     more_metrics: beside METRICS; Metric objects, or Python files that define some."""
+    run = Run.of(run)
     chosen = metrics.with_more(more_metrics)
     results.check_metric_names(metric.name for metric in chosen)
     loaded, translator = open_translator(run, decoding, checkpoint)

@@ -22,7 +22,7 @@ from nat_ar.data.prepare import DataConfig
 from nat_ar.evaluation import results
 from nat_ar.evaluation.speed import machine
 from nat_ar.experiment.run import Run
-from nat_ar.experiment.study import Entry, StudyConfig
+from nat_ar.experiment.study import Entry, StudyConfig, load_study
 from nat_ar.pipeline import benchmark, compare, distill, evaluate, report, train
 from nat_ar.pipeline.benchmark import System
 from nat_ar.pipeline.compare import Comparison
@@ -46,17 +46,27 @@ class _Stages:
         return result
 
 
-def study(config: StudyConfig, command: str, *, publish: str | None = None) -> Comparison:
-    """Runs what is missing, writes the reports and prints the table.
+def study(
+    config: StudyConfig | str | Path,
+    *,
+    command: str | None = None,
+    publish: str | Path | None = None,
+) -> Comparison:
+    """Runs what is missing, writes the reports, prints the table and returns it.
 
-    Raises ConfigError where another process is at the same study."""
+    `config`: a study or its Python file; `command`: what the reports give as the command that made them; `publish`: a
+    further directory for the reports. Raises ConfigError where another process is at the same study."""
+    if not isinstance(config, StudyConfig):
+        command = command or f"python -m nat_ar study {config}"
+        config = load_study(config)
+    command = command or f"nat_ar.study({config.name!r})"
     root = Path(config.directory)
     root.mkdir(parents=True, exist_ok=True)
     with files.locked(root):
         return _study(config, command, publish)
 
 
-def _study(config: StudyConfig, command: str, publish: str | None) -> Comparison:
+def _study(config: StudyConfig, command: str, publish: str | Path | None) -> Comparison:
     root, stage = Path(config.directory), _Stages()
     entries = [config.teacher, *config.entries]
     experiments = [config.experiment(entry) for entry in entries]

@@ -18,7 +18,7 @@ from nat_ar.data.loader import Loader
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.evaluation import metrics
-from nat_ar.experiment.config import ExperimentConfig
+from nat_ar.experiment.config import ExperimentConfig, load_experiment
 from nat_ar.experiment.run import Run, TrainedModel
 from nat_ar.methods import base
 from nat_ar.methods.catalogue import AnyMethod
@@ -34,10 +34,14 @@ from nat_ar.translation.translator import Translator
 from nat_ar.types import TrainState
 
 
-def train(config: ExperimentConfig, to: Run) -> None:
-    """Trains to the end, or from where the run stopped to the end.
+def train(config: ExperimentConfig | str | Path, run: Run | str | Path | None = None) -> Run:
+    """Trains to the end, or from where the run stopped to the end, and returns the run.
 
-    Raises ConfigError where another process is training this run."""
+    `config`: an experiment or its Python file; `run`: its directory, runs/NAME by default. Raises ConfigError where
+    another process is training this run, or the directory holds another experiment."""
+    if not isinstance(config, ExperimentConfig):
+        config = load_experiment(config)
+    to = Run.of(f"runs/{config.name}" if run is None else run)
     data = PreparedData.load(config.training_directory)
     teacher = None if config.teacher is None else Run(Path(config.teacher)).load()
     _check_vocabularies(data.vocabulary, teacher)
@@ -49,6 +53,7 @@ def train(config: ExperimentConfig, to: Run) -> None:
     to.start(config, data)  # last: a config that cannot be must not lay claim to the directory
     with files.locked(to.directory):
         _train(config, to, data, teacher, mesh, batches, model)
+    return to
 
 
 def _train(

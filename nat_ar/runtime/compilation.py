@@ -27,14 +27,16 @@ EIGEN_ROWS = range(8, 65)
 LOOPS = ("while", "scan")
 CACHE = "NAT_AR_COMPILATION_CACHE"
 """the environment's word for where compiled programs are kept"""
+SETTING = "jax_compilation_cache_dir"
+"""JAX's own"""
 
 
 def use_cache() -> None:
     """Lets JAX keep compiled programs on disk: in $NAT_AR_COMPILATION_CACHE, else where the user has told JAX to, else
     under $XDG_CACHE_HOME."""
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nat_ar" / "xla"
-    directory = os.environ.get(CACHE) or jax.config.jax_compilation_cache_dir or str(default)
-    jax.config.update("jax_compilation_cache_dir", directory)
+    directory = os.environ.get(CACHE) or jax.config.values[SETTING] or str(default)
+    jax.config.update(SETTING, directory)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 

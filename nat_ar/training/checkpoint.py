@@ -11,6 +11,7 @@ import dataclasses
 import errno
 import hashlib
 import itertools
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -61,6 +62,18 @@ class DamagedCheckpointError(ValueError):
     """Files of a checkpoint that cannot be read, or do not hold what was written."""
 
 
+@contextlib.contextmanager
+def _errors_only() -> Iterator[None]:
+    """Orbax warns that a directory opened for reading is read-only."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 class Checkpoints:
     """The checkpoints of one run directory."""
 
@@ -77,7 +90,8 @@ class Checkpoints:
             read_only=is_read_only,
             cleanup_tmp_directories=not is_read_only,
         )
-        self.manager = ocp.CheckpointManager(self.directory, options=options)
+        with _errors_only() if is_read_only else contextlib.nullcontext():
+            self.manager = ocp.CheckpointManager(self.directory, options=options)
         self.policy.scores = {step: self._score(step) for step in self.manager.all_steps()}
 
     def _score(self, step: int) -> float | None:

@@ -21,19 +21,25 @@ class Int8:
     decoding: Any
 
 
-def parse_decoding(method: AnyMethod, text: str | None) -> Any:
+def parse_decoding(method: AnyMethod, text: Any | str | None) -> Any:
     """A decoding of the method, written as in Python: "Beam(size=4, length_penalty=0.6)".
 
-    With " int8" behind it, by weights of 8 bits. None: the method's default. Raises ConfigError that lists what
-    the method has."""
+    With " int8" behind it, by weights of 8 bits. None: the method's default. A decoding that is an object is handed
+    back. Raises ConfigError that lists what the method has."""
     if text is None:
         return method.decoding
-    if text.endswith(INT8):
+    if isinstance(text, Int8):
+        return Int8(parse_decoding(method, text.decoding))
+    if isinstance(text, str) and text.endswith(INT8):
         return Int8(parse_decoding(method, text.removesuffix(INT8)))
     classes = {name: cls for cls in decodings_of(method) for name in config_json.names_of(cls)}
     known = dict.fromkeys(classes.values())
     choices = ", ".join(f"{cls.__name__}({_signature(cls)})" for cls in known)
     wanted = f"expected a decoding of {type(method).__name__}: {choices}; got {text!r}"
+    if not isinstance(text, str):
+        if isinstance(text, tuple(known)):
+            return config_json.check(text, type(text).__name__)
+        raise ConfigError(wanted)
     try:
         call = ast.parse((text if "(" in text else text + "()").strip(), mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:

@@ -159,14 +159,14 @@ class Translator:
             padded = np.full(num_rows, -1, np.int64)
             padded[: len(members)] = members
             batch = loader.pad_rows(source, padded, bucket, end=EOS)
-            limit = limits.length_limit(bucket)
-            arrays = self._inspect(self.ready_model.leaves, batch, max_length=limit)
+            most = limits.length_limit(bucket)
+            arrays = self._inspect(self.ready_model.leaves, batch, max_length=most)
             for name, internal in jax.device_get(arrays).items():
-                for row, member in enumerate(members):
+                for index, member in enumerate(members):
                     real = [slice(None)] * (internal.values.ndim - 1)
-                    for axis, lengths in internal.lengths.items():
-                        real[axis - 1] = slice(int(lengths[row]))
-                    results[member][name] = internal.values[row][tuple(real)]
+                    for axis, counts in internal.lengths.items():
+                        real[axis - 1] = slice(int(counts[index]))
+                    results[member][name] = internal.values[index][tuple(real)]
         return results
 
     @functools.cached_property

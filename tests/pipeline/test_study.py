@@ -17,7 +17,7 @@ from nat_ar.config_json import ConfigError
 from nat_ar.data.corpus import TextFiles
 from nat_ar.data.prepare import DataConfig
 from nat_ar.evaluation import results
-from nat_ar.experiment.study import Entry, StudyConfig, only
+from nat_ar.experiment.study import Entry, StudyConfig, load_study, only
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.decoder_only import DecoderOnly
@@ -221,9 +221,9 @@ def test_a_split_that_is_not_there_is_said_before_any_training(
     make_letters: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(make_letters("here"))
-    config = dataclasses.replace(command_line.load_config("study.py"), tests=("test", "tset"))
+    config = dataclasses.replace(load_study("study.py"), tests=("test", "tset"))
     with pytest.raises(ValueError, match="tset"):
-        study.study(config, "")
+        study.study(config)
     assert not Path("study/runs").exists()
 
 

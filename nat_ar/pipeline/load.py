@@ -1,0 +1,60 @@
+"""A trained run under one of its decodings, for Python: sentences in; translations, scores and internals out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nat_ar.experiment import run as runs
+from nat_ar.experiment.run import Run, TrainedModel
+from nat_ar.translation import decodings
+from nat_ar.translation.translator import Translation, Translator
+
+
+class TranslationSystem:
+    """What `nat_ar.load` returns. Each shape of batch is compiled at its first use."""
+
+    def __init__(self, run: Run, trained: TrainedModel, translator: Translator) -> None:
+        self.run, self.trained, self.translator = run, trained, translator
+
+    @property
+    def decoding(self) -> Any:
+        """The decoding in use."""
+        return self.translator.decoding
+
+    def translate(self, sentences: Sequence[str]) -> list[Translation]:
+        """One Translation (texts, scores in nats, tokens, passes) for each sentence, in order."""
+        return self.translator.translate(_list_of(sentences, "sentences"), title="translate")
+
+    def internals(self, sources: Sequence[str]) -> list[dict[str, np.ndarray | list[str]]]:
+        """What the method computes on its way to each translation: named arrays without padding, beside the
+        subwords of source ("source_pieces") and translation ("target_pieces"). docs/methods.md lists them."""
+        return self.translator.internals(_list_of(sources, "sources"))
+
+    def __repr__(self) -> str:
+        return (
+            f"TranslationSystem({str(self.run.directory)!r}, step {self.trained.step:,}, "
+            f"{decodings.decoding_text(self.decoding)}, {self.trained.num_parameters:,} parameters)"
+        )
+
+
+def load(
+    run: str | Path, decoding: Any | str | None = None, *, checkpoint: str | int = "best"
+) -> TranslationSystem:
+    """Opens a run for translating.
+
+    `decoding`: an object such as NoisyParallel(samples=10), its text, or None for the run's own; text may end in
+    " int8". `checkpoint`: "best" (by validation), "latest" or a step. A decoding that rescores loads the run's
+    teacher. Raises ConfigError (a ValueError) where the directory is no run, or the decoding is none of its method."""
+    directory = Run(Path(run))
+    trained, translator = runs.open_translator(directory, decoding, str(checkpoint))
+    return TranslationSystem(directory, trained, translator)
+
+
+def _list_of(sentences: Sequence[str], name: str) -> list[str]:
+    if isinstance(sentences, str):
+        raise ValueError(
+            f"{name}: expected a list of texts, got the text {sentences!r}; write [{sentences!r}]"
+        )
+    return list(sentences)
