@@ -34,7 +34,7 @@ FLOORS = {  # room -> floor; a room is a folder or a file of the package itself
 HEAVY = {"jax", "jaxlib", "flax", "optax", "orbax", "chex"}  # all of them import jax
 ONLY_IN = {
     "ctranslate2": "nat_ar.export.ctranslate2",
-    "datasets": "nat_ar.data.corpus",
+    "datasets": "nat_ar.data.hugging_face",
     "lxml": "nat_ar.data.debian.formats",
     "orbax": "nat_ar.training.checkpoint",
     "polib": "nat_ar.data.debian.formats",

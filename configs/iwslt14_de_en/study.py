@@ -7,7 +7,7 @@ with 10 passes 32.9 (tokenised, lower-cased, as DEER's table gives them); 33.8 (
 follow transformer_iwslt_de_en. Not yet run by us: no hub here."""
 
 from nat_ar.data.batching import BatchingConfig
-from nat_ar.data.corpus import HuggingFace
+from nat_ar.data.hugging_face import HuggingFace
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.experiment.study import Entry, StudyConfig

@@ -6,7 +6,7 @@ Minutes on any GPU, an evening on two CPU cores. Published: a small Transformer 
 test (recalled, not checked); no non-autoregressive number is known to us. Not yet run by us: no hub here."""
 
 from nat_ar.data.batching import BatchingConfig
-from nat_ar.data.corpus import HuggingFace
+from nat_ar.data.hugging_face import HuggingFace
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.experiment.study import Entry, StudyConfig

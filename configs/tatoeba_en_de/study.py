@@ -8,7 +8,8 @@ Sentences that share a source or a target with another stay on one side of the s
 component), since many English sentences have several German ones: du, ihr and Sie are the modes here."""
 
 from nat_ar.data.batching import BatchingConfig
-from nat_ar.data.corpus import HoldOut, HuggingFace
+from nat_ar.data.hold_out import HoldOut
+from nat_ar.data.hugging_face import HuggingFace
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.evaluation.speed.config import SpeedConfig

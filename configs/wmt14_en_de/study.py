@@ -9,7 +9,7 @@ distilled, one-pass NAT 11.8 raw and 20.0 distilled (Huang et al. 2022, DA-Trans
 batch, 300k steps). The hyper-parameters below are theirs, the fine-tuning stage Gu's. Not yet run by us."""
 
 from nat_ar.data.batching import BatchingConfig
-from nat_ar.data.corpus import HuggingFace
+from nat_ar.data.hugging_face import HuggingFace
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.experiment import recipes

@@ -8,7 +8,7 @@ fertility NAT 26.22, with fine-tuning 27.29, with 100 samples 29.79; CMLM with o
 (Ghazvininejad et al. 2019); GLAT 31.19 (Qian et al. 2021). Not yet run by us: no hub here."""
 
 from nat_ar.data.batching import BatchingConfig
-from nat_ar.data.corpus import HuggingFace
+from nat_ar.data.hugging_face import HuggingFace
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.experiment import recipes

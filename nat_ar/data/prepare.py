@@ -21,13 +21,16 @@ from jaxtyping import Bool
 
 import nat_ar
 from nat_ar import config_json
-from nat_ar.data import arrays, corpus, ragged, vocabulary
+from nat_ar.config_json import ConfigError
+from nat_ar.data import arrays, cleaning, ragged, vocabulary
 from nat_ar.data.alignment import aligner, links, pharaoh
 from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import PreparedData, RaggedWriter, Split, TextWriter
-from nat_ar.data.corpus import Corpus, TextFiles
+from nat_ar.data.catalogue import AnyCorpus
 from nat_ar.data.pair import Pair, Report
+from nat_ar.data.text_files import TextFiles
 from nat_ar.data.vocabulary import Vocabulary, VocabularyConfig
+from nat_ar.runtime import files
 
 T = TypeVar("T")
 _CHUNK = 10_000
@@ -40,7 +43,7 @@ class DataConfig:
 
     directory: str
     """Where the prepared data go; the one field that does not decide what they are."""
-    corpus: Corpus
+    corpus: AnyCorpus
     """Where the pairs come from."""
     vocabulary: VocabularyConfig = VocabularyConfig()
     """How the texts are cut into subwords."""
@@ -60,20 +63,25 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
-            raise ValueError(f"max_tokens {self.max_tokens}: expected at least 1")
+            raise ConfigError(f"max_tokens {self.max_tokens}: expected at least 1")
         if self.max_length_ratio is not None and self.max_length_ratio < 1:
-            raise ValueError(f"max_length_ratio {self.max_length_ratio}: expected at least 1")
+            raise ConfigError(f"max_length_ratio {self.max_length_ratio}: expected at least 1")
 
 
 def from_file(config: DataConfig, path: str) -> DataConfig:
     """The same data config over one tab-separated file, split by the corpus's own hold-out."""
-    hold_out = getattr(config.corpus, "hold_out", None)
+    hold_out = config.corpus.hold_out
     if hold_out is None:
-        raise ValueError(
+        raise ConfigError(
             f"corpus_file {path}: {type(config.corpus).__name__} has no hold_out that says how one file "
             "is split; write a config with TextFiles"
         )
     return dataclasses.replace(config, corpus=TextFiles(train=(path,), hold_out=hold_out))
+
+
+def config_of(data: PreparedData) -> DataConfig:
+    """The config by which the data were prepared, or those that were distilled."""
+    return config_json.from_json(DataConfig, data.manifest["config"], str(data.directory))
 
 
 def prepare(config: DataConfig, *, quiet: bool = False) -> dict[str, Any]:
@@ -91,7 +99,13 @@ def prepare(config: DataConfig, *, quiet: bool = False) -> dict[str, Any]:
     with arrays.new_directory(directory) as partial:
         spool = partial / "spool"
         with _timed(seconds, "read"):
-            sentences = _spool(config, spool, report, show)
+            sentences = cleaning.spool(
+                config.corpus,
+                spool,
+                report,
+                removes_overlap=config.remove_overlap,
+                progress=show.bar,
+            )
         with _timed(seconds, "vocabulary"):
             show.say(f"vocabulary: {config.vocabulary.kind} of {config.vocabulary.size}")
             limit = config.vocabulary.max_training_sentences
@@ -154,7 +168,7 @@ def write_distilled(
             )
         return manifest
     config = dataclasses.replace(
-        config_json.from_json(DataConfig, base.manifest["config"]),
+        config_of(base),
         directory=str(directory),
         alignments=alignments,
     )
@@ -251,63 +265,6 @@ def _description(
     }
 
 
-def _spool(config: DataConfig, spool: Path, report: Report, show: "_Progress") -> dict[str, int]:
-    """Cleans every split onto disk; returns the pairs in each. Training comes last, so that it can be
-    checked against the keys of all the others."""
-    splits = config.corpus.splits(report)
-    for name in ("train", "validation"):
-        if name not in splits:
-            raise ValueError(
-                f"the corpus has no {name} split, only {', '.join(splits)}: name one, "
-                "or hold pairs out of training (hold_out)"
-            )
-    evaluation_sources: set[str] = set()
-    evaluation_targets: set[str] = set()
-    sentences = dict.fromkeys(splits, 0)
-    for name in [*(name for name in splits if name != "train"), "train"]:
-        writer = TextWriter(spool / name)
-        for pair in show.bar(splits[name], f"read {name}"):
-            pair = _clean(pair, name, report)
-            if not pair.source.strip() or not pair.target.strip():
-                report.count(f"{name}: dropped, empty side")
-                continue
-            if config.remove_overlap:
-                keys = corpus.normalised(pair.source), corpus.normalised(pair.target)
-                if name != "train":
-                    evaluation_sources.add(keys[0])
-                    evaluation_targets.add(keys[1])
-                elif keys[0] in evaluation_sources:
-                    report.count("train: dropped, source in validation or test", pair.source)
-                    continue
-                elif keys[1] in evaluation_targets:
-                    report.count("train: dropped, target in validation or test", pair.target)
-                    continue
-            try:
-                writer.append(pair)
-            except UnicodeEncodeError as error:
-                report.count(f"{name}: dropped, not UTF-8", repr(error.object))
-        writer.close()
-        sentences[name] = writer.pairs
-        _check_not_empty(name, sentences[name], report)
-    return sentences
-
-
-def _clean(pair: Pair, name: str, report: Report) -> Pair:
-    """One line a side: files with a sentence a line cannot hold more."""
-    if all(map(str.isprintable, pair)):  # which no line break is
-        return pair
-    clean = Pair(*(vocabulary.one_line(field) for field in pair))
-    if clean != pair:
-        report.count(f"{name}: line breaks inside a text became spaces", pair.source[:80])
-    return clean
-
-
-def _check_not_empty(name: str, sentences: int, report: Report) -> None:
-    if sentences == 0:
-        counts = "; ".join(f"{reason}: {n}" for reason, n in report.counts.items())
-        raise ValueError(f"the {name} split has no pairs left ({counts or 'it was empty'})")
-
-
 def _sample(sentences: int, limit: int) -> Bool[np.ndarray, "sentences"]:
     """Which sentences to learn a vocabulary from: all, or `limit` of them spread evenly."""
     before = np.arange(sentences + 1) * min(limit, sentences) // max(sentences, 1)
@@ -345,7 +302,7 @@ def _write_split(
     target_writer.close()
     kept = np.concatenate(is_kept) if is_kept else np.zeros(0, np.bool_)
     arrays.copy_texts(spool, directory, kept)
-    _check_not_empty(name, int(kept.sum()), report)
+    cleaning.check_not_empty(name, int(kept.sum()), report)
 
 
 def _fits(
@@ -405,7 +362,7 @@ def _import_alignments(path: str, train: Split) -> dict[str, str]:
         raise ValueError(f"{path}: {error}") from error
     counts = links.fertilities(linked, train.source, train.target)
     counts.save(train.directory / "fertilities")
-    return {"path": path, "sha256": corpus.file_hash(path)}
+    return {"path": path, "sha256": files.file_hash(Path(path))}
 
 
 def _distilled_pairs(train: Split, targets: Sequence[str], report: Report) -> Iterator[Pair]:

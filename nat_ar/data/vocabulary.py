@@ -17,6 +17,7 @@ import numpy as np
 import sentencepiece
 
 from nat_ar import special_tokens
+from nat_ar.config_json import ConfigError
 
 TokenIds = Sequence[int] | np.ndarray
 """One sentence's ids, as a list or an integer array of one dimension."""
@@ -57,18 +58,18 @@ class VocabularyConfig:
 
     def __post_init__(self) -> None:
         if not 0.9 <= self.character_coverage <= 1.0:
-            raise ValueError(
+            raise ConfigError(
                 f"character_coverage {self.character_coverage}: expected between 0.9 and 1.0"
             )
         smallest = special_tokens.NUM_SPECIAL + 256 * self.byte_fallback + 1
         if self.size < smallest:
-            raise ValueError(
+            raise ConfigError(
                 f"vocabulary size {self.size}: expected at least {smallest} "
                 f"({special_tokens.NUM_SPECIAL} special ids"
                 f"{', 256 bytes' if self.byte_fallback else ''} and a character)"
             )
         if self.max_training_sentences < 1:
-            raise ValueError(
+            raise ConfigError(
                 f"max_training_sentences {self.max_training_sentences}: expected at least 1"
             )
 

@@ -8,11 +8,10 @@ from typing import Any
 
 import tqdm
 
-from nat_ar import config_json
+from nat_ar.data import prepare
 from nat_ar.data.alignment import aligner
 from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import PreparedData
-from nat_ar.data.prepare import DataConfig
 from nat_ar.data.ragged import Ragged
 from nat_ar.evaluation import diagnostics, metrics
 
@@ -41,7 +40,7 @@ def quality(data: PreparedData, targets: Sequence[str]) -> dict[str, Any]:
         "raw": (_select(train.target, rows), references),
         "distilled": (Ragged.from_rows(itertools.compress(encoded, is_pair)), targets),
     }
-    config = config_json.from_json(DataConfig, data.manifest["config"]).aligner or AlignerConfig()
+    config = prepare.config_of(data).aligner or AlignerConfig()
     lexicons, described = {}, {}
     for name, (target, texts) in sides.items():
         links = aligner.align(

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from nat_ar import config_json
+from nat_ar.data import prepare
 from nat_ar.data.arrays import PreparedData, Split
-from nat_ar.data.toy import judge
-from nat_ar.data.toy.corpus import ToyCorpus
 from nat_ar.evaluation import diagnostics, metrics, results
 from nat_ar.evaluation.metrics import Metric
 from nat_ar.evaluation.speed import machine
@@ -90,7 +89,7 @@ def evaluate(
         "hypotheses_hash": files.file_hash(hypotheses),
         "references_hash": files.file_hash(references),
         **_scores(found, texts, test, chosen),
-        **_toy_scores(data, test, texts),
+        **_validity(data, test, texts),
         **_training_cost(run, loaded),
     }
     results.append(run.directory, row)
@@ -153,14 +152,16 @@ def _scores(
     }
 
 
-def _toy_scores(data: PreparedData, test: Split, texts: Sequence[str]) -> dict[str, Any]:
-    """Percent of valid and of mixed translations, which only the toy language can tell."""
-    if data.manifest["config"]["corpus"]["type"] != ToyCorpus.__name__:
+def _validity(data: PreparedData, test: Split, texts: Sequence[str]) -> dict[str, Any]:
+    """Percent of valid and of mixed translations, if the corpus can judge them."""
+    corpus = prepare.config_of(data).corpus
+    verdicts = [corpus.judge(s, t) for s, t in zip(test.source_text, texts, strict=True)]
+    judged = [verdict for verdict in verdicts if verdict is not None]
+    if not judged:
         return {"valid": None, "mixed": None}
-    verdicts = [judge.judge(s, t) for s, t in zip(test.source_text, texts, strict=True)]
     return {
-        "valid": 100 * sum(v.valid for v in verdicts) / len(verdicts),
-        "mixed": 100 * sum(v.mixed for v in verdicts) / len(verdicts),
+        "valid": 100 * sum(verdict.valid for verdict in judged) / len(judged),
+        "mixed": 100 * sum(verdict.mixed for verdict in judged) / len(judged),
     }
 
 

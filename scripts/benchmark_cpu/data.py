@@ -45,7 +45,7 @@ BUCKET = 48
 """All batches have this width, so that one of them can stand for the others."""
 CONFIG = """
 from nat_ar.data.alignment.model import AlignerConfig
-from nat_ar.data.corpus import TextFiles
+from nat_ar.data.text_files import TextFiles
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.experiment.config import ExperimentConfig

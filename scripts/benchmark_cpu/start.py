@@ -26,7 +26,7 @@ ROUNDS, COLD_ROUNDS = 5, 2
 CONFIG = """
 import dataclasses
 
-from nat_ar.data.corpus import TextFiles
+from nat_ar.data.text_files import TextFiles
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.experiment.config import ExperimentConfig, load_file

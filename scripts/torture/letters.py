@@ -9,7 +9,7 @@ STUDY = """
 from nat_ar.experiment.study import Entry, StudyConfig
 from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.batching import BatchingConfig
-from nat_ar.data.corpus import TextFiles
+from nat_ar.data.text_files import TextFiles
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.evaluation.speed.config import SpeedConfig

@@ -9,8 +9,8 @@ from nat_ar.commands import prepare
 from nat_ar.commands.prepare import Prepare
 from nat_ar.config_json import ConfigError
 from nat_ar.data.arrays import PreparedData
-from nat_ar.data.corpus import TextFiles
 from nat_ar.data.prepare import DataConfig
+from nat_ar.data.text_files import TextFiles
 from nat_ar.data.vocabulary import VocabularyConfig
 
 

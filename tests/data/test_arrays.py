@@ -7,10 +7,11 @@ import pytest
 
 from nat_ar.data import arrays, prepare
 from nat_ar.data.arrays import PreparedData, RaggedWriter
-from nat_ar.data.corpus import HoldOut, TextFiles
+from nat_ar.data.hold_out import HoldOut
 from nat_ar.data.pair import Pair
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.ragged import Ragged
+from nat_ar.data.text_files import TextFiles
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.runtime import files
 

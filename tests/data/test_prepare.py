@@ -12,8 +12,9 @@ from nat_ar.data import arrays, prepare, vocabulary
 from nat_ar.data.alignment import aligner, links
 from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import PreparedData
-from nat_ar.data.corpus import HoldOut, NamedTest, TextFiles
+from nat_ar.data.hold_out import HoldOut
 from nat_ar.data.prepare import DataConfig
+from nat_ar.data.text_files import NamedTest, TextFiles
 from nat_ar.data.toy.corpus import ToyCorpus
 from nat_ar.data.vocabulary import VocabularyConfig
 
@@ -122,7 +123,7 @@ def test_the_manifest_says_what_was_done(prepared: Path, data_config: DataConfig
 def test_preparing_again_returns_at_once(
     prepared: Path, data_config: DataConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare, "_spool", None)  # would fail if it were called
+    monkeypatch.setattr(prepare.cleaning, "spool", None)  # would fail if it were called
     manifest = prepare.prepare(data_config)
     assert manifest == arrays.read_manifest(prepared)
 

@@ -14,8 +14,8 @@ from nat_ar.commands.distill import Distill
 from nat_ar.data import prepare
 from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import PreparedData
-from nat_ar.data.corpus import TextFiles
 from nat_ar.data.prepare import DataConfig
+from nat_ar.data.text_files import TextFiles
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.experiment.run import Run, open_translator

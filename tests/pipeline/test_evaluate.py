@@ -1,8 +1,11 @@
 """evaluate: how good translations are, as rows that others can read."""
 
 import hashlib
+import os
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from nat_ar.data.prepare import DataConfig
 from nat_ar.data.toy.corpus import ToyCorpus
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.evaluation import results
-from nat_ar.experiment.config import ExperimentConfig
+from nat_ar.experiment.config import ExperimentConfig, load_file
 from nat_ar.experiment.run import Run
 from nat_ar.methods.length_nat import LengthBeam, LengthNat
 from nat_ar.pipeline import evaluate
@@ -153,6 +156,77 @@ def test_of_the_toy_language_it_says_valid_and_mixed(
     said = capsys.readouterr().out
     assert "valid 50.0 %   mixed 25.0 %" in said
     assert "warning: 1 translations reached" in said
+
+
+CORPUS_OF_ONES_OWN = """
+import dataclasses
+from nat_ar.data.corpus import Corpus, Verdict
+from nat_ar.data.pair import Pair
+from nat_ar.data.prepare import DataConfig
+from nat_ar.data.vocabulary import VocabularyConfig
+from nat_ar.experiment.config import ExperimentConfig
+from nat_ar.methods.length_nat import LengthNat
+from nat_ar.nn.transformer import TransformerConfig
+
+@dataclasses.dataclass(frozen=True)
+class Backwards(Corpus):
+    pairs: int = 30
+
+    def splits(self, report):
+        rows = [" ".join(f"{row:03}") for row in range(self.pairs + 6)]
+        pairs = [Pair(row, row[::-1]) for row in rows]
+        return {"test": pairs[:4], "validation": pairs[4:6], "train": pairs[6:]}
+
+    def judge(self, source, text):
+        valid = text == source[::-1]
+        return Verdict(valid, mixed=not valid and sorted(text) == sorted(source))
+
+words = VocabularyConfig(size=24, byte_fallback=False)
+data = DataConfig("data", Backwards(), words, aligner=None)
+config = ExperimentConfig("backwards", data, LengthNat(TransformerConfig(8, 8, 1, 1, 1)))
+"""
+
+
+def test_a_corpus_of_a_config_file_is_prepared_and_judges_by_its_own_rules(
+    start_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    Path("backwards.py").write_text(CORPUS_OF_ONES_OWN, "utf-8")
+    words = ["prepare", "backwards.py", "--corpus.pairs", "40"]
+    command_line.main(words, set_up=lambda verb: None)
+    data = PreparedData.load("data")
+    assert len(data.split("train")) == 40
+    corpus = {"type": "Backwards", "from": "backwards.py", "pairs": 40}
+    assert data.manifest["config"]["corpus"] == corpus
+
+    run = start_run(Run(Path("run")), load_file("backwards.py"), data)
+    assert run.config().data.corpus.judge("0 1 2", "2 1 0") == (True, False)
+    answers = ["0 0 0", "1 0 0", "0 2 0", "3"]  # of 0 0 0, 0 0 1, 0 0 2, 0 0 3
+    opened = run.load(), Repeating(answers)
+    monkeypatch.setattr(evaluate, "open_translator", lambda *_: opened)
+    row = evaluate.evaluate(run)
+    assert (row["valid"], row["mixed"]) == (50.0, 25.0)
+
+
+def test_another_process_reads_such_a_corpus_from_its_file(tmp_path: Path) -> None:
+    (tmp_path / "backwards.py").write_text(CORPUS_OF_ONES_OWN, "utf-8")
+    written = {"type": "Backwards", "from": "backwards.py", "pairs": 5}
+    code = f"""
+from nat_ar import config_json
+from nat_ar.data.corpus import Corpus
+print(config_json.from_json(Corpus, {written}).judge("0 1", "1 0").valid)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(evaluate.__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "True\n"
 
 
 def test_data_of_another_vocabulary_are_refused(

@@ -14,8 +14,8 @@ import pytest
 
 from nat_ar.commands import study as command_line
 from nat_ar.config_json import ConfigError
-from nat_ar.data.corpus import TextFiles
 from nat_ar.data.prepare import DataConfig
+from nat_ar.data.text_files import TextFiles
 from nat_ar.evaluation import results
 from nat_ar.experiment.study import Entry, StudyConfig, load_study, only
 from nat_ar.methods.autoregressive import Autoregressive

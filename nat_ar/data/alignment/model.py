@@ -32,6 +32,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
+from nat_ar.config_json import ConfigError
 from nat_ar.data.ragged import Ragged
 
 SMALLEST_PROBABILITY = np.float32(np.finfo(np.float32).tiny)
@@ -83,27 +84,27 @@ class AlignerConfig:
 
     def __post_init__(self) -> None:
         if self.iterations < 1:
-            raise ValueError(f"iterations must be at least 1, got {self.iterations}")
+            raise ConfigError(f"iterations must be at least 1, got {self.iterations}")
         if self.flat_iterations < 0:
-            raise ValueError(f"flat_iterations must be at least 0, got {self.flat_iterations}")
+            raise ConfigError(f"flat_iterations must be at least 0, got {self.flat_iterations}")
         if not 0 < self.null_probability < 1:
-            raise ValueError(
+            raise ConfigError(
                 f"null_probability must be between 0 and 1, both excluded, got "
                 f"{self.null_probability}"
             )
         low, high = TENSION_RANGE
         if not self.tension > 0 or (self.optimise_tension and not low <= self.tension <= high):
-            raise ValueError(
+            raise ConfigError(
                 f"tension must be positive, and from {low} to {high} where it is optimised, got "
                 f"{self.tension}; set optimise_tension=False to keep it where it is"
             )
         if self.variational_bayes and not self.concentration > 0:
-            raise ValueError(
+            raise ConfigError(
                 f"concentration must be positive, got {self.concentration}; "
                 "set variational_bayes=False for maximum likelihood"
             )
         if self.chunk_token_pairs < 1:
-            raise ValueError(f"chunk_token_pairs must be at least 1, got {self.chunk_token_pairs}")
+            raise ConfigError(f"chunk_token_pairs must be at least 1, got {self.chunk_token_pairs}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from nat_ar.config_json import ConfigError
+from nat_ar.data.corpus import Corpus
 from nat_ar.data.debian import apt
 from nat_ar.data.debian import sentences as cleaning
 from nat_ar.data.debian.sentences import Passage, comparison_key
@@ -37,7 +39,7 @@ DOMAINS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class DebianCorpus:
+class DebianCorpus(Corpus):
     """Real text in large: 149,721 English-German pairs on Debian 12, 111,669 of them for training;
     about 420 MB of download and 40 seconds of work on one core, 0.2 GB of memory.
 
@@ -76,20 +78,20 @@ class DebianCorpus:
     def __post_init__(self) -> None:
         for domain in (*self.domains, *self.held_out):
             if domain not in DOMAINS:
-                raise ValueError(f"unknown domain {domain!r}; there are {', '.join(DOMAINS)}")
+                raise ConfigError(f"unknown domain {domain!r}; there are {', '.join(DOMAINS)}")
         if (self.source_language == "en") == (self.target_language == "en"):
-            raise ValueError(
+            raise ConfigError(
                 "one of source_language and target_language must be 'en', got "
                 f"{self.source_language!r} and {self.target_language!r}"
             )
         if self.num_validation < 1 or self.num_test < 1 or self.held_out_pairs < 1:
-            raise ValueError("num_validation, num_test and held_out_pairs must be at least 1")
+            raise ConfigError("num_validation, num_test and held_out_pairs must be at least 1")
         if set(self.domains) <= set(self.held_out):
-            raise ValueError(
+            raise ConfigError(
                 f"no domain is left to train on: domains {self.domains}, held_out {self.held_out}"
             )
         if not 1 <= self.min_words <= self.max_words:
-            raise ValueError(
+            raise ConfigError(
                 f"1 <= min_words <= max_words expected, got {self.min_words}, {self.max_words}"
             )
 

@@ -15,6 +15,8 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
+from nat_ar.config_json import ConfigError
+from nat_ar.data.corpus import Corpus, Verdict
 from nat_ar.data.pair import Pair, Report
 from nat_ar.data.toy import grammar
 from nat_ar.data.toy import judge as judging
@@ -123,7 +125,7 @@ def domain(sentence: Sentence) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class ToyCorpus:
+class ToyCorpus(Corpus):
     """Pairs drawn from the toy language; no source occurs twice, in whatever split."""
 
     seed: int = 0
@@ -138,7 +140,7 @@ class ToyCorpus:
     def __post_init__(self) -> None:
         for name in ("num_train", "num_validation", "num_test"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more")
 
     def splits(self, report: Report) -> dict[str, Iterable[Pair]]:
         """The test split depends on nothing but `seed` and `num_test`."""
@@ -167,6 +169,5 @@ class ToyCorpus:
         report.count(f"{split}: drawn", number=number)
         return pairs
 
-    @staticmethod
-    def judge(source: str, hypothesis: str) -> judging.Verdict:
-        return judging.judge(source, hypothesis)
+    def judge(self, source: str, text: str) -> Verdict:
+        return judging.judge(source, text)

@@ -3,16 +3,9 @@
 import functools
 import itertools
 import string
-from typing import NamedTuple
 
+from nat_ar.data.corpus import Verdict
 from nat_ar.data.toy import grammar, parser
-
-
-class Verdict(NamedTuple):
-    valid: bool
-    """exactly one of the translations that the grammar allows for the source"""
-    mixed: bool
-    """not valid, not empty, though each word occurs in some valid translation of the source"""
 
 
 def translations(source: str) -> tuple[str, ...]:

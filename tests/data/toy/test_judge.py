@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import pytest
 
+from nat_ar.data.corpus import Verdict
 from nat_ar.data.toy import corpus, grammar, judge, parser
 
 T = TypeVar("T")
@@ -149,7 +150,7 @@ def test_the_translations_are_all_that_can_be_drawn(sentences: list[grammar.Sent
 def test_crossing_two_translations_is_valid_or_mixed(sentences: list[grammar.Sentence]) -> None:
     """The start of one translation and the end of another: what a one-pass model writes."""
     generator = random.Random(6)
-    seen: collections.Counter[judge.Verdict] = collections.Counter()
+    seen: collections.Counter[Verdict] = collections.Counter()
     for sentence in sentences:
         source = grammar.english(sentence)
         found = judge.translations(source)

@@ -1,0 +1,71 @@
+"""From a corpus to clean texts on disk, in memory that does not grow with the corpus."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from nat_ar.data import hold_out, vocabulary
+from nat_ar.data.arrays import TextWriter
+from nat_ar.data.corpus import Corpus
+from nat_ar.data.pair import Pair, Report
+
+Progress = Callable[[Iterable[Pair], str], Iterable[Pair]]
+"""Passes pairs on under a title, and shows how many there were."""
+
+
+def spool(
+    corpus: Corpus, directory: Path, report: Report, *, removes_overlap: bool, progress: Progress
+) -> dict[str, int]:
+    """Cleans every split onto disk; returns the pairs in each. Training comes last, so that it can be
+    checked against the keys of all the others."""
+    splits = corpus.splits(report)
+    for name in ("train", "validation"):
+        if name not in splits:
+            raise ValueError(
+                f"the corpus has no {name} split, only {', '.join(splits)}: name one, "
+                "or hold pairs out of training (hold_out)"
+            )
+    evaluation_sources: set[str] = set()
+    evaluation_targets: set[str] = set()
+    sentences = dict.fromkeys(splits, 0)
+    for name in [*(name for name in splits if name != "train"), "train"]:
+        writer = TextWriter(directory / name)
+        for pair in progress(splits[name], f"read {name}"):
+            pair = _clean(pair, name, report)
+            if not pair.source.strip() or not pair.target.strip():
+                report.count(f"{name}: dropped, empty side")
+                continue
+            if removes_overlap:
+                keys = hold_out.normalised(pair.source), hold_out.normalised(pair.target)
+                if name != "train":
+                    evaluation_sources.add(keys[0])
+                    evaluation_targets.add(keys[1])
+                elif keys[0] in evaluation_sources:
+                    report.count("train: dropped, source in validation or test", pair.source)
+                    continue
+                elif keys[1] in evaluation_targets:
+                    report.count("train: dropped, target in validation or test", pair.target)
+                    continue
+            try:
+                writer.append(pair)
+            except UnicodeEncodeError as error:
+                report.count(f"{name}: dropped, not UTF-8", repr(error.object))
+        writer.close()
+        sentences[name] = writer.pairs
+        check_not_empty(name, sentences[name], report)
+    return sentences
+
+
+def _clean(pair: Pair, name: str, report: Report) -> Pair:
+    """One line a side: files with a sentence a line cannot hold more."""
+    if all(map(str.isprintable, pair)):  # which no line break is
+        return pair
+    clean = Pair(*(vocabulary.one_line(field) for field in pair))
+    if clean != pair:
+        report.count(f"{name}: line breaks inside a text became spaces", pair.source[:80])
+    return clean
+
+
+def check_not_empty(name: str, sentences: int, report: Report) -> None:
+    if sentences == 0:
+        counts = "; ".join(f"{reason}: {n}" for reason, n in report.counts.items())
+        raise ValueError(f"the {name} split has no pairs left ({counts or 'it was empty'})")

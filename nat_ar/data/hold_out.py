@@ -1,0 +1,145 @@
+"""Takes validation and test pairs out of the training pairs of a corpus, so that nothing leaks."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from nat_ar.config_json import ConfigError
+from nat_ar.data.pair import Pair, Report
+
+_TRAIN, _VALIDATION, _TEST = range(3)
+
+
+def normalised(text: str) -> str:
+    """The form in which two sentences count as the same: casefolded, white space collapsed."""
+    return " ".join(text.casefold().split())
+
+
+def key(text: str) -> bytes:
+    """8 bytes that stand for the normalised text: sets and arrays of keys fit in memory."""
+    return hashlib.blake2b(normalised(text).encode(), digest_size=8).digest()
+
+
+@dataclasses.dataclass(frozen=True)
+class HoldOut:
+    """Takes validation and test out of the training pairs of a corpus that has no such splits."""
+
+    validation: int = 1000
+    """Pairs to hold out; 0 where the corpus names a validation split."""
+    test: int = 2000
+    """Pairs to hold out; 0 where the corpus names a test split."""
+    by: Literal["component", "line"] = "component"
+    """component: pairs that share a source or a target, also through others, stay in one split, so that
+    nothing leaks. line: single pairs; those of training that overlap are left to `remove_overlap`."""
+    seed: int = 0
+    """Another seed holds out other pairs."""
+
+    def __post_init__(self) -> None:
+        if self.validation < 0 or self.test < 0 or self.validation + self.test == 0:
+            raise ConfigError(
+                f"hold_out: expected pairs for validation or test, got {self.validation} and "
+                f"{self.test}; leave hold_out away to hold out nothing"
+            )
+
+
+def held_out(groups: Int[np.ndarray, "pairs"], hold_out: HoldOut) -> Int[np.ndarray, "pairs"]:
+    """Split of each pair (0 training, 1 validation, 2 test) from the number of its group.
+
+    Whole groups are drawn at random; one that would overshoot the number asked for is passed over, so
+    large groups stay in training."""
+    sizes = np.bincount(groups, minlength=1)
+    split_of = np.full(len(sizes), _TRAIN, np.int64)
+    rest = {_TEST: hold_out.test, _VALIDATION: hold_out.validation}
+    for group in np.random.default_rng(hold_out.seed).permutation(len(sizes)):
+        for split in rest:
+            if 0 < sizes[group] <= rest[split]:
+                split_of[group] = split
+                rest[split] -= int(sizes[group])
+                break
+        if not any(rest.values()):
+            break
+    if any(rest.values()) or np.all(split_of[groups] != _TRAIN):
+        raise ValueError(
+            f"hold_out asks for {hold_out.validation} validation and {hold_out.test} test pairs of "
+            f"{len(groups)} pairs in {np.count_nonzero(sizes)} groups, the largest of {sizes.max()}, "
+            f"and something left to train on; {rest[_VALIDATION]} and {rest[_TEST]} of them could "
+            "not be found: ask for fewer"
+        )
+    return split_of[groups]
+
+
+def _groups(
+    source: Shaped[np.ndarray, "pairs"], target: Shaped[np.ndarray, "pairs"], hold_out: HoldOut
+) -> Int[np.ndarray, "pairs"]:
+    """The group of each pair, from the keys of its sides: what may not be torn apart."""
+    if hold_out.by == "line":
+        return np.arange(len(source))
+    return connected_components(source, target)
+
+
+def connected_components(
+    source: Shaped[np.ndarray, "pairs"], target: Shaped[np.ndarray, "pairs"]
+) -> Int[np.ndarray, "pairs"]:
+    """The component of each pair, in the graph whose nodes are sources and targets and whose edges are
+    pairs; numbered by first appearance, so that the order of the keys does not matter."""
+    import scipy.sparse.csgraph  # takes a tenth of a second: not for those who translate
+
+    if not len(source):
+        return np.zeros(0, np.int64)
+    _, source_nodes = np.unique(source, return_inverse=True)
+    _, target_nodes = np.unique(target, return_inverse=True)
+    target_nodes = target_nodes + source_nodes.max() + 1
+    nodes = int(target_nodes.max()) + 1
+    edges = (np.ones(len(source), np.int8), (source_nodes, target_nodes))
+    graph = scipy.sparse.coo_array(edges, shape=(nodes, nodes))
+    _, components = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    _, first, inverse = np.unique(components[source_nodes], return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse]
+
+
+def split_off(
+    read: Callable[[Report], Iterable[Pair]], hold_out: HoldOut, report: Report
+) -> dict[str, Iterable[Pair]]:
+    """Splits of the pairs that `read` yields again and again: keys in a first pass, held-out pairs (kept
+    in memory) in a second, training pairs in a third. Only the first pass writes into the report."""
+    sources, targets = bytearray(), bytearray()
+    for pair in read(report):
+        sources += key(pair.source)
+        targets += key(pair.target)
+    groups = _groups(np.frombuffer(sources, "<u8"), np.frombuffer(targets, "<u8"), hold_out)
+    split_of = held_out(groups, hold_out)
+    report.provenance["hold_out"] = {
+        "pairs": len(groups),
+        "groups": len(np.unique(groups)),
+        "largest_group": int(np.bincount(groups, minlength=1).max()),
+    }
+    kept: dict[int, list[Pair]] = {_VALIDATION: [], _TEST: []}
+    for split, pair in zip(split_of, read(Report()), strict=True):
+        if split != _TRAIN:
+            kept[int(split)].append(pair)
+    splits: dict[str, Iterable[Pair]] = {
+        "train": (
+            pair for split, pair in zip(split_of, read(Report()), strict=True) if split == _TRAIN
+        )
+    }
+    for name, split in (("validation", _VALIDATION), ("test", _TEST)):
+        if kept[split]:
+            report.count(f"{name}: held out of training", number=len(kept[split]))
+            splits[name] = kept[split]
+    return splits
+
+
+def check(hold_out: HoldOut | None, named: dict[str, bool]) -> None:
+    """Each of validation and test is named or held out, not both. `named`: split -> named or not."""
+    if hold_out is None:
+        return
+    for split, number in (("validation", hold_out.validation), ("test", hold_out.test)):
+        if number and named[split]:
+            raise ConfigError(
+                f"{split}: named in the corpus and held out of training ({number} pairs); "
+                f"set hold_out.{split} to 0 or leave the name away"
+            )

@@ -1,0 +1,206 @@
+"""A corpus of the Hugging Face hub. The only file that imports `datasets`, and only when such a corpus is read."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from nat_ar.config_json import ConfigError
+from nat_ar.data import corpus, hold_out
+from nat_ar.data.corpus import Corpus
+from nat_ar.data.hold_out import HoldOut
+from nat_ar.data.pair import Pair, Report
+from nat_ar.runtime import files
+
+
+@dataclasses.dataclass(frozen=True)
+class DataFiles:
+    """Local or remote files of one split of a HuggingFace corpus."""
+
+    split: str
+    """Such as train, validation or test, as `HuggingFace` and its `more_tests` name it."""
+    paths: tuple[str, ...]
+    """Paths or addresses."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedSplit:
+    """A further test of a HuggingFace corpus; becomes the split "test_<name>"."""
+
+    name: str
+    """What follows "test_"."""
+    split: str
+    """Split of the data set."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HuggingFace(Corpus):
+    """A data set of the Hugging Face hub, a folder of `save_to_disk`, or json, csv or parquet files.
+
+    Each side is a column, or a field inside one: "en" reads flat columns, "translation.en" the usual
+    layout {"translation": {"en": ..., "de": ...}}. Rows with an empty or over-long side are dropped in
+    every split, counted and named in the report."""
+
+    path: str
+    """Name on the hub; a folder with `from_disk`; "json", "csv" or "parquet" with `data_files`."""
+    source: str
+    """Column of the source, e.g. "en" or "translation.en"."""
+    target: str
+    """Column of the target, e.g. "de" or "translation.de"."""
+    subset: str | None = None
+    """Configuration of the data set, e.g. "de-en"."""
+    train: str = "train"
+    """Split on the hub; without streaming also a slice such as "train[:10%]"."""
+    validation: str | None = "validation"
+    """None: held out of training by `hold_out`."""
+    test: str | None = "test"
+    """None: held out of training by `hold_out`, or no test."""
+    more_tests: tuple[NamedSplit, ...] = ()
+    """Further tests, each with a name of its own."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; a commit makes the data repeatable."""
+    data_files: tuple[DataFiles, ...] = ()
+    """Files of each split, where `path` is "json", "csv" or "parquet"."""
+    from_disk: bool = False
+    """`path` is a folder that `save_to_disk` wrote."""
+    streaming: bool = False
+    """Read over the network as it is needed, without a copy in the cache."""
+    domain: str | None = None
+    """Column with the domain of each pair, where there is one."""
+    hold_out: HoldOut | None = None
+    """How validation and test are held out of training, where they are None."""
+    max_characters: int = 2000
+    """Pairs with a longer side are dropped."""
+
+    def __post_init__(self) -> None:
+        corpus.check_test_names([test.name for test in self.more_tests])
+        hold_out.check(
+            self.hold_out,
+            {"validation": self.validation is not None, "test": self.test is not None},
+        )
+        if self.from_disk and (self.streaming or self.subset or self.revision or self.data_files):
+            raise ConfigError(
+                "HuggingFace: from_disk reads the folder `path`; "
+                "streaming, subset, revision and data_files do not go with it"
+            )
+
+    def splits(self, report: Report) -> dict[str, Iterable[Pair]]:
+        """Raises ValueError where the data set, a split or a column is missing."""
+        names = {"train": self.train, "validation": self.validation, "test": self.test}
+        names |= {f"test_{test.name}": test.split for test in self.more_tests}
+        tables = {
+            split: self._table(name, split) for split, name in names.items() if name is not None
+        }
+        paths = [path for data_files in self.data_files for path in data_files.paths]
+        report.provenance["hugging_face"] = {
+            "path": self.path,
+            "subset": self.subset,
+            "revision": self.revision,
+            "files": [
+                {
+                    "path": path,
+                    "sha256": files.file_hash(Path(path)) if Path(path).is_file() else None,
+                }
+                for path in paths  # a path may be an address or a pattern
+            ],
+            "splits": {split: _provenance(table) for split, table in tables.items()},
+        }
+        splits: dict[str, Iterable[Pair]] = {
+            split: self._read(table, split, report) for split, table in tables.items()
+        }
+        if self.hold_out is None:
+            return splits
+        train = hold_out.split_off(
+            lambda r: self._read(tables["train"], "train", r), self.hold_out, report
+        )
+        return splits | train
+
+    def _table(self, name: str, split: str) -> Any:
+        """The `datasets` table of one split, with our columns only."""
+        try:
+            import datasets
+        except ImportError as error:
+            raise ValueError(
+                f"{self.path}: reading Hugging Face data needs the package `datasets`, which is not "
+                "installed: pip install datasets"
+            ) from error
+        where = f"{self.path}, split {name!r}"
+        try:
+            if self.from_disk:
+                loaded = datasets.load_from_disk(self.path)
+                if isinstance(loaded, datasets.Dataset):
+                    loaded = datasets.DatasetDict(train=loaded)
+                if name not in loaded:
+                    raise ValueError(f"the folder has the splits {', '.join(loaded)}")
+                table = loaded[name]
+            else:
+                data_files = {each.split: list(each.paths) for each in self.data_files}
+                table = datasets.load_dataset(
+                    self.path,
+                    self.subset,
+                    split=name,
+                    data_files=data_files or None,
+                    revision=self.revision,
+                    streaming=self.streaming,
+                )
+        except Exception as error:  # whatever the hub, the network or a file format answers
+            advice = f"; set corpus.{split} to null and use hold_out" if split != "train" else ""
+            raise ValueError(
+                f"{where}: cannot be loaded: {type(error).__name__}: {error}{advice}"
+            ) from error
+        fields = [self.source, self.target] + ([self.domain] if self.domain else [])
+        available = table.column_names
+        if available is None:  # a stream whose files do not say
+            available = list(next(iter(table), {}))
+        columns = [field if field in available else field.split(".")[0] for field in fields]
+        if missing := [
+            field for field, c in zip(fields, columns, strict=True) if c not in available
+        ]:
+            raise ValueError(
+                f"{where}: no column {' or '.join(missing)}; the columns are {', '.join(available)}"
+            )
+        return table.select_columns(list(dict.fromkeys(columns)))
+
+    def _read(self, table: Any, split: str, report: Report) -> Iterator[Pair]:
+        for number, row in enumerate(table):
+            place = f"{self.path}, {split}, row {number}"
+            report.count(f"{split}: read")
+            source, target = (_field(row, field, place) for field in (self.source, self.target))
+            fault = corpus.fault(source, target, self.max_characters)
+            if fault is None:
+                domain = _field(row, self.domain, place) if self.domain else ""
+                yield Pair(source, target, domain)
+            else:
+                report.count(f"{split}: dropped, {fault[0]}", f"{place}: {fault[1]}")
+
+
+def _field(row: dict[str, Any], field: str, place: str) -> str:
+    """Text of a column, or of a field inside one; "" where it is null."""
+    value: Any = row
+    for name in [field] if field in row else field.split("."):
+        if not isinstance(value, dict) or name not in value:
+            fields = ", ".join(value) if isinstance(value, dict) else repr(value)
+            raise ValueError(f"{place}: no field {name!r} of {field!r}; found {fields}")
+        value = value[name]
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise ValueError(
+            f"{place}: {field!r} is {type(value).__name__}, expected text; a layout such as "
+            "{'translation': {'en': ...}} is named 'translation.en'"
+        )
+    return value
+
+
+def _provenance(table: Any) -> dict[str, Any]:
+    """What identifies the rows: the fingerprint where `datasets` has one, checksums of downloads."""
+    info = table.info
+    return {
+        "version": str(info.version) if info.version else None,
+        "licence": info.license or None,
+        "fingerprint": getattr(table, "_fingerprint", None),
+        "checksums": {
+            name: checksum.get("checksum")
+            for name, checksum in (info.download_checksums or {}).items()
+        },
+    }

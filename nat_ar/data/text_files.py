@@ -1,0 +1,161 @@
+"""A corpus of plain text files: tab-separated columns, or a file a language."""
+
+import dataclasses
+import gzip
+import io
+import itertools
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from nat_ar.config_json import ConfigError
+from nat_ar.data import corpus, hold_out
+from nat_ar.data.corpus import Corpus
+from nat_ar.data.hold_out import HoldOut
+from nat_ar.data.pair import Pair, Report
+from nat_ar.runtime import files
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedTest:
+    """A further test, e.g. out of the domain; becomes the split "test_<name>"."""
+
+    name: str
+    """What follows "test_"."""
+    paths: tuple[str, ...]
+    """As `TextFiles.train`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TextFiles(Corpus):
+    """Plain UTF-8 files, gzipped or not: one file of tab-separated columns, or a source and a target file
+    with equal line counts.
+
+    Tabs separate and nothing quotes; further columns are ignored; CRLF and a byte order mark are taken
+    off. Unequal line counts and unreadable files are errors. Lines that are not UTF-8, empty or
+    over-long, or lack a column are dropped in every split, counted and named in the report."""
+
+    train: tuple[str, ...]
+    """One path: tab-separated columns. Two: the source file and the target file."""
+    validation: tuple[str, ...] = ()
+    """As `train`; empty: held out of training by `hold_out`."""
+    test: tuple[str, ...] = ()
+    """As `train`; empty: held out of training by `hold_out`, or no test."""
+    more_tests: tuple[NamedTest, ...] = ()
+    """Further tests, each with a name of its own."""
+    hold_out: HoldOut | None = None
+    """How validation and test are held out of training, where they have no files."""
+    columns: tuple[int, int] = (0, 1)
+    """Source and target column of tab-separated files, counted from 0; (1, 0) turns the direction."""
+    max_characters: int = 2000
+    """Pairs with a longer side are dropped."""
+
+    def __post_init__(self) -> None:
+        sets = {"train": self.train, "validation": self.validation, "test": self.test}
+        for name, paths in [*sets.items(), *((test.name, test.paths) for test in self.more_tests)]:
+            optional = name in ("validation", "test")
+            if len(paths) > 2 or (not paths and not optional):
+                raise ConfigError(
+                    f"TextFiles: {name}: expected one path (tab-separated) or two (source, target), "
+                    f"got {paths}"
+                )
+        if self.columns[0] == self.columns[1] or min(self.columns) < 0:
+            raise ConfigError(
+                f"TextFiles: columns {self.columns}: expected two different columns, counted from 0"
+            )
+        corpus.check_test_names([test.name for test in self.more_tests])
+        hold_out.check(
+            self.hold_out, {"validation": bool(self.validation), "test": bool(self.test)}
+        )
+
+    def splits(self, report: Report) -> dict[str, Iterable[Pair]]:
+        """Raises ValueError for a missing file at once, for a broken one while it is read."""
+        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        named |= {f"test_{test.name}": test.paths for test in self.more_tests}
+        paths_of = {split: paths for split, paths in named.items() if paths}
+        report.provenance["files"] = [
+            {"path": path, "sha256": _hash(path)}
+            for path in dict.fromkeys(itertools.chain.from_iterable(paths_of.values()))
+        ]
+        if self.hold_out is None:
+            return {split: self._read(paths, split, report) for split, paths in paths_of.items()}
+        rest = {
+            split: self._read(paths, split, report)
+            for split, paths in paths_of.items()
+            if split != "train"
+        }
+        return (
+            hold_out.split_off(lambda r: self._read(self.train, "train", r), self.hold_out, report)
+            | rest
+        )
+
+    def _read(self, paths: tuple[str, ...], split: str, report: Report) -> Iterator[Pair]:
+        rows: Iterable[tuple[bytes, bytes] | None]
+        rows = self._table(paths[0], split, report) if len(paths) == 1 else _parallel(*paths)
+        for number, sides in enumerate(rows, start=1):
+            report.count(f"{split}: read")
+            if sides is None:  # _table has counted why
+                continue
+            try:
+                source, target = sides[0].decode(), sides[1].decode()
+            except UnicodeDecodeError as error:
+                report.count(f"{split}: dropped, not UTF-8", f"{paths[0]}:{number}: {error.reason}")
+                continue
+            fault = corpus.fault(source, target, self.max_characters)
+            if fault is None:
+                yield Pair(source, target)
+            else:
+                report.count(f"{split}: dropped, {fault[0]}", f"{paths[0]}:{number}: {fault[1]}")
+
+    def _table(self, path: str, split: str, report: Report) -> Iterator[tuple[bytes, bytes] | None]:
+        """Both sides of every line; None, counted, where there are too few columns."""
+        first, second = self.columns
+        needed = max(self.columns) + 1
+        for number, line in enumerate(_lines(path), start=1):
+            columns = line.split(b"\t")
+            if len(columns) < needed:
+                report.count(
+                    f"{split}: dropped, too few columns",
+                    f"{path}:{number}: {len(columns)} columns, expected at least {needed}",
+                )
+                yield None
+            else:
+                yield columns[first], columns[second]
+
+
+def _parallel(source: str, target: str) -> Iterator[tuple[bytes, bytes]]:
+    counts = [0, 0]
+    for sides in itertools.zip_longest(_lines(source), _lines(target)):
+        counts = [count + (side is not None) for count, side in zip(counts, sides, strict=True)]
+        if counts[0] == counts[1]:
+            yield sides
+    if counts[0] != counts[1]:
+        raise ValueError(
+            f"{source} has {counts[0]} lines and {target} has {counts[1]}: expected equal counts; "
+            "line n of one must translate line n of the other"
+        )
+
+
+def _lines(path: str) -> Iterator[bytes]:
+    """Lines without their ends (LF or CRLF) and without a byte order mark."""
+    try:
+        with _open(path) as file:
+            for number, line in enumerate(file):
+                if number == 0:
+                    line = line.removeprefix(b"\xef\xbb\xbf")
+                yield line.removesuffix(b"\n").removesuffix(b"\r")
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path}: broken gzip file: {error}") from error
+
+
+def _open(path: str) -> io.BufferedReader | gzip.GzipFile:
+    """By its first two bytes, not by its name: plain or gzip."""
+    with open(path, "rb") as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+    return gzip.GzipFile(path) if is_gzip else open(path, "rb")
+
+
+def _hash(path: str) -> str:
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such file")
+    return files.file_hash(Path(path))
