@@ -1,12 +1,15 @@
-"""The arrays that the layers hand to each other, as frozen dataclasses that JAX can trace."""
+"""The arrays that the layers hand to each other, as frozen dataclasses that JAX can trace, and what every layer
+asks of rows of tokens."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, Protocol, TypeVar, dataclass_transform, runtime_checkable
+from typing import Any, TypeVar, dataclass_transform
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
+
+from nat_ar.special_tokens import EOS, PAD
 
 T = TypeVar("T")
 
@@ -69,7 +72,7 @@ class Mean:
     @property
     def value(self) -> Float[Array, ""]:
         """total / count; 0 where nothing was counted."""
-        return self.total / jax.numpy.maximum(self.count, 1.0)
+        return self.total / jnp.maximum(self.count, 1.0)
 
 
 @pytree_dataclass
@@ -87,8 +90,8 @@ class Hypotheses:
     tokens: Int[Array, "batch n_best length"]
     scores: Float[Array, "batch n_best"]
     """The number that ordered them, in nats; higher is better. Methods say what it is."""
-    steps: Int[Array, "batch"]
-    """Sequential decoder passes used, scoring passes of a rescorer included."""
+    passes: Int[Array, "batch"]
+    """Sequential decoder passes, a rescorer's included."""
 
 
 @pytree_dataclass
@@ -110,20 +113,18 @@ class TrainState:
     """Exponential moving average of the parameters, where the config asks for one."""
 
 
-Cache = Any
-StepFunction = Callable[
-    [Int[Array, "batch beam"], Cache, Int[Array, ""] | Int[Array, "batch"]],
-    tuple[Float[Array, "batch beam vocabulary"], Cache],
-]
-"""All that a search knows of a model: tokens at `position` (one for all rows, or one for each) and a cache in,
-logits and a cache out.
-The cache is Reorderable, or every leaf of it has leading axes [batch, beam]."""
+def lengths_of(token_ids: Int[Array, "*axes length"]) -> Int[Array, "*axes"]:
+    """Tokens of each right-padded row."""
+    return (token_ids != PAD).sum(axis=-1).astype(jnp.int32)
 
 
-@runtime_checkable
-class Reorderable(Protocol):
-    """A cache that knows itself what it means that hypotheses go on from others."""
+def without_eos(target: Int[Array, "batch length"]) -> Int[Array, "batch length"]:
+    """The target as one-pass models see it: it ends where its length says."""
+    return jnp.where(target == EOS, PAD, target)
 
-    def reordered(self, beams: Int[Array, "batch beam"]) -> Any:
-        """The cache in which hypothesis n goes on from hypothesis beams[n]."""
-        ...
+
+def append_eos(tokens: Int[Array, "rows length"]) -> Int[Array, "rows length_plus_one"]:
+    """EOS after the last token of every right-padded row."""
+    wider = jnp.pad(tokens, ((0, 0), (0, 1)), constant_values=PAD)
+    ends = lengths_of(tokens)[:, None]
+    return jnp.where(jnp.arange(wider.shape[1]) == ends, EOS, wider)

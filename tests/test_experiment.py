@@ -22,14 +22,16 @@ from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.ctc import Ctc
 from nat_ar.methods.decoder_only import DecoderOnly
-from nat_ar.methods.fertility_nat import Argmax, Average, FertilityNat, FineTuning, NoisyParallel
+from nat_ar.methods.fertility_nat import FertilityNat, FineTuning
 from nat_ar.methods.joint import Joint
-from nat_ar.methods.length_nat import LengthBeam, LengthNat
+from nat_ar.methods.length_nat import LengthNat
 from nat_ar.methods.recurrent import Recurrent
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search.beam import Beam
 from nat_ar.search.ctc import BestPath
+from nat_ar.search.fertility import Argmax, Average, NoisyParallel
 from nat_ar.search.greedy import Greedy
+from nat_ar.search.one_pass import LengthBeam
 from nat_ar.search.sampling import Sampling
 from nat_ar.training.config import TrainingConfig
 from nat_ar.translation import decodings

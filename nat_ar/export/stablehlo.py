@@ -154,7 +154,7 @@ def lower(
     ) -> tuple[Int[Array, "rows n_best length"], Float[Array, "rows n_best"], Int[Array, "rows"]]:
         leaves, *scorer_leaves = [[weights[name] for name in group] for group in names]
         hypotheses = program(leaves, scorer_leaves[0] if scorer_leaves else None, source)
-        return hypotheses.tokens, hypotheses.scores, hypotheses.steps
+        return hypotheses.tokens, hypotheses.scores, hypotheses.passes
 
     shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in weights.items()}
     source = jax.ShapeDtypeStruct((rows, bucket), jnp.int32)

@@ -1,32 +1,37 @@
 """Aligned cross entropy, AXE (Ghazvininejad et al. 2020, arXiv:2004.01655, section 3): the cross entropy of the
-best monotonic alignment of the target words to the places of a one-pass decoder.
+best monotonic alignment of the target words to the positions of a one-pass decoder.
 
-A[i, j] is the least cost, in nats, of the first i words with the first j places, P_j the prediction at place j:
+A[i, j] is the least cost, in nats, of the first i words with the first j positions, P_j the prediction at position j:
 
-    A[i, j] = min( A[i-1, j-1] - log P_j(word i)           align: place j predicts word i
-                   A[i, j-1]   - log P_j(BLANK)            skip prediction: place j says nothing
-                   A[i-1, j]   - delta log P_j(word i) )   skip target: place j has to do for word i too
+    A[i, j] = min( A[i-1, j-1] - log P_j(word i)           align: position j predicts word i
+                   A[i, j-1]   - log P_j(BLANK)            skip prediction: position j predicts no word
+                   A[i-1, j]   - delta log P_j(word i) )   skip target: position j serves word i as well
 
-with A[0, 0] = 0 and, where no place stands before, P_1 in the last line."""
+with A[0, 0] = 0 and, for j = 0, P_1 in the last line."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar.config_json import ConfigError
-from nat_ar.special_tokens import BLANK, PAD
-from nat_ar.types import pytree_dataclass
+from nat_ar.losses import cross_entropy
+from nat_ar.losses.token_loss import TokenLoss
+from nat_ar.special_tokens import BLANK, BOS, EOS, MASK, PAD
+from nat_ar.types import Mean, lengths_of, pytree_dataclass
 
 
 @dataclasses.dataclass(frozen=True)
-class Axe:
-    """Aligned cross entropy: words may slip to other places, in order (Ghazvininejad et al. 2020)."""
+class Axe(TokenLoss):
+    """Aligned cross entropy: words may move to other positions, in order (Ghazvininejad et al. 2020)."""
+
+    may_be_blank: ClassVar[bool] = True
 
     skip_target_penalty: float = 1.0
-    """delta: what a word costs, times -log p, that shares its place with another; more makes such
-    words, and with them blanks, rarer"""
+    """delta: the cost, times -log p, of a word that shares its position with another; a higher one makes
+    such words, and with them blanks, rarer"""
 
     def __post_init__(self) -> None:
         if self.skip_target_penalty < 0.0:
@@ -34,26 +39,57 @@ class Axe:
                 f"skip_target_penalty must not be below 0, got {self.skip_target_penalty}"
             )
 
+    def __call__(
+        self,
+        logits: Float[Array, "batch width vocabulary"],
+        target: Int[Array, "batch width"],
+        *,
+        step: Int[Array, ""],
+        smoothing: float,
+    ) -> tuple[Float[Array, ""], dict[str, Mean]]:
+        """As many positions as words. Each predicts one word or BLANK, whose smoothing is spread over the
+        vocabulary. The term `blank` is the share of positions that predict BLANK."""
+        is_position, lengths = target != PAD, lengths_of(target)
+        nats = aligned_cross_entropy(
+            logits, lengths, target, skip_target_penalty=self.skip_target_penalty
+        )
+        token = Mean(nats.sum(), lengths.sum().astype(jnp.float32))
+        is_blank = predicts_blank(logits).astype(jnp.float32)
+        terms = {"token": token, "blank": cross_entropy.masked_mean(is_blank, is_position)}
+        if smoothing == 0.0:
+            return token.value, terms
+        uniform = cross_entropy.uniform_cross_entropy(logits, is_position)
+        return (1.0 - smoothing) * token.value + smoothing * uniform.value, terms
+
+
+def predicts_blank(logits: Float[Array, "*axes vocabulary"]) -> Bool[Array, "*axes"]:
+    """True where BLANK is more probable than every word."""
+    is_other = jnp.isin(jnp.arange(logits.shape[-1]), jnp.array([PAD, BOS, EOS, MASK]))
+    return jnp.argmax(jnp.where(is_other, -jnp.inf, logits), axis=-1) == BLANK
+
 
 def aligned_cross_entropy(
-    logits: Float[Array, "batch places vocabulary"],
-    place_lengths: Int[Array, "batch"],
+    logits: Float[Array, "batch positions vocabulary"],
+    position_lengths: Int[Array, "batch"],
     target: Int[Array, "batch target_length"],
     *,
     skip_target_penalty: float,
 ) -> Float[Array, "batch"]:
-    """AXE of each sentence in nats, summed over its words and blanks; 0 where it has neither words nor
-    places. A sentence with words needs at least one place. The gradient is that of the best alignment."""
-    normaliser = jax.nn.logsumexp(logits, axis=-1)
+    """AXE of each sentence in nats, summed over its words and blanks; 0 for a sentence without words and
+    positions. A sentence with words needs at least one position. The gradient is that of the best alignment."""
+    normaliser = jax.nn.logsumexp(logits, axis=-1)  # [batch, positions]
+    chosen = jnp.take_along_axis(
+        logits, target[:, None], axis=2
+    )  # [batch, positions, target_length]
     word_costs = normaliser[:, None] - jnp.swapaxes(
-        jnp.take_along_axis(logits, target[:, None], axis=2), 1, 2
-    )
+        chosen, 1, 2
+    )  # [batch, target_length, positions]
     blank_costs = normaliser - logits[..., BLANK]
     alignment = best_alignment(
         jax.lax.stop_gradient(word_costs),
         jax.lax.stop_gradient(blank_costs),
         (target != PAD).sum(axis=1),
-        place_lengths,
+        position_lengths,
         skip_target_penalty=skip_target_penalty,
     )
     words = (alignment.word_weights * word_costs).sum(axis=(1, 2))
@@ -62,63 +98,66 @@ def aligned_cross_entropy(
 
 @pytree_dataclass
 class Alignment:
-    """Which predictions pay for which words."""
+    """The positions that pay for each word."""
 
-    word_weights: Float[Array, "batch target_length places"]
-    """1 where a word is aligned to a place, the penalty where it only shares it, 0 elsewhere"""
-    is_blank: Bool[Array, "batch places"]
+    word_weights: Float[Array, "batch target_length positions"]
+    """1 where a word is aligned to a position, the penalty where it only shares it, 0 elsewhere"""
+    is_blank: Bool[Array, "batch positions"]
     """True where the prediction is skipped"""
 
 
 def best_alignment(
-    word_costs: Float[Array, "batch target_length places"],
-    blank_costs: Float[Array, "batch places"],
+    word_costs: Float[Array, "batch target_length positions"],
+    blank_costs: Float[Array, "batch positions"],
     target_lengths: Int[Array, "batch"],
-    place_lengths: Int[Array, "batch"],
+    position_lengths: Int[Array, "batch"],
     *,
     skip_target_penalty: float,
 ) -> Alignment:
-    """The cheapest alignment of each row's words and places.
+    """The cheapest alignment of each row's words and positions.
 
-    One step of the scan is one word, at all places at once. Skipped predictions run along the row: with
-    S[j] the cost of blanks at the first j places and R[j] the least cost of coming to place j with this
-    word, A[i, j] = min over k <= j of R[k] + S[j] - S[k] = S[j] + cummin(R - S)[j]. No cell depends on later
-    words or places, so padding needs no mask, only finite costs."""
-    places = jnp.arange(blank_costs.shape[1])
-    skipped = jnp.pad(jnp.cumsum(blank_costs, axis=1), ((0, 0), (1, 0)))  # [batch, places + 1]
+    One step of the scan is one word, at all positions at once. Skipped predictions run along the row: with S[j] the
+    cost of blanks at the first j positions and R[j] the least cost of reaching position j with this word,
+    A[i, j] = min over k <= j of R[k] + S[j] - S[k] = S[j] + cummin(R - S)[j]. No cell depends on later words or
+    positions, so that padding needs no mask, only finite costs. Cell j is the first j positions: there is one cell
+    more than positions."""
+    positions = jnp.arange(blank_costs.shape[1])
+    skipped = jnp.pad(jnp.cumsum(blank_costs, axis=1), ((0, 0), (1, 0)))  # [batch, cells]
 
     def next_word(
-        before: Float[Array, "batch cells"], costs: Float[Array, "batch places"]
+        before: Float[Array, "batch cells"], costs: Float[Array, "batch positions"]
     ) -> tuple[Float[Array, "batch cells"], tuple[Int[Array, "batch cells"], Bool[Array, "..."]]]:
         shared = before + skip_target_penalty * jnp.concatenate([costs[:, :1], costs], axis=1)
         aligned = jnp.pad(
             before[:, :-1] + costs, ((0, 0), (1, 0)), constant_values=jnp.inf
-        )  # no place, no alignment
+        )  # without a position no alignment
         reached = jnp.minimum(aligned, shared) - skipped
         best = jax.lax.cummin(reached, axis=1)
         cells = jnp.arange(best.shape[1])
+        # The cell k at which the word itself ended, before the blanks up to j: [batch, cells]
         came_to = jax.lax.cummax(jnp.where(reached == best, cells, 0), axis=1)
         return skipped + best, (came_to, aligned <= shared)
 
-    by_word = jnp.swapaxes(word_costs, 0, 1)
+    by_word = jnp.swapaxes(word_costs, 0, 1)  # [target_length, batch, positions]
     _, (came_to, is_aligned) = jax.lax.scan(next_word, skipped, by_word)
 
     def trace_back(
         end: Int[Array, "batch"],
         word: tuple[Int[Array, ""], Int[Array, "batch cells"], Bool[Array, "batch cells"]],
-    ) -> tuple[Int[Array, "batch"], tuple[Float[Array, "batch places"], Bool[Array, "..."]]]:
-        """`end` places stand for the words up to this one and the blanks behind it."""
+    ) -> tuple[Int[Array, "batch"], tuple[Float[Array, "batch positions"], Bool[Array, "..."]]]:
+        """`end` positions are taken by the words up to this one and the blanks behind it."""
         index, came_to, is_aligned = word
         is_word = index < target_lengths
         start = jnp.take_along_axis(came_to, end[:, None], axis=1)
         aligns = jnp.take_along_axis(is_aligned, start, axis=1)[:, 0]
         weight = jnp.where(is_word, jnp.where(aligns, 1.0, skip_target_penalty), 0.0)
-        is_at = places == jnp.maximum(start - 1, 0)
-        is_blank = is_word[:, None] & (start <= places) & (places < end[:, None])
+        is_at = positions == jnp.maximum(start - 1, 0)
+        is_blank = is_word[:, None] & (start <= positions) & (positions < end[:, None])
         before = jnp.where(is_word, start[:, 0] - aligns, end)
         return before.astype(end.dtype), (weight[:, None] * is_at, is_blank)
 
     words = (jnp.arange(len(by_word)), came_to, is_aligned)
-    first, (weights, are_blank) = jax.lax.scan(trace_back, place_lengths, words, reverse=True)
-    is_blank = are_blank.any(axis=0) | (places < first[:, None])
+    first, (weights, are_blank) = jax.lax.scan(trace_back, position_lengths, words, reverse=True)
+    is_blank = are_blank.any(axis=0) | (positions < first[:, None])
+    # [target_length, batch, positions] -> [batch, target_length, positions]
     return Alignment(jnp.swapaxes(weights, 0, 1).astype(word_costs.dtype), is_blank)

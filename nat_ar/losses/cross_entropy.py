@@ -1,11 +1,33 @@
 """Cross entropies over logits: nats, float32, averaged over what is not PAD."""
 
+import dataclasses
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from nat_ar.losses.token_loss import TokenLoss
 from nat_ar.special_tokens import PAD
 from nat_ar.types import Mean
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossEntropy(TokenLoss):
+    """Every word at its own position."""
+
+    is_in_place: ClassVar[bool] = True
+
+    def __call__(
+        self,
+        logits: Float[Array, "batch width vocabulary"],
+        target: Int[Array, "batch width"],
+        *,
+        step: Int[Array, ""],
+        smoothing: float,
+    ) -> tuple[Float[Array, ""], dict[str, Mean]]:
+        smoothed, plain = smoothed_cross_entropy(logits, target, smoothing=smoothing)
+        return smoothed.value, {"token": plain}
 
 
 def masked_mean(values: Float[Array, "*axes"], mask: Bool[Array, "*axes"]) -> Mean:
@@ -51,6 +73,6 @@ def class_cross_entropy(
 def uniform_cross_entropy(
     logits: Float[Array, "*axes vocabulary"], mask: Bool[Array, "*axes"]
 ) -> Mean:
-    """Cross entropy in nats against equal probabilities of the whole vocabulary, where the mask is True: what
-    label smoothing adds to a loss that has no word for each place."""
+    """Cross entropy in nats against the uniform distribution over the vocabulary, where the mask is True: label
+    smoothing for a loss without a word for each position."""
     return masked_mean(jax.nn.logsumexp(logits, axis=-1) - logits.mean(axis=-1), mask)

@@ -13,14 +13,16 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from nat_ar import config_json
 from nat_ar.nn import layers
 from nat_ar.nn.transformer import Encoder, TransformerConfig
-from nat_ar.special_tokens import EOS, PAD
-from nat_ar.types import Batch, Encoded, Hypotheses, Internal, Loss
+from nat_ar.search.base import Decoding
+from nat_ar.search.candidates import Scorer
+from nat_ar.types import Batch, Encoded, Hypotheses, Internal, Loss, lengths_of
 
 
 class VocabularySizes(NamedTuple):
-    """What a model must know of its vocabularies. Joint: source and target share one table."""
+    """The sizes of a model's vocabularies. Joint: source and target share one table."""
 
     source: int
     target: int
@@ -28,19 +30,8 @@ class VocabularySizes(NamedTuple):
 
 
 @runtime_checkable
-class Scorer(Protocol):
-    """Any autoregressive model: rescores the candidates of any other."""
-
-    def score(
-        self,
-        source: Int[Array, "batch source_length"],
-        hypotheses: Int[Array, "batch n_best length"],
-    ) -> Float[Array, "batch n_best"]: ...
-
-
-@runtime_checkable
 class Teacher(Scorer, Protocol):
-    """A scorer that can also say what it expects at every position, for fine-tuning against it."""
+    """A scorer whose predictions at every position a student can learn from."""
 
     def logits(
         self,
@@ -51,7 +42,7 @@ class Teacher(Scorer, Protocol):
 
 @runtime_checkable
 class TranslationModel(Protocol):
-    """What training and translating ask of a model."""
+    """A model as training and translating use it."""
 
     def loss(
         self,
@@ -61,8 +52,8 @@ class TranslationModel(Protocol):
         rngs: nnx.Rngs | None,
         teacher: Teacher | None = None,
     ) -> Loss:
-        """The objective of one batch. `step` lets a method anneal; `rngs` None: no dropout; `teacher`
-        is the frozen autoregressive model where the experiment names one."""
+        """The objective of one batch. `step` lets a method anneal; `rngs` None: no dropout; `teacher` is the
+        frozen autoregressive model that the experiment names."""
         ...
 
     def encode(self, source: Int[Array, "batch source_length"]) -> Encoded: ...
@@ -75,14 +66,14 @@ class TranslationModel(Protocol):
         max_length: int,
         scorer: Scorer | None = None,
     ) -> Hypotheses:
-        """Translations by one of the method's own `decoding` settings. None is longer than
-        max_length (static), nor than search.limits.length_limit of its source."""
+        """Translations by one of the method's decodings, each of at most min(max_length,
+        limits.length_limit(source length)) tokens; max_length is static."""
         ...
 
 
 @runtime_checkable
 class NetworkConfig(Protocol):
-    """What is asked of the sizes of any network; nn.transformer.TransformerConfig is one."""
+    """The sizes of any network; nn.transformer.TransformerConfig is one."""
 
     @property
     def d_model(self) -> int: ...
@@ -92,7 +83,7 @@ class NetworkConfig(Protocol):
 
     @property
     def max_length(self) -> int | None:
-        """Positions that the network knows, source and target each; None: as many as there are."""
+        """Positions that the network knows, source and target each; None: any number."""
         ...
 
 
@@ -100,7 +91,7 @@ Family = Literal["AR", "NAT", "AR+NAT"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Method(abc.ABC):
+class Method(config_json.Open, abc.ABC):
     """The config of a method, and what it can do: abilities are attributes with a default.
 
     A method's own fields are those of its dataclass. One of them is `transformer`, a TransformerConfig, unless
@@ -119,7 +110,7 @@ class Method(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def decoding(self) -> Any:
+    def decoding(self) -> Decoding:
         """What validation and translating use unless told otherwise."""
 
     @abc.abstractmethod
@@ -148,18 +139,8 @@ class Method(abc.ABC):
         return np.ones(len(source_lengths), np.bool_)
 
 
-def lengths_of(token_ids: Int[Array, "*axes length"]) -> Int[Array, "*axes"]:
-    """Tokens of each right-padded row."""
-    return (token_ids != PAD).sum(axis=-1).astype(jnp.int32)
-
-
-def without_eos(target: Int[Array, "batch length"]) -> Int[Array, "batch length"]:
-    """The target as one-pass models see it: their length says where it ends."""
-    return jnp.where(target == EOS, PAD, target)
-
-
 class TokenEmbeddings(nnx.Module):
-    """The embeddings of source and target, one table where the vocabularies are joint."""
+    """The embeddings of source and target: one table for a joint vocabulary."""
 
     def __init__(self, d_model: int, dtype: str, sizes: VocabularySizes, *, rngs: nnx.Rngs) -> None:
         self.target_embedding = layers.Embedding(sizes.target, d_model, dtype=dtype, rngs=rngs)
@@ -184,8 +165,8 @@ class TokenEmbeddings(nnx.Module):
 
 
 class Seq2Seq(TokenEmbeddings):
-    """Embeddings and encoder, the same for every Transformer with an encoder, so that a student can
-    start from its teacher's."""
+    """Embeddings and encoder, the same for every method with a Transformer encoder, so that a student can start
+    from its teacher's."""
 
     def __init__(
         self, transformer: TransformerConfig, sizes: VocabularySizes, *, rngs: nnx.Rngs
@@ -203,12 +184,11 @@ class Seq2Seq(TokenEmbeddings):
 def start_encoder(student: TokenEmbeddings, teacher: TokenEmbeddings) -> None:
     """Gives the student a copy of the teacher's embeddings and encoder (Gu et al. 2018, section 4.2).
 
-    Raises ValueError where they do not fit, and leaves the student as it was."""
+    Raises ValueError if they do not fit, and leaves the student as it was."""
     if not isinstance(student, Seq2Seq) or not isinstance(teacher, Seq2Seq):
         raise ValueError(
-            "only a Transformer encoder can be handed over, got a teacher that is "
-            f"{type(teacher).__name__} and a student that is {type(student).__name__}; set "
-            "encoder_from_teacher to False"
+            "expected a teacher and a student with a Transformer encoder, got "
+            f"{type(teacher).__name__} and {type(student).__name__}; set encoder_from_teacher to False"
         )
     for name in ("target_embedding", "source_embedding"):
         mine, theirs = getattr(student, name), getattr(teacher, name)
@@ -236,5 +216,5 @@ def start_encoder(student: TokenEmbeddings, teacher: TokenEmbeddings) -> None:
     for name in ("target_embedding", "source_embedding", "encoder"):
         mine, theirs = getattr(student, name), getattr(teacher, name)
         if mine is not None:
-            # Arrays of its own: a train step donates the student's.
+            # Copies: a train step donates the student's arrays.
             nnx.update(mine, jax.tree.map(jnp.copy, nnx.state(theirs, nnx.Param)))

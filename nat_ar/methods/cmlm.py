@@ -1,15 +1,15 @@
 """Conditional masked language model with mask-predict decoding (Ghazvininejad et al. 2019,
 arXiv:1904.09324).
 
-The decoder sees the target with some words hidden behind MASK and predicts those, from the source and from
-the words on both sides. Training hides a uniformly drawn number of words, so that decoding can start from
-masks alone and finish a translation in any number of passes with one set of parameters.
+The decoder sees the target with some words replaced by MASK and predicts those, from the source and the words on both
+sides. Training hides a uniformly drawn number of words, so that decoding can start from masks alone and finish a
+translation in any number of passes with one set of parameters.
 
 What differs from the paper:
-- the length is predicted from the encoder's mean state, as an offset to the source's, not from a token of
-  its own in the encoder;
-- a sentence of fewer words than iterations needs fewer passes (those that would hide no word are not run);
-  the translation is the same;
+- the length is predicted from the encoder's mean state, as an offset to the source's, not from a special token in the
+  encoder;
+- a sentence of fewer words than iterations needs fewer passes (those that would hide no word are not run), for the
+  same translation;
 - without rngs the loss hides every word: it is the loss of the first pass, comparable with one-pass models."""
 
 import dataclasses
@@ -20,39 +20,16 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from nat_ar import config_json
-from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
 from nat_ar.methods import base
 from nat_ar.methods.length_prediction import LengthPredictor
 from nat_ar.nn.dot_product import KeyValue
 from nat_ar.nn.transformer import Decoder, TransformerConfig
-from nat_ar.search import limits, refinement
-from nat_ar.search.candidates import best_first
+from nat_ar.search import candidates, limits, refinement
+from nat_ar.search.candidates import Candidates, Ladder
+from nat_ar.search.refinement import LogitsFunction, MaskPredict
 from nat_ar.special_tokens import MASK, PAD
-from nat_ar.types import Batch, Encoded, Hypotheses, Loss
-
-
-@dataclasses.dataclass(frozen=True)
-class MaskPredict:
-    """All words at once, then the least probable ones again, fewer each time (section 3.1)."""
-
-    iterations: int = 10
-    """decoder passes; 1 is the one-pass decoder"""
-    length_beam: int = 5
-    """lengths tried in parallel, of which the best translation is kept (section 3.3)"""
-    rescore: bool = False
-    """choose by the autoregressive teacher instead of by the model's own mean log p"""
-    n_best: int = 1
-    """translations handed back, best first; at most length_beam"""
-
-    def __post_init__(self) -> None:
-        if self.iterations < 1:
-            raise ConfigError(f"MaskPredict needs iterations of at least 1, got {self.iterations}")
-        if not 1 <= self.n_best <= self.length_beam:
-            raise ConfigError(
-                "MaskPredict needs 1 <= n_best <= length_beam, got "
-                f"n_best {self.n_best} and length_beam {self.length_beam}"
-            )
+from nat_ar.types import Batch, Encoded, Hypotheses, Loss, lengths_of, without_eos
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +73,7 @@ class CmlmModel(base.Seq2Seq):
         memory: list[KeyValue] | None = None,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "rows width vocabulary"]:
-        """What each place could hold, given a target in which MASK stands for hidden words."""
+        """The words at every position, given a target with MASK for hidden words."""
         inputs = self.target_embedding(tokens)
         states = self.decoder(inputs, lengths, encoded, memory=memory, rngs=rngs)
         return self.target_embedding.attend(states)
@@ -112,8 +89,8 @@ class CmlmModel(base.Seq2Seq):
         """Cross entropy of the hidden words, and of the length. The term `masked` is the share of words
         that were hidden."""
         encoded = self.encode(batch.source, rngs=rngs)
-        target = base.without_eos(batch.target)
-        target_lengths, is_word = base.lengths_of(target), target != PAD
+        target = without_eos(batch.target)
+        target_lengths, is_word = lengths_of(target), target != PAD
         is_hidden = is_word
         if rngs is not None:
             is_hidden = random_masks(target_lengths, target.shape[1], rngs.dropout())
@@ -134,44 +111,52 @@ class CmlmModel(base.Seq2Seq):
         decoding: MaskPredict,
         max_length: int,
         scorer: base.Scorer | None = None,
+        widths: Ladder = limits.width_ladder,
     ) -> Hypotheses:
-        """Scores: mean log p of the words, each from the pass that chose it, or the scorer's. Steps:
-        the passes that the longest candidate of the row needed, and one for the scorer."""
-        if decoding.rescore and scorer is None:
-            raise ValueError("MaskPredict(rescore=True) needs a teacher to rescore with; got none")
+        """Scores: mean log p of the words, each from the pass that chose it, or the scorer's. Passes: those of the
+        row's longest candidate, and one for the scorer."""
+        score = candidates.rescorer(decoding, source, scorer)
         encoded = self.encode(source)
-        memory = self.decoder.memory(encoded)
         lengths = self.length_predictor.best(encoded, decoding.length_beam, max_length=max_length)
+        logits_of = self.logits_function(encoded, lengths)
 
-        def decode_at(width: int) -> Hypotheses:
-            def logits_of(
-                tokens: Int[Array, "batch size width"],
-            ) -> Float[Array, "batch size width vocabulary"]:
-                flat = self.logits(
-                    tokens.reshape(-1, width), lengths.reshape(-1), encoded, memory=memory
-                )
-                return flat.reshape(*tokens.shape, -1)
+        def decode_at(width: int) -> Candidates:
+            refined = decoding.search(logits_of, lengths, width)
+            return Candidates(refined.tokens, refined.scores, refined.passes.max(axis=1))
 
-            found = refinement.mask_predict(
-                logits_of, lengths, width, iterations=decoding.iterations
-            )
-            scores, steps = found.scores, found.passes.max(axis=1)
-            if decoding.rescore and scorer is not None:
-                scores = scorer.score(source, found.tokens)
-                steps = steps + (encoded.lengths > 0)
-            return best_first(found.tokens, scores, steps, n_best=decoding.n_best)
+        return candidates.best_candidates(
+            decode_at,
+            lengths,
+            max_length=max_length,
+            n_best=decoding.n_best,
+            score=score,
+            widths=widths,
+        )
 
-        return limits.at_width(lengths.max(), limits.width_ladder(max_length), decode_at)
+    def logits_function(
+        self, encoded: Encoded, lengths: Int[Array, "batch size"]
+    ) -> LogitsFunction:
+        """The model as search.refinement sees it: several translations of each source, of given lengths."""
+        memory = self.decoder.memory(encoded)
+
+        def logits_of(
+            tokens: Int[Array, "batch size width"],
+        ) -> Float[Array, "batch size width vocabulary"]:
+            flat = tokens.reshape(-1, tokens.shape[-1])  # [batch * size, width]
+            logits = self.logits(flat, lengths.reshape(-1), encoded, memory=memory)
+            return logits.reshape(*tokens.shape, -1)
+
+        return logits_of
 
 
 def random_masks(
     lengths: Int[Array, "batch"], width: int, key: PRNGKeyArray
 ) -> Bool[Array, "batch width"]:
-    """True at the words to hide: of a sentence of N words 1 to N, every number as likely, at places
-    drawn without preference (section 2.2)."""
-    number_key, place_key = jax.random.split(key)
+    """True at the words to hide: of a sentence of N words 1 to N, with equal probability, at uniformly drawn
+    positions (section 2.2)."""
+    number_key, position_key = jax.random.split(key)
     numbers = 1 + jnp.floor(jax.random.uniform(number_key, lengths.shape) * lengths)
-    numbers = jnp.minimum(numbers.astype(jnp.int32), lengths)  # nothing where there are no words
-    heights = jax.random.uniform(place_key, (*lengths.shape, width))
-    is_place = refinement.places(lengths, width)
-    return refinement.lowest(jnp.where(is_place, heights, jnp.inf), numbers)
+    numbers = jnp.minimum(numbers.astype(jnp.int32), lengths)  # 0 of 0 words
+    heights = jax.random.uniform(position_key, (*lengths.shape, width))
+    is_inside = refinement.is_position(lengths, width)
+    return refinement.lowest(jnp.where(is_inside, heights, jnp.inf), numbers)

@@ -2,21 +2,21 @@
 source token, each a word or BLANK, and no length to predict.
 
 Libovicky & Helcl 2018 (arXiv:1811.04719) split every encoder state into frames and train with CTC, which
-sums over all ways to place the target's words on the frames. Gu & Kong 2020 (arXiv:2012.15833, "Fully
+sums over all alignments of the target's words with the frames. Gu & Kong 2020 (arXiv:2012.15833, "Fully
 non-autoregressive neural machine translation: tricks of the trade") copy source embeddings instead and add
 glancing (Qian et al. 2021) or a latent variable (as Shu et al. 2020, arXiv:1908.07181). One config has all
 of it: their CTC + GLAT is Ctc(upsampling="copy", glancing=Glancing(...)), their CTC + VAE is
 Ctc(upsampling="copy", latent=Latent()), both on distilled data.
 
-Glancing follows the best alignment: a first pass says which labelling of the frames stands for the target
-most probably (Viterbi); where its own best labels differ there is an error; revealed frames have the
-embedding of their label, BLANK's included, for an input; the second pass pays the whole CTC loss.
+Glancing follows the best alignment: the first pass determines the most probable labelling of the frames that
+collapses to the target (Viterbi); a frame whose best label differs is an error; the input of a revealed frame is the
+embedding of its label, BLANK included; the second pass has the whole CTC loss.
 
 What differs from the papers:
 - the CTC loss is a mean over target words, and label smoothing a mean over frames;
-- revealed frames are as many as methods.glancing says and are chosen evenly, not by a Poisson mask;
-- the posterior reads the encoder's states and a small encoder of its own over the target's embeddings;
-  its free nats fall linearly to nothing, since decoding takes the mean of the prior;
+- the number of revealed frames is that of methods.glancing, chosen uniformly, not by a Poisson mask;
+- the posterior reads the encoder's states and those of a small separate encoder of the target's embeddings;
+  its free nats fall linearly to 0, since decoding takes the mean of the prior;
 - all decoder blocks attend to the source (Libovicky & Helcl's third variant, with positions)."""
 
 import dataclasses
@@ -38,9 +38,18 @@ from nat_ar.nn import layers, upsampling
 from nat_ar.nn.transformer import Decoder, Encoder, TransformerConfig
 from nat_ar.search import ctc as ctc_search
 from nat_ar.search import limits
-from nat_ar.search.ctc import BestPath, PrefixBeam
+from nat_ar.search.ctc import BestPath, FrameDecoding
 from nat_ar.special_tokens import PAD
-from nat_ar.types import Batch, Encoded, Hypotheses, Loss, Mean, pytree_dataclass
+from nat_ar.types import (
+    Batch,
+    Encoded,
+    Hypotheses,
+    Loss,
+    Mean,
+    lengths_of,
+    pytree_dataclass,
+    without_eos,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +62,7 @@ class Latent:
     num_layers: int = 3
     """depth of the posterior: of its encoder of the target, and of its decoder over both sides"""
     free_nats: float = 1.0
-    """nats of KL divergence at each source token that cost nothing at step 0 (free bits, Kingma et al.
+    """nats of KL divergence at each source token without cost at step 0 (free bits, Kingma et al.
     2016, arXiv:1606.04934, appendix C.8)"""
     anneal_steps: int = 300_000
     """optimizer steps until none are free; until then they fall linearly"""
@@ -83,12 +92,12 @@ class Ctc(base.Method):
     upsampling: Literal["split", "copy"] = "split"
     """decoder inputs: encoder states, each projected to several frames, or copies of source embeddings"""
     label_smoothing: float = 0.0
-    """share of the loss that draws every frame towards the whole vocabulary"""
+    """weight of the cross entropy of every frame against the uniform distribution"""
     glancing: Glancing | None = None
     """reveal some labels of the best alignment in training (CTC + GLAT); None: no first pass"""
     latent: Latent | None = None
     """a latent variable for each source token (CTC + VAE); None: none"""
-    decoding: BestPath | PrefixBeam = BestPath()
+    decoding: FrameDecoding = BestPath()
     """decoding used unless the command says otherwise"""
 
     def __post_init__(self) -> None:
@@ -102,7 +111,7 @@ class Ctc(base.Method):
         target_lengths: Int[np.ndarray, "pairs"],
         target_repeats: Int[np.ndarray, "pairs"],
     ) -> Bool[np.ndarray, "pairs"]:
-        """Whether there is a frame for every word, and a BLANK between equal neighbours."""
+        """True for pairs with a frame for every word, and for a BLANK between equal neighbours."""
         frames = self.upsample_factor * (source_lengths + 1)
         return frames >= target_lengths + target_repeats
 
@@ -129,8 +138,8 @@ def divergence(posterior: Gaussian, prior: Gaussian) -> Float[Array, "batch sour
 
 
 class GaussianHead(nnx.Module):
-    """States to normal distributions. All heads start with the same one for whatever state, so that a
-    divergence starts at 0 and not, where a random prior is narrow, at hundreds of nats."""
+    """States to normal distributions. All heads start with the same distribution for every state, so that the
+    divergence starts at 0; with random heads a narrow prior makes it hundreds of nats."""
 
     def __init__(self, d_model: int, size: int, *, rngs: nnx.Rngs) -> None:
         self.linear = layers.Linear(d_model, size, parts=2, rngs=rngs)
@@ -142,7 +151,7 @@ class GaussianHead(nnx.Module):
 
 
 class LatentNetworks(nnx.Module):
-    """Prior, posterior, and the way of a latent variable into the frames."""
+    """Prior and posterior of the latent variables, and their map into the frames."""
 
     def __init__(self, config: Ctc, latent: Latent, *, rngs: nnx.Rngs) -> None:
         transformer, factor = config.transformer, config.upsample_factor
@@ -167,14 +176,14 @@ class LatentNetworks(nnx.Module):
         *,
         rngs: nnx.Rngs | None,
     ) -> Gaussian:
-        """What the source and its translation say of the latent variables."""
+        """The latent variables given a source and its translation."""
         target = self.target_encoder(target_embeddings, target_lengths, rngs=rngs)
         return self.posterior_head(self.decoder(encoded.states, encoded.lengths, target, rngs=rngs))
 
     def frames(
         self, latent: Float[Array, "batch source_length size"]
     ) -> Float[Array, "batch frames d_model"]:
-        """What is added to the decoder inputs."""
+        """The latent variables' part of the decoder inputs."""
         return upsampling.split(self.output(latent), self.factor)
 
 
@@ -214,7 +223,7 @@ class CtcModel(base.Seq2Seq):
         *,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "batch frames vocabulary"]:
-        """All frames at once, each blind to the labels of the others."""
+        """All frames at once: none sees the labels of the others."""
         states = self.decoder(inputs, self.frame_lengths(encoded), encoded, rngs=rngs)
         return self.target_embedding.attend(states)
 
@@ -226,12 +235,12 @@ class CtcModel(base.Seq2Seq):
         rngs: nnx.Rngs | None,
         teacher: base.Teacher | None = None,
     ) -> Loss:
-        """Nats per target word; sentences with too few frames have no part in it. With glancing, `token`
-        is the first pass's, to which nothing is revealed, and `glanced` the second's. Without rngs the
-        latent variable is the posterior's mean, and nothing is revealed."""
+        """Nats per target word, without the sentences that have too few frames. With glancing, `token` is of the
+        first pass, in which nothing is revealed, and `glanced` of the second. Without rngs the latent variable is the
+        posterior's mean, and nothing is revealed."""
         encoded = self.encode(batch.source, rngs=rngs)
-        frame_lengths, target = self.frame_lengths(encoded), base.without_eos(batch.target)
-        target_lengths = base.lengths_of(target)
+        frame_lengths, target = self.frame_lengths(encoded), without_eos(batch.target)
+        target_lengths = lengths_of(target)
         is_learned = ctc_losses.is_feasible(frame_lengths, target)
         num_words = jnp.where(is_learned, target_lengths, 0).sum().astype(jnp.float32)
         is_infeasible = (~is_learned).astype(jnp.float32)
@@ -284,25 +293,28 @@ class CtcModel(base.Seq2Seq):
         self,
         source: Int[Array, "batch source_length"],
         *,
-        decoding: BestPath | PrefixBeam,
+        decoding: FrameDecoding,
         max_length: int,
         scorer: base.Scorer | None = None,
     ) -> Hypotheses:
-        """Scores: by BestPath log p of the best path divided by the number of words, by PrefixBeam log p
-        of the translation, divided as its length penalty says."""
+        """Scores: with BestPath log p of the path divided by the number of words, with PrefixBeam log p of the
+        translation, divided as its length penalty says."""
         encoded = self.encode(source)
+        return decoding.search(
+            self.frame_logits(source, encoded),
+            self.frame_lengths(encoded),
+            length_limits=limits.within(max_length, encoded.lengths),
+            max_length=max_length,
+        )
+
+    def frame_logits(
+        self, source: Int[Array, "batch source_length"], encoded: Encoded
+    ) -> Float[Array, "batch frames vocabulary"]:
+        """The logits that decoding searches: the latent variable is the mean of its prior."""
         inputs = self.decoder_inputs(source, encoded)
         if self.latent is not None:
             inputs = inputs + self.latent.frames(self.latent.prior(encoded.states).mean)
-        logits, frame_lengths = self.logits(inputs, encoded), self.frame_lengths(encoded)
-        row_limits = limits.within(max_length, encoded.lengths)
-        if isinstance(decoding, PrefixBeam):
-            return ctc_search.search_prefixes(
-                logits, frame_lengths, decoding, length_limits=row_limits, max_length=max_length
-            )
-        return ctc_search.search_best_path(
-            logits, frame_lengths, length_limits=row_limits, max_length=max_length
-        )
+        return self.logits(inputs, encoded)
 
 
 def wrong_frames(
@@ -310,7 +322,7 @@ def wrong_frames(
     frame_lengths: Int[Array, "batch"],
     target: Int[Array, "batch target_length"],
 ) -> tuple[Int[Array, "batch frames"], Bool[Array, "batch frames"]]:
-    """The best alignment of each target, and True at the frames of it whose most probable label is another.
-    PAD, and False, where there is no alignment."""
+    """The best alignment of each target, and True at its frames with another most probable label; PAD and False for
+    a row without an alignment."""
     path = ctc_losses.best_alignment(logits, frame_lengths, target)
     return path, (ctc_search.best_path(logits, frame_lengths)[0] != path) & (path != PAD)

@@ -1,31 +1,28 @@
 """Directed Acyclic Transformer (Huang et al. 2022, arXiv:2205.07459).
 
-The decoder has several times as many places as the source has tokens: the vertices of a directed acyclic
-graph. All at once, each predicts a token distribution and how probable it is that the path of a translation
-goes on to each vertex to its right; training maximises the sum over all paths that emit the target, so that
-different translations can live side by side on different paths, without distillation. Training glances along
-the best path (section 3.3): a first pass finds it, and the second pass sees some of its tokens.
+The decoder has several positions for each source token: the vertices of a directed acyclic graph. All at once, each
+predicts a distribution of tokens and one of the next vertex, further right, on a translation's path; training
+maximises the sum over all paths that emit the target, so that different translations can live side by side on
+different paths, without distillation. Training glances along the best path (section 3.3): a first pass determines
+it, and the second pass sees some of its tokens.
 
 What differs from the paper:
-- BOS and EOS are not emitted: a path starts at vertex 0 and has ended when it comes to the last vertex;
-- decoder inputs are uniform copies of the source embeddings (Gu et al. 2018) unless `inputs` says
-  "positions", which is the paper's: nothing but where a vertex stands. Positions are sinusoidal, not learned,
-  and each of a source token's vertices has a learned vector of its own (`vertex_embeddings`): sinusoids of
-  neighbours are so alike that two ways to say a thing came to share their vertices, each of which then held
-  words of both;
-- a glanced token is certain at its vertex, and its vertex emits no other (the authors' code keeps the
-  vertex's own probability of the token, without its gradient);
-- beam search sums over all paths of a prefix, and not over those that were found; no n-gram model;
-- sentences whose target has more tokens than the graph has room for are left out of the loss and counted as
-  `infeasible`; the authors' code trims them.
+- BOS and EOS are not emitted: a path starts at vertex 0 and ends at the last vertex;
+- decoder inputs are uniform copies of the source embeddings (Gu et al. 2018); `inputs="positions"` is the paper's:
+  nothing but the vertex's position. Positions are sinusoidal, not learned, and each of a source token's vertices has a
+  learned vector (`vertex_embeddings`): sinusoids of neighbours are so alike that two ways to say a thing came to share
+  their vertices, each of which then emitted words of both;
+- a glanced token has probability 1 at its vertex, and the vertex emits no other (the authors' code keeps the vertex's
+  own probability of the token, without its gradient);
+- beam search sums over all paths of a prefix, not only over those in the beam; no n-gram model;
+- sentences whose target does not fit into the graph are left out of the loss and counted as `infeasible`; the
+  authors' code trims them.
 
 The transition features are the decoder states beside position encodings, as in the authors' code.
 
-Training never holds the logits of all vertices, which are several times a batch's tokens times the vocabulary:
-the loss wants those of the target's tokens alone, and the normaliser of each vertex (log_normalisers). At 32
-sentences of 30 tokens, 240 vertices each and 6,000 words (2 + 2 layers, d_model 128) value and gradient need
-561 MiB of temporary memory instead of 887, in 0.93 times the CPU time; the sum over paths takes 18 MiB and 4 %
-of the time (losses.dag)."""
+Training never holds the logits of all vertices, several times a batch's tokens times the vocabulary: the loss needs
+only those of the target's tokens, and the normaliser of each vertex (log_normalisers). At 32 sentences of 30 tokens,
+240 vertices and 6,000 words value and gradient need 561 MiB of temporary memory instead of 887."""
 
 import dataclasses
 from collections.abc import Callable
@@ -44,11 +41,18 @@ from nat_ar.methods import base, glancing
 from nat_ar.methods.glancing import Glancing
 from nat_ar.nn import layers, positions, upsampling
 from nat_ar.nn.transformer import Decoder, TransformerConfig
-from nat_ar.search import dag as dag_search
 from nat_ar.search import limits
 from nat_ar.search.dag import Graph, GraphDecoding, Lookahead
 from nat_ar.special_tokens import EOS, MASK, PAD
-from nat_ar.types import Batch, Encoded, Hypotheses, Loss, Mean, pytree_dataclass
+from nat_ar.types import (
+    Batch,
+    Encoded,
+    Hypotheses,
+    Loss,
+    Mean,
+    lengths_of,
+    pytree_dataclass,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,11 +67,11 @@ class DaTransformer(base.Method):
     """heads of the transitions, mixed by a gate; d_model must be divisible by it"""
     inputs: Literal["uniform", "positions"] = "uniform"
     """decoder inputs: a source embedding each, copied evenly, or the same vector for all vertices, which
-    then know no more than where they stand"""
+    then know their position only"""
     vertex_embeddings: bool = True
     """a learned vector for the first, second, ... vertex of every source token tells them apart"""
     glancing: Glancing | None = Glancing(start_ratio=0.5, end_ratio=0.1, anneal_steps=200_000)
-    """how much of the best path training shows the decoder; None: nothing, and a single pass"""
+    """how much of the best path the decoder sees in training; None: nothing, and a single pass"""
     label_smoothing: float = 0.0
     """share of each vertex's log p that is the mean over the vocabulary instead of the target token's"""
     decoding: GraphDecoding = Lookahead()
@@ -76,7 +80,7 @@ class DaTransformer(base.Method):
     def __post_init__(self) -> None:
         if self.upsample_factor < 2:
             raise ConfigError(
-                "upsample_factor must be at least 2, for a graph has a first and a last vertex, got "
+                "upsample_factor must be at least 2, for the first and the last vertex of a graph, got "
                 f"{self.upsample_factor}"
             )
         if self.num_link_heads < 1 or self.transformer.d_model % self.num_link_heads:
@@ -93,7 +97,7 @@ class DaTransformer(base.Method):
         target_lengths: Int[np.ndarray, "pairs"],
         target_repeats: Int[np.ndarray, "pairs"],
     ) -> Bool[np.ndarray, "pairs"]:
-        """Whether there is a vertex for every word between the first and the last."""
+        """True for pairs with a vertex for every word between the first and the last vertex."""
         return target_lengths <= self.upsample_factor * (source_lengths + 1) - 2
 
     def build(self, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> "DaTransformerModel":
@@ -126,9 +130,9 @@ def transition_log_probabilities(
     gate_logits: Float[Array, "batch graph heads"],
     graph_lengths: Int[Array, "batch"],
 ) -> Float[Array, "batch graph graph"]:
-    """log p of moving from vertex i to j, in float32: sum over heads of gate_i,h softmax_j(q_i k_j), where
-    j goes over the vertices to the right of i within the row's graph; dag.IMPOSSIBLE elsewhere, so that the
-    last vertex leads nowhere."""
+    """log p of moving from vertex i to j, in float32: sum over heads of gate_i,h softmax_j(q_i k_j), over the
+    vertices j to the right of i within the row's graph; dag.IMPOSSIBLE elsewhere, as everywhere from the last
+    vertex."""
     query = query * query.shape[-1] ** -0.5
     scores = jnp.einsum("bihd,bjhd->bhij", query, key, preferred_element_type=jnp.float32)
     vertices = jnp.arange(scores.shape[-1])
@@ -142,12 +146,12 @@ def transition_log_probabilities(
 
 @pytree_dataclass
 class TargetGraph:
-    """All that the loss asks of a decoder pass: what its graph says to one target a row."""
+    """A decoder pass as the loss sees it: the graph's probabilities of one target a row."""
 
     emissions: Float[Array, "batch target_length graph"]
-    """log p of each target token at each vertex, in nats; 0 for EOS, which coming to the last vertex says"""
+    """log p of each target token at each vertex, in nats; 0 for EOS, which is the move to the last vertex"""
     smoothed: Float[Array, "batch target_length graph"] | None
-    """the same with label smoothing; None: without"""
+    """the same with label smoothing, if there is any"""
     transitions: Float[Array, "batch graph graph"]
     target_lengths: Int[Array, "batch"]
     graph_lengths: Int[Array, "batch"]
@@ -161,14 +165,14 @@ class TargetGraph:
         return cross_entropy.masked_mean(has_no_path, self.target_lengths > 0)
 
     def best_path(self) -> Int[Array, "batch target_length"]:
-        """The vertex of every target token; 0 where there is none."""
+        """The vertex of every target token; 0 past the target's end and in rows without a path."""
         path, _ = dag.best_path(
             self.emissions, self.transitions, self.target_lengths, self.graph_lengths
         )
         return path
 
     def showing(self, is_at: Bool[Array, "batch target_length graph"]) -> "TargetGraph":
-        """The graph in which a token shown at a vertex is certain there, and the vertex emits no other."""
+        """The graph in which each shown token has probability 1 at its vertex, and the vertex emits no other."""
 
         def certain(emissions: Array) -> Array:
             emissions = jnp.where(is_at.any(axis=1, keepdims=True), dag.IMPOSSIBLE, emissions)
@@ -178,8 +182,8 @@ class TargetGraph:
         return dataclasses.replace(self, emissions=certain(self.emissions), smoothed=smoothed)
 
     def nats(self) -> tuple[Mean, Mean]:
-        """-log p for each token, EOS counted, of the targets that have a path: with label smoothing, to
-        minimise, and without, to report."""
+        """-log p per token, EOS counted, of the targets with a path: with label smoothing, to minimise, and without,
+        to report."""
         is_learned = self.has_path()
         num_tokens = jnp.where(is_learned, self.target_lengths, 0).sum().astype(jnp.float32)
 
@@ -216,13 +220,13 @@ class DaTransformerModel(base.Seq2Seq):
     def decoder_inputs(
         self, source: Int[Array, "batch source_length"], width: int
     ) -> Float[Array, "batch width d_model"]:
-        """What every vertex knows before glancing."""
+        """An input for each vertex, before glancing."""
         factor = self.config.upsample_factor
         if self.config.inputs == "positions":
             hidden = self.target_embedding(jnp.int32(MASK))
             inputs = jnp.broadcast_to(hidden, (source.shape[0], width, hidden.shape[0]))
         else:
-            lengths = base.lengths_of(source)
+            lengths = lengths_of(source)
             places = upsampling.uniform_places(lengths, lengths * factor, width)
             inputs = upsampling.copy(self.embed_source(source), places)
         if self.vertex_embedding is not None:
@@ -240,14 +244,14 @@ class DaTransformerModel(base.Seq2Seq):
         *,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "batch graph d_model"]:
-        """One decoder pass; `shown` has a token at the vertices that glancing reveals, PAD elsewhere."""
+        """One decoder pass; `shown` is the token of each vertex that glancing reveals, PAD elsewhere."""
         inputs = self.decoder_inputs(source, self.config.upsample_factor * source.shape[1])
         if shown is not None:
             inputs = jnp.where((shown != PAD)[..., None], self.target_embedding(shown), inputs)
         return self.decoder(inputs, self.graph_lengths(encoded), encoded, rngs=rngs)
 
     def graph(self, source: Int[Array, "batch source_length"], encoded: Encoded) -> Graph:
-        """What decoding searches."""
+        """The graph that decoding searches."""
         states, lengths = self.states(source, encoded), self.graph_lengths(encoded)
         return Graph(self.target_embedding.attend(states), self.links(states, lengths), lengths)
 
@@ -257,11 +261,11 @@ class DaTransformerModel(base.Seq2Seq):
         encoded: Encoded,
         target: Int[Array, "batch target_length"],
     ) -> TargetGraph:
-        """What the loss asks of the states of a decoder pass."""
+        """The states of a decoder pass as the loss sees them."""
         embedding, smoothing = self.target_embedding, self.config.label_smoothing
         table = embedding.table[...].astype(states.dtype)
         normalisers = log_normalisers(embedding.attend, states)[:, None]
-        chosen = jnp.einsum(
+        chosen = jnp.einsum(  # [batch, target_length, graph], logits of the target's tokens at every vertex
             "btd,bgd->btg", table[target], states, preferred_element_type=jnp.float32
         )
         is_eos = (target == EOS)[..., None]
@@ -272,7 +276,7 @@ class DaTransformerModel(base.Seq2Seq):
             smoothed = (1.0 - smoothing) * emissions + smoothing * uniform
         lengths = self.graph_lengths(encoded)
         return TargetGraph(
-            emissions, smoothed, self.links(states, lengths), base.lengths_of(target), lengths
+            emissions, smoothed, self.links(states, lengths), lengths_of(target), lengths
         )
 
     def loss(
@@ -283,8 +287,8 @@ class DaTransformerModel(base.Seq2Seq):
         rngs: nnx.Rngs | None,
         teacher: base.Teacher | None = None,
     ) -> Loss:
-        """Nats per target token, EOS counted, of the sum over all paths. Without rngs nothing is glanced
-        at; with them, the term `token` is the first pass's, which sees nothing, and `glanced` the second's."""
+        """Nats per target token, EOS counted, of the sum over all paths. Without rngs there is no glancing; with
+        them, the term `token` is of the first pass, in which nothing is revealed, and `glanced` of the second."""
         encoded, target = self.encode(batch.source, rngs=rngs), batch.target
         settings = self.config.glancing
         if rngs is None or settings is None:
@@ -334,11 +338,10 @@ class DaTransformerModel(base.Seq2Seq):
         max_length: int,
         scorer: base.Scorer | None = None,
     ) -> Hypotheses:
-        """Scores as of search.dag.search."""
+        """Scores: see the decodings of search.dag."""
         encoded = self.encode(source)
-        return dag_search.search(
+        return decoding.search(
             self.graph(source, encoded),
-            decoding,
             length_limits=limits.within(max_length, encoded.lengths),
             max_length=max_length,
         )
@@ -350,8 +353,8 @@ def log_normalisers(
     *,
     rows: int = 2048,
 ) -> Float[Array, "batch graph"]:
-    """log of the sum of exp(logits) at each vertex. About `rows` vertices have logits at a time, and once
-    more on the way back, so that memory grows with rows * vocabulary and not batch * graph * vocabulary."""
+    """log of the sum of exp(logits) at each vertex. The logits of about `rows` vertices exist at a time, and are
+    computed again in the backward pass: memory grows with rows * vocabulary, not batch * graph * vocabulary."""
     batch, graph, d_model = states.shape
     num_blocks = -(-batch * graph // rows)
     width = -(-graph // min(num_blocks, graph))

@@ -1,15 +1,15 @@
 """Translation by one Transformer stack: a language model whose prefix is the source (Liu et al. 2018,
 arXiv:1801.10198; prefix language model of Raffel et al. 2020, arXiv:1910.10683, section 3.2.1).
 
-Source and target are one sequence with a segment embedding each; the source sees all of itself, the target
-the source and what comes before. There is no encoder and no cross attention: at every depth the target
-looks at the source of the same depth (as in He et al. 2018, layer-wise coordination). The stack has as many
-blocks as encoder and decoder of the same TransformerConfig, so that it has about as many parameters as
-methods/autoregressive.py (less the cross attentions) and twice the depth on every path; a step of decoding
-goes through all of it. With `source_attention` "causal" the source can be learned as a language, too
-(Wang et al. 2021, arXiv:2106.13627), by a loss of fixed weight."""
+Source and target are one sequence with a segment embedding each; the source attends to all of itself, the target to
+the source and to its own past. There is no encoder and no cross attention: at every depth the target attends to the
+source of the same depth (as in He et al. 2018, layer-wise coordination). The stack has as many blocks as encoder and
+decoder of the same TransformerConfig together: about as many parameters as methods/autoregressive.py (less the cross
+attentions) and twice the depth on every path, all of it in every step of decoding. With `source_attention` "causal"
+the source can be learned as a language as well (Wang et al. 2021, arXiv:2106.13627), by a loss of fixed weight."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import jax
@@ -19,16 +19,16 @@ from jaxtyping import Array, Float, Int
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
-from nat_ar.methods import autoregressive, base
+from nat_ar.methods import base
+from nat_ar.methods.left_to_right import LeftToRight, shift_right
 from nat_ar.nn import prefix
 from nat_ar.nn.cache import Cache
 from nat_ar.nn.prefix import PrefixEncoded, PrefixStack
 from nat_ar.nn.transformer import TransformerConfig
-from nat_ar.search import left_to_right
 from nat_ar.search.beam import Beam
-from nat_ar.search.greedy import Greedy
-from nat_ar.search.sampling import Sampling
-from nat_ar.types import Batch, Hypotheses, Loss
+from nat_ar.search.left_to_right import LeftToRightDecoding
+from nat_ar.search.step_function import StepFunction
+from nat_ar.types import Batch, Loss, lengths_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +41,12 @@ class DecoderOnly(base.Method):
     transformer: TransformerConfig = TransformerConfig()
     """sizes; the stack has num_encoder_layers + num_decoder_layers blocks"""
     source_attention: Literal["bidirectional", "causal"] = "bidirectional"
-    """a position of the source sees all of the source, or what comes before it"""
+    """a position of the source attends to all of the source, or to its past"""
     source_loss_weight: float = 0.0
-    """weight of predicting the source's own next token, beside the target's; needs "causal\""""
+    """weight of predicting the source's next token, beside the target's; needs "causal\""""
     label_smoothing: float = 0.1
     """share of the target probability spread over the vocabulary"""
-    decoding: Greedy | Beam | Sampling = Beam()
+    decoding: LeftToRightDecoding = Beam()
     """search used unless the command says otherwise"""
     rescoring_length_penalty: float = 1.0
     """as a rescorer: candidates are ordered by log p / length ** rescoring_length_penalty"""
@@ -69,7 +69,9 @@ class DecoderOnly(base.Method):
         return DecoderOnlyModel(self, sizes, rngs=rngs)
 
 
-class DecoderOnlyModel(base.TokenEmbeddings):
+class DecoderOnlyModel(LeftToRight):
+    config: DecoderOnly
+
     def __init__(self, config: DecoderOnly, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> None:
         transformer = config.transformer
         super().__init__(transformer.d_model, transformer.dtype, sizes, rngs=rngs)
@@ -82,17 +84,7 @@ class DecoderOnlyModel(base.TokenEmbeddings):
         self, source: Int[Array, "batch source_length"], *, rngs: nnx.Rngs | None = None
     ) -> PrefixEncoded:
         """The source's part of the sequence."""
-        return self.stack.read(self.embed_source(source), base.lengths_of(source), rngs=rngs)
-
-    def logits(
-        self,
-        source: Int[Array, "batch source_length"],
-        target: Int[Array, "batch target_length"],
-        *,
-        rngs: nnx.Rngs | None = None,
-    ) -> Float[Array, "batch target_length vocabulary"]:
-        """Teacher-forced: position t sees the source and target[:t]. The target ends with EOS."""
-        return self._logits(self.encode(source, rngs=rngs), target, rngs=rngs)
+        return self.stack.read(self.embed_source(source), lengths_of(source), rngs=rngs)
 
     def _logits(
         self,
@@ -101,7 +93,7 @@ class DecoderOnlyModel(base.TokenEmbeddings):
         *,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "rows target_length vocabulary"]:
-        inputs = self.target_embedding(autoregressive.shift_right(target))
+        inputs = self.target_embedding(shift_right(target))
         return self.target_embedding.attend(self.stack.write(inputs, encoded, rngs=rngs))
 
     def loss(
@@ -132,20 +124,13 @@ class DecoderOnlyModel(base.TokenEmbeddings):
     def source_logits(
         self, encoded: PrefixEncoded
     ) -> Float[Array, "batch source_length_less_one source_vocabulary"]:
-        """What every source position but the last expects next; the first token is given."""
+        """Logits of the next token at every source position but the last; the first token is given."""
         joint, own = self.target_embedding, self.source_embedding
         return (joint if own is None else own).attend(encoded.states[:, :-1])
 
-    def decode(
-        self,
-        source: Int[Array, "batch source_length"],
-        *,
-        decoding: Greedy | Beam | Sampling,
-        max_length: int,
-        scorer: base.Scorer | None = None,
-    ) -> Hypotheses:
-        encoded = self.encode(source)
-
+    def _stepper(
+        self, encoded: PrefixEncoded, max_length: int
+    ) -> tuple[StepFunction, Callable[[int], Cache]]:
         def step(
             token_ids: Int[Array, "batch beam"], cache: Cache, position: Int[Array, ""]
         ) -> tuple[Float[Array, "batch beam vocabulary"], Cache]:
@@ -153,20 +138,7 @@ class DecoderOnlyModel(base.TokenEmbeddings):
             states, cache = self.stack.step(inputs, cache, position, encoded)
             return self.target_embedding.attend(states), cache
 
-        def empty_cache(beam: int) -> Cache:
-            return self.stack.empty_cache(source.shape[0], beam, max_length + 1)
+        def empty_cache(hypotheses: int) -> Cache:
+            return self.stack.empty_cache(encoded.lengths.shape[0], hypotheses, max_length + 1)
 
-        return left_to_right.search(step, empty_cache, source, decoding, max_length=max_length)
-
-    def score(
-        self,
-        source: Int[Array, "batch source_length"],
-        hypotheses: Int[Array, "batch n_best length"],
-    ) -> Float[Array, "batch n_best"]:
-        """log p of each hypothesis and its EOS, divided by length ** rescoring_length_penalty, all
-        positions of all hypotheses in one pass over one source."""
-        target = autoregressive.flat_targets(hypotheses)
-        scores = autoregressive.normalised_log_p(
-            self._logits(self.encode(source), target), target, self.config.rescoring_length_penalty
-        )
-        return scores.reshape(hypotheses.shape[:2])
+        return step, empty_cache

@@ -1,12 +1,12 @@
 """Deep supervision with layer-wise prediction, DSLP (Huang et al. 2022, arXiv:2110.07515, section 3): every decoder
-layer predicts the words, learns from them, and tells the next layer what it predicted.
+layer predicts the words, learns from them, and passes its words on to the next layer.
 
-Layer l predicts by the shared output embedding; the next layer reads W_l [h_l ; e(argmax)]. Any decoder
-that predicts all words at once can have it: layer_logits runs it.
+Layer l predicts by the shared output embedding; the next layer reads W_l [h_l ; e(argmax)]. It works with any decoder
+that predicts all words at once: layer_logits runs it.
 
-What differs from the paper: under pre-norm, h_l has a layer normalisation of its own before both uses, as
-the last layer has; losses are averaged over layers, not added, so that one weight of the length loss fits
-any depth; the words handed upwards are always predicted ones (no mixed training)."""
+What differs from the paper: under pre-norm, h_l has its own layer normalisation before both uses, as the last layer
+has; losses are averaged over layers, not added, so that one weight of the length loss fits any depth; the words passed
+on are always predicted ones (no mixed training)."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ from nat_ar.nn.transformer import BetweenBlocks, TransformerConfig
 
 
 def check(transformer: TransformerConfig) -> None:
-    """Raises ConfigError where there is no layer below the last."""
+    """Raises ConfigError if there is no layer below the last."""
     if transformer.num_decoder_layers < 2:
         raise ConfigError(
             "deep_supervision needs transformer.num_decoder_layers of at least 2, got "
@@ -29,7 +29,7 @@ def check(transformer: TransformerConfig) -> None:
 
 
 class DeepSupervision(nnx.Module):
-    """What every decoder layer but the last needs to predict and to hand its words on."""
+    """The parameters of every decoder layer but the last for predicting and for passing its words on."""
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs) -> None:
         below = range(config.num_decoder_layers - 1)
@@ -45,11 +45,11 @@ class DeepSupervision(nnx.Module):
         embedding: layers.Embedding,
         best_words: Callable[[Float[Array, "rows length vocabulary"]], Int[Array, "rows length"]],
     ) -> list[Float[Array, "rows length vocabulary"]]:
-        """What each layer predicts, the first first; the last layer's are the model's. best_words says
-        which word of a layer's logits is handed on."""
+        """The logits of each layer in order; the last layer's are the model's. best_words: a layer's logits -> the
+        words that it passes on."""
         predictions = []
 
-        def hand_on(
+        def pass_on(
             layer: int, states: Float[Array, "rows length d_model"]
         ) -> Float[Array, "rows length d_model"]:
             if self.norms is not None:
@@ -59,5 +59,5 @@ class DeepSupervision(nnx.Module):
             words = embedding(best_words(logits))
             return self.merges[layer](jnp.concatenate([states, words], axis=-1))
 
-        states = run_decoder(hand_on)
+        states = run_decoder(pass_on)
         return [*predictions, embedding.attend(states)]

@@ -1,8 +1,8 @@
-"""Glancing: training shows the decoder some of the true words, the fewer the better it already does (Qian
-et al. 2021, arXiv:2008.07905, section 3.2).
+"""Glancing: training reveals some of the true words to the decoder, fewer as the model gets better (Qian et al.
+2021, arXiv:2008.07905, section 3.2).
 
-A first pass predicts; the number of its errors times a ratio, which falls with the step, says how many
-places are revealed in the second pass, whose loss is taken over the places that stay hidden."""
+A first pass predicts. The second pass sees ratio * errors of the true words, where the ratio falls with the step; its
+loss is taken over the positions that stay hidden."""
 
 import dataclasses
 
@@ -15,14 +15,14 @@ from nat_ar.config_json import ConfigError
 
 @dataclasses.dataclass(frozen=True)
 class Glancing:
-    """How many of the wrong places are revealed, from the first step to the last of the annealing."""
+    """Revealed positions for each error; the ratio falls linearly with the step."""
 
     start_ratio: float = 0.5
-    """revealed places for each error at step 0"""
+    """the ratio at step 0"""
     end_ratio: float = 0.3
-    """the same from `anneal_steps` on; between the two the ratio falls linearly"""
+    """the ratio from `anneal_steps` on"""
     anneal_steps: int = 300_000
-    """optimizer steps until end_ratio is reached; the paper's: all of its training"""
+    """optimizer steps until end_ratio; in the paper the whole training"""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.end_ratio <= self.start_ratio <= 1.0:
@@ -41,13 +41,13 @@ class Glancing:
 
 def revealed(
     is_wrong: Bool[Array, "batch width"],
-    is_place: Bool[Array, "batch width"],
+    is_position: Bool[Array, "batch width"],
     ratio: Float[Array, ""],
     key: PRNGKeyArray,
 ) -> Bool[Array, "batch width"]:
-    """True at round(ratio * errors) of each row's places, chosen evenly among all of them, right and
-    wrong alike; halves round to even. Errors outside the places do not count."""
-    wanted = jnp.round(ratio * (is_wrong & is_place).sum(axis=1))
-    noise = jnp.where(is_place, jax.random.uniform(key, is_place.shape), 2.0)
+    """True at round(ratio * errors) of each row's positions, drawn uniformly from right and wrong ones alike; halves
+    round to even. Errors elsewhere do not count."""
+    wanted = jnp.round(ratio * (is_wrong & is_position).sum(axis=1))
+    noise = jnp.where(is_position, jax.random.uniform(key, is_position.shape), 2.0)
     ranks = jnp.argsort(jnp.argsort(noise, axis=1), axis=1)
-    return (ranks < wanted[:, None]) & is_place
+    return (ranks < wanted[:, None]) & is_position

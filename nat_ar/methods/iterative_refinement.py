@@ -1,21 +1,19 @@
 """Iterative refinement (Lee et al. 2018, arXiv:1802.06901): a one-pass translation, corrected pass by pass.
 
-One decoder translates from copies of the source embeddings; a second one reads the whole translation and
-writes it anew, as often as wanted. Training unrolls a few passes, each with the true target as its answer;
-some of them read, in place of the model's own words, the target with artificial errors (a denoising
-autoencoder).
+One decoder translates from copies of the source embeddings; a second one reads the whole translation and rewrites it,
+any number of times. Training unrolls a few passes, each of which learns the true target; some of them read the target
+with artificial errors instead of the model's own words (a denoising autoencoder).
 
 What differs from the paper:
-- the second decoder reads words only, where the authors' code adds the states of the pass before: a
-  translation that repeats itself is then final, and adaptive stopping there loses nothing. Stopping at a
-  small Jaccard distance, as the paper does, is an option; it compares each pass with the one before it,
-  where the authors' code looks back over several;
-- which passes read the corrupted target is drawn for each sentence, not for a whole batch; as in the paper
-  the next pass reads what this one made of it;
+- the second decoder reads words only, while the authors' code adds the states of the pass before: a translation that
+  repeats itself is then final, and adaptive stopping loses nothing. Stopping at a small Jaccard distance, as in the
+  paper, is an option; it compares each pass with the one before it, the authors' code with several;
+- the passes that read the corrupted target are drawn for each sentence, not for a whole batch; as in the paper
+  the next pass reads the output of this one;
 - the share of corrupted words is the same in every pass;
 - the objective is the mean over passes, not their sum; the length is learned with the rest, not afterwards;
-- residual connections as in every Transformer here, where the paper has highway layers;
-- repeated words are removed only where the decoding asks for it (the paper's numbers have it)."""
+- residual connections as in every Transformer here, not the paper's highway layers;
+- repeated words are removed only if the decoding says so (the paper always does)."""
 
 import dataclasses
 from typing import Literal
@@ -33,52 +31,13 @@ from nat_ar.methods.length_prediction import LengthPredictor
 from nat_ar.nn import upsampling
 from nat_ar.nn.dot_product import KeyValue
 from nat_ar.nn.transformer import Decoder, TransformerConfig
-from nat_ar.search import limits, refinement
-from nat_ar.search.candidates import best_first
+from nat_ar.search import candidates, limits, refinement
+from nat_ar.search.candidates import Candidates, Ladder
+from nat_ar.search.refinement import LogitsFunction, Refine, Words
 from nat_ar.special_tokens import NUM_SPECIAL, PAD
-from nat_ar.types import Batch, Encoded, Hypotheses, Loss, Mean
+from nat_ar.types import Batch, Encoded, Hypotheses, Loss, Mean, lengths_of, without_eos
 
 KEEP, REPEAT, REPLACE, SWAP = range(4)
-
-
-@dataclasses.dataclass(frozen=True)
-class Refine:
-    """One translation, written anew from itself until the passes are used up or nothing changes."""
-
-    iterations: int = 10
-    """decoder passes at most, the first among them; 1 is the one-pass decoder"""
-    adaptive: bool = True
-    """stop a sentence once a pass has changed none of its words; the same translations, sooner"""
-    stop_distance: float | None = None
-    """stop it also once a pass changes little: the Jaccard distance of the words before and after, from 0
-    (the same in any order) to 1, is at most this (section 3, inference)"""
-    length_beam: int = 1
-    """lengths tried in parallel, of which the best translation is kept"""
-    rescore: bool = False
-    """choose by the autoregressive teacher instead of by the model's own mean log p"""
-    remove_repeats: bool = False
-    """hand back one of every run of equal words, as the paper does; own scores stay those before"""
-    n_best: int = 1
-    """translations handed back, best first; at most length_beam"""
-
-    def __post_init__(self) -> None:
-        if self.iterations < 1:
-            raise ConfigError(f"Refine needs iterations of at least 1, got {self.iterations}")
-        if self.stop_distance is not None and not self.adaptive:
-            raise ConfigError(
-                "stop_distance stops sentences early and needs adaptive True, got adaptive False and "
-                f"stop_distance {self.stop_distance}; set stop_distance to None or adaptive to True"
-            )
-        if self.stop_distance is not None and not 0.0 <= self.stop_distance < 1.0:
-            raise ConfigError(
-                "stop_distance must be from 0 to less than 1, where every sentence would stop, got "
-                f"{self.stop_distance}; None stops only where nothing changes"
-            )
-        if not 1 <= self.n_best <= self.length_beam:
-            raise ConfigError(
-                "Refine needs 1 <= n_best <= length_beam, got "
-                f"n_best {self.n_best} and length_beam {self.length_beam}"
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,11 +51,11 @@ class IterativeRefinement(base.Method):
     soft_copy_temperature: float = 1.0
     """width, in source positions, of the soft copy"""
     training_iterations: int = 4
-    """passes unrolled in training, the first among them"""
+    """passes unrolled in training, the first included"""
     denoising_probability: float = 0.5
     """share of the later passes that read the corrupted target instead of the model's own words"""
     corruption_probability: float = 0.33
-    """share of the corrupted target's words at which an error is made"""
+    """share of the corrupted target's words with an error"""
     max_length_offset: int = 64
     """target lengths from source length minus to plus this many tokens can be predicted"""
     length_loss_weight: float = 0.1
@@ -141,7 +100,7 @@ class IterativeRefinementModel(base.Seq2Seq):
     ) -> Float[Array, "rows width d_model"]:
         return upsampling.even_copies(
             self.embed_source(source),
-            base.lengths_of(source),
+            lengths_of(source),
             target_lengths,
             width,
             kind=self.config.copy,
@@ -187,8 +146,8 @@ class IterativeRefinementModel(base.Seq2Seq):
         `first_pass` and `last_pass` alone. Without rngs every pass reads the one before it."""
         encoded = self.encode(batch.source, rngs=rngs)
         memory = self.refiner.memory(encoded)
-        target = base.without_eos(batch.target)
-        lengths, width = base.lengths_of(target), target.shape[1]
+        target = without_eos(batch.target)
+        lengths, width = lengths_of(target), target.shape[1]
 
         def losses_of(logits: Float[Array, "batch width vocabulary"]) -> tuple[Mean, Mean]:
             smoothing = self.config.label_smoothing
@@ -249,52 +208,64 @@ class IterativeRefinementModel(base.Seq2Seq):
         decoding: Refine,
         max_length: int,
         scorer: base.Scorer | None = None,
+        widths: Ladder = limits.width_ladder,
     ) -> Hypotheses:
-        """Scores: mean log p of the words in the last pass, or the scorer's. Steps: the passes of the
-        row's candidate that took most, and one for the scorer."""
-        if decoding.rescore and scorer is None:
-            raise ValueError("Refine(rescore=True) needs a teacher to rescore with; got none")
+        """Scores: mean log p of the words in the last pass, or the scorer's. Passes: those of the row's candidate
+        that took most, and one for the scorer."""
+        score = candidates.rescorer(decoding, source, scorer)
         encoded = self.encode(source)
-        memory = self.refiner.memory(encoded)
         lengths = self.length_predictor.best(encoded, decoding.length_beam, max_length=max_length)
-        flat_lengths = lengths.reshape(-1)
-        repeated_source = jnp.repeat(source, decoding.length_beam, axis=0)
+        logits_of = self.logits_function(encoded, lengths)
 
-        def decode_at(width: int) -> Hypotheses:
-            shape = (*lengths.shape, width)
+        def decode_at(width: int) -> Candidates:
+            first = self.first_words(source, lengths, width, encoded)
+            refined = decoding.search(logits_of, first, lengths)
+            return Candidates(refined.tokens, refined.scores, refined.passes.max(axis=1))
 
-            def logits_of(
-                tokens: Int[Array, "batch size width"],
-            ) -> Float[Array, "batch size width vocabulary"]:
-                flat = tokens.reshape(-1, width)
-                logits = self.refined_logits(flat, flat_lengths, encoded, memory=memory)
-                return logits.reshape(*shape, -1)
+        return candidates.best_candidates(
+            decode_at,
+            lengths,
+            max_length=max_length,
+            n_best=decoding.n_best,
+            score=score,
+            widths=widths,
+        )
 
-            first_logits = self.first_logits(repeated_source, flat_lengths, width, encoded)
-            found = refinement.refine(
-                logits_of,
-                refinement.most_probable(first_logits.reshape(*shape, -1), lengths),
-                lengths,
-                iterations=decoding.iterations,
-                is_adaptive=decoding.adaptive,
-                stop_distance=decoding.stop_distance,
-            )
-            tokens, scores, steps = found.tokens, found.scores, found.passes.max(axis=1)
-            if decoding.remove_repeats:
-                tokens = refinement.remove_repeats(tokens)
-            if decoding.rescore and scorer is not None:
-                scores, steps = scorer.score(source, tokens), steps + (encoded.lengths > 0)
-            return best_first(tokens, scores, steps, n_best=decoding.n_best)
+    def first_words(
+        self,
+        source: Int[Array, "batch source_length"],
+        lengths: Int[Array, "batch size"],
+        width: int,
+        encoded: Encoded,
+    ) -> Words:
+        """The first pass for several lengths of each source."""
+        size = lengths.shape[1]
+        repeated = jnp.repeat(source, size, axis=0)  # [batch * size, source_length]
+        logits = self.first_logits(repeated, lengths.reshape(-1), width, encoded)
+        return refinement.most_probable(logits.reshape(*lengths.shape, width, -1), lengths)
 
-        return limits.at_width(lengths.max(), limits.width_ladder(max_length), decode_at)
+    def logits_function(
+        self, encoded: Encoded, lengths: Int[Array, "batch size"]
+    ) -> LogitsFunction:
+        """Every later pass as search.refinement sees it."""
+        memory = self.refiner.memory(encoded)
+
+        def logits_of(
+            tokens: Int[Array, "batch size width"],
+        ) -> Float[Array, "batch size width vocabulary"]:
+            flat = tokens.reshape(-1, tokens.shape[-1])  # [batch * size, width]
+            logits = self.refined_logits(flat, lengths.reshape(-1), encoded, memory=memory)
+            return logits.reshape(*tokens.shape, -1)
+
+        return logits_of
 
 
 def random_errors(
     shape: tuple[int, ...], probability: float, vocabulary_size: int, key: PRNGKeyArray
 ) -> tuple[Int[Array, "batch width"], Int[Array, "batch width"]]:
-    """Operations for `corrupt`, each error as likely, and the words that REPLACE writes."""
-    place_key, kind_key, word_key = jax.random.split(key, 3)
-    is_error = jax.random.bernoulli(place_key, probability, shape)
+    """Operations for `corrupt`, each kind of error equally likely, and the words that REPLACE writes."""
+    position_key, kind_key, word_key = jax.random.split(key, 3)
+    is_error = jax.random.bernoulli(position_key, probability, shape)
     kinds = jax.random.randint(kind_key, shape, REPEAT, SWAP + 1)
     replacements = jax.random.randint(word_key, shape, NUM_SPECIAL, vocabulary_size)
     return jnp.where(is_error, kinds, KEEP), replacements
@@ -305,10 +276,9 @@ def corrupt(
     operations: Int[Array, "batch width"],
     replacements: Int[Array, "batch width"],
 ) -> Int[Array, "batch width"]:
-    """The target with errors that keep its length, made from left to right (section 3, the corruption
-    process): a word also overwrites the one after it (REPEAT), becomes another one (REPLACE), or changes
-    places with the next (SWAP), where the next error may take it further. What needs a next word does
-    nothing at the last one."""
+    """The target with errors that keep its length, made from left to right (section 3, the corruption process): a
+    word also overwrites the next (REPEAT), becomes another one (REPLACE), or is swapped with the next (SWAP), and the
+    next error may move it further. REPEAT and SWAP do nothing at the last word."""
     following = jnp.pad(target[:, 1:], ((0, 0), (0, 1)), constant_values=PAD)
     is_possible = (target != PAD) & ((following != PAD) | (operations == REPLACE))
     operations = jnp.where(is_possible, operations, KEEP)
@@ -316,7 +286,7 @@ def corrupt(
     def write(
         current: Int[Array, "batch"], column: tuple[Array, Array, Array]
     ) -> tuple[Int[Array, "batch"], Int[Array, "batch"]]:
-        """`current` is the word that has come to stand here by now."""
+        """`current` is the word at this position after the errors on its left."""
         operation, following, replacement = column
         written = jnp.where(operation == SWAP, following, current)
         written = jnp.where(operation == REPLACE, replacement, written)

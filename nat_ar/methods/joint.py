@@ -1,15 +1,15 @@
 """One encoder under two decoders, autoregressive and non-autoregressive, trained together.
 
 The length NAT of methods/length_nat.py, with all its options, and beside its decoder the causal one of
-methods/autoregressive.py. One model then translates token by token (Greedy, Beam, Sampling) or all words at
-once (LengthBeam), and rescores its own candidates: Gu et al. 2018 (arXiv:1711.02281, section 3.3) let a
-separate teacher score noisy parallel candidates, which encodes the source a second time; here the causal
-decoder scores them on the states that are already there. Hao et al. 2021 (arXiv:2010.12868) train two
+methods/autoregressive.py. One model then translates token by token (a LeftToRightDecoding) or all words at once
+(LengthBeam), and rescores its own candidates: in Gu et al. 2018 (arXiv:1711.02281, section 3.3) a separate teacher
+scores noisy parallel candidates and encodes the source a second time; here the causal decoder scores them on the
+states of the first encoding. Hao et al. 2021 (arXiv:2010.12868) train two
 decoders over one encoder so that the non-autoregressive one learns from the other; here both serve
 afterwards, and the weights of their losses stay fixed."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
 from typing import ClassVar
 
 from flax import nnx
@@ -17,13 +17,15 @@ from jaxtyping import Array, Float, Int
 
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
-from nat_ar.methods import autoregressive, base
-from nat_ar.methods.length_nat import LengthBeam, LengthNat, LengthNatModel
+from nat_ar.methods import autoregressive, base, left_to_right
+from nat_ar.methods.length_nat import LengthNat, LengthNatModel
 from nat_ar.nn import attention
 from nat_ar.nn.transformer import Decoder
-from nat_ar.search.beam import Beam
-from nat_ar.search.greedy import Greedy
-from nat_ar.search.sampling import Sampling
+from nat_ar.search import limits
+from nat_ar.search.base import StepwiseDecoding
+from nat_ar.search.candidates import Ladder
+from nat_ar.search.left_to_right import LeftToRightDecoding
+from nat_ar.search.one_pass import LengthBeam
 from nat_ar.types import Batch, Encoded, Hypotheses, Loss
 
 
@@ -34,7 +36,7 @@ class Joint(LengthNat):
     family: ClassVar[base.Family] = "AR+NAT"
     rescores_itself: ClassVar[bool] = True
 
-    decoding: LengthBeam | Greedy | Beam | Sampling = LengthBeam(5, rescore=True)  # type: ignore[assignment]
+    decoding: LengthBeam | LeftToRightDecoding = LengthBeam(5, rescore=True)  # type: ignore[assignment]
     """decoding used unless the command says otherwise; LengthBeam by the non-autoregressive decoder,
     with rescore by this model's own autoregressive one, the others by the latter alone"""
     num_autoregressive_layers: int | None = None
@@ -63,8 +65,8 @@ class Joint(LengthNat):
 
 
 class JointModel(LengthNatModel):
-    """The rule is one level of inheritance, for the encoder; this second one takes over the whole
-    non-autoregressive half, options that are yet to come among it."""
+    """Inherits from LengthNatModel, against our one-level rule, so that every option of LengthNat, present or
+    future, works here."""
 
     config: Joint
 
@@ -100,24 +102,21 @@ class JointModel(LengthNatModel):
         self,
         source: Int[Array, "batch source_length"],
         *,
-        decoding: LengthBeam | Greedy | Beam | Sampling,
+        decoding: LengthBeam | LeftToRightDecoding,
         max_length: int,
         scorer: base.Scorer | None = None,
+        widths: Ladder = limits.width_ladder,
     ) -> Hypotheses:
-        """A scorer is never asked: this model rescores by itself."""
+        """By the half that the decoding belongs to. The scorer is ignored: this model rescores by itself."""
         encoded = self.encode(source)
-        if isinstance(decoding, LengthBeam):
-            score = self._scorer_of(encoded) if decoding.rescore else None
-            return self.best_of_lengths(
-                encoded, source, decoding, max_length=max_length, score=score
+        if isinstance(decoding, StepwiseDecoding):
+            step, empty_cache = autoregressive.causal_stepper(
+                self.target_embedding, self.causal_decoder, encoded, max_length
             )
-        return autoregressive.causal_search(
-            self.target_embedding,
-            self.causal_decoder,
-            encoded,
-            source,
-            decoding,
-            max_length=max_length,
+            return decoding.search(step, empty_cache, source, max_length=max_length)
+        score = functools.partial(self.score_encoded, encoded) if decoding.rescore else None
+        return self.best_of_lengths(
+            encoded, source, decoding, max_length=max_length, score=score, widths=widths
         )
 
     def score(
@@ -126,20 +125,17 @@ class JointModel(LengthNatModel):
         hypotheses: Int[Array, "batch n_best length"],
     ) -> Float[Array, "batch n_best"]:
         """By the autoregressive decoder, also for candidates of other models."""
-        return self._scorer_of(self.encode(source))(hypotheses)
+        return self.score_encoded(self.encode(source), hypotheses)
 
-    def _scorer_of(
-        self, encoded: Encoded
-    ) -> Callable[[Int[Array, "batch n_best length"]], Float[Array, "batch n_best"]]:
-        def score(
-            hypotheses: Int[Array, "batch n_best length"],
-        ) -> Float[Array, "batch n_best"]:
-            return autoregressive.causal_scores(
-                self.target_embedding,
-                self.causal_decoder,
-                encoded,
-                hypotheses,
-                length_penalty=self.config.rescoring_length_penalty,
-            )
-
-        return score
+    def score_encoded(
+        self, encoded: Encoded, hypotheses: Int[Array, "batch n_best length"]
+    ) -> Float[Array, "batch n_best"]:
+        """log p / length ** rescoring_length_penalty, given the encoded source."""
+        target = left_to_right.flat_targets(hypotheses)
+        logits = autoregressive.causal_logits(
+            self.target_embedding, self.causal_decoder, encoded, target
+        )
+        scores = left_to_right.normalised_log_p(
+            logits, target, self.config.rescoring_length_penalty
+        )
+        return scores.reshape(hypotheses.shape[:2])

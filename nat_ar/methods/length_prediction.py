@@ -1,8 +1,8 @@
-"""How many words a translation has, from a classifier over the encoder's mean state.
+"""The number of words of a translation, from a classifier over the encoder's mean state.
 
 Lee et al. 2018 (arXiv:1802.06901, section 3) predict the offset to the source's length; Ghazvininejad et
 al. 2019 (arXiv:1904.09324, section 3.3) try the best few lengths in parallel (length beam). Both read the
-mean of the encoder states here, where the second have a token of its own for it."""
+mean of the encoder states here; the second paper has a special token for it."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from nat_ar.types import Encoded, Mean
 
 
 class LengthPredictor(nnx.Module):
-    """Class c stands for target length = source length + c - max_offset, EOS counted in neither."""
+    """Class c is target length = source length + c - max_offset, EOS counted in neither."""
 
     def __init__(self, d_model: int, max_offset: int, *, rngs: nnx.Rngs) -> None:
         self.head = layers.Linear(d_model, 2 * max_offset + 1, rngs=rngs)
@@ -28,16 +28,16 @@ class LengthPredictor(nnx.Module):
         return self.head(total / jnp.maximum(encoded.lengths, 1)[:, None])
 
     def loss(self, encoded: Encoded, target_lengths: Int[Array, "batch"]) -> Mean:
-        """Cross entropy in nats, averaged over sentences. Target lengths count no EOS; those further
-        from the source's than max_offset count as the outermost class."""
+        """Cross entropy in nats, averaged over sentences. Target lengths do not count EOS; offsets beyond
+        max_offset count as the outermost class."""
         offset = target_lengths - (encoded.lengths - 1)
         classes = jnp.clip(offset, -self.max_offset, self.max_offset) + self.max_offset
         return cross_entropy.class_cross_entropy(self.logits(encoded), classes, encoded.lengths > 0)
 
     def best(self, encoded: Encoded, size: int, *, max_length: int) -> Int[Array, "batch size"]:
-        """The most probable lengths, best first, each at least 1, within limits.length_limit of its
-        source and within max_length. Where fewer than `size` are possible the last ones repeat a bound; rows without a
-        sentence have length 0. Raises ValueError where there are fewer classes than `size`."""
+        """The most probable lengths, best first, each from 1 to min(max_length, limits.length_limit(source length)).
+        If fewer than `size` are possible, the last ones repeat a bound; rows without a sentence have length 0. Raises
+        ValueError if there are fewer classes than `size`."""
         if size > 2 * self.max_offset + 1:
             raise ValueError(
                 f"a length beam of {size} needs {size} classes of lengths, got "
@@ -61,7 +61,6 @@ def stretch(
     multiplier: float,
     max_length: int,
 ) -> Int[Array, "batch size"]:
-    """Lengths times the multiplier, rounded, halves to even, within limits.length_limit and within
-    max_length; 1 leaves them as they are."""
+    """Lengths times the multiplier, rounded, halves to even, within limits.length_limit and max_length."""
     wanted = jnp.round(multiplier * lengths).astype(jnp.int32)
     return jnp.minimum(wanted, limits.within(max_length, source_lengths)[:, None])

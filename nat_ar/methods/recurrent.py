@@ -3,8 +3,8 @@ inner-product attention and input feeding of Luong et al. 2015 (arXiv:1508.04025
 no attention (Sutskever et al. 2014, arXiv:1409.3215).
 
 The autoregressive baseline before the Transformer, and on distilled data the student of Kim & Rush 2016
-(arXiv:1606.07947). Searches, scores and contract are those of methods/autoregressive.py; the cache is the
-recurrent state, so that a step costs the same at every position. What differs from the papers:
+(arXiv:1606.07947). Loss, search and score are those of methods/left_to_right.py; the cache is the recurrent state, so
+that a step costs the same at every position. What differs from the papers:
 - LSTM cells also where Bahdanau et al. had gated recurrent units; an encoder in both directions also
   where Luong et al. had one and where Sutskever et al. reversed the source;
 - the decoder starts from a learned map of the encoder's last states;
@@ -12,6 +12,7 @@ recurrent state, so that a step costs the same at every position. What differs f
   are tied to the vocabulary projection."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import ClassVar
 
 import jax
@@ -19,8 +20,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from nat_ar import config_json
-from nat_ar.losses import cross_entropy
-from nat_ar.methods import autoregressive, base
+from nat_ar.methods import base
+from nat_ar.methods.left_to_right import LeftToRight, shift_right
 from nat_ar.nn.recurrent import (
     DecoderState,
     RecurrentConfig,
@@ -28,11 +29,10 @@ from nat_ar.nn.recurrent import (
     RecurrentEncoded,
     RecurrentEncoder,
 )
-from nat_ar.search import left_to_right
 from nat_ar.search.beam import Beam
-from nat_ar.search.greedy import Greedy
-from nat_ar.search.sampling import Sampling
-from nat_ar.types import Batch, Hypotheses, Loss
+from nat_ar.search.left_to_right import LeftToRightDecoding
+from nat_ar.search.step_function import StepFunction
+from nat_ar.types import lengths_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Recurrent(base.Method):
     """sizes of encoder and decoder, and the attention between them"""
     label_smoothing: float = 0.1
     """share of the target probability spread over the vocabulary"""
-    decoding: Greedy | Beam | Sampling = Beam()
+    decoding: LeftToRightDecoding = Beam()
     """search used unless the command says otherwise"""
     rescoring_length_penalty: float = 1.0
     """as a rescorer: candidates are ordered by log p / length ** rescoring_length_penalty"""
@@ -58,7 +58,9 @@ class Recurrent(base.Method):
         return RecurrentModel(self, sizes, rngs=rngs)
 
 
-class RecurrentModel(base.TokenEmbeddings):
+class RecurrentModel(LeftToRight):
+    config: Recurrent
+
     def __init__(self, config: Recurrent, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> None:
         network = config.network
         super().__init__(network.d_model, network.dtype, sizes, rngs=rngs)
@@ -70,17 +72,7 @@ class RecurrentModel(base.TokenEmbeddings):
     def encode(
         self, source: Int[Array, "batch source_length"], *, rngs: nnx.Rngs | None = None
     ) -> RecurrentEncoded:
-        return self.encoder(self.embed_source(source), base.lengths_of(source), rngs=rngs)
-
-    def logits(
-        self,
-        source: Int[Array, "batch source_length"],
-        target: Int[Array, "batch target_length"],
-        *,
-        rngs: nnx.Rngs | None = None,
-    ) -> Float[Array, "batch target_length vocabulary"]:
-        """Teacher-forced: position t sees the source and target[:t]. The target ends with EOS."""
-        return self._logits(self.encode(source, rngs=rngs), target, rngs=rngs)
+        return self.encoder(self.embed_source(source), lengths_of(source), rngs=rngs)
 
     def _logits(
         self,
@@ -89,32 +81,13 @@ class RecurrentModel(base.TokenEmbeddings):
         *,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "rows target_length vocabulary"]:
-        inputs = self.target_embedding(autoregressive.shift_right(target))
+        inputs = self.target_embedding(shift_right(target))
         return self.target_embedding.attend(self.decoder(inputs, encoded, rngs=rngs))
 
-    def loss(
-        self,
-        batch: Batch,
-        *,
-        step: Int[Array, ""],
-        rngs: nnx.Rngs | None,
-        teacher: base.Teacher | None = None,
-    ) -> Loss:
-        logits = self.logits(batch.source, batch.target, rngs=rngs)
-        smoothed, plain = cross_entropy.smoothed_cross_entropy(
-            logits, batch.target, smoothing=self.config.label_smoothing
-        )
-        return Loss(smoothed.value, {"token": plain})
-
-    def decode(
-        self,
-        source: Int[Array, "batch source_length"],
-        *,
-        decoding: Greedy | Beam | Sampling,
-        max_length: int,
-        scorer: base.Scorer | None = None,
-    ) -> Hypotheses:
-        encoded = self.encode(source)
+    def _stepper(
+        self, encoded: RecurrentEncoded, max_length: int
+    ) -> tuple[StepFunction, Callable[[int], DecoderState]]:
+        """The cache is the recurrent state, of the same size at every position."""
         memory = self.decoder.memory(encoded)
 
         def step(
@@ -124,20 +97,4 @@ class RecurrentModel(base.TokenEmbeddings):
             readout, state = self.decoder.step(inputs, state, memory)
             return self.target_embedding.attend(readout), state
 
-        def start(beam: int) -> DecoderState:
-            return self.decoder.start_state(encoded, beam)
-
-        return left_to_right.search(step, start, source, decoding, max_length=max_length)
-
-    def score(
-        self,
-        source: Int[Array, "batch source_length"],
-        hypotheses: Int[Array, "batch n_best length"],
-    ) -> Float[Array, "batch n_best"]:
-        """log p of each hypothesis and its EOS, divided by length ** rescoring_length_penalty, all
-        hypotheses side by side over one encoding."""
-        target = autoregressive.flat_targets(hypotheses)
-        scores = autoregressive.normalised_log_p(
-            self._logits(self.encode(source), target), target, self.config.rescoring_length_penalty
-        )
-        return scores.reshape(hypotheses.shape[:2])
+        return step, lambda hypotheses: self.decoder.start_state(encoded, hypotheses)

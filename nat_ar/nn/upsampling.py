@@ -20,14 +20,6 @@ def fertility_places(
     return jnp.minimum(places, fertilities.shape[1] - 1)
 
 
-def trim(
-    fertilities: Int[Array, "*axes source_length"], target_limits: Int[Array, "*#axes"]
-) -> Int[Array, "*axes source_length"]:
-    """The same fertilities, lessened from the last source token on until they sum to the limit."""
-    ends = jnp.minimum(jnp.cumsum(fertilities, axis=-1), target_limits[..., None])
-    return jnp.diff(ends, axis=-1, prepend=0)
-
-
 def uniform_places(
     source_lengths: Int[Array, "batch"],
     target_lengths: Int[Array, "batch"],

@@ -147,7 +147,7 @@ def _scores(
         "length_ratio": ratio,
         "repetition": repeated.tokens,
         "repetition_sentences": repeated.sentences,
-        "steps": sum(t.steps for t in found) / max(len(found), 1),
+        "steps": sum(t.passes for t in found) / max(len(found), 1),
         "warnings": warnings,
     }
 

@@ -1,25 +1,27 @@
 """Beam search over a step function.
 
 Knows token ids and scores only: no text, no model class. Settings are static; shapes are fixed by
-max_length. A row stops when it has as many finished hypotheses as the beam has places: a hypothesis
-finishes when its EOS is among the best `size` continuations of its step, as in the engines that users
-deploy (fairseq, CTranslate2), so that our beam is neither slower nor more thorough than theirs."""
+max_length. A row stops when it has `size` finished hypotheses: a hypothesis finishes when its EOS is among the
+best `size` continuations of a step, as in deployed engines (fairseq, CTranslate2), so that our beam is neither
+slower nor more thorough than theirs."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from nat_ar.config_json import ConfigError
 from nat_ar.search import argmax, limits
+from nat_ar.search.base import StepwiseDecoding, require_n_best
+from nat_ar.search.step_function import Cache, StepFunction, reordered, take_beams
 from nat_ar.search.top_k import top_k
 from nat_ar.special_tokens import BOS, EOS, PAD
-from nat_ar.types import Cache, Hypotheses, Reorderable, StepFunction, pytree_dataclass
+from nat_ar.types import Hypotheses, pytree_dataclass
 
 
 @dataclasses.dataclass(frozen=True)
-class Beam:
+class Beam(StepwiseDecoding):
     """The best translations by log p / length ** length_penalty."""
 
     size: int = 4
@@ -30,14 +32,29 @@ class Beam:
     """translations handed back, best first; at most size"""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.n_best <= self.size:
-            raise ConfigError(
-                f"Beam needs 1 <= n_best <= size, got n_best {self.n_best} and size {self.size}"
-            )
+        require_n_best(self, size=self.size)
+
+    def search(
+        self,
+        step: StepFunction,
+        empty_cache: Callable[[int], Cache],
+        source: Int[Array, "batch source_length"],
+        *,
+        max_length: int,
+    ) -> Hypotheses:
+        length_limits, is_sentence = limits.of_sources(source, max_length)
+        return search(
+            step,
+            empty_cache(self.size),
+            self,
+            length_limits=length_limits,
+            is_sentence=is_sentence,
+            max_length=max_length,
+        )
 
 
 @pytree_dataclass
-class State:
+class BeamState:
     position: Int[Array, ""]
     tokens: Int[Array, "batch beam max_length"]
     last: Int[Array, "batch beam"]
@@ -46,19 +63,8 @@ class State:
     finished_scores: Float[Array, "batch beam"]
     num_finished: Int[Array, "batch"]
     is_done: Bool[Array, "batch"]
-    steps: Int[Array, "batch"]
+    passes: Int[Array, "batch"]
     cache: Cache
-
-
-def take_beams(tree: Cache, beams: Int[Array, "batch places"]) -> Cache:
-    """Every leaf [batch, beam, ...] reordered to [batch, places, ...]."""
-    rows = jnp.arange(beams.shape[0])[:, None]
-    return jax.tree.map(lambda leaf: leaf[rows, beams], tree)
-
-
-def reordered(cache: Cache, beams: Int[Array, "batch beam"]) -> Cache:
-    """The cache of hypotheses of which n goes on from beams[n]."""
-    return cache.reordered(beams) if isinstance(cache, Reorderable) else take_beams(cache, beams)
 
 
 def search(
@@ -70,16 +76,16 @@ def search(
     is_sentence: Bool[Array, "batch"],
     max_length: int,
 ) -> Hypotheses:
-    """The n_best finished hypotheses of every row, best first; -inf where fewer were found.
+    """The n_best finished hypotheses of every row, best first; the score -inf marks missing ones.
 
     The cache holds max_length + 1 positions and `size` hypotheses a row. At a row's length limit only
     EOS may follow."""
     batch, size = length_limits.shape[0], settings.size
 
-    def unfinished(state: State) -> Bool[Array, ""]:
+    def unfinished(state: BeamState) -> Bool[Array, ""]:
         return ~state.is_done.all()
 
-    def extend(state: State) -> State:
+    def extend(state: BeamState) -> BeamState:
         logits, cache = step(state.last, state.cache, state.position)
         normaliser = argmax.normalisers(logits)[..., None]
         logits = limits.text_logits(logits, may_end=True)
@@ -87,32 +93,35 @@ def search(
         is_eos = jnp.arange(logits.shape[-1]) == EOS
         logits = jnp.where(is_last & ~is_eos, -jnp.inf, logits)
 
-        # Twice the beam: however many of the best end here, `size` that go on remain.
+        # Twice the beam: even if all of the best `size` end here, `size` others go on.
         width = min(2 * size, logits.shape[-1])
         top_logits, top_tokens = top_k(logits, width)  # [batch, beam, width]
-        scores = (top_logits - normaliser + state.log_probability[..., None]).reshape(batch, -1)
-        scores, index = jax.lax.top_k(scores, min(2 * size, size * width))
-        beams = index // width
+        scores = top_logits - normaliser + state.log_probability[..., None]
+        scores = scores.reshape(batch, -1)  # [batch, beam * width]
+        scores, index = jax.lax.top_k(scores, min(2 * size, size * width))  # [batch, 2 * size]
+        beams = index // width  # [batch, 2 * size], the hypothesis that each continuation extends
         tokens = jnp.take_along_axis(top_tokens.reshape(batch, -1), index, axis=1)
-        prefixes = take_beams(state.tokens, beams)
+        prefixes = take_beams(state.tokens, beams)  # [batch, 2 * size, max_length]
 
         ends = (tokens == EOS)[:, :size] & jnp.isfinite(scores[:, :size]) & ~state.is_done[:, None]
         normalised = scores[:, :size] / (state.position + 1.0) ** settings.length_penalty
+        # Finished hypotheses of before and of this step: [batch, 2 * size], of which `size` are kept.
         all_scores = jnp.concatenate(
             [state.finished_scores, jnp.where(ends, normalised, -jnp.inf)], axis=1
         )
         all_tokens = jnp.concatenate([state.finished_tokens, prefixes[:, :size]], axis=1)
-        finished_scores, places = jax.lax.top_k(all_scores, size)
-        finished_tokens = take_beams(all_tokens, places)
+        finished_scores, kept = jax.lax.top_k(all_scores, size)
+        finished_tokens = take_beams(all_tokens, kept)
         num_finished = state.num_finished + ends.sum(axis=1)
 
-        alive_scores, places = jax.lax.top_k(jnp.where(tokens == EOS, -jnp.inf, scores), size)
-        last = jnp.take_along_axis(tokens, places, axis=1)
-        alive_beams = jnp.take_along_axis(beams, places, axis=1)
+        # The best `size` of the 2 * size continuations that go on.
+        alive_scores, chosen = jax.lax.top_k(jnp.where(tokens == EOS, -jnp.inf, scores), size)
+        last = jnp.take_along_axis(tokens, chosen, axis=1)
+        alive_beams = jnp.take_along_axis(beams, chosen, axis=1)  # [batch, size]
         alive_tokens = jax.lax.dynamic_update_slice(
-            take_beams(prefixes, places), last[..., None], (0, 0, state.position)
+            take_beams(prefixes, chosen), last[..., None], (0, 0, state.position)
         )
-        return State(
+        return BeamState(
             position=state.position + 1,
             tokens=alive_tokens,
             last=last,
@@ -121,13 +130,13 @@ def search(
             finished_scores=finished_scores,
             num_finished=num_finished,
             is_done=state.is_done | (num_finished >= size) | (state.position >= length_limits),
-            steps=state.steps + ~state.is_done,
+            passes=state.passes + ~state.is_done,
             cache=reordered(cache, alive_beams),
         )
 
     empty = jnp.full((batch, size, max_length), PAD, jnp.int32)
     only_first = jnp.where(jnp.arange(size) == 0, 0.0, -jnp.inf)
-    start = State(
+    start = BeamState(
         position=jnp.int32(0),
         tokens=empty,
         last=jnp.full((batch, size), BOS, jnp.int32),
@@ -136,11 +145,11 @@ def search(
         finished_scores=jnp.full((batch, size), -jnp.inf),
         num_finished=jnp.zeros(batch, jnp.int32),
         is_done=~is_sentence,
-        steps=jnp.zeros(batch, jnp.int32),
+        passes=jnp.zeros(batch, jnp.int32),
         cache=cache,
     )
     final = jax.lax.while_loop(unfinished, extend, start)
     n_best = settings.n_best
     return Hypotheses(
-        final.finished_tokens[:, :n_best], final.finished_scores[:, :n_best], final.steps
+        final.finished_tokens[:, :n_best], final.finished_scores[:, :n_best], final.passes
     )

@@ -2,40 +2,89 @@
 arXiv:2205.07459, section 3.4): one decoder pass has predicted the graph, the rest is here.
 
 A row's graph has the vertices 0 ... last. A translation is a path from vertex 0 to the last vertex and a
-token for every vertex between them; vertex 0 emits nothing, and coming to the last vertex is the end of the
-sentence (the paper has both emit, with probability near 1, BOS and EOS). All searches keep to a row's length
-limit: at the limit a path goes to the last vertex.
+token for every vertex between them; vertex 0 emits nothing, and the sentence ends at the last vertex (in the paper
+they emit BOS and EOS, with probability near 1). All searches keep to a row's length limit: at the limit a path
+moves to the last vertex.
 
 Knows logits and transitions only: no text, no model class. Settings are static; shapes are fixed by the
 graph's width and max_length."""
 
+import abc
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.search import argmax, limits
-from nat_ar.search.beam import take_beams
+from nat_ar.search.base import Decoding, require_n_best
 from nat_ar.search.candidates import best_first
+from nat_ar.search.step_function import take_beams
 from nat_ar.search.top_k import top_k
 from nat_ar.special_tokens import EOS, PAD
 from nat_ar.types import Hypotheses, pytree_dataclass
 
 
+@pytree_dataclass
+class Graph:
+    """A decoder's prediction for every sentence, all at once."""
+
+    logits: Float[Array, "batch graph vocabulary"]
+    """of the tokens of each vertex"""
+    transitions: Float[Array, "batch graph graph"]
+    """log p of moving from vertex i to vertex j; -1e9 or less unless i < j < length"""
+    lengths: Int[Array, "batch"]
+    """vertices of each row, 0 for no sentence, else at least 2"""
+
+
 @dataclasses.dataclass(frozen=True)
-class GraphGreedy:
+class GraphDecoding(Decoding, config_json.Open, abc.ABC):
+    """A search through a graph."""
+
+    @abc.abstractmethod
+    def search_sentences(
+        self, graph: Graph, *, length_limits: Int[Array, "batch"], max_length: int
+    ) -> Hypotheses:
+        """Translations of at most length_limits tokens, none above max_length; rows without a sentence may have
+        any score. `passes` is the one decoder pass that made the graph."""
+
+    def search(
+        self, graph: Graph, *, length_limits: Int[Array, "batch"], max_length: int
+    ) -> Hypotheses:
+        """As search_sentences, with the score 0 for rows without a sentence."""
+        hypotheses = self.search_sentences(
+            graph, length_limits=length_limits, max_length=max_length
+        )
+        scores = jnp.where(graph.lengths[:, None] > 0, hypotheses.scores, 0.0)
+        return Hypotheses(hypotheses.tokens, scores, hypotheses.passes)
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphGreedy(GraphDecoding):
     """From each vertex the most probable transition, at each vertex the most probable token."""
 
+    def search_sentences(
+        self, graph: Graph, *, length_limits: Int[Array, "batch"], max_length: int
+    ) -> Hypotheses:
+        """Scores: log p of path and tokens, in nats."""
+        return follow(graph, length_limits, max_length, looks_ahead=False)
+
 
 @dataclasses.dataclass(frozen=True)
-class Lookahead:
+class Lookahead(GraphDecoding):
     """From each vertex the transition with the highest probability times that of the best token behind it."""
 
+    def search_sentences(
+        self, graph: Graph, *, length_limits: Int[Array, "batch"], max_length: int
+    ) -> Hypotheses:
+        """Scores: log p of path and tokens, in nats."""
+        return follow(graph, length_limits, max_length, looks_ahead=True)
+
 
 @dataclasses.dataclass(frozen=True)
-class Viterbi:
+class Viterbi(GraphDecoding):
     """The best of all paths with their best tokens by log p / length ** length_penalty (Shao et al. 2022,
     arXiv:2210.05193, joint Viterbi decoding)."""
 
@@ -46,9 +95,15 @@ class Viterbi:
     def __post_init__(self) -> None:
         _refuse_negative(self.length_penalty)
 
+    def search_sentences(
+        self, graph: Graph, *, length_limits: Int[Array, "batch"], max_length: int
+    ) -> Hypotheses:
+        """Scores: the maximum, log p / length ** length_penalty, in nats."""
+        return _viterbi(graph, self, length_limits, max_length)
+
 
 @dataclasses.dataclass(frozen=True)
-class GraphBeam:
+class GraphBeam(GraphDecoding):
     """The best translations by log p / length ** length_penalty, where log p sums over all their paths."""
 
     size: int = 10
@@ -56,22 +111,24 @@ class GraphBeam:
     length_penalty: float = 1.0
     """exponent of the length (EOS counted) that divides log p; 0 prefers short, above 1 long"""
     num_candidates: int = 256
-    """tokens that a sentence's translations may hold: those that its graph emits most often; the rest of
-    the vocabulary costs time and is never chosen"""
+    """tokens allowed in a sentence's translations: those that its graph emits most often; the rest of the
+    vocabulary would cost time and is never chosen"""
     n_best: int = 1
     """translations handed back, best first; at most size"""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.n_best <= self.size:
-            raise ConfigError(
-                "GraphBeam needs 1 <= n_best <= size, got "
-                f"n_best {self.n_best} and size {self.size}"
-            )
+        require_n_best(self, size=self.size)
         if self.num_candidates < 1:
             raise ConfigError(
                 f"GraphBeam needs num_candidates of at least 1, got {self.num_candidates}"
             )
         _refuse_negative(self.length_penalty)
+
+    def search_sentences(
+        self, graph: Graph, *, length_limits: Int[Array, "batch"], max_length: int
+    ) -> Hypotheses:
+        """Scores: the maximum, log p / length ** length_penalty, in nats."""
+        return _beam(graph, self, length_limits, max_length)
 
 
 def _refuse_negative(length_penalty: float) -> None:
@@ -79,52 +136,17 @@ def _refuse_negative(length_penalty: float) -> None:
         raise ConfigError(f"length_penalty must not be below 0, got {length_penalty}")
 
 
-GraphDecoding = GraphGreedy | Lookahead | Viterbi | GraphBeam
-
-
-@pytree_dataclass
-class Graph:
-    """What a decoder predicts of every sentence, all at once."""
-
-    logits: Float[Array, "batch graph vocabulary"]
-    """of the tokens of each vertex"""
-    transitions: Float[Array, "batch graph graph"]
-    """log p of moving from vertex i to vertex j; -1e9 or less unless i < j < length"""
-    lengths: Int[Array, "batch"]
-    """vertices of each row, 0 where there is no sentence, else at least 2"""
-
-
-def search(
-    graph: Graph,
-    decoding: GraphDecoding,
-    *,
-    length_limits: Int[Array, "batch"],
-    max_length: int,
-) -> Hypotheses:
-    """Translations of at most length_limits tokens, none above max_length. Scores in nats: log p of path
-    and tokens for GraphGreedy and Lookahead, and what Viterbi and GraphBeam maximise; 0 for rows that are no
-    sentence. `steps` is the one decoder pass that made the graph."""
-    if isinstance(decoding, GraphBeam):
-        found = _beam(graph, decoding, length_limits, max_length)
-    elif isinstance(decoding, Viterbi):
-        found = _viterbi(graph, decoding, length_limits, max_length)
-    else:
-        found = _follow(graph, decoding, length_limits, max_length)
-    scores = jnp.where(graph.lengths[:, None] > 0, found.scores, 0.0)
-    return Hypotheses(found.tokens, scores, found.steps)
-
-
 def best_words(
     graph: Graph,
 ) -> tuple[Int[Array, "batch graph"], Float[Array, "batch graph"]]:
-    """The most probable token of each vertex that a translation may hold, and its log p; log p is 0 at the
-    last vertex, which emits none."""
+    """The most probable allowed token of each vertex, and its log p; log p is 0 at the last vertex, which emits
+    none."""
     best = argmax.argmax(graph.logits, (*limits.NEVER_TEXT, EOS))
     is_last = jnp.arange(best.tokens.shape[1]) == graph.lengths[:, None] - 1
     return best.tokens, jnp.where(is_last, 0.0, best.log_probabilities)
 
 
-def _steps(graph: Graph) -> Int[Array, "batch"]:
+def _passes(graph: Graph) -> Int[Array, "batch"]:
     return jnp.where(graph.lengths > 0, 1, 0)
 
 
@@ -137,16 +159,15 @@ class Walk:
     is_finished: Bool[Array, "batch"]
 
 
-def _follow(
-    graph: Graph,
-    decoding: GraphGreedy | Lookahead,
-    length_limits: Int[Array, "batch"],
-    max_length: int,
+def follow(
+    graph: Graph, length_limits: Int[Array, "batch"], max_length: int, *, looks_ahead: bool
 ) -> Hypotheses:
-    """The best successor of every vertex is found for all vertices at once; the walk only follows."""
+    """From each vertex to its best successor: by the transition, or by the transition and the token behind it.
+
+    The successors of all vertices are computed at once; the walk only follows them."""
     words, gains = best_words(graph)
     entering = graph.transitions + gains[:, None]  # [batch, graph, graph]
-    preference = entering if isinstance(decoding, Lookahead) else graph.transitions
+    preference = entering if looks_ahead else graph.transitions
     successors = jnp.argmax(preference, axis=-1)
     last, rows = graph.lengths - 1, jnp.arange(words.shape[0])
 
@@ -179,7 +200,7 @@ def _follow(
         is_finished=graph.lengths == 0,
     )
     final = jax.lax.while_loop(unfinished, move, start)
-    return Hypotheses(final.tokens[:, None], final.score[:, None], _steps(graph))
+    return Hypotheses(final.tokens[:, None], final.score[:, None], _passes(graph))
 
 
 def _viterbi(
@@ -187,7 +208,9 @@ def _viterbi(
 ) -> Hypotheses:
     """The best path of every number of moves; then the best of these numbers, and its path back."""
     words, gains = best_words(graph)
-    entering = graph.transitions + gains[:, None]
+    entering = (
+        graph.transitions + gains[:, None]
+    )  # [batch, graph i, graph j]: move i -> j and j's token
     batch, width = words.shape
     last = jnp.maximum(graph.lengths - 1, 0)
     positions = jnp.arange(min(width - 1, max_length + 1))
@@ -223,12 +246,12 @@ def _viterbi(
     _, tokens = jax.lax.scan(go_back, jnp.zeros_like(last), (before, positions), reverse=True)
     tokens = tokens.T[:, :max_length]
     tokens = jnp.pad(tokens, ((0, 0), (0, max_length - tokens.shape[1])), constant_values=PAD)
-    return Hypotheses(tokens[:, None], normalised.max(axis=0)[:, None], _steps(graph))
+    return Hypotheses(tokens[:, None], normalised.max(axis=0)[:, None], _passes(graph))
 
 
 def expected_visits(graph: Graph) -> Float[Array, "batch graph"]:
-    """How probable it is that a random path comes by each vertex: visits = start + visits @ moves, solved
-    for all vertices at once, as the matrix of moves is strictly triangular."""
+    """The probability that a random path visits each vertex: visits = start + visits @ moves, solved for all
+    vertices at once, as the matrix of moves is strictly triangular."""
     moves = jnp.exp(graph.transitions)
     batch, width, _ = moves.shape
     start = jnp.broadcast_to((jnp.arange(width) == 0).astype(moves.dtype), (batch, width))
@@ -244,8 +267,8 @@ def expected_visits(graph: Graph) -> Float[Array, "batch graph"]:
 def likely_tokens(
     graph: Graph, num_candidates: int
 ) -> tuple[Int[Array, "batch candidates"], Float[Array, "batch graph candidates"]]:
-    """The tokens that a random path emits most often, by their expected number, and their probability at
-    every vertex that emits one (0 at the others, and of what is no text)."""
+    """The tokens that a random path emits most often, by their expected number, and their probability at every
+    vertex; 0 at vertices that emit none and for tokens that are no text."""
     vertices, lengths = jnp.arange(graph.logits.shape[1]), graph.lengths[:, None]
     emits = (vertices > 0) & (vertices < lengths - 1)
     text = limits.text_logits(graph.logits, may_end=False)
@@ -261,8 +284,8 @@ class Prefixes:
     position: Int[Array, ""]
     tokens: Int[Array, "batch beam max_length"]
     log_probability: Float[Array, "batch beam"]
-    places: Float[Array, "batch beam graph"]
-    """where the last token of the prefix may stand, given the prefix"""
+    vertices: Float[Array, "batch beam graph"]
+    """distribution of the last token's vertex, given the prefix"""
     finished_tokens: Int[Array, "batch n_best max_length"]
     finished_scores: Float[Array, "batch n_best"]
     is_done: Bool[Array, "batch"]
@@ -271,11 +294,11 @@ class Prefixes:
 def _beam(
     graph: Graph, settings: GraphBeam, length_limits: Int[Array, "batch"], max_length: int
 ) -> Hypotheses:
-    """Paths that emit the same prefix are one hypothesis (section 3.4): it holds the distribution of the
-    vertex where the prefix ends, so that its log p is the exact sum over its paths. A prefix is worth its
-    probability, whatever comes after it; each may end at every position.
+    """Paths that emit the same prefix are one hypothesis (section 3.4): it holds the distribution of its last vertex,
+    so that its log p is the exact sum over its paths. Prefixes are ordered by their probability; each may end at
+    every position.
 
-    A row stops when no prefix can still give one of the n_best: log p of a translation is at most that of its
+    A row stops when no prefix can still become one of the n_best: log p of a translation is at most that of its
     prefix, its length at most the limit."""
     candidates, emissions = likely_tokens(graph, settings.num_candidates)
     moves = jnp.exp(graph.transitions)
@@ -289,30 +312,33 @@ def _beam(
         return ~state.is_done.all()
 
     def extend(state: Prefixes) -> Prefixes:
-        arrived = jnp.einsum("bki,bij->bkj", state.places, moves, precision=precision)
+        # [batch, beam, graph]: p(the next move leads to vertex j | prefix)
+        arrived = jnp.einsum("bki,bij->bkj", state.vertices, moves, precision=precision)
         ending = jnp.where(is_last[:, None], arrived, 0.0).sum(axis=-1)
         ended = state.log_probability + jnp.log(jnp.maximum(ending, smallest))
         ended = ended / (state.position + 1.0) ** settings.length_penalty
         finished = best_first(
             jnp.concatenate([state.finished_tokens, state.tokens], axis=1),
             jnp.concatenate([state.finished_scores, ended], axis=1),
-            _steps(graph),
+            _passes(graph),
             n_best=settings.n_best,
         )
 
+        # [batch, beam, candidates]: p(next token | prefix), summed over the vertices that may emit it
         shares = jnp.einsum("bkg,bgc->bkc", arrived, emissions, precision=precision)
         # log of 0 is -inf: a beam wider than what can follow holds nothing there.
         scores = state.log_probability[..., None] + jnp.log(shares)
         scores = jnp.where((state.position >= length_limits)[:, None, None], -jnp.inf, scores)
-        log_probability, index = top_k(scores.reshape(batch, -1), size)
-        beams, choices = index // num_candidates, index % num_candidates
+        log_probability, index = top_k(scores.reshape(batch, -1), size)  # of beam * candidates
+        beams, choices = index // num_candidates, index % num_candidates  # [batch, size]
         last = jnp.take_along_axis(candidates, choices, axis=1)
         tokens = jax.lax.dynamic_update_slice(
             take_beams(state.tokens, beams), last[..., None], (0, 0, state.position)
         )
+        # Where the chosen token may be: [batch, graph, size] -> [batch, size, graph]
         emitted = jnp.take_along_axis(emissions, choices[:, None], axis=2).swapaxes(1, 2)
-        places = take_beams(arrived, beams) * emitted
-        places = places / jnp.maximum(places.sum(axis=-1, keepdims=True), smallest)
+        vertices = take_beams(arrived, beams) * emitted
+        vertices = vertices / jnp.maximum(vertices.sum(axis=-1, keepdims=True), smallest)
 
         highest = log_probability[:, :1] / lengths**settings.length_penalty
         is_done = state.is_done | (highest <= finished.scores[:, -1:])[:, 0]
@@ -321,7 +347,7 @@ def _beam(
             position=state.position + 1,
             tokens=tokens,
             log_probability=log_probability,
-            places=places,
+            vertices=vertices,
             finished_tokens=jnp.where(was_done[..., None], state.finished_tokens, finished.tokens),
             finished_scores=jnp.where(was_done, state.finished_scores, finished.scores),
             is_done=is_done,
@@ -333,10 +359,12 @@ def _beam(
         position=jnp.int32(0),
         tokens=empty,
         log_probability=jnp.broadcast_to(jnp.where(first, 0.0, -jnp.inf), (batch, size)),
-        places=jnp.broadcast_to((jnp.arange(width) == 0).astype(moves.dtype), (batch, size, width)),
+        vertices=jnp.broadcast_to(
+            (jnp.arange(width) == 0).astype(moves.dtype), (batch, size, width)
+        ),
         finished_tokens=empty[:, : settings.n_best],
         finished_scores=jnp.full((batch, settings.n_best), -jnp.inf),
         is_done=graph.lengths == 0,
     )
     final = jax.lax.while_loop(unfinished, extend, start)
-    return Hypotheses(final.finished_tokens, final.finished_scores, _steps(graph))
+    return Hypotheses(final.finished_tokens, final.finished_scores, _passes(graph))

@@ -7,10 +7,10 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar.special_tokens import BLANK, BOS, EOS, MASK, PAD
-from nat_ar.types import Hypotheses
+from nat_ar.types import Hypotheses, lengths_of
 
 NEVER_TEXT = (PAD, BOS, MASK, BLANK)
 Lengths = TypeVar("Lengths", int, Array)
@@ -29,14 +29,22 @@ def within(max_length: int, source_lengths: Int[Array, "batch"]) -> Int[Array, "
     return jnp.minimum(length_limit(source_lengths), max_length)
 
 
+def of_sources(
+    source: Int[Array, "batch source_length"], max_length: int
+) -> tuple[Int[Array, "batch"], Bool[Array, "batch"]]:
+    """The length limit of each row, and True for rows with a sentence."""
+    source_lengths = lengths_of(source)
+    return within(max_length, source_lengths), source_lengths > 0
+
+
 def forbid(
     logits: Float[Array, "*axes vocabulary"], token_ids: Sequence[int]
 ) -> Float[Array, "*axes vocabulary"]:
-    """Logits under which the given tokens are never chosen: -inf, so that a beam wider than what is
-    left holds nothing rather than a hypothesis with such a token.
+    """Logits with -inf for the given tokens, so that a beam wider than the allowed vocabulary holds nothing rather
+    than a hypothesis with such a token.
 
-    A mask that is a constant of the program fuses with what reads the logits; a scatter wrote them all once
-    more and took a third of a small one-pass model's latency."""
+    A constant mask fuses with the reader of the logits; a scatter wrote them all once more and took a third of a
+    small one-pass model's latency."""
     is_forbidden = np.isin(np.arange(logits.shape[-1]), token_ids)
     return jnp.where(is_forbidden, -jnp.inf, logits)
 
@@ -44,7 +52,7 @@ def forbid(
 def text_logits(
     logits: Float[Array, "*axes vocabulary"], *, may_end: bool
 ) -> Float[Array, "*axes vocabulary"]:
-    """Logits over what a translation may hold; EOS among it only where a model ends by saying so."""
+    """Logits over the tokens of a translation; with EOS if the model ends its translations by predicting it."""
     return forbid(logits, NEVER_TEXT if may_end else (*NEVER_TEXT, EOS))
 
 
@@ -60,10 +68,10 @@ def at_width(
 
     def branch(width: int) -> Callable[[], Hypotheses]:
         def run() -> Hypotheses:
-            found = decode(width)
+            hypotheses = decode(width)
             padding = ((0, 0), (0, 0), (0, last - width))
-            tokens = jnp.pad(found.tokens, padding, constant_values=PAD)
-            return Hypotheses(tokens, found.scores, found.steps)
+            tokens = jnp.pad(hypotheses.tokens, padding, constant_values=PAD)
+            return Hypotheses(tokens, hypotheses.scores, hypotheses.passes)
 
         return run
 

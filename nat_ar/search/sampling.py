@@ -1,25 +1,28 @@
 """Ancestral sampling over a step function: every token is drawn from the model's distribution.
 
-The loop is that of greedy search. What a sentence draws is a function of the seed, its source tokens and
-the position: neither its batch nor its padding changes it. Knows token ids and logits only."""
+The loop is that of greedy search. The draws of a sentence depend on the seed, its source tokens and the position
+alone: neither batch nor padding changes them. Knows token ids and logits only."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from nat_ar.config_json import ConfigError
-from nat_ar.search import greedy
-from nat_ar.types import Cache, Hypotheses, StepFunction
+from nat_ar.search import greedy, limits
+from nat_ar.search.base import StepwiseDecoding
+from nat_ar.search.step_function import Cache, StepFunction
+from nat_ar.types import Hypotheses
 
 HASH_BASE = 0x9E3779B1  # odd, so that no power of it vanishes modulo 2**32
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampling:
+class Sampling(StepwiseDecoding):
     """Every token drawn from the model's distribution (ancestral sampling)."""
 
     former_names: ClassVar[tuple[str, ...]] = ("Sampled",)
@@ -34,43 +37,42 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.temperature <= 0.0:
             raise ConfigError(
-                f"Sampling needs a temperature above 0, got {self.temperature}; Greedy() is what it "
-                "tends to towards 0"
+                f"Sampling needs a temperature above 0, got {self.temperature}; "
+                "Greedy() is its limit at 0"
             )
         if self.top_k < 0:
             raise ConfigError(
                 f"Sampling needs top_k of at least 1, or 0 for all tokens, got {self.top_k}"
             )
 
+    def search(
+        self,
+        step: StepFunction,
+        empty_cache: Callable[[int], Cache],
+        source: Int[Array, "batch source_length"],
+        *,
+        max_length: int,
+    ) -> Hypotheses:
+        """One drawn translation of every row, by the loop of greedy.search. Scores are log p under the model
+        itself, without temperature and top_k, in nats."""
+        keys = row_keys(source, seed=self.seed)
 
-def search(
-    step: StepFunction,
-    cache: Cache,
-    settings: Sampling,
-    *,
-    keys: Key[Array, "batch"],
-    length_limits: Int[Array, "batch"],
-    is_sentence: Bool[Array, "batch"],
-    max_length: int,
-) -> Hypotheses:
-    """One drawn translation of every row; the rest as in greedy.search. Scores are log p under the model
-    itself, without temperature and top_k, in nats."""
+        def draw(
+            logits: Float[Array, "batch vocabulary"], position: Int[Array, ""]
+        ) -> Int[Array, "batch"]:
+            position_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, position)
+            logits = most_probable(logits / self.temperature, self.top_k)
+            return jax.vmap(jax.random.categorical)(position_keys, logits).astype(jnp.int32)
 
-    def draw(
-        logits: Float[Array, "batch vocabulary"], position: Int[Array, ""]
-    ) -> Int[Array, "batch"]:
-        place_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, position)
-        logits = most_probable(logits / settings.temperature, settings.top_k)
-        return jax.vmap(jax.random.categorical)(place_keys, logits).astype(jnp.int32)
-
-    return greedy.search(
-        step,
-        cache,
-        length_limits=length_limits,
-        is_sentence=is_sentence,
-        max_length=max_length,
-        choose=draw,
-    )
+        length_limits, is_sentence = limits.of_sources(source, max_length)
+        return greedy.search(
+            step,
+            empty_cache(1),
+            length_limits=length_limits,
+            is_sentence=is_sentence,
+            max_length=max_length,
+            choose=draw,
+        )
 
 
 def most_probable(
@@ -85,9 +87,9 @@ def most_probable(
 
 
 def row_keys(source: Int[Array, "batch source_length"], *, seed: int) -> Key[Array, "batch"]:
-    """A key for every sentence: the seed's, with the hash sum_i token_i * HASH_BASE**(i + 1) modulo 2**32
-    of its tokens folded in. PAD is 0 and adds nothing. Two sentences with one hash, as rare as that is,
-    would share their random numbers, not their translation."""
+    """One key per sentence: the seed's key with the hash sum_i token_i * HASH_BASE**(i + 1) modulo 2**32 of its
+    tokens folded in. PAD is 0 and adds nothing. Two sentences with the same hash share their random numbers, not
+    their translation."""
     powers = np.cumprod(np.full(source.shape[1], HASH_BASE, np.uint32), dtype=np.uint32)
     digest = (source.astype(jnp.uint32) * powers).sum(axis=1, dtype=jnp.uint32)
     root = jax.random.key(seed, impl="threefry2x32")

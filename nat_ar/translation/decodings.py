@@ -76,10 +76,10 @@ def _signature(cls: type) -> str:
 def needs_scorer(method: AnyMethod, decoding: Any) -> bool:
     """Whether the decoding chooses by another model's scores: the teacher's."""
     decoding = decoding.decoding if isinstance(decoding, Int8) else decoding
-    return getattr(decoding, "rescore", False) and not method.rescores_itself
+    return decoding.rescore and not method.rescores_itself
 
 
 def decodings_of(method: AnyMethod) -> tuple[type, ...]:
     """The classes of decoding that a method has."""
     annotation = config_json.field_types(type(method))["decoding"]  # type: ignore[arg-type]
-    return typing.get_args(annotation) or (annotation,)
+    return tuple(config_json.classes_of(typing.get_args(annotation) or (annotation,)))

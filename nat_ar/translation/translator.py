@@ -46,7 +46,7 @@ class Translation:
     texts: list[str]
     scores: list[float]
     tokens: list[list[int]]
-    steps: int
+    passes: int
     """sequential decoder passes; 0 for an empty sentence"""
     is_shortened: bool = False
     """the source was longer than the longest bucket and lost its end"""
@@ -56,7 +56,7 @@ class Translation:
     def __repr__(self) -> str:
         text = textwrap.shorten(self.texts[0], 60, placeholder=" ...")
         more = f", {len(self.texts)} texts" if len(self.texts) > 1 else ""
-        return f"Translation({text!r}, score {self.scores[0]:.2f}, {self.steps} passes{more})"
+        return f"Translation({text!r}, score {self.scores[0]:.2f}, {self.passes} passes{more})"
 
 
 class Translator:
@@ -247,14 +247,14 @@ class Translator:
         """Detokenised rows of a batch. Places of the n-best list that the search left empty (score
         -inf) are dropped."""
         # jax.device_get and, in `decode`, jnp.asarray do no more: together a quarter of a millisecond of a call.
-        tokens, scores, steps = (
-            np.asarray(x) for x in (hypotheses.tokens, hypotheses.scores, hypotheses.steps)
+        tokens, scores, passes = (
+            np.asarray(x) for x in (hypotheses.tokens, hypotheses.scores, hypotheses.passes)
         )
         rows = [[row[row != PAD].tolist() for row in n_best] for n_best in tokens]
         with jax.profiler.TraceAnnotation(DETOKENIZER):
             flat = iter(self.vocabulary.decode_target([row for n_best in rows for row in n_best]))
         found = []
-        for n_best, row_scores, row_steps in zip(rows, scores, steps, strict=True):
+        for n_best, row_scores, row_passes in zip(rows, scores, passes, strict=True):
             texts = [next(flat) for _ in n_best]
             real = [i for i, score in enumerate(row_scores) if np.isfinite(score)] or [0]
             found.append(
@@ -262,7 +262,7 @@ class Translator:
                     [texts[i] for i in real],
                     [float(row_scores[i]) for i in real],
                     [n_best[i] for i in real],
-                    int(row_steps),
+                    int(row_passes),
                 )
             )
         return found

@@ -34,19 +34,23 @@ from nat_ar.evaluation.speed.machine import Peaks
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.catalogue import AnyMethod
-from nat_ar.methods.cmlm import Cmlm, CmlmModel, MaskPredict
-from nat_ar.methods.ctc import BestPath, Ctc, PrefixBeam
+from nat_ar.methods.cmlm import Cmlm, CmlmModel
+from nat_ar.methods.ctc import Ctc
 from nat_ar.methods.da_transformer import DaTransformer, DaTransformerModel, Links
-from nat_ar.methods.fertility_nat import Argmax, FertilityNat, FertilityNatModel
-from nat_ar.methods.length_nat import LengthBeam, LengthNat, LengthNatModel
+from nat_ar.methods.fertility_nat import FertilityNat, FertilityNatModel
+from nat_ar.methods.length_nat import LengthNat, LengthNatModel
 from nat_ar.methods.length_prediction import LengthPredictor
 from nat_ar.nn import positions
 from nat_ar.nn.packed import Weights
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.runtime import compilation
 from nat_ar.search.beam import Beam
+from nat_ar.search.ctc import BestPath, PrefixBeam
 from nat_ar.search.dag import Lookahead
+from nat_ar.search.fertility import Argmax
 from nat_ar.search.greedy import Greedy
+from nat_ar.search.one_pass import LengthBeam
+from nat_ar.search.refinement import MaskPredict
 from nat_ar.special_tokens import EOS, NUM_SPECIAL, PAD
 from nat_ar.translation.model import Model
 from nat_ar.translation.translator import bucket_of
@@ -273,7 +277,7 @@ class Program:
         found = jax.device_get(self.compiled(*self._arguments()))
         require_full(
             f"{self.system.label}, batch {self.rows}",
-            np.asarray(found.steps),
+            np.asarray(found.passes),
             np.asarray((found.tokens != PAD).sum(axis=-1).max(axis=-1)),
             expected_steps=self.system.steps(self.positions),
             expected_words=None

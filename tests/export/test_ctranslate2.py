@@ -71,7 +71,7 @@ def test_200_sentences_become_the_same_tokens(toy_run, engine: Engine, decoding:
     ended = [
         place
         for place, (item, row) in enumerate(zip(ours, rows, strict=True))
-        if item.steps <= limits.length_limit(len(row) + 1)
+        if item.passes <= limits.length_limit(len(row) + 1)
     ]
     assert len(ended) >= 180
     for max_rows in (64, 1):
@@ -98,7 +98,7 @@ def test_a_beam_is_more_than_greedy_on_these_sentences(toy_run, engine: Engine) 
         limit = limits.length_limit(
             len(translator.vocabulary.encode_source([toy_run.sentences[place]])[0]) + 1
         )
-        if item.steps <= limit:
+        if item.passes <= limit:
             assert item.tokens == beam[place].tokens
             np.testing.assert_allclose(item.scores, beam[place].scores, rtol=1e-5)
 

@@ -62,7 +62,7 @@ def test_every_method_says_the_same_after_a_round_trip(name: str, any_vocabulary
     expected = Translator(model, any_vocabulary, decoding=decoding, scorer=scorer).decode(SOURCE)
     np.testing.assert_array_equal(tokens, expected.tokens)
     np.testing.assert_allclose(scores, expected.scores, rtol=1e-5)
-    np.testing.assert_array_equal(steps, expected.steps)
+    np.testing.assert_array_equal(steps, expected.passes)
 
 
 @pytest.fixture(scope="module")

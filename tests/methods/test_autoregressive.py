@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 
 from nat_ar.losses import cross_entropy
-from nat_ar.methods import autoregressive, base
+from nat_ar.methods import left_to_right
 from nat_ar.methods.autoregressive import Autoregressive, AutoregressiveModel
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.nn.transformer import TransformerConfig
@@ -20,7 +20,7 @@ from nat_ar.search import limits
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
 from nat_ar.special_tokens import BOS, EOS, NUM_SPECIAL, PAD
-from nat_ar.types import Batch, Hypotheses
+from nat_ar.types import Batch, Hypotheses, append_eos, lengths_of
 
 VOCABULARY = 16
 TRANSFORMER = TransformerConfig(
@@ -66,13 +66,13 @@ def parallel(model: AutoregressiveModel, batch: Batch) -> np.ndarray:
 def test_decoder_inputs_are_the_target_one_place_later() -> None:
     target = jnp.array([[7, 8, EOS, PAD], [9, EOS, PAD, PAD]])
     np.testing.assert_array_equal(
-        autoregressive.shift_right(target), [[BOS, 7, 8, EOS], [BOS, 9, EOS, PAD]]
+        left_to_right.shift_right(target), [[BOS, 7, 8, EOS], [BOS, 9, EOS, PAD]]
     )
 
 
 def test_eos_follows_the_last_token_of_every_row() -> None:
     np.testing.assert_array_equal(
-        autoregressive.append_eos(jnp.array([[7, 8], [9, PAD], [PAD, PAD]])),
+        append_eos(jnp.array([[7, 8], [9, PAD], [PAD, PAD]])),
         [[7, 8, EOS], [9, EOS, PAD], [EOS, PAD, PAD]],
     )
 
@@ -81,7 +81,7 @@ def test_parallel_logits_equal_cached_steps(
     model: AutoregressiveModel, batch: Batch, parallel: np.ndarray
 ) -> None:
     encoded = jax.jit(model.encode)(batch.source)
-    inputs = np.asarray(autoregressive.shift_right(batch.target))
+    inputs = np.asarray(left_to_right.shift_right(batch.target))
     rows, length = inputs.shape
 
     @jax.jit
@@ -107,9 +107,9 @@ def test_the_future_is_hidden_by_the_causal_mask_and_by_nothing_else(
 
     @jax.jit
     def states(target: jax.Array) -> jax.Array:
-        inputs = model.target_embedding(autoregressive.shift_right(target))
+        inputs = model.target_embedding(left_to_right.shift_right(target))
         return model.decoder(
-            inputs, base.lengths_of(target), model.encode(batch.source), is_causal=is_causal
+            inputs, lengths_of(target), model.encode(batch.source), is_causal=is_causal
         )
 
     target = np.asarray(batch.target)
@@ -134,7 +134,7 @@ def test_training_step_by_step_gives_the_same_loss_at_several_times_the_cost(
 
     def step_by_step(batch: Batch) -> jax.Array:
         """The prefix goes through the decoder anew for every position, as without a causal mask."""
-        encoded, inputs = model.encode(batch.source), autoregressive.shift_right(batch.target)
+        encoded, inputs = model.encode(batch.source), left_to_right.shift_right(batch.target)
         logits = []
         for position in range(length):
             prefix = model.target_embedding(inputs[:, : position + 1])
@@ -208,8 +208,8 @@ def test_company_padding_and_room_change_no_translation(
         assert not tokens[..., max_length:].any()
         scores = np.concatenate([part.scores for part in parts])
         np.testing.assert_allclose(scores, together.scores, atol=1e-5, err_msg=name)
-        steps = np.concatenate([part.steps for part in parts])
-        np.testing.assert_array_equal(steps, together.steps, err_msg=name)
+        steps = np.concatenate([part.passes for part in parts])
+        np.testing.assert_array_equal(steps, together.passes, err_msg=name)
     lengths = (together.tokens != PAD).sum(axis=-1)
     assert (lengths <= np.array([[limits.length_limit(n)] for n in LENGTHS])).all()
     assert len(np.unique(lengths)) > 2  # or the test says little
@@ -248,8 +248,8 @@ def test_a_row_without_a_sentence_decodes_to_nothing(model: AutoregressiveModel)
     for decoding in (Greedy(), Beam(3, n_best=3)):
         found = jax.device_get(decode(graph, params, source, decoding, 26))
         assert not found.tokens[[1, 3]].any()
-        assert not found.steps[[1, 3]].any()
-        assert (found.steps[[0, 2]] > 0).all()
+        assert not found.passes[[1, 3]].any()
+        assert (found.passes[[0, 2]] > 0).all()
 
 
 def test_eight_pairs_are_learned_by_heart(learn: Callable[..., Any]) -> None:

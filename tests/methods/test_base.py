@@ -19,6 +19,7 @@ from nat_ar.methods.recurrent import Recurrent
 from nat_ar.nn.recurrent import RecurrentConfig
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.special_tokens import EOS, PAD
+from nat_ar.types import lengths_of
 
 TRANSFORMER = TransformerConfig(
     d_model=16, d_hidden=32, num_heads=2, num_encoder_layers=1, num_decoder_layers=1
@@ -42,8 +43,8 @@ def leaves(module: nnx.Module | None) -> list[np.ndarray]:
 
 
 def test_lengths_count_what_is_not_padding() -> None:
-    np.testing.assert_array_equal(base.lengths_of(SOURCE), [4, 2])
-    np.testing.assert_array_equal(base.lengths_of(jnp.full((2, 3, 4), PAD)), np.zeros((2, 3)))
+    np.testing.assert_array_equal(lengths_of(SOURCE), [4, 2])
+    np.testing.assert_array_equal(lengths_of(jnp.full((2, 3, 4), PAD)), np.zeros((2, 3)))
 
 
 @pytest.mark.parametrize("sizes", [JOINT, SEPARATE])

@@ -1,7 +1,7 @@
 """Masks in training, mask-predict in decoding: with one pass it is the one-pass model."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from nat_ar.config_json import ConfigError
 from nat_ar.methods import cmlm
 from nat_ar.methods.base import VocabularySizes
-from nat_ar.methods.cmlm import Cmlm, CmlmModel, MaskPredict
-from nat_ar.methods.length_nat import LengthBeam, LengthNat, LengthNatModel
+from nat_ar.methods.cmlm import Cmlm, CmlmModel
+from nat_ar.methods.length_nat import LengthNat, LengthNatModel
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import limits
+from nat_ar.search.one_pass import LengthBeam
+from nat_ar.search.refinement import MaskPredict
 from nat_ar.special_tokens import BLANK, BOS, EOS, MASK, NUM_SPECIAL, PAD
 from nat_ar.types import Batch, Hypotheses, Loss
 
@@ -50,14 +52,6 @@ def sentences(seed: int, lengths: list[int], width: int) -> jax.Array:
     return jnp.asarray(rows, jnp.int32)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_width() -> Iterator[None]:
-    """A third of the compilation; the ladder has its tests where the one-pass model is."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(limits, "width_ladder", lambda max_length: (max_length,))
-        yield
-
-
 @pytest.fixture(scope="module")
 def model() -> CmlmModel:
     """Doubled parameters make the words depend on each other more than a start of training does."""
@@ -73,6 +67,11 @@ class SmallIds:
         return -hypotheses.sum(axis=-1).astype(jnp.float32)
 
 
+def one_width(max_length: int) -> tuple[int, ...]:
+    """The narrower branches only save time (tests/methods/test_length_nat.py): not compiled here."""
+    return (max_length,)
+
+
 @functools.partial(jax.jit, static_argnames=("graph", "decoding", "max_length"))
 def decode_jitted(
     graph: nnx.GraphDef,
@@ -82,7 +81,9 @@ def decode_jitted(
     max_length: int,
 ) -> Hypotheses:
     model = nnx.merge(graph, params)
-    return model.decode(source, decoding=decoding, max_length=max_length, scorer=SmallIds())
+    return model.decode(
+        source, decoding=decoding, max_length=max_length, scorer=SmallIds(), widths=one_width
+    )
 
 
 def decode(
@@ -188,7 +189,7 @@ def test_with_one_pass_it_is_the_one_pass_model(model: CmlmModel) -> None:
     found = decode(model, source, ONE)
     np.testing.assert_array_equal(found.tokens, expected.tokens)
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-6)
-    np.testing.assert_array_equal(found.steps, expected.steps)
+    np.testing.assert_array_equal(found.passes, expected.passes)
     assert len(np.unique((found.tokens != PAD).sum(axis=-1))) > 3  # or equality says little
 
 
@@ -240,7 +241,7 @@ def test_each_pass_hides_and_predicts_fewer_words(model: CmlmModel, decoding: Ma
             expected = words + [PAD] * (ROOM - len(words))
             np.testing.assert_array_equal(found.tokens[row, place], expected)
             assert found.scores[row, place] == pytest.approx(score, abs=1e-5)
-        assert found.steps[row] == max(passes for _, _, passes in by_hand)
+        assert found.passes[row] == max(passes for _, _, passes in by_hand)
     assert num_changed > 1  # or the later passes would not show
     assert len(num_passes) > 1
 
@@ -260,7 +261,7 @@ def test_company_padding_and_room_change_no_translation(
     assert not tokens[..., ROOM:].any()
     scores = np.concatenate([part.scores for part in alone])
     np.testing.assert_allclose(scores, together.scores, atol=1e-5)
-    np.testing.assert_array_equal(np.concatenate([part.steps for part in alone]), together.steps)
+    np.testing.assert_array_equal(np.concatenate([part.passes for part in alone]), together.passes)
     assert (np.diff(together.scores, axis=1) <= 0).all()
     assert not np.isin(together.tokens, [BOS, EOS, MASK, BLANK]).any()
     np.testing.assert_array_equal(together.tokens.any(axis=(1, 2)), np.array(lengths) > 0)
@@ -269,7 +270,7 @@ def test_company_padding_and_room_change_no_translation(
 def test_a_row_without_a_sentence_decodes_to_nothing(model: CmlmModel) -> None:
     found = decode(model, sentences(2, LENGTHS, 3), RESCORED)
     assert not found.tokens[4].any()
-    assert found.steps[4] == 0
+    assert found.passes[4] == 0
     assert np.isfinite(found.scores).all()
 
 
@@ -281,7 +282,7 @@ def test_rescoring_orders_the_same_candidates_by_the_scorer(model: CmlmModel) ->
     assert (rescored.tokens[:, 0] != own.tokens[:, 0]).any()
     for row in range(len(LENGTHS)):
         assert {tuple(t) for t in own.tokens[row]} == {tuple(t) for t in rescored.tokens[row]}
-    np.testing.assert_array_equal(rescored.steps, own.steps + (np.array(LENGTHS) > 0))
+    np.testing.assert_array_equal(rescored.passes, own.passes + (np.array(LENGTHS) > 0))
 
 
 def test_rescoring_without_a_teacher_is_refused(model: CmlmModel) -> None:

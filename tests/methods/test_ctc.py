@@ -245,7 +245,7 @@ def test_translations_hold_words_only_and_differ_in_length() -> None:
     for found in decode(built(ALL), SOURCE):
         assert set(np.unique(found.tokens)) <= {PAD, UNK, *range(NUM_SPECIAL, VOCABULARY)}
         assert len(np.unique((found.tokens != PAD).sum(axis=-1))) > 2
-        np.testing.assert_array_equal(found.steps, 1)
+        np.testing.assert_array_equal(found.passes, 1)
 
 
 def test_decoding_takes_the_mean_of_the_prior() -> None:
@@ -283,7 +283,7 @@ def test_a_row_without_a_sentence_decodes_to_nothing() -> None:
     source = sentences(4, [3, 0, 2, 0, 5, 0, 0, 0], 5)
     for found in decode(built(ALL), source):
         assert not found.tokens[[1, 3, 5, 6, 7]].any()
-        np.testing.assert_array_equal(found.steps, [1, 0, 1, 0, 1, 0, 0, 0])
+        np.testing.assert_array_equal(found.passes, [1, 0, 1, 0, 1, 0, 0, 0])
         assert np.isfinite(found.scores[:, 0]).all()
 
 

@@ -97,8 +97,8 @@ def test_company_padding_and_room_change_no_translation(
     assert not tokens[..., ROOM:].any()
     scores = np.concatenate([found.scores for found in alone])
     np.testing.assert_allclose(scores, together.scores, atol=1e-4)
-    steps = np.concatenate([found.steps for found in alone])
-    np.testing.assert_array_equal(steps, together.steps)
+    steps = np.concatenate([found.passes for found in alone])
+    np.testing.assert_array_equal(steps, together.passes)
     written = (together.tokens != PAD).sum(axis=-1).max(axis=1)
     assert (written <= [limits.length_limit(length) if length else 0 for length in lengths]).all()
 
@@ -126,7 +126,7 @@ def test_a_beam_of_one_is_greedy(model: DecoderOnlyModel) -> None:
     source = sentences(2, LENGTHS, 5)
     by_beam, greedy = decode(model, source, Beam(1)), decode(model, source, Greedy())
     np.testing.assert_array_equal(by_beam.tokens, greedy.tokens)
-    np.testing.assert_array_equal(by_beam.steps, greedy.steps)
+    np.testing.assert_array_equal(by_beam.passes, greedy.passes)
 
 
 def test_a_row_without_a_sentence_decodes_to_nothing(model: DecoderOnlyModel) -> None:
@@ -134,8 +134,8 @@ def test_a_row_without_a_sentence_decodes_to_nothing(model: DecoderOnlyModel) ->
     for decoding in (BEAM, Greedy()):
         found = decode(model, source, decoding)
         assert not found.tokens[[1, 3]].any()
-        assert not found.steps[[1, 3]].any()
-        assert (found.steps[[0, 2]] > 0).all()
+        assert not found.passes[[1, 3]].any()
+        assert (found.passes[[0, 2]] > 0).all()
 
 
 def test_a_causal_source_is_a_language_model_of_its_own() -> None:

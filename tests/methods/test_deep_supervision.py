@@ -14,15 +14,16 @@ from flax import nnx
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
 from nat_ar.losses.axe import Axe
-from nat_ar.methods import base
+from nat_ar.losses.cross_entropy import CrossEntropy
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.deep_supervision import DeepSupervision
-from nat_ar.methods.length_nat import CrossEntropy, LengthBeam, LengthNat, LengthNatModel
+from nat_ar.methods.length_nat import LengthNat, LengthNatModel
 from nat_ar.nn import layers
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import limits
+from nat_ar.search.one_pass import LengthBeam
 from nat_ar.special_tokens import BLANK, EOS, NUM_SPECIAL, PAD
-from nat_ar.types import Batch, Hypotheses
+from nat_ar.types import Batch, Hypotheses, lengths_of, without_eos
 
 SIZES = VocabularySizes(14, 14, is_joint=True)
 TRANSFORMER = TransformerConfig(
@@ -53,18 +54,19 @@ def sentences(seed: int, lengths: list[int], width: int) -> jax.Array:
     return jnp.asarray(rows, jnp.int32)
 
 
+def one_width(max_length: int) -> tuple[int, ...]:
+    """The narrower branches only save time (tests/methods/test_length_nat.py): not compiled here."""
+    return (max_length,)
+
+
 @functools.partial(jax.jit, static_argnames=("graph", "max_length"))
 def decode_jitted(
     graph: nnx.GraphDef, params: nnx.State, source: jax.Array, max_length: int
 ) -> Hypotheses:
     model = nnx.merge(graph, params)
-    return model.decode(source, decoding=LengthBeam(2, n_best=2), max_length=max_length)
-
-
-@pytest.fixture(autouse=True)
-def one_width(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One branch to compile; tests/methods/test_length_nat.py has the ladder."""
-    monkeypatch.setattr(limits, "width_ladder", lambda max_length: (max_length,))
+    return model.decode(
+        source, decoding=LengthBeam(2, n_best=2), max_length=max_length, widths=one_width
+    )
 
 
 def decode(model: LengthNatModel, source: jax.Array, max_length: int = ROOM) -> Hypotheses:
@@ -104,8 +106,8 @@ def test_the_loss_is_the_mean_of_all_layers_and_all_layers_learn() -> None:
     def objective(params: nnx.State) -> tuple[jax.Array, tuple]:
         model = nnx.merge(graph, params)
         loss = model.loss(batch, step=jnp.int32(0), rngs=None)
-        target = base.without_eos(batch.target)
-        lengths, encoded = base.lengths_of(target), model.encode(batch.source)
+        target = without_eos(batch.target)
+        lengths, encoded = lengths_of(target), model.encode(batch.source)
         inputs = model.decoder_inputs(batch.source, lengths, target.shape[1])
         logits = model.layer_logits(inputs, lengths, encoded)
         each = [cross_entropy.smoothed_cross_entropy(x, target, smoothing=0.0)[1] for x in logits]

@@ -17,18 +17,14 @@ from flax import nnx
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.methods import base, fertility_nat
+from nat_ar.losses import distillation
+from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
-from nat_ar.methods.fertility_nat import (
-    Argmax,
-    Average,
-    FertilityNat,
-    FineTuning,
-    NoisyParallel,
-)
+from nat_ar.methods.fertility_nat import FertilityNat, FineTuning
 from nat_ar.nn.attention import SelfAttention
 from nat_ar.nn.transformer import TransformerConfig
-from nat_ar.search import limits
+from nat_ar.search import fertility, limits
+from nat_ar.search.fertility import Argmax, Average, NoisyParallel
 from nat_ar.special_tokens import EOS, PAD
 from nat_ar.types import Batch, Hypotheses, Loss
 
@@ -138,16 +134,16 @@ def test_average_rounds_the_expected_fertility() -> None:
     probabilities = jnp.array([[[0.4, 0, 0, 0.6], [0.7, 0.3, 0, 0], [0, 0, 0, 1.0]]])
     logits = jnp.log(probabilities + 1e-12)
     source = jnp.array([[7, 8, 9]])
-    average = fertility_nat.candidate_fertilities(logits, source, Average())
+    average = Average().search(logits, source)
     assert average.tolist() == [[[2, 0, 3]]]
-    argmax = fertility_nat.candidate_fertilities(logits, source, Argmax())
+    argmax = Argmax().search(logits, source)
     assert argmax.tolist() == [[[3, 0, 3]]]
 
 
 def test_fertilities_are_trimmed_from_the_end_and_absent_on_eos_and_padding() -> None:
     source = jnp.array([[7, 8, 9, EOS], [10, 11, EOS, PAD]])
     wanted = jnp.array([[[3, 1, 3, 3], [1, 1, 1, 3]], [[3, 3, 3, 3], [0, 1, 2, 3]]])
-    within = jax.jit(fertility_nat.within_limits)
+    within = jax.jit(fertility.within_limits)
     found = within(wanted, jnp.zeros((2, 4, 5)), source, jnp.array([5, 4]))
     assert found[0].tolist() == [[3, 1, 1, 0], [1, 1, 1, 0]]
     assert found[1].tolist() == [[3, 1, 0, 0], [0, 1, 0, 0]]
@@ -158,7 +154,7 @@ def test_a_sentence_without_any_word_gets_one_from_its_likeliest_token() -> None
     # Token 1 of row 0 is the least sure of fertility 0; EOS and padding are even less sure.
     absence = jnp.array([[5.0, 4, 1], [5, 1, 1], [1, 1, 1]])
     logits = jnp.zeros((3, 3, 4)).at[:, :, 0].set(absence)
-    within = jax.jit(fertility_nat.within_limits)
+    within = jax.jit(fertility.within_limits)
     found = within(jnp.zeros((3, 1, 3), int), logits, source, jnp.array([16, 14, 10]))
     assert found[:, 0].tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
 
@@ -311,7 +307,7 @@ def test_a_translation_depends_on_its_sentence_alone(
     np.testing.assert_array_equal(again.tokens[[0, 1, 3]], together.tokens[[1, 0, 1]])
     np.testing.assert_allclose(again.scores[[0, 1, 3]], together.scores[[1, 0, 1]], atol=1e-4)
     steps = 2 if decoding == RESCORED else 1
-    assert together.steps.tolist() == [steps, steps, steps, 0]
+    assert together.passes.tolist() == [steps, steps, steps, 0]
     assert (together.tokens[3] == PAD).all()  # a row of padding is no sentence
     assert ((together.tokens[:3] != PAD).sum(axis=-1) >= 1).all()
 
@@ -347,8 +343,8 @@ def test_sampled_fertilities_follow_their_distribution() -> None:
 
     @jax.jit
     def draw() -> list[jax.Array]:
-        keys = [fertility_nat.place_keys(source, seed=seed) for seed in (0, 1)]
-        return [fertility_nat.sample_fertilities(logits, k, num_samples=4000) for k in keys]
+        keys = [fertility.position_keys(source, seed=seed) for seed in (0, 1)]
+        return [fertility.sample_fertilities(logits, k, num_samples=4000) for k in keys]
 
     first, other = np.asarray(draw())
     for row, place in itertools.product(range(2), range(2)):
@@ -367,14 +363,10 @@ def test_sampled_fertilities_follow_their_distribution() -> None:
 def test_reverse_kl_against_a_teacher_of_one_opinion() -> None:
     opinion = jnp.log(jnp.full(30, 0.25 / 29).at[20].set(0.75))
 
-    class Opinionated(base.Teacher):
-        def logits(self, source: jax.Array, target: jax.Array) -> jax.Array:
-            return jnp.broadcast_to(opinion, (*target.shape, 30))
-
     @jax.jit
     def divergence(logits: jax.Array) -> jax.Array:
-        source, lengths = jnp.array([[7, EOS]]), jnp.array([2])
-        return fertility_nat.reverse_kl(logits, lengths, source, Opinionated())[0]
+        teacher = jnp.broadcast_to(opinion, logits.shape)
+        return distillation.reverse_kl(logits, teacher, jnp.array([2]))[0]
 
     same = divergence(jnp.broadcast_to(opinion, (1, 3, 30)))
     np.testing.assert_allclose(same, [0, 0, 0], atol=1e-6)
@@ -410,7 +402,7 @@ def test_reinforce_is_the_gradient_of_the_expected_cost(params: Any, teacher_par
         exact = jax.grad(lambda params: (jnp.exp(log_p(params)) * excess).sum())(params)
         student = merge(CONFIG, params)
         logits = student.fertility_logits(student.encode(source))
-        return mean, exact, excess, fertility_nat.mean_fertilities(logits)[0]
+        return mean, exact, excess, fertility.mean_fertilities(logits)[0]
 
     mean, exact, excess, baseline = compare(params, teacher_params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), mean, exact)

@@ -9,11 +9,12 @@ import pytest
 from flax import nnx
 
 from nat_ar.losses import cross_entropy
-from nat_ar.methods import glancing, length_nat
+from nat_ar.methods import glancing
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.length_nat import LengthNat, LengthNatModel
 from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.search import one_pass
 from nat_ar.special_tokens import EOS, NUM_SPECIAL, PAD
 from nat_ar.types import Batch, Loss
 
@@ -48,7 +49,7 @@ def model() -> LengthNatModel:
 def first_pass(model: LengthNatModel) -> jax.Array:
     """The words that the model says where nothing is revealed."""
     inputs = model.decoder_inputs(SOURCE, LENGTHS, 5)
-    return length_nat.best_words(model.logits(inputs, LENGTHS, model.encode(SOURCE))).tokens
+    return one_pass.best_words(model.logits(inputs, LENGTHS, model.encode(SOURCE))).tokens
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -24,10 +24,10 @@ from nat_ar.methods.iterative_refinement import (
     SWAP,
     IterativeRefinement,
     IterativeRefinementModel,
-    Refine,
 )
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import limits, refinement
+from nat_ar.search.refinement import Refine
 from nat_ar.special_tokens import BLANK, BOS, EOS, MASK, NUM_SPECIAL, PAD
 from nat_ar.types import Batch, Hypotheses, Loss
 
@@ -65,14 +65,6 @@ RAGGED = Batch(sentences(0, LENGTHS, 3), sentences(1, [4, 6, 2, 5, 0, 1, 1], ROO
 WORDS = [3, 5, 1, 4, 0, 0, 0]  # of its targets: the last but two is none, and two are EOS alone
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_width() -> Iterator[None]:
-    """A third of the compilation; the ladder has its tests where the one-pass model is."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(limits, "width_ladder", lambda max_length: (max_length,))
-        yield
-
-
 @pytest.fixture(scope="module")
 def model() -> IterativeRefinementModel:
     return CONFIG.build(SIZES, rngs=nnx.Rngs(1))
@@ -85,6 +77,11 @@ class SmallIds:
         return -hypotheses.sum(axis=-1).astype(jnp.float32)
 
 
+def one_width(max_length: int) -> tuple[int, ...]:
+    """The narrower branches only save time (tests/methods/test_length_nat.py): not compiled here."""
+    return (max_length,)
+
+
 @functools.partial(jax.jit, static_argnames=("graph", "decoding", "max_length"))
 def decode_jitted(
     graph: nnx.GraphDef,
@@ -94,7 +91,9 @@ def decode_jitted(
     max_length: int,
 ) -> Hypotheses:
     model = nnx.merge(graph, params)
-    return model.decode(source, decoding=decoding, max_length=max_length, scorer=SmallIds())
+    return model.decode(
+        source, decoding=decoding, max_length=max_length, scorer=SmallIds(), widths=one_width
+    )
 
 
 def decode(
@@ -241,7 +240,7 @@ def test_decoding_is_one_pass_after_another(model: IterativeRefinementModel) -> 
         for place, (tokens, means) in enumerate(by_hand):
             np.testing.assert_array_equal(found.tokens[row, place], tokens[row])
             assert found.scores[row, place] == pytest.approx(means[row], abs=1e-5)
-    np.testing.assert_array_equal(found.steps, np.where(np.array(LENGTHS) > 0, 5, 0))
+    np.testing.assert_array_equal(found.passes, np.where(np.array(LENGTHS) > 0, 5, 0))
 
 
 def test_adaptive_stopping_gives_the_same_translations_in_fewer_passes(
@@ -254,11 +253,11 @@ def test_adaptive_stopping_gives_the_same_translations_in_fewer_passes(
     )
     np.testing.assert_array_equal(adaptive.tokens, fixed.tokens)
     np.testing.assert_allclose(adaptive.scores, fixed.scores, atol=1e-5)
-    assert (stopped.steps <= adaptive.steps).all()
-    assert (adaptive.steps <= fixed.steps).all()
-    assert stopped.steps.sum() < adaptive.steps.sum() < fixed.steps.sum()
+    assert (stopped.passes <= adaptive.passes).all()
+    assert (adaptive.passes <= fixed.passes).all()
+    assert stopped.passes.sum() < adaptive.passes.sum() < fixed.passes.sum()
     assert (stopped.tokens != adaptive.tokens).any()
-    assert len(set(adaptive.steps.tolist())) > 2  # none, few and many
+    assert len(set(adaptive.passes.tolist())) > 2  # none, few and many
 
 
 @settings(max_examples=8, deadline=None, derandomize=True)
@@ -277,7 +276,7 @@ def test_company_padding_and_room_change_no_translation(
     assert not tokens[..., ROOM:].any()
     scores = np.concatenate([part.scores for part in alone])
     np.testing.assert_allclose(scores, together.scores, atol=1e-5)
-    np.testing.assert_array_equal(np.concatenate([part.steps for part in alone]), together.steps)
+    np.testing.assert_array_equal(np.concatenate([part.passes for part in alone]), together.passes)
     assert (np.diff(together.scores, axis=1) <= 0).all()
     assert not np.isin(together.tokens, [BOS, EOS, MASK, BLANK]).any()
     np.testing.assert_array_equal(together.tokens.any(axis=(1, 2)), np.array(lengths) > 0)
@@ -293,7 +292,7 @@ def test_rescoring_orders_what_is_handed_back(model: IterativeRefinementModel) -
     assert (cleaned != own.tokens).any()
     for row in range(len(LENGTHS)):
         assert {tuple(t) for t in cleaned[row]} == {tuple(t) for t in rescored.tokens[row]}
-    np.testing.assert_array_equal(rescored.steps, own.steps + (np.array(LENGTHS) > 0))
+    np.testing.assert_array_equal(rescored.passes, own.passes + (np.array(LENGTHS) > 0))
     assert not rescored.tokens[4].any()
     assert np.isfinite(rescored.scores).all()
 

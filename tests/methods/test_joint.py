@@ -15,11 +15,12 @@ from nat_ar.config_json import ConfigError
 from nat_ar.methods.autoregressive import Autoregressive, AutoregressiveModel
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.joint import Joint, JointModel
-from nat_ar.methods.length_nat import LengthBeam, LengthNat, LengthNatModel
+from nat_ar.methods.length_nat import LengthNat, LengthNatModel
 from nat_ar.nn.transformer import Encoder, TransformerConfig
 from nat_ar.search import limits
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
+from nat_ar.search.one_pass import LengthBeam
 from nat_ar.special_tokens import EOS, NUM_SPECIAL, PAD
 from nat_ar.types import Batch, Hypotheses
 
@@ -51,12 +52,6 @@ def sentences(seed: int, lengths: list[int], width: int) -> jax.Array:
     return jnp.asarray(rows, jnp.int32)
 
 
-@pytest.fixture(autouse=True)
-def one_width(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The narrower branches only save time (tests/methods/test_length_nat.py): not compiled here."""
-    monkeypatch.setattr(limits, "width_ladder", lambda max_length: (max_length,))
-
-
 @pytest.fixture(scope="module")
 def model() -> JointModel:
     return CONFIG.build(SIZES, rngs=nnx.Rngs(0))
@@ -85,6 +80,11 @@ def length_nat(model: JointModel) -> LengthNatModel:
     return with_parameters_of(model, other, decoder="decoder", length_predictor="length_predictor")
 
 
+def one_width(max_length: int) -> tuple[int, ...]:
+    """The narrower branches only save time (tests/methods/test_length_nat.py): not compiled here."""
+    return (max_length,)
+
+
 @functools.partial(jax.jit, static_argnames=("graph", "scorer_graph", "decoding", "max_length"))
 def decode_jitted(
     graph: nnx.GraphDef,
@@ -97,7 +97,8 @@ def decode_jitted(
 ) -> Hypotheses:
     scorer = None if scorer_graph is None else nnx.merge(scorer_graph, scorer_params)
     model = nnx.merge(graph, params)
-    return model.decode(source, decoding=decoding, max_length=max_length, scorer=scorer)
+    options = {"widths": one_width} if isinstance(model, LengthNatModel) else {}
+    return model.decode(source, decoding=decoding, max_length=max_length, scorer=scorer, **options)
 
 
 def decode(
@@ -111,7 +112,7 @@ def decode(
 def assert_equal(found: Hypotheses, expected: Hypotheses) -> None:
     np.testing.assert_array_equal(found.tokens, expected.tokens)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
-    np.testing.assert_array_equal(found.steps, expected.steps)
+    np.testing.assert_array_equal(found.passes, expected.passes)
 
 
 def test_rescoring_equals_a_separate_teacher_with_the_same_parameters(
@@ -120,7 +121,7 @@ def test_rescoring_equals_a_separate_teacher_with_the_same_parameters(
     source = sentences(2, LENGTHS, 3)
     found = decode(model, source, RESCORED)
     assert_equal(found, decode(length_nat, source, RESCORED, scorer=autoregressive))
-    np.testing.assert_array_equal(found.steps, 2)
+    np.testing.assert_array_equal(found.passes, 2)
     scores = jax.jit(model.score)(source, jnp.asarray(found.tokens))
     np.testing.assert_allclose(scores, found.scores, atol=1e-5)
 
@@ -190,7 +191,7 @@ def test_company_padding_and_room_change_no_rescored_translation(
     is_sentence = np.array(lengths) > 0
     np.testing.assert_allclose(scores[is_sentence], together.scores[is_sentence], atol=1e-5)
     assert np.isfinite(together.scores).all()
-    np.testing.assert_array_equal(together.steps, 2 * is_sentence)
+    np.testing.assert_array_equal(together.passes, 2 * is_sentence)
     assert not together.tokens[~is_sentence].any()
 
 

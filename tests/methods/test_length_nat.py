@@ -15,14 +15,17 @@ from flax import nnx
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
 from nat_ar.losses.axe import Axe
+from nat_ar.losses.cross_entropy import CrossEntropy
 from nat_ar.losses.oaxe import Oaxe
-from nat_ar.methods import length_nat, length_prediction
+from nat_ar.methods import length_prediction
 from nat_ar.methods.autoregressive import Autoregressive, AutoregressiveModel
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.glancing import Glancing
-from nat_ar.methods.length_nat import CrossEntropy, LengthBeam, LengthNat, LengthNatModel
+from nat_ar.methods.length_nat import LengthNat, LengthNatModel
 from nat_ar.nn.transformer import TransformerConfig
-from nat_ar.search import limits
+from nat_ar.search import limits, one_pass
+from nat_ar.search.candidates import Ladder
+from nat_ar.search.one_pass import LengthBeam
 from nat_ar.special_tokens import BLANK, EOS, NUM_SPECIAL, PAD, UNK
 from nat_ar.types import Batch, Hypotheses
 
@@ -74,7 +77,9 @@ def teacher() -> AutoregressiveModel:
     return Autoregressive(TRANSFORMER).build(SIZES, rngs=nnx.Rngs(1))
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "scorer_graph", "decoding", "max_length"))
+@functools.partial(
+    jax.jit, static_argnames=("graph", "scorer_graph", "decoding", "max_length", "widths")
+)
 def decode_jitted(
     graph: nnx.GraphDef,
     params: nnx.State,
@@ -83,10 +88,13 @@ def decode_jitted(
     source: jax.Array,
     decoding: LengthBeam,
     max_length: int,
+    widths: Ladder = limits.width_ladder,
 ) -> Hypotheses:
     scorer = nnx.merge(scorer_graph, scorer_params)
     model = nnx.merge(graph, params)
-    return model.decode(source, decoding=decoding, max_length=max_length, scorer=scorer)
+    return model.decode(
+        source, decoding=decoding, max_length=max_length, scorer=scorer, widths=widths
+    )
 
 
 def decode(
@@ -95,9 +103,10 @@ def decode(
     source: jax.Array,
     decoding: LengthBeam,
     max_length: int = ROOM,
+    widths: Ladder = limits.width_ladder,
 ) -> Hypotheses:
     parts = (*nnx.split(model, nnx.Param), *nnx.split(teacher, nnx.Param))
-    return jax.device_get(decode_jitted(*parts, source, decoding, max_length))
+    return jax.device_get(decode_jitted(*parts, source, decoding, max_length, widths))
 
 
 def lengths_of(tokens: np.ndarray) -> np.ndarray:
@@ -146,7 +155,7 @@ def test_one_pass_tokens_by_hand() -> None:
     logits = np.zeros((1, 3, 8), np.float32)
     logits[0, :, EOS] = 9.0
     logits[0, 0, 7] = logits[0, 1, UNK] = logits[0, 2, 6] = 5.0
-    tokens, score = length_nat.one_pass_tokens(jnp.asarray(logits), jnp.array([2]))
+    tokens, score = one_pass.one_pass_tokens(jnp.asarray(logits), jnp.array([2]))
     np.testing.assert_array_equal(tokens, [[7, UNK, PAD]])
     one = 5.0 - np.log(np.exp(9.0) + np.exp(5.0) + 6.0)  # log p of each word, over all 8 tokens
     assert float(score[0]) == pytest.approx(one, rel=1e-5)
@@ -156,24 +165,23 @@ def test_blanks_are_dropped_and_equal_neighbours_stay() -> None:
     """Places say 7, BLANK, 7, 6, BLANK and past the length 6; all of them count for the mean log p."""
     said = np.array([[7, BLANK, 7, 6, BLANK, 6]])
     logits = jnp.asarray(5.0 * (said[..., None] == np.arange(8)))
-    tokens, score = length_nat.one_pass_tokens(logits, jnp.array([5]), may_be_blank=True)
+    tokens, score = one_pass.one_pass_tokens(logits, jnp.array([5]), may_be_blank=True)
     np.testing.assert_array_equal(tokens, [[7, 7, 6, PAD, PAD, PAD]])
     assert float(score[0]) == pytest.approx(5.0 - math.log(math.exp(5.0) + 7.0), rel=1e-5)
-    tokens, _ = length_nat.one_pass_tokens(logits, jnp.array([5]))
+    tokens, _ = one_pass.one_pass_tokens(logits, jnp.array([5]))
     assert BLANK not in np.asarray(tokens)
 
 
 def test_the_width_ladder_equals_decoding_at_full_width(
-    model: LengthNatModel, teacher: AutoregressiveModel, monkeypatch: pytest.MonkeyPatch
+    model: LengthNatModel, teacher: AutoregressiveModel
 ) -> None:
     source, decoding = sentences(2, LENGTHS, 3), DECODINGS["three"]
     by_ladder = decode(model, teacher, source, decoding)
     assert lengths_of(by_ladder.tokens).max() <= 8 < ROOM  # the narrowest width was enough
-    monkeypatch.setattr(limits, "width_ladder", lambda max_length: (max_length,))
-    in_full = decode(model, teacher, source, decoding, ROOM + 1)  # nothing compiled for it yet
-    np.testing.assert_array_equal(by_ladder.tokens, in_full.tokens[..., :ROOM])
+    in_full = decode(model, teacher, source, decoding, widths=lambda max_length: (max_length,))
+    np.testing.assert_array_equal(by_ladder.tokens, in_full.tokens)
     np.testing.assert_allclose(by_ladder.scores, in_full.scores, atol=1e-5)
-    np.testing.assert_array_equal(by_ladder.steps, in_full.steps)
+    np.testing.assert_array_equal(by_ladder.passes, in_full.passes)
 
 
 @pytest.mark.parametrize("decoding", [DECODINGS["one"], DECODINGS["rescored"]])
@@ -194,11 +202,11 @@ def test_company_padding_and_room_change_no_translation(
         assert not tokens[..., ROOM:].any()
         scores = np.concatenate([part.scores for part in parts])
         np.testing.assert_allclose(scores, together.scores, atol=1e-5, err_msg=name)
-        steps = np.concatenate([part.steps for part in parts])
-        np.testing.assert_array_equal(steps, together.steps, err_msg=name)
+        steps = np.concatenate([part.passes for part in parts])
+        np.testing.assert_array_equal(steps, together.passes, err_msg=name)
     assert len(np.unique(lengths_of(together.tokens))) > 2  # or the test says little
     assert (np.diff(together.scores, axis=1) <= 0).all()
-    np.testing.assert_array_equal(together.steps, 2 if decoding.rescore else 1)
+    np.testing.assert_array_equal(together.passes, 2 if decoding.rescore else 1)
 
 
 def test_a_length_beam_tries_different_lengths_within_the_limit(
@@ -261,7 +269,7 @@ def test_a_row_without_a_sentence_decodes_to_nothing(
     for decoding in DECODINGS.values():
         found = decode(model, teacher, source, decoding)
         assert not found.tokens[[1, 3]].any()
-        np.testing.assert_array_equal(found.steps[1::2], 0)
+        np.testing.assert_array_equal(found.passes[1::2], 0)
         assert np.isfinite(found.scores).all()
 
 
@@ -300,9 +308,7 @@ def option_loss(
     """Objective, terms, and the objective's gradient."""
 
     def objective(logits: jax.Array) -> tuple[jax.Array, dict]:
-        if isinstance(config, Axe):
-            return length_nat.axe_loss(logits, target, config, smoothing=smoothing)
-        return length_nat.oaxe_loss(logits, target, config, step, smoothing=smoothing)
+        return config(logits, target, step=step, smoothing=smoothing)
 
     (value, terms), gradient = jax.value_and_grad(objective, has_aux=True)(logits)
     return value, terms, gradient

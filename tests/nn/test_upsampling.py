@@ -52,16 +52,6 @@ def test_soft_copy_weighs_by_distance_and_never_sees_padding() -> None:
     assert again.tolist() == soft.tolist()
 
 
-def test_trim_takes_from_the_end_until_the_sum_fits() -> None:
-    fertilities = jnp.array([[2, 0, 3, 1], [1, 1, 0, 0], [5, 4, 3, 2]])
-    trimmed = upsampling.trim(fertilities, jnp.array([4, 10, 3]))
-    assert trimmed.tolist() == [[2, 0, 2, 0], [1, 1, 0, 0], [3, 0, 0, 0]]
-    candidates = jnp.stack([fertilities, 2 * fertilities], axis=1)
-    trimmed = upsampling.trim(candidates, jnp.array([[4], [10], [3]]))
-    assert trimmed[0].tolist() == [[2, 0, 2, 0], [4, 0, 0, 0]]
-    assert trimmed.sum(axis=-1).tolist() == [[4, 4], [2, 4], [3, 3]]
-
-
 def test_repeat_gives_every_token_as_many_frames() -> None:
     frames = upsampling.repeat(EMBEDDINGS[:, :3], 2)[..., 0]
     assert frames.tolist() == [[0, 0, 1, 1, 2, 2], [10, 10, 11, 11, 12, 12]]

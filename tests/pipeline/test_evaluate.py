@@ -23,9 +23,10 @@ from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.evaluation import results
 from nat_ar.experiment.config import ExperimentConfig, load_file
 from nat_ar.experiment.run import Run
-from nat_ar.methods.length_nat import LengthBeam, LengthNat
+from nat_ar.methods.length_nat import LengthNat
 from nat_ar.pipeline import evaluate
 from nat_ar.runtime import files
+from nat_ar.search.one_pass import LengthBeam
 from nat_ar.translation.translator import Translation
 from toys import TINY
 

@@ -16,8 +16,9 @@ import pytest
 from nat_ar.config_json import ConfigError
 from nat_ar.search import beam, greedy
 from nat_ar.search.beam import Beam
+from nat_ar.search.step_function import Cache, StepFunction
 from nat_ar.special_tokens import BLANK, BOS, EOS, MASK, PAD
-from nat_ar.types import Cache, Hypotheses, StepFunction
+from nat_ar.types import Hypotheses
 
 VOCABULARY, HIDDEN = 9, 6
 WORDS = (3, 6, 7, 8)  # UNK and three words: all that a translation may hold
@@ -104,8 +105,8 @@ def test_beam_of_one_is_greedy(seed: int) -> None:
     plain = jax.device_get(search_greedily(model, row_limits, 8))
     np.testing.assert_array_equal(one.tokens, plain.tokens)
     np.testing.assert_allclose(one.scores, plain.scores, rtol=1e-5)
-    np.testing.assert_array_equal(one.steps, plain.steps)
-    assert len(set(plain.steps.tolist())) > 3  # short and long ones, or the test says little
+    np.testing.assert_array_equal(one.passes, plain.passes)
+    assert len(set(plain.passes.tolist())) > 3  # short and long ones, or the test says little
 
 
 def all_sequences(limit: int) -> Iterator[list[int]]:
@@ -233,9 +234,9 @@ def test_rows_that_are_no_sentence_stay_empty_and_cost_no_step() -> None:
     is_sentence = np.array([True, False, True])
     found = jax.device_get(search(weights(3, 3), Beam(4), np.full(3, 5), is_sentence, 5))
     assert not found.tokens[1].any()
-    assert found.steps[1] == 0
+    assert found.passes[1] == 0
     assert found.scores[1, 0] == -np.inf
-    assert (found.steps[[0, 2]] > 0).all()
+    assert (found.passes[[0, 2]] > 0).all()
 
 
 def test_steps_are_those_until_the_beam_is_full_or_the_limit_reached() -> None:
@@ -243,10 +244,10 @@ def test_steps_are_those_until_the_beam_is_full_or_the_limit_reached() -> None:
     model = weights(4, 2)
     model["bias"][EOS] = 50.0
     found = jax.device_get(search(model, Beam(2), np.array([6, 0]), np.ones(2, bool), 6))
-    np.testing.assert_array_equal(found.steps, [2, 1])
+    np.testing.assert_array_equal(found.passes, [2, 1])
     model["bias"][EOS] = -50.0
     found = jax.device_get(search(model, Beam(2), np.array([6, 0]), np.ones(2, bool), 6))
-    np.testing.assert_array_equal(found.steps, [7, 1])
+    np.testing.assert_array_equal(found.passes, [7, 1])
 
 
 def test_a_row_finds_the_same_alone_and_in_company() -> None:
@@ -258,7 +259,7 @@ def test_a_row_finds_the_same_alone_and_in_company() -> None:
         found = jax.device_get(search(alone, Beam(3, n_best=3), limit, np.ones(1, bool), 8))
         np.testing.assert_array_equal(found.tokens[0], together.tokens[row])
         np.testing.assert_allclose(found.scores[0], together.scores[row], rtol=1e-5)
-        assert found.steps[0] == together.steps[row]
+        assert found.passes[0] == together.passes[row]
 
 
 @pytest.mark.parametrize(("size", "n_best"), [(0, 1), (2, 0), (2, 3)])

@@ -95,7 +95,7 @@ def test_the_best_path_has_only_words_and_blanks_and_its_log_p_a_word() -> None:
         assert words_of(np.asarray(found.tokens[row, 0])) == words
         total = sum(log_p[row, t, label] for t, label in enumerate(path))
         assert found.scores[row, 0] == pytest.approx(total / max(len(words), 1), rel=1e-5)
-    np.testing.assert_array_equal(found.steps, frame_lengths > 0)
+    np.testing.assert_array_equal(found.passes, frame_lengths > 0)
 
 
 def test_a_translation_ends_at_its_limit() -> None:
@@ -144,7 +144,7 @@ def test_a_wide_beam_finds_every_translation_and_its_probability(limit: int) -> 
         )
         assert (np.diff(found.scores[row, :number]) <= 0).all()
         assert not found.tokens[row, number:].any()
-    assert found.steps.tolist() == [0, 1, 1, 1, 1]
+    assert found.passes.tolist() == [0, 1, 1, 1, 1]
 
 
 def plain_search(
@@ -229,7 +229,7 @@ def test_company_padding_and_room_change_nothing(rows: list[tuple[int, int]], se
             np.testing.assert_array_equal(found.tokens[0, :, :ROOM], expected.tokens[row])
             assert not found.tokens[..., ROOM:].any()
             np.testing.assert_allclose(found.scores[0], expected.scores[row], rtol=1e-5, atol=1e-6)
-            assert found.steps[0] == expected.steps[row] == (frames > 0)
+            assert found.passes[0] == expected.passes[row] == (frames > 0)
 
 
 @pytest.mark.parametrize(("size", "n_best"), [(0, 1), (2, 0), (2, 3)])

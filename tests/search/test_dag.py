@@ -30,7 +30,7 @@ NO_LIMIT = [ROOM] * BATCH
 def search_jitted(
     graph: Graph, decoding: GraphDecoding, length_limits: jax.Array, max_length: int
 ) -> Hypotheses:
-    return dag.search(graph, decoding, length_limits=length_limits, max_length=max_length)
+    return decoding.search(graph, length_limits=length_limits, max_length=max_length)
 
 
 def search(
@@ -116,7 +116,7 @@ def test_greedy_follows_transitions_and_lookahead_what_they_lead_to() -> None:
     ahead = search(graph, Lookahead(), NO_LIMIT)
     assert words_of(ahead.tokens[0, 0]) == (B,)
     assert np.exp(ahead.scores[0, 0]) == pytest.approx(0.4 * 0.9, rel=1e-5)
-    assert greedy.steps.tolist() == ahead.steps.tolist() == [1] * BATCH
+    assert greedy.passes.tolist() == ahead.passes.tolist() == [1] * BATCH
 
 
 def test_lookahead_knows_that_the_end_needs_no_word() -> None:
@@ -294,7 +294,7 @@ def test_neighbours_padding_and_room_change_no_translation(
         np.testing.assert_array_equal(found.tokens[..., :ROOM], together.tokens[of_row])
         assert not found.tokens[..., ROOM:].any()
         np.testing.assert_allclose(found.scores, together.scores[of_row], rtol=1e-5)
-        assert found.steps.tolist() == together.steps[of_row].tolist() == [int(row != empty)]
+        assert found.passes.tolist() == together.passes[of_row].tolist() == [int(row != empty)]
         if row == empty:
             assert not found.tokens.any()
             assert not found.scores.any()

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from nat_ar.search import greedy
+from nat_ar.search.step_function import Cache
 from nat_ar.special_tokens import BLANK, BOS, EOS, MASK, PAD
-from nat_ar.types import Cache, Hypotheses
+from nat_ar.types import Hypotheses
 
 VOCABULARY, MAX_LENGTH, BATCH = 10, 6, 5
 LIMITS, IS_SENTENCE = np.array([6, 0, 3, 6, 6]), np.array([True, True, True, False, True])
@@ -60,13 +61,13 @@ def test_tokens_scores_and_steps_are_those_of_the_loop_in_python(seed: int) -> N
         padding = [PAD] * (MAX_LENGTH - len(tokens))
         np.testing.assert_array_equal(found.tokens[row, 0], tokens + padding)
         assert found.scores[row, 0] == pytest.approx(total, rel=1e-5)
-        assert found.steps[row] == len(tokens) + 1  # EOS is a step, too
+        assert found.passes[row] == len(tokens) + 1  # EOS is a step, too
 
 
 def test_rows_that_are_no_sentence_stay_empty_and_cost_no_step() -> None:
     found = jax.device_get(search(jnp.asarray(table(0))))
     assert not found.tokens[3].any()
-    assert (found.scores[3, 0], found.steps[3]) == (0.0, 0)
+    assert (found.scores[3, 0], found.passes[3]) == (0.0, 0)
 
 
 def test_a_limit_of_zero_leaves_only_the_end() -> None:
@@ -74,7 +75,7 @@ def test_a_limit_of_zero_leaves_only_the_end() -> None:
     found = jax.device_get(search(jnp.asarray(logits)))
     first = logits[1, 0, BOS].astype(np.float64)
     assert not found.tokens[1].any()
-    assert found.steps[1] == 1
+    assert found.passes[1] == 1
     assert found.scores[1, 0] == pytest.approx(first[EOS] - np.log(np.exp(first).sum()), rel=1e-5)
 
 
@@ -88,4 +89,4 @@ def test_a_finished_row_stays_finished_while_others_go_on() -> None:
     np.testing.assert_array_equal(found.tokens[0, 0], [7, 7, PAD, PAD, PAD, PAD])
     np.testing.assert_array_equal(found.tokens[2, 0], [7, 7, 7, PAD, PAD, PAD])  # its limit
     np.testing.assert_array_equal(found.tokens[4, 0], [7] * 6)
-    np.testing.assert_array_equal(found.steps, [3, 1, 4, 0, 7])
+    np.testing.assert_array_equal(found.passes, [3, 1, 4, 0, 7])

@@ -6,12 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nat_ar.search import left_to_right
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
+from nat_ar.search.left_to_right import LeftToRightDecoding
 from nat_ar.search.sampling import Sampling
+from nat_ar.search.step_function import Cache
 from nat_ar.special_tokens import EOS, PAD
-from nat_ar.types import Cache, Hypotheses
+from nat_ar.types import Hypotheses
 
 A, B, C = 6, 7, 8
 VOCABULARY, ROOM = 9, 14
@@ -31,7 +32,7 @@ def table() -> np.ndarray:
 @pytest.mark.parametrize("decoding", [Greedy(), Beam(3), Sampling(top_k=1)], ids=repr)
 @pytest.mark.parametrize("room", [ROOM, 5])
 def test_each_search_writes_what_is_certain_within_the_limit_of_each_source(
-    room: int, decoding: Greedy | Beam | Sampling
+    room: int, decoding: LeftToRightDecoding
 ) -> None:
     """A source of one token may become 12, one of two 14; who has room for 5 gets no more."""
     asked = []
@@ -45,7 +46,7 @@ def test_each_search_writes_what_is_certain_within_the_limit_of_each_source(
 
     @jax.jit
     def search(source: jax.Array) -> Hypotheses:
-        return left_to_right.search(step, empty_cache, source, decoding, max_length=room)
+        return decoding.search(step, empty_cache, source, max_length=room)
 
     found = jax.device_get(search(SOURCE))
     assert asked == [3 if isinstance(decoding, Beam) else 1]
@@ -53,4 +54,4 @@ def test_each_search_writes_what_is_certain_within_the_limit_of_each_source(
     expected[0, :12] = A
     expected[1, :2] = B, C
     np.testing.assert_array_equal(found.tokens[:, 0], expected)
-    np.testing.assert_array_equal(found.steps, [min(12, room) + 1, 3, 0])
+    np.testing.assert_array_equal(found.passes, [min(12, room) + 1, 3, 0])

@@ -13,11 +13,12 @@ from nat_ar.config_json import ConfigError
 from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive, AutoregressiveModel
 from nat_ar.nn.transformer import TransformerConfig
-from nat_ar.search import greedy, limits, sampling
+from nat_ar.search import limits, sampling
 from nat_ar.search.greedy import Greedy
 from nat_ar.search.sampling import Sampling
+from nat_ar.search.step_function import Cache
 from nat_ar.special_tokens import EOS, NUM_SPECIAL, PAD, UNK
-from nat_ar.types import Cache, Hypotheses
+from nat_ar.types import Hypotheses
 
 VOCABULARY, MAX_LENGTH = 10, 6
 TEXT = [EOS, UNK, *range(NUM_SPECIAL, VOCABULARY)]
@@ -39,18 +40,8 @@ def search(logits: jax.Array, source: jax.Array, decoding: Sampling | Greedy) ->
     def step(last: jax.Array, cache: Cache, position: jax.Array) -> tuple[jax.Array, Cache]:
         return logits[position, last], cache
 
-    batch = source.shape[0]
-    run = greedy.search
-    if isinstance(decoding, Sampling):
-        keys = sampling.row_keys(source, seed=decoding.seed)
-        run = functools.partial(sampling.search, settings=decoding, keys=keys)
-    return run(
-        step,
-        jnp.zeros((batch, 1)),
-        length_limits=jnp.full((batch,), MAX_LENGTH),
-        is_sentence=jnp.ones((batch,), bool),
-        max_length=MAX_LENGTH,
-    )
+    cache = jnp.zeros((source.shape[0], 1))
+    return decoding.search(step, lambda hypotheses: cache, source, max_length=MAX_LENGTH)
 
 
 def distinct_sources(number: int) -> jax.Array:
@@ -66,7 +57,7 @@ def test_a_temperature_near_zero_and_one_best_token_are_greedy_search() -> None:
         for decoding in (Sampling(temperature=1e-4), Sampling(top_k=1, temperature=3.0)):
             found = search(table(seed), source, decoding)
             np.testing.assert_array_equal(found.tokens, expected.tokens)
-            np.testing.assert_array_equal(found.steps, expected.steps)
+            np.testing.assert_array_equal(found.passes, expected.passes)
             np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-6)
 
 

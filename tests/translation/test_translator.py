@@ -90,7 +90,7 @@ def test_every_line_has_its_translation(one_pass: Translator) -> None:
     """Empty lines are not decoded; lines of spaces are text like any other."""
     lines = ["", "a b", "   ", "", "c"]
     found = one_pass.translate(lines)
-    assert [translation.steps for translation in found] == [0, 1, 1, 0, 1]
+    assert [translation.passes for translation in found] == [0, 1, 1, 0, 1]
     empty = Translation([""], [0.0], [[]], 0)
     assert found[0] == found[3] == empty
     assert all(len(found[place].texts) == 2 for place in (1, 2, 4))
@@ -152,13 +152,13 @@ def test_places_that_a_search_left_empty_are_dropped(greedy: Translator) -> None
     hypotheses = Hypotheses(
         tokens=jnp.asarray([[[7, 8, 0], [8, 0, 0], [0, 0, 0]], [[0, 0, 0]] * 3], jnp.int32),
         scores=jnp.asarray([[-1.0, -2.5, -jnp.inf], [-jnp.inf] * 3], jnp.float32),
-        steps=jnp.asarray([4, 0], jnp.int32),
+        passes=jnp.asarray([4, 0], jnp.int32),
     )
     first, second = greedy.texts(hypotheses)
     assert first.tokens == [[7, 8], [8]]
     assert first.scores == [-1.0, -2.5]
     assert first.texts == greedy.vocabulary.decode_target([[7, 8], [8]])
-    assert first.steps == 4
+    assert first.passes == 4
     assert (second.texts, second.tokens, second.scores) == ([""], [[]], [-np.inf])
 
 

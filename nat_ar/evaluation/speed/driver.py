@@ -51,7 +51,7 @@ def caller(
 
     def call(item: int) -> list[Translation]:
         found = translator.translate(inputs[item], is_quiet=True)
-        decoded = sum(translation.steps > 0 for translation in found)
+        decoded = sum(translation.passes > 0 for translation in found)
         if decoded != len(inputs[item]):
             raise LostSentenceError(
                 f"{translator.decoding}: {len(inputs[item])} sentences went in, {decoded} were decoded"

@@ -116,7 +116,7 @@ def measure(
             ),
             repetitions=seconds.shape[1],
             throughput_sentences=len(many),
-            steps=float(np.mean([translation.steps for (translation,) in found[i]])),
+            steps=float(np.mean([translation.passes for (translation,) in found[i]])),
             compile_seconds=translator.compile_seconds,
             cost=costs[i],
             peaks=peaks,

@@ -10,11 +10,12 @@ from nat_ar.evaluation.speed.machine import Peaks
 from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.catalogue import AnyMethod
-from nat_ar.methods.length_nat import LengthBeam, LengthNat
+from nat_ar.methods.length_nat import LengthNat
 from nat_ar.nn import packed
 from nat_ar.runtime import cpu_kernels
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
+from nat_ar.search.one_pass import LengthBeam
 from nat_ar.special_tokens import EOS
 from nat_ar.translation.model import Model
 from toys import TINY
@@ -166,7 +167,7 @@ def test_a_model_costs_what_its_steps_cost(method: AnyMethod, decoding) -> None:
     source = jnp.array([[9, 10, 11, EOS, 0, 0, 0, 0]], jnp.int32)
     counted = floor.compile_counter(decode, (model.leaves, source), (True, False))
     counts = counted.counts(model.leaves, source)
-    (steps,) = jax.jit(decode)(model.leaves, source).steps.tolist()
+    (steps,) = jax.jit(decode)(model.leaves, source).passes.tolist()
     ran = {
         kind: sum(
             int(n)

@@ -1,0 +1,127 @@
+"""Models that predict each token from the source and the tokens before it: loss, search and score.
+
+Training sees all positions in parallel under a causal mask; translating goes token by token over a cache. A method
+adds its encoder and two hooks, one for each of these ways."""
+
+import abc
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from nat_ar.losses import cross_entropy
+from nat_ar.methods import base
+from nat_ar.search.left_to_right import LeftToRightDecoding
+from nat_ar.search.step_function import Cache, StepFunction
+from nat_ar.special_tokens import BOS, PAD
+from nat_ar.types import Batch, Hypotheses, Loss, append_eos, lengths_of
+
+
+class LeftToRightConfig(Protocol):
+    @property
+    def label_smoothing(self) -> float: ...
+
+    @property
+    def rescoring_length_penalty(self) -> float: ...
+
+
+class LeftToRight(base.TokenEmbeddings, abc.ABC):
+    """What every autoregressive model shares. `_logits` and `_stepper` are two views of the same distribution."""
+
+    config: LeftToRightConfig
+
+    @abc.abstractmethod
+    def encode(
+        self, source: Int[Array, "batch source_length"], *, rngs: nnx.Rngs | None = None
+    ) -> Any:
+        """The source, as the hooks read it."""
+
+    @abc.abstractmethod
+    def _logits(
+        self,
+        encoded: Any,
+        target: Int[Array, "rows target_length"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "rows target_length vocabulary"]:
+        """Teacher-forced logits of targets that end with EOS; rows = batch * hypotheses of each source."""
+
+    @abc.abstractmethod
+    def _stepper(
+        self, encoded: Any, max_length: int
+    ) -> tuple[StepFunction, Callable[[int], Cache]]:
+        """The step function over an encoded source, and the empty cache for n hypotheses a row, with max_length
+        positions and one for EOS."""
+
+    def logits(
+        self,
+        source: Int[Array, "batch source_length"],
+        target: Int[Array, "batch target_length"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "batch target_length vocabulary"]:
+        """Teacher-forced: position t sees the source and target[:t]. The target ends with EOS."""
+        return self._logits(self.encode(source, rngs=rngs), target, rngs=rngs)
+
+    def loss(
+        self,
+        batch: Batch,
+        *,
+        step: Int[Array, ""],
+        rngs: nnx.Rngs | None,
+        teacher: base.Teacher | None = None,
+    ) -> Loss:
+        """Cross entropy of the target's tokens, EOS included."""
+        logits = self.logits(batch.source, batch.target, rngs=rngs)
+        smoothed, plain = cross_entropy.smoothed_cross_entropy(
+            logits, batch.target, smoothing=self.config.label_smoothing
+        )
+        return Loss(smoothed.value, {"token": plain})
+
+    def decode(
+        self,
+        source: Int[Array, "batch source_length"],
+        *,
+        decoding: LeftToRightDecoding,
+        max_length: int,
+        scorer: base.Scorer | None = None,
+    ) -> Hypotheses:
+        step, empty_cache = self._stepper(self.encode(source), max_length)
+        return decoding.search(step, empty_cache, source, max_length=max_length)
+
+    def score(
+        self,
+        source: Int[Array, "batch source_length"],
+        hypotheses: Int[Array, "batch n_best length"],
+    ) -> Float[Array, "batch n_best"]:
+        """log p of each hypothesis and its EOS, divided by length ** rescoring_length_penalty: all positions of all
+        hypotheses in one pass over one encoding."""
+        target = flat_targets(hypotheses)
+        logits = self._logits(self.encode(source), target)
+        scores = normalised_log_p(logits, target, self.config.rescoring_length_penalty)
+        return scores.reshape(hypotheses.shape[:2])
+
+
+def flat_targets(
+    hypotheses: Int[Array, "batch n_best length"],
+) -> Int[Array, "rows length_plus_one"]:
+    """A row for each hypothesis, with its EOS; the rows of one source are neighbours."""
+    return append_eos(hypotheses.reshape(-1, hypotheses.shape[-1]))
+
+
+def normalised_log_p(
+    logits: Float[Array, "rows length vocabulary"],
+    target: Int[Array, "rows length"],
+    length_penalty: float,
+) -> Float[Array, "rows"]:
+    """log p of each target, its EOS included, divided by length ** length_penalty."""
+    log_probabilities = cross_entropy.token_log_probabilities(logits, target)
+    total = jnp.where(target != PAD, log_probabilities, 0.0).sum(axis=-1)
+    return total / lengths_of(target).astype(jnp.float32) ** length_penalty
+
+
+def shift_right(target: Int[Array, "rows length"]) -> Int[Array, "rows length"]:
+    """Decoder inputs: BOS and the target without its last position."""
+    return jnp.pad(target, ((0, 0), (1, 0)), constant_values=BOS)[:, :-1]

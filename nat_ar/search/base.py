@@ -1,0 +1,53 @@
+"""Decodings: settings that carry their search.
+
+A method's model makes what the search needs (a step function, logits, a graph, lengths) and hands it to the
+decoding. Each kind of search has a base class, an open kind of config: a decoding in any file may join it."""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+
+from jaxtyping import Array, Int
+
+from nat_ar import config_json
+from nat_ar.config_json import ConfigError
+from nat_ar.search.step_function import Cache, StepFunction
+from nat_ar.types import Hypotheses
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoding:
+    """How a model makes translations. Decodings that have a choice override these with fields."""
+
+    rescore = False
+    """whether a scorer orders the candidates, not their own score"""
+    n_best = 1
+    """translations returned, best first"""
+
+
+@dataclasses.dataclass(frozen=True)
+class StepwiseDecoding(Decoding, config_json.Open, abc.ABC):
+    """A search over a step function: for models that predict a token from the tokens before it."""
+
+    @abc.abstractmethod
+    def search(
+        self,
+        step: StepFunction,
+        empty_cache: Callable[[int], Cache],
+        source: Int[Array, "batch source_length"],
+        *,
+        max_length: int,
+    ) -> Hypotheses:
+        """Translations of every source row, each within its limits.length_limit and within max_length.
+
+        `empty_cache(n)` makes a cache of n hypotheses a row and max_length + 1 positions: the last one is for EOS."""
+
+
+def require_n_best(decoding: Decoding, **candidates: int) -> None:
+    """Raises ConfigError unless n_best is from 1 to the number of candidates, given under its field's name."""
+    ((name, number),) = candidates.items()
+    if not 1 <= decoding.n_best <= number:
+        raise ConfigError(
+            f"{type(decoding).__name__} needs 1 <= n_best <= {name}, got n_best {decoding.n_best} "
+            f"and {name} {number}"
+        )
