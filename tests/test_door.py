@@ -76,4 +76,4 @@ def test_a_row_a_table_and_a_benchmark_from_python(tiny_runs, tmp_path: Path) ->
     assert row["bleu"]["score"] >= 0.0
     assert row["decoding"] == "LengthBeam(size=1)"
     comparison = nat_ar.compare([str(run)], n_bootstrap=10)
-    assert [line.joined.identity["name"] for line in comparison.table.lines] == ["nat"]
+    assert "LengthBeam(size=1)" in comparison.render("markdown")
