@@ -7,14 +7,16 @@ from typing import Any, TypeVar, dataclass_transform
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, Float, Int, Shaped
 
 from nat_ar.special_tokens import EOS, PAD
 
 T = TypeVar("T")
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=False)
+@dataclass_transform(
+    frozen_default=True, kw_only_default=False, field_specifiers=(dataclasses.field,)
+)
 def pytree_dataclass(cls: type[T]) -> type[T]:
     """A frozen dataclass whose fields are pytree children, in order.
 
@@ -81,6 +83,9 @@ class Loss:
 
     objective: Float[Array, ""]
     terms: dict[str, Mean]
+    carried: nnx.State | None = None
+    """The next values of the model's Carried variables: nnx.state(model, Carried) after the loss has assigned them.
+    None: they stay."""
 
 
 @pytree_dataclass
@@ -103,14 +108,14 @@ class Internal:
     """axis of `values` -> how many of its entries are real in each row, where the axis is padded"""
 
 
-@pytree_dataclass
-class TrainState:
-    step: Int[Array, ""]
-    params: nnx.State
-    opt_state: Any
-    key: PRNGKeyArray
-    average: nnx.State | None = None
-    """Exponential moving average of the parameters, where the config asks for one."""
+class Carried(nnx.Variable):
+    """An array of a module that is no parameter and that training carries on, such as a pruning mask or a count: no
+    gradient changes it, a loss may give its next value (Loss.carried). It is saved with the parameters."""
+
+
+class Averaged(Carried):
+    """A carried array, such as a centroid, of which translating uses the moving average where the parameters have
+    one."""
 
 
 def lengths_of(token_ids: Int[Array, "*axes length"]) -> Int[Array, "*axes"]:

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from nat_ar.types import Batch, Encoded, Mean, TrainState, pytree_dataclass
+from nat_ar.training.step import TrainState
+from nat_ar.types import Batch, Encoded, Mean, pytree_dataclass
 
 
 def batch_of(rows: int, length: int) -> Batch:

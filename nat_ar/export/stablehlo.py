@@ -127,7 +127,7 @@ def portable(model: Model) -> Model:
     for _, module in nnx.iter_modules(network):
         if hasattr(module, "implementation"):
             module.implementation = "xla"
-    return Model(*nnx.split(network, nnx.Param))
+    return Model(*nnx.split(network))
 
 
 def parameter_names(model: Model) -> list[str]:

@@ -217,4 +217,4 @@ def start_encoder(student: TokenEmbeddings, teacher: TokenEmbeddings) -> None:
         mine, theirs = getattr(student, name), getattr(teacher, name)
         if mine is not None:
             # Copies: a train step donates the student's arrays.
-            nnx.update(mine, jax.tree.map(jnp.copy, nnx.state(theirs, nnx.Param)))
+            nnx.update(mine, jax.tree.map(jnp.copy, nnx.state(theirs)))

@@ -28,10 +28,10 @@ from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.config import TrainingConfig
 from nat_ar.training.logging import RunLog
 from nat_ar.training.loop import Progress
+from nat_ar.training.step import TrainState
 from nat_ar.translation import decodings
 from nat_ar.translation.model import Model, vocabulary_sizes
 from nat_ar.translation.translator import Translator
-from nat_ar.types import TrainState
 
 
 def train(config: ExperimentConfig | str | Path, run: Run | str | Path | None = None) -> Run:
@@ -65,10 +65,12 @@ def _train(
     batches: Loader,
     model: nnx.Module,
 ) -> None:
-    graphdef, params = nnx.split(model, nnx.Param)
+    graphdef, params, carried = step.split(model)
     updates = optimizer.build(config.training.optimizer, max_steps=config.training.max_steps)
     has_average = config.training.average_decay is not None
-    state = step.initial_state(params, updates, seed=config.training.seed, has_average=has_average)
+    state = step.initial_state(
+        params, updates, seed=config.training.seed, has_average=has_average, carried=carried
+    )
     state = step.place(mesh, state, is_batch=False)
     checkpoints = Checkpoints(to.checkpoints_directory)
     state, progress = _resume(state, checkpoints)
@@ -142,7 +144,7 @@ def _initial_model(
     if config.start_from is not None:
         before = Run(Path(config.start_from)).load()
         _check_vocabularies(vocabulary, before)
-        old, new = before.model.params, nnx.state(model, nnx.Param)
+        old, new = before.model.params, nnx.state(model)
         if jax.tree.map(lambda x: x.shape, old) != jax.tree.map(lambda x: x.shape, new):
             raise ConfigError(
                 f"start_from {config.start_from} has parameters of other shapes: give both runs the "

@@ -1,9 +1,9 @@
 """Everything Orbax: what a run keeps on disk, and how it comes back.
 
-Three items a step: `params` (all that translating needs: the average where there is one), `training`
-(raw parameters, optimizer, step, key) and `progress` (JSON: epoch, position, best score, seconds, and the
-SHA-256 of all three). The latest and the best by validation are kept. What comes back is checked against
-its SHA-256: a file that lost a bit is an error, or an older step, never other numbers."""
+Three items a step: `params` (all that translating needs: averages where there are some, and carried arrays),
+`training` (raw parameters, optimizer, step, key, carried arrays) and `progress` (JSON: epoch, position, best score,
+seconds, and the SHA-256 of all three). The latest and the best by validation are kept. What comes back is
+checked against its SHA-256: a file that lost a bit is an error, or an older step, never other numbers."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import checkpoint_managers
 
 from nat_ar.runtime import files
-from nat_ar.types import TrainState
+from nat_ar.training.step import TrainState
 
 
 @dataclasses.dataclass
@@ -150,7 +150,7 @@ class Checkpoints:
         step = int(state.step)
         if step in self.manager.all_steps():
             return
-        params, training = _by_path(_translating(state)), _by_path(_training(state))
+        params, training = _by_path(state.translating), _by_path(_training(state))
         hashes = {"params": _arrays_hash(params), "training": _arrays_hash(training)}
         facts = {**progress, "score": score, "sha256": hashes}
         self._check_room(sum(array.nbytes for array in (*params.values(), *training.values())))
@@ -220,7 +220,7 @@ class Checkpoints:
         )
         average = None
         if like.average is not None:
-            abstract = _abstract(like.average)
+            abstract = _abstract(like.translating)
             params = self._read_arrays(step, "params", abstract, hashes.get("params"))
             average = _from_paths(like.average, params)
         key = jax.random.wrap_key_data(saved["key"], impl=jax.random.key_impl(like.key))
@@ -230,6 +230,7 @@ class Checkpoints:
             opt_state=saved["opt_state"],
             key=key,
             average=average,
+            carried=saved["carried"],
         )
         return state, progress
 
@@ -291,16 +292,13 @@ def no_abandoned_reads() -> Iterator[None]:
         asyncio.set_event_loop_policy(before)
 
 
-def _translating(state: TrainState) -> nnx.State:
-    return state.params if state.average is None else state.average
-
-
 def _training(state: TrainState) -> dict[str, Any]:
     return {
         "params": state.params,
         "opt_state": state.opt_state,
         "step": state.step,
         "key": jax.random.key_data(state.key),
+        "carried": state.carried,
     }
 
 

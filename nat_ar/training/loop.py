@@ -25,8 +25,8 @@ from nat_ar.training import optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.config import TrainingConfig
 from nat_ar.training.logging import RunLog
-from nat_ar.training.step import TrainStep
-from nat_ar.types import Batch, Mean, TrainState
+from nat_ar.training.step import TrainState, TrainStep
+from nat_ar.types import Batch, Mean
 
 Validate = Callable[[nnx.State], dict[str, float]]
 """Parameters to numbers, among them "score": higher is better, the best one's checkpoint is kept."""
@@ -198,7 +198,7 @@ def run(
                 window.clear()
                 progress.window_tokens, progress.window_seconds = 0, 0.0
             if is_validation:
-                translating = state.params if state.average is None else state.average
+                translating = state.translating
                 results = validate(translating)
                 score = results["score"]
                 is_better = progress.best_score is None or score > progress.best_score

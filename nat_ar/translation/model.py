@@ -23,6 +23,7 @@ class Model:
 
     graphdef: nnx.GraphDef
     params: nnx.State
+    """parameters, and arrays that training carried on (types.Carried)"""
     has_kernels: bool = False
     """whether it decodes with nat_ar.runtime.cpu_kernels, on this machine only"""
 
@@ -49,7 +50,7 @@ class Model:
             return self
         network = self.merge(self.leaves)
         packed.pack(network, weights)
-        return Model(*nnx.split(network, nnx.Param), has_kernels=True)
+        return Model(*nnx.split(network), has_kernels=True)
 
     def decode(
         self,
@@ -87,4 +88,4 @@ def abstract_model(method: AnyMethod, vocabulary: Vocabulary) -> tuple[nnx.Graph
     """The model's structure and the shapes of its parameters; nothing is computed."""
     sizes = vocabulary_sizes(vocabulary)
     model = nnx.eval_shape(lambda: method.build(sizes, rngs=nnx.Rngs(0)))
-    return nnx.split(model, nnx.Param)
+    return nnx.split(model)

@@ -22,7 +22,7 @@ from nat_ar.nn import layers
 from nat_ar.training import checkpoint, step
 from nat_ar.training.checkpoint import Checkpoints, DamagedCheckpointError
 from nat_ar.training.loop import Progress
-from nat_ar.types import TrainState
+from nat_ar.training.step import TrainState
 
 PROGRESS: dict[str, Any] = dataclasses.asdict(Progress(epoch=3, window={"token": [0.1, 3.0]}))
 

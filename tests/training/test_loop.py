@@ -33,8 +33,8 @@ from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.config import TrainingConfig, ValidationConfig
 from nat_ar.training.logging import RunLog
 from nat_ar.training.loop import NonFiniteLossError, Progress
-from nat_ar.training.step import TrainStep
-from nat_ar.types import Batch, Loss, Mean, TrainState
+from nat_ar.training.step import TrainState, TrainStep
+from nat_ar.types import Batch, Loss, Mean
 
 CONFIG = TrainingConfig(
     max_steps=20,  # 3 batches an epoch: the run ends in the middle of the seventh

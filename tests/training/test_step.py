@@ -20,7 +20,8 @@ from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import Teacher, VocabularySizes
 from nat_ar.training import optimizer, step
 from nat_ar.training.optimizer import OptimizerConfig
-from nat_ar.types import Batch, Loss, Mean, TrainState
+from nat_ar.training.step import TrainState
+from nat_ar.types import Batch, Loss, Mean
 from toys import TINY, sentences
 
 VOCABULARY = 16

@@ -91,10 +91,10 @@ class TrainStep:
     A call is one update: it returns when the new state is there."""
 
     def __init__(self, method: AnyMethod, sizes: VocabularySizes, batch: Batch) -> None:
-        graphdef, params = nnx.split(method.build(sizes, rngs=nnx.Rngs(0)), nnx.Param)
+        graphdef, params, carried = step.split(method.build(sizes, rngs=nnx.Rngs(0)))
         updates = optimizer.build(OptimizerConfig(), max_steps=10_000)
         mesh = step.data_mesh(1)
-        state = step.initial_state(params, updates, seed=0, has_average=False)
+        state = step.initial_state(params, updates, seed=0, has_average=False, carried=carried)
         self.state = step.place(mesh, state, is_batch=False)
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
         train_step: Any = step.build_train_step(graphdef, updates, mesh)
