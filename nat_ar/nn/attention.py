@@ -249,6 +249,25 @@ class CrossAttention(nnx.Module):
         )
         return self.output(states.reshape(x.shape))
 
+    def weights(
+        self,
+        x: Float[Array, "rows length d_model"],
+        memory: KeyValue,
+        memory_lengths: Int[Array, "batch"],
+        mask: Bool[Array, "rows_or_batch #length source_length"] | None = None,
+    ) -> Float[Array, "rows heads length source_length"]:
+        """The shares of each source position in what `__call__` reads."""
+        rows, length, _ = x.shape
+        shares = dot_product.weights(
+            self._queries(x, memory),
+            memory,
+            mask=None if mask is None else _by_source(mask, x, memory),
+            lengths=memory_lengths,
+        )  # [batch, heads, queries, source_length]
+        batch, heads, _, source_length = shares.shape
+        shares = shares.reshape(batch, heads, rows // batch, length, source_length)
+        return jnp.swapaxes(shares, 1, 2).reshape(rows, heads, length, source_length)
+
     def _queries(
         self, x: Float[Array, "rows length d_model"], memory: KeyValue
     ) -> Float[Array, "batch queries heads head_dim"]:

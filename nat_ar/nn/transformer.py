@@ -255,6 +255,21 @@ class DecoderBlock(nnx.Module):
         sees_itself: bool,
         rngs: nnx.Rngs | None,
     ) -> Float[Array, "rows length d_model"]:
+        x = self.attend_to_itself(
+            x, lengths, is_causal=is_causal, sees_itself=sees_itself, rngs=rngs
+        )
+        return self.attend_to_source(x, memory, memory_lengths, memory_mask, rngs)
+
+    def attend_to_itself(
+        self,
+        x: Float[Array, "rows length d_model"],
+        lengths: Int[Array, "rows"] | None,
+        *,
+        is_causal: bool,
+        sees_itself: bool,
+        rngs: nnx.Rngs | None,
+    ) -> Float[Array, "rows length d_model"]:
+        """The sublayers below cross attention."""
         y = self.self_attention(
             self.around_self_attention.enter(x),
             lengths,
@@ -267,7 +282,18 @@ class DecoderBlock(nnx.Module):
             places = jnp.asarray(sinusoids(length, d_model), x.dtype)
             y = self.positional_attention(self.around_positional.enter(x), places, lengths)
             x = self.around_positional.leave(x, y, rngs)
-        return self._rest(x, memory, memory_lengths, memory_mask, rngs)
+        return x
+
+    def cross_attention_weights(
+        self,
+        x: Float[Array, "rows length d_model"],
+        memory: KeyValue,
+        memory_lengths: Int[Array, "batch"],
+        memory_mask: Bool[Array, "rows_or_batch #length source_length"] | None,
+    ) -> Float[Array, "rows heads length source_length"]:
+        """Of states after `attend_to_itself`."""
+        y = self.around_cross_attention.enter(x)
+        return self.cross_attention.weights(y, memory, memory_lengths, memory_mask)
 
     def step(
         self,
@@ -284,7 +310,7 @@ class DecoderBlock(nnx.Module):
         y = self.around_self_attention.enter(x)
         y, slots = self.self_attention.step(y, slots, origin, position)
         x = self.around_self_attention.leave(x, y)
-        return self._rest(x, memory, memory_lengths, memory_mask, None), slots
+        return self.attend_to_source(x, memory, memory_lengths, memory_mask, None), slots
 
     def extend(
         self,
@@ -299,9 +325,9 @@ class DecoderBlock(nnx.Module):
         y = self.around_self_attention.enter(x)
         y, slots = self.self_attention.extend(y, slots, position)
         x = self.around_self_attention.leave(x, y)
-        return self._rest(x, memory, memory_lengths, memory_mask, None), slots
+        return self.attend_to_source(x, memory, memory_lengths, memory_mask, None), slots
 
-    def _rest(
+    def attend_to_source(
         self,
         x: Float[Array, "rows length d_model"],
         memory: KeyValue,
@@ -309,6 +335,7 @@ class DecoderBlock(nnx.Module):
         memory_mask: Bool[Array, "rows_or_batch #length source_length"] | None,
         rngs: nnx.Rngs | None,
     ) -> Float[Array, "rows length d_model"]:
+        """Cross attention, and the feed-forward layers after it."""
         y = self.around_cross_attention.enter(x)
         y = self.cross_attention(y, memory, memory_lengths, memory_mask)
         x = self.around_cross_attention.leave(x, y, rngs)
@@ -382,6 +409,34 @@ class Decoder(nnx.Module):
                 rngs=rngs,
             )
         return x if self.final_norm is None else self.final_norm(x)
+
+    def cross_attention_weights(
+        self,
+        inputs: Float[Array, "rows length d_model"],
+        lengths: Int[Array, "rows"] | None,
+        encoded: Encoded,
+        *,
+        memory_mask: Bool[Array, "rows_or_batch #length source_length"] | None = None,
+        is_causal: bool = False,
+        sees_itself: bool = True,
+        between_blocks: BetweenBlocks | None = None,
+    ) -> list[Float[Array, "rows heads length source_length"]]:
+        """For each block, the share of each source position in what `__call__` of the same arguments reads: rows of
+        weights that add up to 1, and are 0 on padding."""
+        x = add_positions(inputs, self.positions, self.config, rngs=None)
+        of_blocks = []
+        for index, (block, memory) in enumerate(
+            zip(self.blocks, self.memory(encoded), strict=True)
+        ):
+            if between_blocks is not None and index > 0:
+                x = between_blocks(index - 1, x)
+            x = block.attend_to_itself(
+                x, lengths, is_causal=is_causal, sees_itself=sees_itself, rngs=None
+            )
+            source = (memory, encoded.lengths, memory_mask)
+            of_blocks.append(block.cross_attention_weights(x, *source))
+            x = block.attend_to_source(x, *source, None)
+        return of_blocks
 
     def empty_cache(self, batch: int, beam: int, max_length: int) -> Cache:
         """Room for max_length positions. Raises ConfigError where the attention cannot go step by step."""

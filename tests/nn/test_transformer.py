@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from nat_ar.config_json import ConfigError
-from nat_ar.nn import packed
+from nat_ar.nn import dot_product, packed
 from nat_ar.nn.cache import Cache
 from nat_ar.nn.positions import Alibi, Learned, Positions, Rotary, Sinusoidal
 from nat_ar.nn.transformer import Decoder, Encoder, TransformerConfig
@@ -212,6 +212,41 @@ def test_each_position_sees_its_own_part_of_the_source_in_parallel_and_step_by_s
         np.testing.assert_allclose(
             state.reshape(4, D_MODEL), expected[:, position], rtol=1e-4, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_weights_of_cross_attention_are_those_that_the_decoder_reads_by(norm: str) -> None:
+    """Two rows a source: they add up to 1 on its tokens, are even where queries are 0, and are the softmax that the
+    decoder itself computes."""
+    decoder = Decoder(
+        dataclasses.replace(CONFIG, norm=norm), has_positional_attention=True, rngs=nnx.Rngs(0)
+    )
+    x, lengths, encoded = normal(0, 4, 3, D_MODEL), jnp.array([3, 1, 2, 3]), encoded_example()
+    # Queries of 0 in the last block: there, all tokens of a source weigh the same.
+    last = decoder.blocks[-1]
+    last.cross_attention.query.kernel[...] *= 0
+    weights = jax.jit(decoder.cross_attention_weights)(x, lengths, encoded)
+    assert [w.shape for w in weights] == [(4, 2, 3, 4)] * 2
+    for w in weights:
+        np.testing.assert_allclose(w.sum(axis=-1), 1.0, rtol=1e-5)
+        assert not np.asarray(w)[2:, :, :, 2:].any()  # the second source has two tokens
+    np.testing.assert_allclose(weights[-1][2:, ..., :2], 0.5)
+    np.testing.assert_allclose(weights[-1][:2], 0.25)
+    assert np.asarray(weights[0]).std() > 0.01
+    seen = []
+    attend = dot_product.attend
+
+    def spy(query: jax.Array, memory: dot_product.KeyValue, **settings: object) -> jax.Array:
+        if memory.key.shape[-1] == 4:
+            seen.append(dot_product.weights(query, memory, lengths=settings["lengths"]))
+        return attend(query, memory, **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dot_product, "attend", spy)
+        decoder(x, lengths, encoded)
+    for ours, read in zip(weights, seen, strict=True):  # of two rows, side by side
+        flat = jnp.swapaxes(ours.reshape(2, 2, 2, 3, 4), 1, 2).reshape(2, 2, 6, 4)
+        np.testing.assert_allclose(flat, read, rtol=1e-4, atol=1e-6)
 
 
 def test_what_stands_between_blocks_changes_what_the_next_one_reads() -> None:
