@@ -79,12 +79,30 @@ class Split:
         """Document of each pair, "" where unknown."""
         return self._lines("documents")
 
+    def first(self, number: int) -> "Split":
+        """The first pairs alone, at most `number`."""
+        fertilities = None if self.fertilities is None else self.fertilities.first(number)
+        return _FirstPairs(
+            self.name,
+            self.directory,
+            self.source.first(number),
+            self.target.first(number),
+            fertilities,
+        )
+
     def _lines(self, name: str) -> list[str]:
         path = self.directory / f"{name}.txt"
         lines = files.read_lines(path)
         if len(lines) != len(self):
             raise ValueError(f"{path}: {len(lines)} lines, expected {len(self)}; prepare again")
         return lines
+
+
+class _FirstPairs(Split):
+    """A split without its last pairs, whose texts stay in its files."""
+
+    def _lines(self, name: str) -> list[str]:
+        return files.read_lines(self.directory / f"{name}.txt")[: len(self)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +164,12 @@ class PreparedData:
                 f"{self.directory}: no split {name!r}; there are {', '.join(self._splits)}"
             )
         return self._splits[name]
+
+    def with_training_pairs(self, number: int) -> "PreparedData":
+        """The same data with the first training pairs alone, at most `number`."""
+        return dataclasses.replace(
+            self, _splits={**self._splits, "train": self.split("train").first(number)}
+        )
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:

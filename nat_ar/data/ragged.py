@@ -45,6 +45,11 @@ class Ragged:
     def __getitem__(self, row: int) -> Integer[np.ndarray, "length"]:
         return self.values[self.offsets[row] : self.offsets[row + 1]]
 
+    def first(self, number: int) -> "Ragged":
+        """The first rows alone, at most `number`; nothing is copied."""
+        offsets = self.offsets[: number + 1]
+        return Ragged(self.values[: offsets[-1]], offsets)
+
     @property
     def lengths(self) -> Int[np.ndarray, "rows"]:
         return np.diff(self.offsets)
@@ -52,7 +57,7 @@ class Ragged:
     @property
     def repeats(self) -> Int[np.ndarray, "rows"]:
         """Values of each row that equal the one before them."""
-        places = np.flatnonzero(self.values[1:] == self.values[:-1]) + 1
-        rows = np.searchsorted(self.offsets, places, side="right") - 1
-        is_in_row = places > self.offsets[rows]  # the one before is of the same row
+        repeated = np.flatnonzero(self.values[1:] == self.values[:-1]) + 1
+        rows = np.searchsorted(self.offsets, repeated, side="right") - 1
+        is_in_row = repeated > self.offsets[rows]  # the value before is of the same row
         return np.bincount(rows[is_in_row], minlength=len(self))

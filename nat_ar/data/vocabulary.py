@@ -209,10 +209,6 @@ class Vocabulary:
         """Ids of each text, without BOS and EOS."""
         return _encode(self._target, texts)
 
-    def decode_source(self, rows: Iterable[TokenIds]) -> list[str]:
-        """Text of each row of ids, as `decode_target`."""
-        return _decode(self._source, rows)
-
     def decode_target(self, rows: Iterable[TokenIds]) -> list[str]:
         """Text of each row of ids, always one line; special ids are silent, but UNK reads " ⁇ ".
 

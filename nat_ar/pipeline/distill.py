@@ -17,13 +17,11 @@ from typing import Any
 
 from nat_ar import config_json
 from nat_ar.data import arrays, prepare
-from nat_ar.data.arrays import PreparedData, Split
-from nat_ar.data.ragged import Ragged
+from nat_ar.data.arrays import PreparedData
 from nat_ar.evaluation import data_card
 from nat_ar.experiment.run import Run, TrainedModel, open_translator
 from nat_ar.pipeline import shards
 from nat_ar.pipeline.shards import Choose
-from nat_ar.runtime import files
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.translation import decodings
 from nat_ar.translation.translator import BATCH_TOKENS
@@ -75,7 +73,7 @@ def distill(
             f"{directory} holds files, but no {arrays.MANIFEST}: name a new or an empty --directory"
         )
     if max_sentences is not None:
-        data = _first_pairs(data, max_sentences)
+        data = data.with_training_pairs(max_sentences)
     shards.open_directory(shards_directory, {**inputs, "shard_sentences": shard_sentences})
     loaded, teacher = open_translator(run, decoding, str(inputs["checkpoint_step"]))
     teacher.batch_tokens = batch_tokens
@@ -138,25 +136,6 @@ def _step(run: Run, checkpoint: str) -> int:
     step = checkpoints.resolve(checkpoint)
     checkpoints.close()
     return step
-
-
-class _FirstPairs(Split):
-    """A split of which only the first pairs are used."""
-
-    def _lines(self, name: str) -> list[str]:
-        return files.read_lines(self.directory / f"{name}.txt")[: len(self)]
-
-
-def _first_pairs(data: PreparedData, number: int) -> PreparedData:
-    """The data with no more training pairs than that."""
-    train = data.split("train")
-
-    def first(rows: Ragged) -> Ragged:
-        offsets = rows.offsets[: number + 1]
-        return Ragged(rows.values[: offsets[-1]], offsets)
-
-    fewer = _FirstPairs("train", train.directory, first(train.source), first(train.target), None)
-    return dataclasses.replace(data, _splits={**data._splits, "train": fewer})
 
 
 def _made_before(directory: Path, inputs: dict[str, Any]) -> dict[str, Any]:

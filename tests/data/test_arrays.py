@@ -173,6 +173,16 @@ def test_a_directory_may_be_moved(prepared: Path, tmp_path: Path) -> None:
     assert moved.split("test").target_text == data.split("test").target_text
 
 
+def test_the_first_training_pairs_alone(prepared: Path) -> None:
+    data = PreparedData.load(prepared)
+    fewer = data.with_training_pairs(3)
+    train, whole = fewer.split("train"), data.split("train")
+    assert len(train) == len(train.target) == 3 < len(whole)
+    assert (train.source_text, train.target_text) == (whole.source_text[:3], whole.target_text[:3])
+    assert fewer.split("test") == data.split("test")
+    assert len(data.with_training_pairs(10**6).split("train")) == len(whole)
+
+
 def test_an_unknown_split_is_named(prepared: Path) -> None:
     data = PreparedData.load(prepared)
     assert data.splits == ("train", "validation", "test")

@@ -78,7 +78,7 @@ def test_texts_tokens_and_vocabulary_agree(prepared: Path) -> None:
     }
     for name in data.splits:
         split = data.split(name)
-        assert data.vocabulary.decode_source(split.source[i] for i in range(len(split))) == (
+        assert data.vocabulary.decode_target(split.source[i] for i in range(len(split))) == (
             split.source_text
         )
         assert data.vocabulary.decode_target(split.target[i] for i in range(len(split))) == (

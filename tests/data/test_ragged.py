@@ -20,6 +20,13 @@ def test_rows_come_back_from_the_disk(tmp_path: Path) -> None:
     assert loaded.lengths.tolist() == [3, 0, 2, 2, 0]
 
 
+def test_the_first_rows_alone() -> None:
+    rows = Ragged.from_rows(ROWS)
+    assert [row.tolist() for row in rows.first(3)] == ROWS[:3]
+    assert [row.tolist() for row in rows.first(9)] == ROWS
+    assert len(rows.first(0)) == 0
+
+
 def test_repeats_by_hand() -> None:
     """The 7 that opens the third row and the 8 that opens the fourth repeat nothing of their own row."""
     assert Ragged.from_rows(ROWS).repeats.tolist() == [2, 0, 0, 1, 0]

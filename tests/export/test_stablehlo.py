@@ -163,7 +163,7 @@ def test_the_runner_rescores_and_keeps_the_rules_of_text(tiny_runs, tmp_path: Pa
         "\ufeffa b\r\n\n\u2581 a \U0010fffd\nb a d\na ".encode() + b"\xff\n" + "c\u2028d\n".encode()
     )
     long = "a b c d e f g h " * 4
-    short = translator.vocabulary.decode_source(translator.vocabulary.encode_source([long]))[0]
+    short = translator.vocabulary.decode_target(translator.vocabulary.encode_source([long]))[0]
     assert short == long
     found, said = translate_alone(directory, text + long.encode())
     (kept,) = translator.vocabulary.encode_source([long])

@@ -105,7 +105,7 @@ def test_a_line_too_long_loses_its_end_and_says_so(one_pass: Translator) -> None
     long, short = one_pass.translate(lines)
     assert (long.is_shortened, short.is_shortened) == (True, False)
     assert long.texts[0]
-    kept = one_pass.vocabulary.decode_source([encode(one_pass, lines)[0][:255]])
+    kept = one_pass.vocabulary.decode_target([encode(one_pass, lines)[0][:255]])
     assert one_pass.translate(kept)[0].tokens == long.tokens
 
 
