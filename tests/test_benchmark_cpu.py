@@ -49,8 +49,8 @@ def section(name: str, **ratios: float) -> Section:
     rows: list[report.Row] = [
         {"system": "AR", "ms": Interval(1.0, 0.9, 1.1), "rounds": 5, "x": None}
     ]
-    facts = {"device": "cpu: abacus"}
-    return Section(name, facts, {"Batch 1": rows}, figures, ["A note."], 1.0)
+    signature = {"device": "cpu: abacus"}
+    return Section(name, signature, {"Batch 1": rows}, figures, ["A note."], 1.0)
 
 
 def test_a_ratio_falls_below_four_fifths_of_its_record() -> None:
@@ -169,11 +169,11 @@ def test_a_worker_answers_and_its_end_is_an_error() -> None:
 
 def test_a_run_of_fewer_steps_or_words_is_refused() -> None:
     full, short = np.full(3, 25), np.array([25, 2, 25])
-    models.require_full("AR", full, full, expected_steps=25, expected_words=25)
+    models.require_full("AR", full, full, expected_passes=25, expected_words=25)
     with pytest.raises(models.TooShortError, match=r"AR: expected 25 decoder passes .* \[2, 25\]"):
-        models.require_full("AR", short, full, expected_steps=25, expected_words=25)
+        models.require_full("AR", short, full, expected_passes=25, expected_words=25)
     with pytest.raises(models.TooShortError, match=r"AR: expected 25 words .* \[2, 25\]"):
-        models.require_full("AR", full, short, expected_steps=25, expected_words=25)
+        models.require_full("AR", full, short, expected_passes=25, expected_words=25)
 
 
 def program(name: str, model: Model | None = None) -> Program:

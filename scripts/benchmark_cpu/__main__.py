@@ -1,12 +1,12 @@
-"""Remakes the CPU tables of docs/speed.md with random weights, and compares the ratios with the record.
+"""Measures the CPU tables of docs/speed.md again, with random weights, and compares the ratios with the record.
 
     bash scripts/benchmark_cpu.sh                          # all, at most 20 minutes on two cores
     bash scripts/benchmark_cpu.sh --only decode start      # some sections
-    bash scripts/benchmark_cpu.sh --only kernels           # one that runs only where it is named
-    bash scripts/benchmark_cpu.sh --quick                  # does every section work? no number means anything
+    bash scripts/benchmark_cpu.sh --only kernels           # a section that runs only if it is named
+    bash scripts/benchmark_cpu.sh --quick                  # does every section work? its numbers mean nothing
 
-Ends with exit status 1 where a ratio fell below 0.8 of its recorded value, or a section failed. A bar that is
-not met is shown and changes nothing. --record writes docs/results/speed_cpu anew, of the sections that ran."""
+The exit status is 1 if a ratio fell below 0.8 of its recorded value or a section failed. A bar that is missed is shown
+and does not change the status. --record replaces the recorded sections of docs/results/speed_cpu by those that ran."""
 
 import argparse
 import os
@@ -38,7 +38,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes, nothing compared")
     parser.add_argument("--threads", type=int, default=2, help="cores to use, pinned")
     parser.add_argument(
-        "--output", type=Path, default=Path("runs/benchmark_cpu"), help="where it is written else"
+        "--output",
+        type=Path,
+        default=Path("runs/benchmark_cpu"),
+        help="directory for the results, without --record",
     )
     parser.add_argument(
         "--torch-python", default=sys.executable, help="an interpreter with requirements-bench.txt"
@@ -46,7 +49,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.record and arguments.quick:
         parser.error("--quick measures nothing that could be recorded")
-    machine.pin(arguments.threads)  # all that is started from here inherits it
+    machine.pin(arguments.threads)  # child processes inherit it
     output = RECORDED if arguments.record else arguments.output
     if arguments.quick:
         output = QUICK_OUTPUT
@@ -66,7 +69,7 @@ def main() -> None:
         record = report.read_record(RECORD)
     _write(output, measured, record)
     for name in report.not_measured(record, measured):
-        print(f"not measured, its recorded value stays: {name}")
+        print(f"not measured, the recorded value stays: {name}")
     for name in failed:
         print(f"FAILED: {name}, see above")
     for fall in fallen:
@@ -76,7 +79,7 @@ def main() -> None:
 
 
 def _run(name: str, arguments: argparse.Namespace) -> Section | None:
-    """None where it failed, after it said why."""
+    """A section, measured in a process of its own; None if it failed, after it has printed why."""
     print(f"{name} ...", file=sys.stderr, flush=True)
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     with tempfile.TemporaryDirectory() as scratch:
@@ -91,7 +94,7 @@ def _run(name: str, arguments: argparse.Namespace) -> Section | None:
 
 
 def _write(directory: Path, measured: list[Section], record: dict[str, float]) -> None:
-    """Table, lines and plots; what was not measured now is taken from what is there."""
+    """Writes table, lines and plots; sections that did not run keep the results in the directory."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "results.jsonl"
     sections = report.merged(report.read(path), measured, ALL)

@@ -1,13 +1,13 @@
 """data: what preparing costs on one core, and what the loader costs a train step.
 
-`prepare` runs on generated text in a process of its own, pinned to one core, for few pairs and for many. What it
-would take for a million pairs is put together from its stages: reading, encoding and aligning grow with the pairs,
-learning the vocabulary with the sentences that it learns from, of which there are at most
-VocabularyConfig.max_training_sentences. Memory is taken to grow in a line up to that number of pairs.
+`prepare` runs on generated text in a process of its own, pinned to one core, for few pairs and for many. The cost of a
+million pairs is extrapolated stage by stage: reading, encoding and aligning grow with the number of pairs; learning the
+vocabulary with its training sentences, at most VocabularyConfig.max_training_sentences. Memory is assumed to grow
+linearly up to that number of pairs.
 
-The loader is timed twice: a train step with the next batch of the real loader against one with a fixed batch, in
-turns; and, since the difference is smaller than the noise, the time that it takes to build a batch and to put it
-on the device, as a share of a step, as if no other thread did it meanwhile."""
+The loader is timed twice: a train step with the loader's next batch against one with a fixed batch, in turns; and,
+because that difference is smaller than the noise, the time to build a batch and to put it on the device, as a share of
+a step, without the overlap that the loader's thread provides."""
 
 import dataclasses
 import os
@@ -40,9 +40,9 @@ from scripts.benchmark_cpu.train import DROPOUT
 
 MILLION = 1_000_000
 ENCODED = 2000
-"""Pairs that SentencePiece encodes by itself, for comparison."""
+"""Pairs that SentencePiece alone encodes, for comparison."""
 BUCKET = 48
-"""All batches have this width, so that one of them can stand for the others."""
+"""All batches have this width, so that one of them represents the others."""
 CONFIG = """
 from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.text_files import TextFiles
@@ -66,11 +66,11 @@ config = ExperimentConfig(
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """A `prepare` that is over."""
+    """What one `prepare` took."""
 
     pairs: int
     stages: dict[str, float]
-    """seconds, as the manifest has them"""
+    """seconds, from the manifest"""
     seconds: float
     """of the whole process"""
     peak_bytes: int
@@ -107,19 +107,19 @@ def _prepare(directory: Path, pairs: int, scale: Scale) -> Preparation:
     seconds = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise RuntimeError(f"prepare ended with status {process.returncode}: what it said is above")
+        raise RuntimeError(f"prepare ended with status {process.returncode}: its output is above")
     manifest = PreparedData.load(directory / "data").manifest
     kept = manifest["splits"]["train"]["sentences"]
     if kept != pairs:
         raise RuntimeError(
-            f"expected {pairs} prepared pairs, got {kept}: the rate would be another"
+            f"expected {pairs} prepared pairs, got {kept}: the rate would be that of another number"
         )
     return Preparation(pairs, manifest["seconds"], seconds, 1024 * usage.ru_maxrss)
 
 
 def at_a_million(few: Preparation, many: Preparation, *, learns_from: int) -> tuple[float, float]:
-    """Seconds and bytes of a million pairs on one core; what is the same for any number of pairs, such as the
-    start of the process, is not looked for in the seconds."""
+    """Seconds and bytes of a million pairs on one core. Constant costs, such as the start of the process, are not
+    separated from the seconds."""
     growth = MILLION / many.pairs
     learning = min(MILLION, learns_from) / min(many.pairs, learns_from)
     seconds = sum(
@@ -162,8 +162,8 @@ def _report_preparing(section: Section, made: list[Preparation], data: PreparedD
     share = many.pairs / per_pair / encoding
     section.figures.append(_figure("data/reading, encoding, aligning over encoding", share))
     section.notes.append(
-        f"SentencePiece alone encodes {encoding:,.0f} of these pairs/s on one core. A million pairs are put "
-        f"together from the stages of {many.pairs:,}; memory grows up to "
+        f"SentencePiece alone encodes {encoding:,.0f} of these pairs/s on one core. A million pairs are "
+        f"extrapolated from the stages of {many.pairs:,}; memory grows up to "
         f"{VocabularyConfig().max_training_sentences:,} pairs."
     )
 
@@ -171,12 +171,12 @@ def _report_preparing(section: Section, made: list[Preparation], data: PreparedD
 def _figure(
     name: str, value: float, *, unit: str = "", bar: float | None = None, at_most: bool = False
 ) -> Figure:
-    """Of a number that was measured once."""
+    """A figure of a number that was measured once."""
     return Figure(name, Interval(value, value, value), unit, bar, at_most)
 
 
 def _encoding_rate(data: PreparedData) -> float:
-    """Pairs/s of SentencePiece itself, in one thread."""
+    """Pairs/s of SentencePiece alone, in one thread."""
     split = data.split("train")
     sides = [split.source_text[:ENCODED], split.target_text[:ENCODED]]
     model = (data.directory / "vocabulary" / "joint.model").read_bytes()

@@ -1,4 +1,4 @@
-"""decode: every method at every batch size, ratios to our autoregressive baselines, distance to the floor."""
+"""decode: every method at every batch size, with ratios to our autoregressive baselines and to the floor."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from scripts.benchmark_cpu.models import Program, Scale, Workshop
 from scripts.benchmark_cpu.report import Figure, Row, Section
 
 BARS = {("length_nat", "speed over greedy"): 4.0, ("length_nat", "share of the floor"): 0.5}
-"""At batch 1. A share of 0.5 is twice the arithmetic floor."""
+"""At batch 1. A share of 0.5 of the floor is twice its time."""
 
 
 def run(section: Section, scale: Scale) -> None:
@@ -41,10 +41,10 @@ def run(section: Section, scale: Scale) -> None:
             section.figures += figures(rows, programs, seconds, costs, rows == scale.batches[0])
     section.tables["Throughput against batch"] = list(curves.values())
     section.notes.append(
-        f"Sources of {scale.positions + 1} tokens, translations of {scale.positions} positions, all checked. From "
-        "token ids on the host to token ids on the host. Floors are matrix products at the machine's peak "
-        "rate, and block by block the larger of that and of reading the weights; x floor is how many times "
-        "the floor a translation takes."
+        f"Sources of {scale.positions + 1} tokens, translations of {scale.positions} positions, all checked; from "
+        "token ids on the host to token ids on the host. The arithmetic floor is matrix products at the "
+        "machine's peak rate; the floor is, block by block, the larger of that and of reading the weights. "
+        "x floor: time over floor."
     )
 
 
@@ -53,7 +53,7 @@ def table(
     seconds: Float[np.ndarray, "programs rounds"],
     costs: Sequence[Cost],
 ) -> list[Row]:
-    """A row for each system; the first two are what the others are compared with."""
+    """A row for each system; the first two are the baselines of the ratios."""
     rows: list[Row] = []
     for program, mine, cost in zip(programs, seconds, costs, strict=True):
         middle = intervals.median(mine).value
@@ -80,8 +80,8 @@ def figures(
     costs: Sequence[Cost],
     has_bars: bool,
 ) -> list[Figure]:
-    """Speed over greedy of every system, and which share of the arithmetic floor's rate it reaches."""
-    found: list[Figure] = []
+    """Of every system, its speed over greedy and its share of the arithmetic floor."""
+    results: list[Figure] = []
     for program, mine, cost in zip(programs, seconds, costs, strict=True):
         measured: dict[str, Interval] = {
             "speed over greedy": intervals.median_ratio(seconds[0], mine),
@@ -92,5 +92,5 @@ def figures(
         for what, interval in measured.items():
             bar = BARS.get((program.system.name, what)) if has_bars else None
             name = f"decode/batch {rows}/{program.system.name}/{what}"
-            found.append(Figure(name, interval, bar=bar))
-    return found
+            results.append(Figure(name, interval, bar=bar))
+    return results

@@ -1,14 +1,14 @@
-"""ctranslate2: the same weights in an engine that nobody here wrote, side by side with ours.
+"""ctranslate2: the same weights in CTranslate2, an independent engine, in turns with ours.
 
-Exported by nat_ar.export.ctranslate2, then timed in processes of their own (engine_peer.py), which wait while it is
-not their turn: pieces in, pieces out there, token ids in, token ids out here. In one process with XLA's threads
-that engine took three to five times as long at batch 1. It takes exactly as many steps (min_decoding_length and
-max_decoding_length), and must find our tokens: greedily word for word, and by beam search the same hypotheses
-after the last step that both choose freely. Our EOS is forced on us in the last one, theirs is not.
+nat_ar.export.ctranslate2 exports the weights; each engine is timed in a process of its own (engine_peer.py) that waits
+while it is not its turn. CTranslate2 goes from pieces to pieces, we from token ids to token ids. In one process with
+XLA's threads it took three to five times as long at batch 1. It takes exactly as many steps as we do
+(min_decoding_length, max_decoding_length) and must produce our tokens: those of greedy search, and in beam search the
+same hypotheses after the last free step (our last step is a forced EOS, theirs is not).
 
-Its threads look out for work for a while after a call (GNU OpenMP's default). Each call of either engine
-therefore waits for PAUSE first, and is made twice, of which the second one counts: nobody is timed while asleep.
-OMP_WAIT_POLICY=passive would spare the pause and make that engine wake its threads at every operation."""
+Its threads spin for a while after a call (GNU OpenMP's default). So each call of either engine starts after a PAUSE and
+is made twice, of which the second counts: neither is timed while its threads wake up. OMP_WAIT_POLICY=passive would
+make the pause needless and have CTranslate2 wake its threads at every operation."""
 
 import contextlib
 import dataclasses
@@ -32,8 +32,8 @@ from scripts.benchmark_cpu.timing import Worker
 
 PAUSE = 0.05
 LEAST_EQUAL = 0.9
-"""Share of the sentences whose tokens must be equal: where two words are as good but for rounding, engines may
-differ, and go different ways from there."""
+"""Share of the sentences whose tokens must be equal: when two tokens differ by rounding only, engines may choose
+differently, and their translations diverge from there."""
 FLOAT32 = "CTranslate2 float32"
 
 
@@ -56,7 +56,7 @@ def run(section: Section, scale: Scale) -> None:
             for name, kind, threads in _kinds(machine.num_threads())
         }
         section.notes.append(
-            f"ctranslate2 {package.__version__}, {machine.num_threads()} threads unless said. "
+            f"ctranslate2 {package.__version__}, {machine.num_threads()} threads unless stated. "
             + _require_equal(engines[FLOAT32], words, workshop, chosen[0])
         )
         for rows in (scale.batches[0], scale.large):
@@ -64,13 +64,13 @@ def run(section: Section, scale: Scale) -> None:
 
 
 def _kinds(threads: int) -> list[tuple[str, str, int]]:
-    """Name, compute type and threads of every engine. Its int8 is the faster the fewer threads it has."""
+    """Name, compute type and threads of every engine. Its int8 gets slower with more threads."""
     alone = [("CTranslate2 int8, 1 thread", "int8", 1)] if threads > 1 else []
     return [(FLOAT32, "float32", threads), ("CTranslate2 int8", "int8", threads), *alone]
 
 
 def _vocabulary(directory: Path, scale: Scale) -> Vocabulary:
-    """Pieces for every token id: the engine takes and gives pieces."""
+    """A vocabulary with a piece for every token id: the engine reads and writes pieces."""
     sentences = list(text.pairs(3 * scale.vocabulary))
     return vocabulary.train(
         (source for source, _ in sentences),
@@ -117,7 +117,7 @@ def _pieces(program: Program, words: Vocabulary) -> list[list[str]]:
 
 
 def _require_equal(engine: Worker, words: Vocabulary, workshop: Workshop, greedy: System) -> str:
-    """Raises AssertionError where the engines do not find the same tokens; says how many are equal."""
+    """How many translations have equal tokens, as a sentence. Raises AssertionError if they are too few."""
     scale = workshop.scale
     target_ids = {
         piece: token for token, piece in enumerate(words.target_pieces(range(words.target_size)))
@@ -126,7 +126,7 @@ def _require_equal(engine: Worker, words: Vocabulary, workshop: Workshop, greedy
     programs = workshop.programs(
         [(system, scale.large, scale.positions) for system in (greedy, beam)]
     )
-    said = []
+    counts = []
     for program, size in zip(programs, (1, 4), strict=True):
         free = scale.positions - 1
         theirs = _translate(engine, _pieces(program, words), free, size, size)["hypotheses"]
@@ -137,11 +137,11 @@ def _require_equal(engine: Worker, words: Vocabulary, workshop: Workshop, greedy
         if equal < LEAST_EQUAL * scale.large:
             raise AssertionError(
                 f"{program.system.label}: only {equal} of {scale.large} translations have the tokens of "
-                "CTranslate2: what would be timed is not the same work"
+                "CTranslate2: the engines would be timed on different work"
             )
         kind = "greedy" if size == 1 else "the four hypotheses of beam 4"
-        said.append(f"{kind}: equal tokens for {equal} of {scale.large} sentences")
-    return f"{'; '.join(said)} (float32)."
+        counts.append(f"{kind}: equal tokens for {equal} of {scale.large} sentences")
+    return f"{'; '.join(counts)} (float32)."
 
 
 def _compare(
@@ -165,8 +165,7 @@ def _compare(
         pieces = _pieces(program, words)
         for name, engine in engines.items():
             work = functools.partial(_translate, engine, pieces, scale.positions, beam)
-            found = work()["hypotheses"]
-            steps = {len(hypothesis) for hypotheses in found for hypothesis in hypotheses}
+            steps = {len(best) for hypotheses in work()["hypotheses"] for best in hypotheses}
             if steps != {scale.positions}:
                 raise models.TooShortError(
                     f"{name}, {program.system.label}: expected {scale.positions} steps, got "
@@ -202,7 +201,7 @@ def _seconds(work: Callable[[], dict[str, Any]]) -> float:
 
 
 def _second(work: Callable[[], Any]) -> timing.Call:
-    """The seconds of the second of two calls."""
+    """Times the second of two calls."""
     call = timing.timed(work)
 
     def twice() -> float:

@@ -1,7 +1,7 @@
-"""CTranslate2 by itself: python engine_peer.py DIRECTORY float32 2. Imports nothing of ours.
+"""CTranslate2 in a process of its own: python engine_peer.py DIRECTORY float32 2. Imports nothing of nat_ar.
 
-Reads questions, a JSON object a line, {"pieces": [[...]], "steps": 25, "beam": 4, "hypotheses": 1}, translates twice
-and answers with the seconds of the second time and the hypotheses' pieces, the end of the sentence among them."""
+Reads a JSON object a line, {"pieces": [[...]], "steps": 25, "beam": 4, "hypotheses": 1}, translates twice, and writes
+the seconds of the second translation and the pieces of its hypotheses, with the end of the sentence."""
 
 import argparse
 import json
@@ -27,7 +27,7 @@ def main() -> None:
     print(json.dumps({"version": ctranslate2.__version__}), flush=True)
     for line in sys.stdin:
         question = json.loads(line)
-        for _ in range(2):  # wakes its threads
+        for _ in range(2):  # the first wakes its threads
             start = time.perf_counter()
             results = translator.translate_batch(
                 question["pieces"],

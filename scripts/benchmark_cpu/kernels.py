@@ -1,6 +1,6 @@
-"""kernels: whole decodes by XLA alone, with nat_ar.runtime.cpu_kernels, and with them and weights of 8 bits, in turns.
+"""kernels: whole decodes by XLA alone, with nat_ar.runtime.cpu_kernels, and with these and 8-bit weights, in turns.
 
-Runs where --only names it: it watches nothing, and the other sections fill the 20 minutes."""
+Runs only if --only names it: it records no ratio, and the other sections take all of the 20 minutes."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ SYSTEMS = ("greedy", "beam_4", "deep_greedy", "length_nat", "ctc", "da", "cmlm_1
 
 def run(section: Section, scale: Scale) -> None:
     if not cpu_kernels.are_available():
-        section.notes.append("There are no kernels on this machine: nothing to compare.")
+        section.notes.append("Skipped: there are no kernels on this machine.")
         return
     workshop, systems = Workshop(scale), models.systems(scale.transformer)
     for rows in (scale.batches[0], scale.large):

@@ -27,6 +27,5 @@ def run(section: Section, scale: Scale) -> None:
                 section.figures.append(Figure(name, intervals.median_ratio(seconds[0], mine)))
     section.tables["Latency against length, batch 1"] = list(table.values())
     section.notes.append(
-        "Sources have one token more than their translations have positions, and are padded to the next bucket of "
-        "the Translator, as a user's are."
+        "A source has one token more than its translation has positions, and is padded to the Translator's next bucket."
     )

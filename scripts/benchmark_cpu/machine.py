@@ -1,4 +1,4 @@
-"""machine: what the cores can do at their best."""
+"""machine: the peak rates of the cores."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ SIDE = 2048
 
 
 class Matmul:
-    """The product of two large float32 matrices, which other programs are compared with."""
+    """The product of two large float32 matrices: the reference rate of the train section."""
 
     flops = 2 * SIDE**3
 

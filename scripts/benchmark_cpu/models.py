@@ -1,18 +1,18 @@
 """The systems of the benchmark: base models with random weights whose translations have a known length.
 
-A translation has 25 target positions. An autoregressive decoder takes 25 steps for it, 24 words and the EOS
-that its limit forces on it; a non-autoregressive one has 25 places, and fills one word more. Random weights know
-nothing of length, so each way of ending early is closed, and a run that was shorter all the same is refused:
+A translation has 25 target positions. An autoregressive decoder takes 25 steps for it, 24 tokens and an EOS that the
+length limit forces; a non-autoregressive one fills all 25 positions with tokens. Random weights know nothing of length,
+so every way to end early is closed, and a translation that is shorter all the same is an error:
 
-- the embeddings of all special tokens are zero, hence their logits, too: among thousands of random ones
-  they are never the largest, so nobody says EOS, and no frame of CTC is blank;
-- length predictors have no weights and a bias that falls with the distance from the source's length: the best
-  length is the source's, and of a length beam the largest; fertilities are 1 by a bias;
-- the transitions of the DA-Transformer know only positions, and prefer the next vertex to any other: the walk is
-  as long as its limit.
+- the embeddings of all special tokens are zero, hence their logits, too: among thousands of random logits these are
+  never the largest, so no decoder produces EOS and no frame of CTC is blank;
+- length predictors have no weights and a bias that falls with the distance from the source's length, so the best
+  length is the source's; fertilities are 1 by a bias;
+- the transitions of the DA-Transformer depend on positions only and prefer the next vertex to any other, so its path is
+  as long as the limit allows.
 
-Neighbouring frames of CTC may say the same word and collapse: its translations are as long as it likes. All frames
-are computed and searched whatever they say, so its work is the same.
+Neighbouring frames of CTC may have the same token and collapse, so its translations may be shorter. All frames are
+computed and searched in any case: the work is the same.
 
 None of this changes what is computed: no product is left out, no array is smaller."""
 
@@ -59,25 +59,25 @@ from nat_ar.types import Hypotheses
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How large everything is."""
+    """Sizes and durations of all sections."""
 
     transformer: TransformerConfig
-    """of decoding; training has the same with dropout"""
+    """for decoding; training adds dropout"""
     vocabulary: int
     """joint"""
     positions: int
     """of a translation; a source has one token more, its EOS counted"""
     batches: tuple[int, ...]
-    """sentences of a batch in the curve; the first and `large` have tables of their own"""
+    """sentences of a batch in the throughput curve; the first and `large` get tables of their own"""
     large: int
     lengths: tuple[int, ...]
     """positions in the section of lengths"""
     train_sentences: int
     """of a training batch"""
     pairs: tuple[int, int]
-    """of generated text that are prepared, few and many"""
+    """generated pairs that are prepared, few and many"""
     seconds: float
-    """of turns for each table, compiling and warming up not counted"""
+    """of turns for each table, besides compiling and warming up"""
 
 
 FULL = Scale(
@@ -116,12 +116,12 @@ QUICK = Scale(
     pairs=(1500, 3000),
     seconds=0.2,
 )
-"""Shows that every section works; its numbers mean nothing."""
+"""For checking that every section works; its numbers mean nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
 class System:
-    """A method with a way to decode."""
+    """A method under one decoding."""
 
     name: str
     """in figures and in the record"""
@@ -134,27 +134,27 @@ class System:
     weights: Weights = "float32"
     """of matrix products"""
 
-    def steps(self, positions: int) -> int:
+    def decoder_passes(self, positions: int) -> int:
         return positions if self.passes is None else self.passes
 
     def words(self, positions: int) -> int:
-        """Of a translation of so many positions: one who goes left to right says EOS in the last."""
+        """Tokens of a translation of so many positions: left to right, the last one is EOS."""
         return positions - 1 if self.passes is None else positions
 
     @property
     def may_be_shorter(self) -> bool:
-        """Whether fewer words than these are the same work."""
+        """Whether a shorter translation is the same work."""
         return isinstance(self.method, Ctc)
 
 
 def systems(transformer: TransformerConfig) -> dict[str, System]:
-    """All that are timed, by name; what the ratios refer to comes first."""
+    """All systems by name; the baselines of the ratios come first."""
     layers = transformer.num_encoder_layers + transformer.num_decoder_layers
     deep = dataclasses.replace(transformer, num_encoder_layers=layers, num_decoder_layers=1)
     plain = f"{transformer.num_encoder_layers}-{transformer.num_decoder_layers}"
     greedy = Autoregressive(transformer)
     length, ctc, cmlm = LengthNat(transformer), Ctc(transformer), Cmlm(transformer)
-    found = (
+    listed = (
         System("greedy", f"AR {plain}, greedy", greedy, Greedy()),
         System("beam_4", f"AR {plain}, beam 4", greedy, Beam(4)),
         System("greedy_int8", f"AR {plain}, greedy, int8", greedy, Greedy(), weights="int8"),
@@ -168,11 +168,11 @@ def systems(transformer: TransformerConfig) -> dict[str, System]:
         System("cmlm_4", "CMLM, 4 passes, one length", cmlm, MaskPredict(4, 1), 4),
         System("cmlm_10", "CMLM, 10 passes, one length", cmlm, MaskPredict(10, 1), 10),
     )
-    return {system.name: system for system in found}
+    return {system.name: system for system in listed}
 
 
 def build(method: AnyMethod, vocabulary: int) -> Model:
-    """Random weights that translate at the length of their source; see above."""
+    """Random weights that translate to the length of the source; see above."""
     sizes = VocabularySizes(vocabulary, vocabulary, is_joint=True)
     network = method.build(sizes, rngs=nnx.Rngs(0))
     table = network.target_embedding.table  # type: ignore[union-attr]
@@ -197,10 +197,10 @@ def _predict_the_sources_length(predictor: LengthPredictor) -> None:
 
 
 def _walk_to_the_next_vertex(links: Links) -> None:
-    """Transitions fall by 20 nats from a vertex to the next, more than any word could gain.
+    """Transitions fall by 20 nats from a vertex to the next, more than any token could gain.
 
-    One feature of each head: queries are 1 there, and keys fall with the slowest sine of the position, which is
-    all but a line."""
+    One feature of each head: the query is 1, and the key falls with the slowest sine of the position, which is
+    nearly linear."""
     kernel = np.zeros(links.query_key.kernel[...].shape, np.float32)
     d_model = kernel.shape[0] // 2  # the features are states and positions side by side
     head_dim = d_model // links.num_heads
@@ -223,32 +223,32 @@ def sources(rows: int, tokens: int, vocabulary: int) -> Int[np.ndarray, "rows bu
 
 
 class TooShortError(RuntimeError):
-    """A system did less than it was timed for: its times are void."""
+    """A system did less work than it is timed for: its times are void."""
 
 
 def require_full(
     name: str,
-    steps: Int[np.ndarray, "rows"],
+    passes: Int[np.ndarray, "rows"],
     words: Int[np.ndarray, "rows"],
     *,
-    expected_steps: int,
+    expected_passes: int,
     expected_words: int | None,
 ) -> None:
-    """Raises TooShortError unless every row took so many decoder passes and became so long (None: whatever)."""
-    for what, found, expected in (
-        ("decoder passes", steps, expected_steps),
+    """Raises TooShortError unless every row took so many decoder passes and has so many tokens (None: any number)."""
+    for what, counts, expected in (
+        ("decoder passes", passes, expected_passes),
         ("words", words, expected_words),
     ):
-        if expected is not None and (np.asarray(found) != expected).any():
+        if expected is not None and (np.asarray(counts) != expected).any():
             raise TooShortError(
-                f"{name}: expected {expected} {what} for every sentence, got {sorted(set(found.tolist()))}: a "
-                "time would be that of other work"
+                f"{name}: expected {expected} {what} for every sentence, got {sorted(set(counts.tolist()))}: the "
+                "system would be timed on less work"
             )
 
 
 class Program:
-    """The whole decode of one batch, compiled and checked; a call is one translation of the batch, from padded
-    token ids on the host to token ids on the host."""
+    """The compiled decode of one batch. A call translates the batch, from padded token ids on the host to token ids
+    on the host."""
 
     def __init__(self, system: System, model: Model, *, rows: int, positions: int, vocabulary: int):
         self.system, self.model, self.rows, self.positions = system, model, rows, positions
@@ -273,26 +273,26 @@ class Program:
         return np.asarray(self.compiled(self.model.leaves, self.source).tokens)
 
     def check(self) -> None:
-        """Raises TooShortError where a translation is not what it is timed as."""
-        found = jax.device_get(self.compiled(*self._arguments()))
+        """Raises TooShortError if a translation is shorter than the system should make it."""
+        hypotheses = jax.device_get(self.compiled(*self._arguments()))
         require_full(
             f"{self.system.label}, batch {self.rows}",
-            np.asarray(found.passes),
-            np.asarray((found.tokens != PAD).sum(axis=-1).max(axis=-1)),
-            expected_steps=self.system.steps(self.positions),
+            np.asarray(hypotheses.passes),
+            np.asarray((hypotheses.tokens != PAD).sum(axis=-1).max(axis=-1)),
+            expected_passes=self.system.decoder_passes(self.positions),
             expected_words=None
             if self.system.may_be_shorter
             else self.system.words(self.positions),
         )
 
     def cost(self, peaks: Peaks) -> Cost:
-        """Of a call; compiles a counting twin of the program."""
+        """Of one call; compiles the program again, with counters."""
         counted = floor.compile_counter(self._function(), self._arguments(), (True, False))
         return counted.cost(counted.counts(*self._arguments()), peaks)
 
 
 class Workshop:
-    """Makes each model once, and programs as many at a time as there are cores."""
+    """Builds each model once, and compiles as many programs at a time as there are cores."""
 
     def __init__(self, scale: Scale) -> None:
         self.scale = scale
@@ -305,14 +305,14 @@ class Workshop:
         return self.models[method]
 
     def ready_model(self, system: System) -> Model:
-        """As the Translator prepares it."""
+        """The model with its weights packed, as the Translator has it."""
         key = system.method, system.weights
         if key not in self.ready:
             self.ready[key] = self.model(system.method).packed(system.weights)
         return self.ready[key]
 
     def programs(self, wanted: Sequence[tuple[System, int, int]]) -> list[Program]:
-        """Of (system, rows, positions), compiled and checked."""
+        """The compiled and checked programs of (system, rows, positions)."""
         for system, _, _ in wanted:
             self.ready_model(system)
         with (
@@ -332,15 +332,15 @@ class Workshop:
                 progress.update()
                 return program
 
-            found = list(pool.map(make, wanted))
-        for program in found:
+            programs = list(pool.map(make, wanted))
+        for program in programs:
             program.check()
-        return found
+        return programs
 
     def costs(self, programs: Sequence[Program], peaks: Peaks) -> list[Cost]:
         with clock.bar("count", len(programs), is_quiet=False) as progress:
-            found = []
+            costs = []
             for program in programs:
-                found.append(program.cost(peaks))
+                costs.append(program.cost(peaks))
                 progress.update()
-        return found
+        return costs

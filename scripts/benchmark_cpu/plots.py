@@ -18,11 +18,11 @@ PLOTS = {
     "throughput": ("decode", "Throughput against batch", "sentences of a batch", "sentences/s"),
     "latency": ("length", "Latency against length, batch 1", "target positions", "ms a sentence"),
 }
-"""File -> section, title of its table, and what the axes show."""
+"""File -> section, title of its table, and labels of the axes."""
 
 
 def save(sections: Sequence[Section], directory: Path) -> list[Path]:
-    """The plots whose tables are there, as .png and .svg."""
+    """Writes the plots whose tables are there, as .png and .svg."""
     saved = []
     for name, (of, title, across, up) in PLOTS.items():
         rows = next((s.tables[title] for s in sections if s.name == of and title in s.tables), None)
@@ -36,8 +36,8 @@ def save(sections: Sequence[Section], directory: Path) -> list[Path]:
 
 
 def _draw(panel: Axes, rows: Sequence[Row], title: str, across: str, up: str) -> None:
-    """A line for each system, its 95 % interval behind it; black is what is left to right. Where there are more
-    systems than colours, the line says which of two of a colour it is."""
+    """A line for each system with its 95 % interval; those of left-to-right decoders are black. Systems that share a
+    colour differ in the style of their line."""
     counts = collections.Counter[bool]()
     for row in rows:
         points = {
@@ -48,11 +48,11 @@ def _draw(panel: Axes, rows: Sequence[Row], title: str, across: str, up: str) ->
         at = list(points)
         middle, low, high = zip(*map(dataclasses.astuple, points.values()), strict=True)
         is_ar = str(row["system"]).startswith("AR")
-        lap, place = divmod(counts[is_ar], 3 if is_ar else len(figures.COLOURS))
+        lap, index = divmod(counts[is_ar], 3 if is_ar else len(figures.COLOURS))
         counts[is_ar] += 1
-        colour = figures.INK if is_ar else figures.COLOURS[place]
-        style = ("-", "--", ":")[place if is_ar else lap]
-        marker = figures.MARKERS[(place + lap) % len(figures.MARKERS)]
+        colour = figures.INK if is_ar else figures.COLOURS[index]
+        style = ("-", "--", ":")[index if is_ar else lap]
+        marker = figures.MARKERS[(index + lap) % len(figures.MARKERS)]
         panel.plot(at, middle, style, color=colour, marker=marker, ms=4, label=row["system"])
         panel.fill_between(at, low, high, color=colour, alpha=0.15, lw=0)
     panel.set(xscale="log", yscale="log", xlabel=across, ylabel=up, title=title, xticks=at)

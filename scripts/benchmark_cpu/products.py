@@ -1,9 +1,8 @@
-"""products: the matrix products of a decoder step by our kernels and by both of XLA's CPU libraries, at every number
-of rows.
+"""products: the matrix products of a decoder step by our kernels and by both of XLA's CPU libraries, for several
+numbers of rows.
 
-What runtime/cpu_kernels.py and runtime/compilation.py exist for. The products of a step of the base decoder
-(self-attention, cross attention without keys and values, feed-forward, vocabulary), one after the other, ten steps
-a call."""
+It measures what runtime/cpu_kernels.py and runtime/compilation.py are for: the products of a step of the base decoder
+(self-attention, cross attention without keys and values, feed-forward, vocabulary) in sequence, ten steps a call."""
 
 from typing import Any
 
@@ -20,7 +19,7 @@ from scripts.benchmark_cpu.report import Figure, Row, Section
 
 ROWS = (1, 2, 3, 4, 6, 8, 16, 32, 64, 96, 128, 256)
 WATCHED = (1, 4, 32)
-"""Rows whose gain goes into the record: greedy search, beam 4, and one pass or 32 sentences."""
+"""Rows whose gain is recorded: greedy search, beam 4, and one pass or 32 sentences."""
 STEPS = 10
 
 
@@ -66,7 +65,7 @@ def run(section: Section, scale: Scale) -> None:
             section.figures.append(Figure(name, gains["kernel over XLA"]))
     section.tables["Products of a decoder step"] = table
     section.notes.append(
-        "Over XLA: over the faster of its two libraries in each round. int8: weights of 8 bits, states of float32."
+        "Over XLA: over the faster of its two libraries in each round. int8: 8-bit weights, float32 states."
     )
 
 
@@ -87,7 +86,7 @@ def _weights(scale: Scale) -> list[np.ndarray]:
 
 
 def _steps(states: jax.Array, weights: list[Any]) -> jax.Array:
-    """Each product reads what the one before wrote, and nothing can be left out."""
+    """Each product reads the result of the one before, so that none can be optimised away."""
     d_model = states.shape[1]
 
     def step(_: Any, states: jax.Array) -> jax.Array:

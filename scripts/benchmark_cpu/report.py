@@ -1,7 +1,7 @@
-"""What the sections say, as lines of results.jsonl, as Markdown, and against the record. Knows no JAX.
+"""The results of sections as lines of results.jsonl, as Markdown, and against the record. Imports no JAX.
 
-A figure without a unit is a ratio, and larger is better: it is what the record keeps, because a ratio of two
-systems of one run means the same on another day. Figures with a unit are shown with their bars only."""
+A figure without a unit is a ratio, larger is better: the record keeps these, because a ratio of two systems of one run
+means the same on another day. Figures with a unit are shown with their bars only."""
 
 import dataclasses
 import datetime
@@ -14,7 +14,7 @@ from nat_ar.evaluation.speed.intervals import Interval
 from nat_ar.runtime import files
 
 LEAST_SHARE = 0.8
-"""A ratio may fall to this share of its recorded value: noise is 20 % on a machine with neighbours."""
+"""The share of its recorded value to which a ratio may fall: noise is 20 % on a shared machine."""
 
 Value = float | int | str | Interval | None
 """A cell of a table."""
@@ -23,7 +23,7 @@ Row = dict[str, Value]
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A number that has a bar, a recorded value, or both."""
+    """A number with a bar, a recorded value, or both."""
 
     name: str
     interval: Interval
@@ -36,13 +36,13 @@ class Figure:
     def __post_init__(self) -> None:
         if self.at_most and not self.unit:
             raise ValueError(
-                f"{self.name}: a ratio must be better the larger it is, for the record to watch it; turn "
+                f"{self.name}: a larger ratio must be better, so that the record can compare it; turn "
                 "it round"
             )
 
     @property
     def meets(self) -> bool | None:
-        """Whether the median meets the bar; None: there is none."""
+        """Whether the median meets the bar; None without a bar."""
         if self.bar is None:
             return None
         value = self.interval.value
@@ -51,23 +51,23 @@ class Figure:
 
 @dataclasses.dataclass
 class Section:
-    """What one section found."""
+    """The results of one section."""
 
     name: str
-    facts: dict[str, str] = dataclasses.field(default_factory=dict)
-    """the signature of its numbers: device, threads, versions"""
+    signature: dict[str, str] = dataclasses.field(default_factory=dict)
+    """of its numbers: device, threads, versions, date"""
     tables: dict[str, list[Row]] = dataclasses.field(default_factory=dict)
     """title -> rows; the keys of the first row are the columns"""
     figures: list[Figure] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
-    """what was left out, and why; what a reader must know"""
+    """what was left out and why; what a reader must know"""
     seconds: float = 0.0
-    """all of the section, compilation included"""
+    """of the whole section, compilation included"""
 
     def lines(self) -> list[dict[str, Any]]:
-        """As results.jsonl has it."""
+        """The lines of results.jsonl."""
         of = {"section": self.name}
-        head = {**of, "kind": "section", **self.facts, "seconds": round(self.seconds, 1)}
+        head = {**of, "kind": "section", **self.signature, "seconds": round(self.seconds, 1)}
         return [
             {**head, "notes": self.notes},
             *(
@@ -81,20 +81,20 @@ class Section:
 
 def from_lines(lines: Iterable[Mapping[str, Any]]) -> list[Section]:
     """The inverse of Section.lines, for any number of sections."""
-    found: dict[str, Section] = {}
+    sections: dict[str, Section] = {}
     for line in lines:
         name, kind = line["section"], line["kind"]
-        section = found.setdefault(name, Section(name))
+        section = sections.setdefault(name, Section(name))
         fields = {key: value for key, value in line.items() if key not in ("section", "kind")}
         if kind == "section":
             section.seconds, section.notes = fields.pop("seconds"), fields.pop("notes")
-            section.facts = fields
+            section.signature = fields
         elif kind == "row":
             section.tables.setdefault(fields["table"], []).append(_from_json(fields["cells"]))
         else:
             interval = Interval(**fields.pop("interval"))
             section.figures.append(Figure(interval=interval, **fields))
-    return list(found.values())
+    return list(sections.values())
 
 
 def _to_json(row: Row) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def _from_json(cells: Mapping[str, Any]) -> Row:
 
 
 def read(path: Path) -> list[Section]:
-    """The sections of a results.jsonl; none where there is no such file."""
+    """The sections of a results.jsonl; none if there is no such file."""
     if not path.exists():
         return []
     return from_lines(json.loads(line) for line in path.read_text("utf-8").splitlines())
@@ -124,9 +124,9 @@ def write(path: Path, sections: Sequence[Section]) -> None:
 
 
 def merged(old: Sequence[Section], new: Sequence[Section], order: Sequence[str]) -> list[Section]:
-    """The new sections, and those of the old ones that were not run again, in order."""
-    found = {section.name: section for section in (*old, *new)}
-    return [found[name] for name in order if name in found]
+    """The new sections and the old ones that were not run again, in order."""
+    latest = {section.name: section for section in (*old, *new)}
+    return [latest[name] for name in order if name in latest]
 
 
 # The record
@@ -134,7 +134,7 @@ def merged(old: Sequence[Section], new: Sequence[Section], order: Sequence[str])
 
 @dataclasses.dataclass(frozen=True)
 class Fall:
-    """A ratio that is below LEAST_SHARE of its recorded value."""
+    """A ratio below LEAST_SHARE of its recorded value."""
 
     name: str
     value: float
@@ -148,7 +148,7 @@ class Fall:
 
 
 def read_record(path: Path) -> dict[str, float]:
-    """Name of a ratio -> its recorded median; empty where nothing was recorded."""
+    """Name of a ratio -> its recorded median; empty without a record."""
     if not path.exists():
         return {}
     record = files.read_json(path, remedy="restore it, or record anew with --record")
@@ -156,7 +156,7 @@ def read_record(path: Path) -> dict[str, float]:
 
 
 def write_record(path: Path, sections: Sequence[Section]) -> None:
-    """Replaces the ratios that were measured; the others keep their values."""
+    """Replaces the measured ratios; the others keep their values."""
     ratios: dict[str, Any] = {}
     if path.exists():
         ratios = files.read_json(path, remedy="remove it, and record anew")["ratios"]
@@ -165,13 +165,17 @@ def write_record(path: Path, sections: Sequence[Section]) -> None:
         for figure in section.figures:
             if not figure.unit:
                 measured = dataclasses.asdict(figure.interval)
-                ratios[figure.name] = {**measured, "device": section.facts["device"], "date": date}
+                ratios[figure.name] = {
+                    **measured,
+                    "device": section.signature["device"],
+                    "date": date,
+                }
     record = files.signed({"ratios": dict(sorted(ratios.items()))})
     files.write_text(path, json.dumps(record, indent=2) + "\n")
 
 
 def falls(record: Mapping[str, float], sections: Sequence[Section]) -> list[Fall]:
-    """The ratios that fell. What the record does not know has nothing to fall from."""
+    """The ratios that fell; new ones have no recorded value to fall from."""
     return [
         Fall(figure.name, figure.interval.value, record[figure.name])
         for section in sections
@@ -181,14 +185,14 @@ def falls(record: Mapping[str, float], sections: Sequence[Section]) -> list[Fall
 
 
 def not_measured(record: Mapping[str, float], sections: Sequence[Section]) -> list[str]:
-    """Recorded ratios of sections that ran, which this run has not: a peer that is not installed."""
+    """Recorded ratios of sections that ran which this run did not measure: their peer is not installed."""
     ran = {section.name for section in sections}
     measured = {figure.name for section in sections for figure in section.figures}
     return [name for name in record if name.split("/")[0] in ran and name not in measured]
 
 
 def exit_status(fallen: Sequence[Fall], failed: Sequence[str]) -> int:
-    """1 where a ratio fell or a section failed. A bar that is not met changes nothing."""
+    """1 if a ratio fell or a section failed. A missed bar does not change it."""
     return 1 if fallen or failed else 0
 
 
@@ -196,7 +200,7 @@ def exit_status(fallen: Sequence[Fall], failed: Sequence[str]) -> int:
 
 
 def shown(value: Value) -> str:
-    """A cell: three digits, an interval in brackets."""
+    """The text of a cell: three significant digits, an interval in brackets."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -211,7 +215,7 @@ def shown(value: Value) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Numbers to the right, words to the left."""
+    """A Markdown table: numbers are aligned right, text left."""
     columns = list(rows[0])
     is_text = {name: all(isinstance(row.get(name), str) for row in rows) for name in columns}
     rule = ["---" if is_text[name] else "--:" for name in columns]
@@ -220,7 +224,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def figures(section: Section, record: Mapping[str, float]) -> str:
-    """The figures of a section with their bars and recorded values."""
+    """A Markdown table of a section's figures with their bars and recorded values."""
     rows: list[Row] = []
     for figure in section.figures:
         sign = "at most" if figure.at_most else "at least"
@@ -240,9 +244,9 @@ def figures(section: Section, record: Mapping[str, float]) -> str:
 
 
 def markdown(section: Section, record: Mapping[str, float]) -> str:
-    """All that a section has to say."""
-    facts = ", ".join(f"{name} {value}" for name, value in section.facts.items())
-    parts = [f"## {section.name}\n", f"{facts}; {section.seconds:.0f} s.\n"]
+    """The report of one section."""
+    signature = ", ".join(f"{name} {value}" for name, value in section.signature.items())
+    parts = [f"## {section.name}\n", f"{signature}; {section.seconds:.0f} s.\n"]
     parts += [f"{note}\n" for note in section.notes]
     parts += [f"{title}:\n\n{table(rows)}" for title, rows in section.tables.items()]
     parts += [figures(section, record)]

@@ -1,6 +1,6 @@
-"""Runs one section in a process of its own: python -m scripts.benchmark_cpu.section NAME --output FILE.
+"""Runs one section in this process: python -m scripts.benchmark_cpu.section NAME --output FILE.
 
-A section decides how its process hands out memory and what it compiles; none inherits that from another."""
+Each section has a process of its own, because it decides how memory is allocated and what is compiled."""
 
 import argparse
 import importlib
@@ -24,7 +24,7 @@ NAMES = (
     "data",
 )
 EXTRA = ("kernels",)
-"""Run only where they are named."""
+"""Run only if --only names them."""
 ALL = (*NAMES, *EXTRA)
 MODULES = {name: f"scripts.benchmark_cpu.{name}" for name in ALL} | {
     "ctranslate2": "scripts.benchmark_cpu.engine"
@@ -46,13 +46,13 @@ def main() -> None:
         malloc.keep_freed_memory()
     import jax
 
-    # Programs out of a persistent cache are slower than those just compiled (nat_ar/runtime/malloc.py).
+    # Programs from a persistent cache are slower than those just compiled (nat_ar/runtime/malloc.py).
     jax.config.update("jax_compilation_cache_dir", None)
     from nat_ar.evaluation.speed import machine
     from scripts.benchmark_cpu import models
 
     section = Section(arguments.name)
-    section.facts = {
+    section.signature = {
         "device": machine.device_name(),
         "threads": str(machine.num_threads()),
         "cores": " ".join(map(str, machine.cores())),
@@ -61,7 +61,7 @@ def main() -> None:
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
     if flags := os.environ.get("XLA_FLAGS"):
-        section.facts["XLA_FLAGS"] = flags
+        section.signature["XLA_FLAGS"] = flags
     scale = models.QUICK if arguments.quick else models.FULL
     importlib.import_module(MODULES[arguments.name]).run(section, scale)
     section.seconds = time.monotonic() - start

@@ -1,9 +1,8 @@
 """start: how long a user waits for the first translation, and for --help.
 
-A run with the sizes of the small Debian model (configs/debian_en_de/study.py) is made of generated text in one
-training step, with that study's own decoding. Processes then take turns: `python -c "import jax"` (what nobody
-can go below), --help, `translate` of one sentence with its programs in the compilation cache, and with an empty
-cache. The files of the packages are in the system's memory, as after the first use of a day."""
+A run of the sizes and decoding of configs/debian_en_de/study.py is trained for one step on generated text. Processes
+then take turns: `python -c "import jax"` (the lower bound), --help, and `translate` of one sentence with a warm and
+with an empty compilation cache. The packages' files are in the page cache, as after the first use of a day."""
 
 import os
 import subprocess
@@ -64,32 +63,32 @@ def run(section: Section, scale: Scale) -> None:
             "translate, warm": lambda: _translate(trained, sentence, directory / "warm"),
         }
         waits["translate, warm"]()  # fills its cache
-        found: dict[str, list[float]] = {name: [] for name in (*waits, "translate, cold")}
+        times: dict[str, list[float]] = {name: [] for name in (*waits, "translate, cold")}
         with clock.bar("start", ROUNDS, is_quiet=False) as progress:
             for round_ in range(ROUNDS):
                 for name, wait in waits.items():
-                    found[name].append(wait())
+                    times[name].append(wait())
                 if round_ < COLD_ROUNDS:
                     empty = directory / f"cold_{round_}"
-                    found["translate, cold"].append(_translate(trained, sentence, empty))
+                    times["translate, cold"].append(_translate(trained, sentence, empty))
                 progress.update()
     bars = {"--help": 1.0, "translate, warm": 5.0, "translate, cold": 20.0}
     rows: list[Row] = []
-    for name, seconds in found.items():
+    for name, seconds in times.items():
         rows.append({"command": name, "seconds": intervals.median(seconds)})
         if name in bars:
             waited = intervals.median(seconds)
             section.figures.append(
                 Figure(f"start/{name}", waited, unit="s", bar=bars[name], at_most=True)
             )
-            imported = np.asarray(found["import jax"])[: len(seconds)]
+            imported = np.asarray(times["import jax"])[: len(seconds)]
             over = intervals.median_ratio(imported, seconds)
             section.figures.append(Figure(f"start/import jax over {name}", over))
     section.tables["From the start of the process to its end"] = rows
 
 
 def _train(directory: Path, *, is_full: bool) -> Path:
-    """A run of one step."""
+    """Trains a run for one step and returns its directory."""
     text.write(directory / "train.tsv", 10_000 if is_full else 1000, seed=0)
     text.write(directory / "validation.tsv", 10, seed=1)
     config, trained = directory / "config.py", directory / "run"
@@ -105,10 +104,10 @@ def _translate(trained: Path, sentence: bytes, cache: Path) -> float:
 
 
 def _seconds(words: list[str], given: bytes = b"", cache: Path | None = None) -> float:
-    """Of a whole Python process. Raises RuntimeError with what it said where it fails."""
+    """Of a whole Python process. Raises RuntimeError with its stderr if it fails."""
     environment = dict(os.environ)
     if cache is not None:
-        environment["XDG_CACHE_HOME"] = str(cache)  # of programs and of the C++ library
+        environment["XDG_CACHE_HOME"] = str(cache)  # for programs and the C++ library
         environment.pop(compilation.CACHE, None)
     start = time.perf_counter()
     done = subprocess.run(
@@ -118,7 +117,7 @@ def _seconds(words: list[str], given: bytes = b"", cache: Path | None = None) ->
     lines = done.stdout.count(b"\n")
     if done.returncode or (given and lines != given.count(b"\n")):
         raise RuntimeError(
-            f"{' '.join(words)}: status {done.returncode}, {lines} lines, and it said "
+            f"{' '.join(words)}: status {done.returncode}, {lines} lines; its stderr: "
             f"{done.stderr.decode(errors='replace')[-2000:]}"
         )
     return seconds

@@ -1,7 +1,7 @@
-"""Generated sentence pairs: as many as one likes, the same from the same seed, with no corpus at hand.
+"""Generated sentence pairs: any number, the same for the same seed, without a corpus.
 
-A language is a lexicon of pronounceable words, used as often as Zipf's law says; the other language has a word
-for each of its words, and now and then swaps two neighbours."""
+A language is a lexicon of pronounceable words with Zipf's frequencies. The other language translates it word for word
+and swaps two neighbours in each sentence."""
 
 import itertools
 import random
@@ -15,11 +15,11 @@ SHORTEST, LONGEST = 6, 26
 
 def lexicon(seed: int, number: int = WORDS) -> list[str]:
     """Different words of two to five syllables."""
-    draw, found = random.Random(seed), dict[str, None]()
+    draw, words = random.Random(seed), dict[str, None]()
     syllables = [c + v for c in "bdfghjklmnprstvwz" for v in "aeiouy"]
-    while len(found) < number:
-        found["".join(draw.choices(syllables, k=draw.randint(2, 5)))] = None
-    return list(found)
+    while len(words) < number:
+        words["".join(draw.choices(syllables, k=draw.randint(2, 5)))] = None
+    return list(words)
 
 
 def pairs(number: int, *, seed: int = 0) -> Iterator[tuple[str, str]]:
@@ -31,8 +31,8 @@ def pairs(number: int, *, seed: int = 0) -> Iterator[tuple[str, str]]:
         length = draw.randint(SHORTEST, LONGEST)
         words = draw.choices(range(WORDS), cum_weights=weights, k=length)
         theirs = list(words)
-        place = draw.randrange(length - 1)
-        theirs[place : place + 2] = theirs[place + 1], theirs[place]
+        first = draw.randrange(length - 1)
+        theirs[first : first + 2] = theirs[first + 1], theirs[first]
         yield " ".join(source[i] for i in words) + ".", " ".join(target[i] for i in theirs) + "."
 
 

@@ -13,13 +13,13 @@ from jaxtyping import Float
 from nat_ar.evaluation.speed import clock
 
 Call = Callable[[], float]
-"""Does its work once and answers the seconds that it took."""
+"""Does its work once and returns the seconds that it took."""
 MIN_ROUNDS, MAX_ROUNDS = 5, 60
-"""A median over fewer says little; more say nothing new."""
+"""Fewer rounds make a noisy median; more add nothing."""
 
 
 def timed(work: Callable[[], Any]) -> Call:
-    """`work` must wait for its own results."""
+    """`work`, timed; it must wait for its own results."""
 
     def call() -> float:
         start = time.perf_counter()
@@ -54,9 +54,9 @@ def take_turns(
 
 
 class Worker:
-    """A process that takes its turns when it is asked: a JSON value a line in, a JSON object a line out.
+    """A process that works when it is asked: a JSON value a line in, a JSON object a line out.
 
-    Two frameworks of one process fight over its threads; a process can also be pinned to fewer cores."""
+    Two frameworks in one process would compete for its threads; and a process can be pinned to fewer cores."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self.command = command
@@ -76,7 +76,7 @@ class Worker:
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError(
-                f"{shlex.join(self.command)} ended with status {self.process.wait()}: what it said is above"
+                f"{shlex.join(self.command)} ended with status {self.process.wait()}: its output is above"
             )
         return json.loads(line)
 

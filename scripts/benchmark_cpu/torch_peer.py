@@ -1,9 +1,8 @@
-"""The train step of a torch.nn.Transformer, as its users write it; a process that steps when it is told to.
+"""The train step of a torch.nn.Transformer as its users write it, in a process that takes a step when it is asked.
 
-The same sizes, pre-norm, tied embeddings, sinusoids, dropout, label smoothing, Adam and clipping as ours. Dropout of
-attention weights, which torch adds and we do not have, is switched off: it would keep torch from its fused
-attention. Adam is the fused one, the fastest that torch has on a CPU. Imports torch only, so that another
-interpreter can run it."""
+Sizes, pre-norm, tied embeddings, sinusoids, dropout, label smoothing, Adam and clipping are ours. Torch's dropout of
+attention weights, which we do not have, is off: it would disable torch's fused attention. Adam is fused, the
+fastest of torch on a CPU. Imports torch only, so that another interpreter can run it."""
 
 import argparse
 import json

@@ -1,7 +1,7 @@
 """train: our train step beside a large matrix product and beside PyTorch's torch.nn.Transformer.
 
-All of them take turns, so that the share of the machine's rate and the speed-up are ratios within a round. The
-torch peer is a process of its own (torch_peer.py says what it does); while it waits it runs nothing."""
+They take turns, so that the share of the machine's rate and the speed-up are ratios within a round. The torch peer
+(torch_peer.py) has a process of its own, which is idle between its turns."""
 
 import dataclasses
 import os
@@ -21,14 +21,14 @@ from scripts.benchmark_cpu.timing import Worker
 DROPOUT = 0.1
 LABEL_SMOOTHING = 0.1
 PAUSE = 0.05
-"""Seconds: OpenMP's threads look out for work for some milliseconds after a parallel region. Telling them not to
-(OMP_WAIT_POLICY=passive) would have the peer wake its threads at every operation, and make it slower."""
+"""Seconds: OpenMP's threads spin for some milliseconds after a parallel region. OMP_WAIT_POLICY=passive would make the
+peer wake its threads at every operation, and slow it down."""
 MATMULS = 3
-"""A round's rate of the machine is the best of so many: a peak, from which noise only takes."""
+"""Products a round, of which the fastest counts: a peak rate, which noise can only lower."""
 
 
 def train_step(scale: Scale) -> tuple[TrainStep, Batch]:
-    """Our train step, and the batch that it takes."""
+    """Our train step and its batch."""
     sizes = VocabularySizes(scale.vocabulary, scale.vocabulary, is_joint=True)
     transformer = dataclasses.replace(scale.transformer, dropout_rate=DROPOUT)
     method = Autoregressive(transformer, label_smoothing=LABEL_SMOOTHING)
@@ -37,11 +37,11 @@ def train_step(scale: Scale) -> tuple[TrainStep, Batch]:
 
 
 def step_flops(scale: Scale) -> int:
-    """FLOPs of the matrix products of a train step, three times those of the pass forward: 6 for each weight in a
-    product and each token, and attention's two products in every layer.
+    """FLOPs of the matrix products of a train step, three times those of the forward pass: 6 for each weight and each
+    token, and attention's two products in every layer.
 
-    A multiplication and an addition are two. Sources and targets are equally long, so that it does not matter
-    that keys and values of the source are made of source tokens."""
+    A multiplication and an addition are two FLOP. Sources and targets have equal lengths, so that source tokens, of
+    which cross attention makes its keys and values, need no account of their own."""
     size, length = scale.transformer, scale.positions + 1
     d_model, tokens = size.d_model, scale.train_sentences * length
     encoder = 4 * d_model**2 + 2 * d_model * size.d_hidden  # query, key, value, output; two linear
@@ -58,8 +58,8 @@ def run(section: Section, scale: Scale) -> None:
     section.notes.append(
         f"{scale.train_sentences} sentences of {scale.positions + 1} tokens a side, dropout {DROPOUT}, label "
         f"smoothing {LABEL_SMOOTHING}, Adam with clipping. A step is {flops / 1e9:.1f} GFLOP of matrix products "
-        f"(6 x weights in products x tokens, and attention); XLA's cost analysis, which counts "
-        f"elementwise work too, says {by_xla / 1e9:.1f}."
+        f"(6 x weights in products x tokens, and attention), and {by_xla / 1e9:.1f} by XLA's cost "
+        "analysis, which counts elementwise work too."
     )
     one_matmul = timing.timed(matmul)
     calls = [lambda: min(one_matmul() for _ in range(MATMULS)), timing.timed(lambda: train(batch))]
@@ -97,13 +97,13 @@ def run(section: Section, scale: Scale) -> None:
 
 
 def _torch_peer(section: Section, scale: Scale) -> Worker | None:
-    """None, with a note, where its interpreter has no torch."""
+    """None, with a note, if the interpreter has no torch."""
     python = os.environ["NAT_AR_TORCH_PYTHON"]
     trial = subprocess.run([python, "-c", "import torch"], capture_output=True, text=True)
     if trial.returncode:
-        said = (trial.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        error = (trial.stderr.strip().splitlines() or ["no error"])[-1]
         section.notes.append(
-            f"The torch peer is skipped: {os.path.basename(python)} cannot import torch ({said}); install "
+            f"The torch peer is skipped: {os.path.basename(python)} cannot import torch ({error}); install "
             "requirements-bench.txt in an environment and name its interpreter as --torch-python."
         )
         return None
