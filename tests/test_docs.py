@@ -2,7 +2,6 @@
 somewhere."""
 
 import dataclasses
-import importlib
 import re
 import shlex
 from pathlib import Path
@@ -42,7 +41,7 @@ def test_its_commands_are_taken(page: str, desk: Path) -> None:
     assert commands
     for command in commands:
         verb, *words = shlex.split(command, comments=True)
-        command_line._parse(verb, importlib.import_module(f"nat_ar.commands.{verb}"), words)
+        command_line.parse(verb, words)
 
 
 @pytest.mark.parametrize("block", blocks("data", "python"))

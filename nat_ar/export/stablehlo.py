@@ -94,7 +94,7 @@ def write(
         "vocabulary": [f"{side}.model" for side in sides],
         "arguments": "weights: {name: float32}, source: int32 [rows, bucket], each row ends with 2, then 0",
         "results": "tokens: int32 [rows, n_best, length], right-padded with 0; scores: float32 [rows, n_best]; "
-        "steps: int32 [rows]",
+        "passes: int32 [rows], sequential decoder passes",
         "usage": "python DIR/run.py < source.txt > translations.txt",
     }
     files.write_text(directory / "card.json", json.dumps(files.signed(card), indent=2) + "\n")

@@ -58,11 +58,11 @@ def test_every_method_says_the_same_after_a_round_trip(name: str, any_vocabulary
     names = [list(group) for group in weights]
     lowered = stablehlo.lower(translator, names, together, 2, 8, ["cpu"])
     program = export.deserialize(bytearray(stablehlo.serialise(lowered)))
-    tokens, scores, steps = jax.jit(program.call)(together, SOURCE)
+    tokens, scores, passes = jax.jit(program.call)(together, SOURCE)
     expected = Translator(model, any_vocabulary, decoding=decoding, scorer=scorer).decode(SOURCE)
     np.testing.assert_array_equal(tokens, expected.tokens)
     np.testing.assert_allclose(scores, expected.scores, rtol=1e-5)
-    np.testing.assert_array_equal(steps, expected.passes)
+    np.testing.assert_array_equal(passes, expected.passes)
 
 
 @pytest.fixture(scope="module")
