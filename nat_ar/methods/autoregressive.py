@@ -16,7 +16,8 @@ from nat_ar.methods import base
 from nat_ar.methods.left_to_right import LeftToRight, shift_right
 from nat_ar.nn import attention, layers
 from nat_ar.nn.cache import Cache
-from nat_ar.nn.transformer import Decoder, TransformerConfig
+from nat_ar.nn.decoder import Decoder
+from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search.beam import Beam
 from nat_ar.search.left_to_right import LeftToRightDecoding
 from nat_ar.search.step_function import StepFunction

@@ -35,7 +35,8 @@ from nat_ar.losses import ctc as ctc_losses
 from nat_ar.methods import base, glancing
 from nat_ar.methods.glancing import Glancing
 from nat_ar.nn import layers, upsampling
-from nat_ar.nn.transformer import Decoder, Encoder, TransformerConfig
+from nat_ar.nn.decoder import Decoder
+from nat_ar.nn.transformer import Encoder, TransformerConfig
 from nat_ar.search import ctc as ctc_search
 from nat_ar.search import limits
 from nat_ar.search.ctc import BestPath, FrameDecoding

@@ -40,7 +40,8 @@ from nat_ar.losses import cross_entropy, dag
 from nat_ar.methods import base, glancing
 from nat_ar.methods.glancing import Glancing
 from nat_ar.nn import layers, positions, upsampling
-from nat_ar.nn.transformer import Decoder, TransformerConfig
+from nat_ar.nn.decoder import Decoder
+from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import limits
 from nat_ar.search.dag import Graph, GraphDecoding, Lookahead
 from nat_ar.special_tokens import EOS, MASK, PAD

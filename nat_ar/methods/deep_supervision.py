@@ -16,7 +16,8 @@ from jaxtyping import Array, Float, Int
 
 from nat_ar.config_json import ConfigError
 from nat_ar.nn import layers
-from nat_ar.nn.transformer import BetweenBlocks, TransformerConfig
+from nat_ar.nn.decoder import BetweenBlocks
+from nat_ar.nn.transformer import TransformerConfig
 
 
 def check(transformer: TransformerConfig) -> None:

@@ -27,7 +27,8 @@ from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy, distillation
 from nat_ar.methods import base
 from nat_ar.nn import layers, upsampling
-from nat_ar.nn.transformer import Decoder, TransformerConfig
+from nat_ar.nn.decoder import Decoder
+from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import candidates, fertility, limits, one_pass
 from nat_ar.search.candidates import Candidates, Ladder
 from nat_ar.search.fertility import Argmax, FertilityDecoding

@@ -29,8 +29,9 @@ from nat_ar.losses import cross_entropy
 from nat_ar.methods import base
 from nat_ar.methods.length_prediction import LengthPredictor
 from nat_ar.nn import upsampling
+from nat_ar.nn.decoder import Decoder
 from nat_ar.nn.dot_product import KeyValue
-from nat_ar.nn.transformer import Decoder, TransformerConfig
+from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import candidates, limits, refinement
 from nat_ar.search.candidates import Candidates, Ladder
 from nat_ar.search.refinement import LogitsFunction, Refine, Words

@@ -20,7 +20,7 @@ from nat_ar.losses import cross_entropy
 from nat_ar.methods import autoregressive, base, left_to_right
 from nat_ar.methods.length_nat import LengthNat, LengthNatModel
 from nat_ar.nn import attention
-from nat_ar.nn.transformer import Decoder
+from nat_ar.nn.decoder import Decoder
 from nat_ar.search import limits
 from nat_ar.search.base import StepwiseDecoding
 from nat_ar.search.candidates import Ladder

@@ -34,7 +34,8 @@ from nat_ar.methods.deep_supervision import DeepSupervision
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.length_prediction import LengthPredictor
 from nat_ar.nn import upsampling
-from nat_ar.nn.transformer import BetweenBlocks, Decoder, TransformerConfig
+from nat_ar.nn.decoder import BetweenBlocks, Decoder
+from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import candidates, limits, one_pass
 from nat_ar.search.candidates import Candidates, Ladder, Score
 from nat_ar.search.one_pass import LengthBeam

@@ -20,8 +20,9 @@ from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.decoder_only import DecoderOnly
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.nn import packed
+from nat_ar.nn.decoder import Decoder
 from nat_ar.nn.positions import Alibi
-from nat_ar.nn.transformer import Decoder, TransformerConfig
+from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.runtime import cpu_kernels
 from nat_ar.search.greedy import Greedy
 from nat_ar.special_tokens import EOS

@@ -12,9 +12,10 @@ from flax import nnx
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.nn import packed, positions
+from nat_ar.nn.decoder import Decoder
 from nat_ar.nn.positions import Alibi, Learned, Positions, Rotary, Sinusoidal
 from nat_ar.nn.prefix import PrefixStack
-from nat_ar.nn.transformer import Decoder, Encoder, TransformerConfig
+from nat_ar.nn.transformer import Encoder, TransformerConfig
 from nat_ar.runtime import cpu_kernels
 from nat_ar.types import Encoded
 

@@ -12,8 +12,9 @@ from flax import nnx
 from nat_ar.config_json import ConfigError
 from nat_ar.nn import dot_product, packed
 from nat_ar.nn.cache import Cache
+from nat_ar.nn.decoder import Decoder
 from nat_ar.nn.positions import Alibi, Learned, Positions, Rotary, Sinusoidal
-from nat_ar.nn.transformer import Decoder, Encoder, TransformerConfig
+from nat_ar.nn.transformer import Encoder, TransformerConfig
 from nat_ar.runtime import cpu_kernels
 from nat_ar.types import Encoded
 
