@@ -105,7 +105,7 @@ def test_only_a_transformer_encoder_is_handed_over() -> None:
     teacher, student = teacher_and_student(JOINT)
     recurrent = Recurrent(RecurrentConfig(16)).build(JOINT, rngs=nnx.Rngs(0))
     with pytest.raises(
-        ValueError, match="a teacher that is RecurrentModel and a student that is Le"
+        ValueError, match="a Transformer encoder, got RecurrentModel and LengthNatModel"
     ):
         base.start_encoder(student, recurrent)
     with pytest.raises(ValueError, match="a student that is RecurrentModel"):
