@@ -22,8 +22,10 @@ ALIGNED_SENTENCES = 200_000
 
 
 def quality(data: PreparedData, targets: Sequence[str]) -> dict[str, Any]:
-    """What distillation did to the training targets, on rows spread evenly over the corpus; a row whose
-    translation is empty is no pair and cannot be aligned."""
+    """BLEU, complexity, faithfulness, reordering and repetition of the distilled targets against the raw ones.
+
+    Measured on rows spread evenly over the corpus, without those whose translation is empty, which cannot be
+    aligned."""
     train = data.split("train")
     references = train.target_text
     spread = _spread(len(targets), BLEU_SENTENCES)
@@ -75,10 +77,11 @@ def _select(ragged: Ragged, rows: Sequence[int]) -> Ragged:
 def _spread(number: int, most: int) -> list[int]:
     """All of the numbers below `number`, or `most` of them, evenly spaced."""
     kept = min(number, most)
-    return [place * number // kept for place in range(kept)]
+    return [index * number // kept for index in range(kept)]
 
 
 def warnings_of(card: dict[str, Any]) -> list[str]:
+    """One short line for each number of a card that points to a fault (docs/metrics.md)."""
     warnings = diagnostics.warnings(
         length_ratio=card["length_ratio"],
         repetition=card["distilled"]["repetition"],

@@ -38,8 +38,8 @@ class Repetition(NamedTuple):
 def lexicon(links: Int[np.ndarray, "target_tokens"], source: Ragged, target: Ragged) -> Lexicon:
     """Counts all links; a source type that no target token links to has no entry."""
     check_links(links, source, target)
-    place = np.repeat(source.offsets[:-1], target.lengths) + links
-    source_types = np.asarray(source.values)[place].astype(np.int64)
+    linked = np.repeat(source.offsets[:-1], target.lengths) + links  # indices into source.values
+    source_types = np.asarray(source.values)[linked].astype(np.int64)
     target_types = np.asarray(target.values).astype(np.int64)
     width = int(target_types.max(initial=0)) + 1
     keys, count = np.unique(source_types * width + target_types, return_counts=True)
@@ -60,8 +60,8 @@ def faithfulness(real: Lexicon, distilled: Lexicon, *, skew: float = 0.01) -> fl
     """F(d) in nats (Zhou, Neubig & Gu 2020, section 3.2): KL(p_real(.|x) || p_distilled(.|x)),
     averaged over the source types x that have a link in the real data. Lower is more faithful.
 
-    Distilled data lack many real translations, where KL is infinite and the paper says nothing.
-    So p_distilled is mixed with a little of p_real, which is Lee's (1999, "Measures of Distributional
+    Distilled data lack many real translations, for which KL is infinite; the paper does not
+    define that case. So p_distilled is mixed with a little of p_real, which is Lee's (1999, "Measures of Distributional
     Similarity", section 3) skew divergence, KL(p_real || (1 - skew) p_distilled + skew p_real):
     0 for equal lexicons, and log(1/skew), 4.6, for an x that lost all its translations or has no link
     in the distilled data. No x of the real data is left out. Types that only the distilled data
@@ -76,8 +76,8 @@ def faithfulness(real: Lexicon, distilled: Lexicon, *, skew: float = 0.01) -> fl
         width = int(max(real.target.max(), distilled.target.max())) + 1
         keys = distilled.source * width + distilled.target
         wanted = real.source * width + real.target
-        place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        matched = np.where(keys[place] == wanted, other[place], 0.0)
+        entry = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        matched = np.where(keys[entry] == wanted, other[entry], 0.0)
     else:
         matched = np.zeros(len(probability))
     mixed = (1 - skew) * matched + skew * probability
@@ -85,7 +85,7 @@ def faithfulness(real: Lexicon, distilled: Lexicon, *, skew: float = 0.01) -> fl
 
 
 def repetition(tokens: Sequence[Sequence[str | int]]) -> Repetition:
-    """Consecutive equal tokens of tokenised sentences. Zero of both where there is nothing."""
+    """Consecutive equal tokens of tokenised sentences; zero for no sentences."""
     repeats = [
         sum(a == b for a, b in zip(sentence[1:], sentence[:-1], strict=True)) for sentence in tokens
     ]
@@ -126,7 +126,7 @@ def reordering(links: Int[np.ndarray, "target_tokens"], source: Ragged, target: 
     distance = 0.0
     for length in np.unique(lengths[lengths > 1]).tolist():
         starts = target.offsets[:-1][lengths == length]
-        step = max(1, 1_000_000 // length**2)  # sentences at once: a megabyte or two of booleans
+        step = max(1, 1_000_000 // length**2)  # sentences at once: one or two megabytes of booleans
         earlier, later = np.triu_indices(length, k=1)
         for first in range(0, len(starts), step):
             rows = links[starts[first : first + step, None] + np.arange(length)]
@@ -137,7 +137,7 @@ def reordering(links: Int[np.ndarray, "target_tokens"], source: Ragged, target: 
 def _conditional(
     lexicon: Lexicon,
 ) -> tuple[Float[np.ndarray, "entries"], Int[np.ndarray, "entries"]]:
-    """p(target type | source type) of each entry, and which of the source types, from 0, it is of."""
+    """p(target type | source type) of each entry, and the index of its source type among those that occur."""
     if not len(lexicon.count):
         raise ValueError("expected a lexicon with links, got an empty one; is the data empty?")
     _, row = np.unique(lexicon.source, return_inverse=True)

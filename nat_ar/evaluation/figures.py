@@ -1,4 +1,4 @@
-"""What all figures share: colours, markers, type, and how a figure becomes files.
+"""What all figures share: colours, markers, type, and the way to files.
 
 Drawn without a display and without global state; equal figures are equal files."""
 
@@ -35,7 +35,7 @@ STYLE: Any = {
 
 
 def write(figure: Figure, path: Path) -> list[Path]:
-    """The files of a figure, without a date; to be called under STYLE."""
+    """Writes a figure, without a date in the files. Call it under STYLE."""
     paths = paths_of(path)
     for target in paths:
         stamp = {"Date": None} if target.suffix == ".svg" else {"Software": None}
@@ -44,7 +44,7 @@ def write(figure: Figure, path: Path) -> list[Path]:
 
 
 def paths_of(path: Path) -> list[Path]:
-    """The files that `save` writes for `path`; ValueError where its suffix is not one of ours."""
+    """The files that `write` makes for `path`; ValueError for a suffix other than .png and .svg."""
     if path.suffix and path.suffix not in SUFFIXES:
         raise ValueError(f"picture {path}: expected a name that ends in .png or .svg, or no suffix")
     return [path] if path.suffix else [path.with_suffix(suffix) for suffix in SUFFIXES]

@@ -22,7 +22,7 @@ from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.metrics.base import Metric as SacreBleuMetric
 
 SEED = 12345
-"""sacreBLEU's own default: with it our resamples are those of `sacrebleu --confidence`."""
+"""sacreBLEU's default, so that our resamples are those of `sacrebleu --confidence`."""
 
 LENGTH_BUCKETS = (10, 20, 30, 40, 50)
 """Upper bounds of the reference-length buckets in tokens of the BLEU tokenizer."""
@@ -74,17 +74,17 @@ class Metric:
 
 @dataclasses.dataclass(frozen=True)
 class PairedResult:
-    """Corpus BLEU of two systems on the same sentences, and the paired bootstrap's verdict."""
+    """Corpus BLEU of two systems on the same sentences, and their paired bootstrap test."""
 
     system: float
     baseline: float
     difference: float
-    """system - baseline, BLEU points, on the sentences as they are."""
+    """system - baseline, BLEU points, without resampling"""
     low: float
+    """lower end of the 95 % bootstrap interval of the difference"""
     high: float
-    """95 % bootstrap interval of the difference."""
     p_value: float
-    """Two-sided; see `paired_bootstrap`."""
+    """two-sided; see `paired_bootstrap`"""
 
 
 def check_counts(hypotheses: Sequence[str], references: Sequence[str]) -> None:
@@ -124,7 +124,7 @@ def ter(hypotheses: Sequence[str], references: Sequence[str], *, n_bootstrap: in
 def corpus_bleu(
     hypotheses: Sequence[str], references: Sequence[str], *, tokenize: str = "13a"
 ) -> float:
-    """BLEU alone, without interval: what validation during training needs."""
+    """BLEU without an interval, for validation during training."""
     metric = BLEU(tokenize=tokenize, force=True)
     return _value(metric, _statistics(metric, hypotheses, references).sum(0))
 
@@ -198,9 +198,8 @@ def options(metrics: Iterable[Metric]) -> list[str]:
 def sentence_bleu(hypothesis: str, reference: str, *, tokenize: str = "13a") -> float:
     """BLEU of one sentence in percent, to pick the best of a beam (Kim & Rush 2016, section 3.2).
 
-    Orders longer than the hypothesis are left out (effective order) and orders without a match
-    count as 1/2, 1/4, ... match (exponential smoothing, Chen & Cherry 2014, method 3). Without
-    any match, 0."""
+    N-gram orders longer than the hypothesis are left out (effective order); orders without a match count as 1/2,
+    1/4, ... of a match (exponential smoothing, Chen & Cherry 2014, method 3). Without any match, 0."""
     return _sentence_metric(tokenize).sentence_score(hypothesis, [reference]).score
 
 
@@ -256,11 +255,10 @@ def paired_bootstrap(
 ) -> PairedResult:
     """Is the BLEU of `system` different from that of `baseline`? Paired bootstrap over sentences.
 
-    Both are scored on the same resamples (Koehn 2004). The differences, shifted to mean zero,
-    stand for what chance gives where there is no difference; p is the share of them that is at
-    least as large as the observed one in either direction, (count + 1) / (n_bootstrap + 1) so
-    that it is never zero. `sacrebleu --paired-bs` shifts the absolute differences instead: that
-    halves p where one system is clearly ahead and calls two identical outputs significantly
+    Both are scored on the same resamples (Koehn 2004). The differences, shifted to mean zero, are the distribution
+    under no difference; p is the share of them at least as large as the observed one in either direction,
+    (count + 1) / (n_bootstrap + 1) so that it is never zero. `sacrebleu --paired-bs` shifts the absolute differences
+    instead, which halves p if one system is clearly ahead and calls two identical outputs significantly
     different; here those give p = 1."""
     metric = BLEU(tokenize=tokenize, force=True)
     ours = _statistics(metric, system, references)
@@ -285,8 +283,7 @@ def tokenizer_of(signature: str) -> str:
 
 
 def without_bootstrap(signature: str) -> str:
-    """A signature less its bs: and seed: fields, which say how an interval was made, not a
-    score."""
+    """A signature without its bs: and seed: fields, which describe the interval, not the score."""
     return "|".join(
         field for field in signature.split("|") if not field.startswith(("bs:", "seed:"))
     )

@@ -86,30 +86,29 @@ KEYS = {"quality": QUALITY_KEYS, "speed": SPEED_KEYS}
 
 @dataclasses.dataclass(frozen=True)
 class SystemResult:
-    """One system under one decoding: its quality row, and its speed row under one condition."""
+    """A system under one decoding: its quality row, and its speed row under one condition."""
 
     quality: Row | None
     speed: Row | None
 
     @property
     def identity(self) -> Row:
-        """The row that tells name, run, method, decoding, ...: the keys that both rows share."""
+        """One of the two rows, for the keys that both share: name, run, method, decoding, ..."""
         row = self.quality if self.quality is not None else self.speed
         if row is None:
-            raise ValueError("a joined row needs a quality row or a speed row, got neither")
+            raise ValueError("expected a quality row or a speed row, got neither")
         return row
 
     @property
     def condition(self) -> Condition | None:
-        """(device, threads, dtype) of the speed row: what must be equal to compare two speeds."""
+        """(device, threads, dtype) of the speed row: must be equal to compare two speeds."""
         return None if self.speed is None else condition(self.speed)
 
 
 def append(run: Path, row: Row) -> None:
-    """Adds one line to the run's results.jsonl.
+    """Adds one line to the run's results.jsonl; NumPy scalars become numbers.
 
-    ValueError where a key of its kind is missing or a number is not finite; NumPy scalars are
-    fine."""
+    ValueError if a key of its kind is missing or a number is not finite."""
     lacking = [key for key in LATER_KEYS if key not in row]
     problem = _problem(row) or (f"a new row lacks {', '.join(lacking)}" if lacking else "")
     if problem:
@@ -127,9 +126,10 @@ def check_metric_names(names: Iterable[str]) -> None:
 
 
 def read(run: Path) -> list[Row]:
-    """All rows of a run, oldest line first; "run" is the directory they were read from.
+    """All rows of a run in the order of the file, with "run" the directory that was read and "family" looked up
+    if an early version wrote the row.
 
-    ValueError names the file, and for a broken line its number."""
+    ValueError names the file, and the number of a broken line."""
     path = run / FILE_NAME
     if not path.is_file():
         raise ValueError(
@@ -180,7 +180,7 @@ def condition(speed: Row) -> Condition:
 
 
 def system_key(row: Row) -> SystemKey:
-    """(name, run, decoding): what makes one line of a table."""
+    """(name, run, decoding): rows of one key are one line of a table."""
     return row["name"], row["run"], row["decoding"]
 
 
@@ -205,11 +205,9 @@ def label(row: Row) -> str:
 def join(rows: Sequence[Row], *, split: str = "test") -> list[SystemResult]:
     """Pairs the quality row of each system on `split` with its speed row.
 
-    A system is one name, run and decoding. Rows of the same config and checkpoint belong together;
-    where a system has rows of several, those with the latest date win and the others are stale. Of
-    several rows of one kind (and, for speed, one condition) the latest wins too. A system timed
-    under several conditions gives one result for each; a row without a partner stays alone. The order
-    is that in which systems first appear in `rows`."""
+    A system is one name, run and decoding. Only rows of its latest config and checkpoint count, and of several
+    rows of one kind (and, for speed, one condition) the latest. A system timed under several conditions gives one
+    result for each; a row without a partner stays alone. The order is that of the first rows of the systems."""
     rows = [row for row in rows if row["split"] == split]
     by_date = sorted(rows, key=lambda row: row["date"])
     latest = {system_key(row): _version(row) for row in by_date}
@@ -235,7 +233,7 @@ def _version(row: Row) -> tuple[str, int]:
 
 
 def _problem(row: Any) -> str:
-    """What is wrong with a row, "" where nothing is."""
+    """What is wrong with a row; "" if nothing is."""
     if not isinstance(row, dict):
         return f"expected a JSON object, got {type(row).__name__}"
     if row.get("kind") not in KEYS:
@@ -248,4 +246,4 @@ def _plain(value: Any) -> Any:
     """A NumPy scalar as a number."""
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         return value.item()
-    raise TypeError(f"{type(value).__name__} {value!r} cannot stand in a results row")
+    raise TypeError(f"a results row cannot hold {type(value).__name__} {value!r}")

@@ -1,4 +1,4 @@
-"""The clock: calls in turns, A B A B, and nothing compiled while it runs. Knows no translator."""
+"""The clock: calls take turns, A B A B, and compiling while it runs is an error. For any work, not only translators."""
 
 import contextlib
 import gc
@@ -15,11 +15,11 @@ from jaxtyping import Float
 T = TypeVar("T")
 
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
-"""What JAX reports for every program that it compiles or takes from its persistent cache."""
+"""JAX's event for every program that it compiles or takes from its persistent cache."""
 
 
 class RecompilationError(RuntimeError):
-    """Something was compiled while the clock ran: the times are void."""
+    """A program was compiled while the clock ran, so the times are void."""
 
 
 def interleaved(
@@ -28,28 +28,29 @@ def interleaved(
     repetitions: int,
     tick: Callable[[], Any] = lambda: None,
 ) -> tuple[Float[np.ndarray, "calls repetitions items"], list[list[T]]]:
-    """Seconds of call(item) for each call, repetition and item, and what the last repetition returned.
+    """Seconds of call(item) for each call, repetition and item, and the results of the last repetition by call
+    and item.
 
-    The calls take turns on each item, A B A B; the items follow each other; then all again. `tick` is
-    called after each call, outside the clock."""
+    The calls take turns on each item, A B A B; the items follow each other; then all again. `tick` runs after each
+    call, outside the clock."""
     seconds = np.zeros((len(calls), repetitions, num_items))
-    found: list[list[T]] = [[] for _ in calls]
+    outputs: list[list[T]] = [[] for _ in calls]
     for repetition in range(repetitions):
-        found = [[] for _ in calls]
+        outputs = [[] for _ in calls]
         for item in range(num_items):
-            for place, call in enumerate(calls):
+            for index, call in enumerate(calls):
                 start = time.perf_counter()
-                result = call(item)
-                seconds[place, repetition, item] = time.perf_counter() - start
-                found[place].append(result)
+                output = call(item)
+                seconds[index, repetition, item] = time.perf_counter() - start
+                outputs[index].append(output)
                 tick()
-    return seconds, found
+    return seconds, outputs
 
 
 @contextlib.contextmanager
 def no_compilation(shapes: Sequence[Sized] = ()) -> Iterator[None]:
-    """Raises RecompilationError at the end where JAX compiled anything, or one of `shapes`, what
-    systems keep compiled, has grown. The garbage collector rests meanwhile, as in `timeit`."""
+    """Raises RecompilationError on exit if JAX compiled a program, or one of `shapes` has grown: collections of
+    the shapes that a system has compiled. The garbage collector is off meanwhile, as in `timeit`."""
     compiled: list[float] = []
 
     def listen(event: str, duration_secs: float, **_: str | int) -> None:

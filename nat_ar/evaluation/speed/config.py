@@ -5,9 +5,9 @@ import dataclasses
 from nat_ar.config_json import ConfigError
 
 MIN_REPETITIONS = 3
-"""A median over fewer says little."""
+"""A median over fewer is too noisy."""
 MIN_SENTENCES = 10
-"""An interval over fewer says little: as many are timed however slow a system is."""
+"""Timed however slow a system is: an interval over fewer is too wide."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,16 +15,14 @@ class SpeedConfig:
     """On how much text and for how long systems are timed."""
 
     sentences: int = 100
-    """sentences of the latency: evenly out of the split sorted by length; empty lines never"""
+    """sentences of the latency, evenly spaced in the split sorted by length, empty lines left out"""
     repetitions: int = 5
-    """times that each sentence is translated, at least 3; passes of the throughput, at most"""
+    """how often each sentence is translated, at least 3; the most passes of the throughput"""
     batch_sizes: tuple[int, ...] = (1, 8, 64)
-    """sentences of a batch, powers of two; each size costs one or two compilations for each bucket of
-    lengths, so the ladder is wide"""
+    """sentences of a batch, powers of two; each size costs one or two compilations for each bucket of lengths"""
     grow_batches: bool = False
-    """after the largest of batch_sizes go on doubling, each system as long as its batches get larger:
-    until its program does not fit the device, or throughput_sentences fill no larger one. These are then
-    never cut for time"""
+    """double the largest of batch_sizes until a system's program no longer fits the device, or
+    throughput_sentences fill no larger batch; throughput_sentences are then not cut for time"""
     throughput_sentences: int = 256
     """sentences of the throughput, chosen like those of the latency"""
     floors: bool = True
@@ -32,9 +30,8 @@ class SpeedConfig:
     each shape at batch 1"""
     max_seconds: float = 60.0
     """time for each system besides compiling and warming up: half for the latency, half for the
-    throughput. What does not fit is cut for all systems alike: first repetitions (to 3; passes of the
-    throughput to 1), then sentences (to 10; those of the throughput to the largest batch). Rows say how
-    many there were"""
+    throughput. Beyond it all systems are cut alike: first repetitions (to 3; passes of the throughput to 1), then
+    sentences (to 10; those of the throughput to the largest batch). Rows have the numbers that were timed"""
 
     def __post_init__(self) -> None:
         if self.repetitions < MIN_REPETITIONS:

@@ -1,4 +1,4 @@
-"""Translators as the clock runs them: their batches planned ahead, compiled, warm, nothing left out."""
+"""Prepares translators for the clock: plans their batches, compiles and warms up every shape, checks every output."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,18 +15,18 @@ from nat_ar.translation.translator import BUCKETS, Translation, Translator, buck
 Shape = tuple[int, int]
 """Rows and bucket of a padded batch of sources."""
 Plan = list[tuple[list[int], int, int]]
-"""Batches as the Translator plans them: places of the sentences, rows, bucket."""
+"""Batches as the Translator plans them: indices of the sentences, rows, bucket."""
 WARM_UP_CALLS = 3
 WARM_UP_CALLS_ALONE = 6
-"""Calls of each shape before its clock starts: of several sentences, and of one."""
+"""Calls of each shape before its clock starts: batches, and single sentences."""
 
 
 class LostSentenceError(RuntimeError):
-    """A sentence went in and was not decoded: the times are void."""
+    """A sentence was not decoded, so the times are void."""
 
 
 def set_batch(translator: Translator, size: int) -> None:
-    """Batches of up to `size` sentences, whatever their length."""
+    """Makes the translator decode batches of up to `size` sentences of any length."""
     translator.max_rows, translator.batch_tokens = size, size * BUCKETS[-1]
 
 
@@ -47,16 +47,16 @@ def prepare(translator: Translator, sentence: str) -> tuple[Int[np.ndarray, "1 b
 def caller(
     translator: Translator, inputs: Sequence[Sequence[str]]
 ) -> Callable[[int], list[Translation]]:
-    """call(i) translates inputs[i]; counts in and out, so that no speed comes from doing nothing."""
+    """call(i) translates inputs[i]. Raises LostSentenceError unless every sentence was decoded."""
 
     def call(item: int) -> list[Translation]:
-        found = translator.translate(inputs[item], is_quiet=True)
-        decoded = sum(translation.passes > 0 for translation in found)
+        translations = translator.translate(inputs[item], is_quiet=True)
+        decoded = sum(translation.passes > 0 for translation in translations)
         if decoded != len(inputs[item]):
             raise LostSentenceError(
                 f"{translator.decoding}: {len(inputs[item])} sentences went in, {decoded} were decoded"
             )
-        return found
+        return translations
 
     return call
 
@@ -68,7 +68,7 @@ def warm_up(
     num_calls: int,
     is_quiet: bool,
 ) -> float:
-    """Compiles every shape of the plans and calls it `num_calls` times; returns about how many seconds
+    """Compiles every shape of the plans and calls it `num_calls` times. Returns an estimate of the seconds that
     the slowest translator takes for all sentences."""
     compile_shapes(translators, [{batch[1:] for batch in batches} for batches in plans], is_quiet)
     passes = []
@@ -88,8 +88,7 @@ def warm_up(
 def compile_shapes(
     translators: Sequence[Translator], shapes: Sequence[set[Shape]], is_quiet: bool
 ) -> None:
-    """Compiles the shapes of each translator in a thread of its own, as many at a time as there are
-    cores."""
+    """Compiles the shapes that are not compiled yet: one thread a translator, at most one a core at a time."""
     new = [
         sorted(wanted - translator.compiled.keys())
         for translator, wanted in zip(translators, shapes, strict=True)

@@ -1,9 +1,9 @@
-"""What a run of a program must do at least: the FLOPs of its matrix products and the weights they read.
+"""The floor of a run: the FLOPs of its matrix products and the weights that they read.
 
-XLA's `cost_analysis` counts a loop once and of a switch the dearest branch, so it does not know what a run
-that went 25 times round costs. Here a program is cut into blocks, stretches without a loop or a branch. What a
-block costs is read off its equations; how often each ran is counted by the program itself, rewritten so that
-it carries a counter through its loops and branches. Exact for every method, and knows none of them."""
+XLA's `cost_analysis` counts a loop body once and a switch as its most expensive branch, so it misjudges a decode
+of 25 steps. Here a program is cut into blocks, stretches without a loop or a branch. The cost of a block comes
+from its equations; how often it runs is counted by the program itself, rewritten to carry counters through its
+loops and branches. Exact for every method, without code for any of them."""
 
 import collections
 import dataclasses
@@ -28,63 +28,63 @@ CALLS = {
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
 }
-"""Equations that only wrap others, and the parameter that holds them."""
+"""Equations that only wrap others -> the parameter that holds those."""
 UNOPTIMISED: dict[str, Any] = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
 }
-"""A counting program runs once a sentence: compiling it fast matters more."""
+"""A counting program runs once a sentence: fast compilation matters more than fast code."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """A stretch of a program that runs as a whole."""
+    """A stretch of a program without a loop or a branch."""
 
     kind: str
-    """ "program", "loop" (one time round) or "branch" """
+    """ "program", "loop" (one iteration) or "branch" """
     flops: dict[str, int]
-    """of its matrix products by the type of their operands; 2 m n k for [m, k] times [k, n]. Nothing else
-    counts: additions, norms, softmax and sorting are what a floor leaves out"""
+    """of its matrix products, by the type of their operands: 2 m n k for [m, k] times [k, n]. Additions, norms,
+    softmax and sorting are left out"""
     weight_bytes: int
-    """of the parameters that its matrix products read, each counted once, as they are stored or as the
-    product takes them, whichever is less. Activations and caches are left out"""
+    """of the parameters that its matrix products read, each counted once, in the smaller of their stored form and
+    the form that the product reads. Activations and caches are left out"""
 
     def least_seconds(self, peaks: Peaks) -> tuple[float, float]:
-        """For the arithmetic at the matmul peak, and for reading the weights."""
+        """(arithmetic at the matmul peak, reading the weights)."""
         products = [peaks.product_seconds(flops, dtype) for dtype, flops in self.flops.items()]
         return math.fsum(products), peaks.read_seconds(self.weight_bytes)
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Of a run, or the mean of several."""
+    """The cost of a run, or the mean of several."""
 
     flops: float
     weight_bytes: float
-    """the weights of a loop count as often as it went round: once a sequential step they must be read"""
+    """the weights of a loop count once an iteration: each sequential step reads them again"""
     arithmetic_seconds: float
-    """FLOPs at the machine's matmul peak: the arithmetic floor"""
+    """the arithmetic floor: FLOPs at the machine's matmul peak"""
     memory_seconds: float
-    """weight_bytes at the machine's bandwidth: the memory floor"""
+    """the memory floor: weight_bytes at the machine's bandwidth"""
     floor_seconds: float
-    """block by block the larger of the two, since blocks wait for each other"""
+    """the larger of the two for each block, summed: blocks run one after the other"""
     bound: str
-    """ "arithmetic" or "memory": by which of the two most of the floor is set"""
+    """ "arithmetic" or "memory": which of the two sets most of the floor"""
 
 
 @dataclasses.dataclass(frozen=True)
 class CountedProgram:
-    """A program compiled to say how often each of its blocks runs."""
+    """A program compiled to count how often each of its blocks runs."""
 
     blocks: tuple[Block, ...]
     program: Any
 
     def counts(self, *arguments: Any) -> Int[np.ndarray, "blocks"]:
-        """Of one run on arguments of the shapes it was compiled for."""
+        """Runs of each block in one run on arguments of the compiled shapes."""
         return np.asarray(self.program(*arguments))
 
     def cost(self, counts: Int[np.ndarray, "blocks"], peaks: Peaks) -> Cost:
-        """What a run costs whose blocks ran so often."""
+        """The cost of a run with these counts."""
         flops = weight_bytes = arithmetic = memory = floor = by_arithmetic = 0.0
         for block, times in zip(self.blocks, map(float, counts), strict=True):
             mine, reading = block.least_seconds(peaks)
@@ -112,9 +112,9 @@ def compile_counter(
     function: Callable[..., Any], arguments: Sequence[Any], is_weight: Sequence[bool]
 ) -> CountedProgram:
     """Compiles the counter of function(*arguments). Arguments are pytrees of arrays or of their shapes;
-    `is_weight` says of each whether its arrays are parameters.
+    `is_weight` is True for those whose arrays are parameters.
 
-    Raises ValueError where an equation hides matrix products that nobody here can count."""
+    Raises ValueError for an equation that hides matrix products which cannot be counted here."""
     closed = jax.make_jaxpr(function)(*arguments)
     weights: list[_Weight | None] = []
     for argument, is_parameter in zip(arguments, is_weight, strict=True):
@@ -128,7 +128,7 @@ def compile_counter(
     def count(*arguments: Any) -> Int[Array, "blocks"]:
         counts = jnp.zeros(len(survey.nodes), jnp.int32).at[root.index].set(1)
         leaves = jax.tree.leaves(arguments)
-        # Only the counts come back: what no loop and no branch depends on, XLA leaves out.
+        # Only the counts come back: XLA removes what no loop and no branch depends on.
         return _run(closed.jaxpr, closed.consts, leaves, iter(root.children), counts)[1]
 
     options = UNOPTIMISED if jax.default_backend() == "cpu" else None
@@ -136,20 +136,20 @@ def compile_counter(
     return CountedProgram(tuple(node.block() for node in survey.nodes), program)
 
 
-# What a block costs
+# The cost of a block
 
 
 class _Weight(NamedTuple):
-    """A parameter, or what was made of one parameter alone: cast, transposed, cut."""
+    """A parameter, or an array made of one parameter alone: cast, transposed, sliced."""
 
     root: int
     num_bytes: int
-    """as it is stored"""
+    """in its stored form"""
 
 
 @dataclasses.dataclass
 class _Node:
-    """A block while its equations are read; its children are the blocks inside, in their order."""
+    """A block while its equations are read; its children are the blocks inside it, in order."""
 
     index: int
     kind: str
@@ -177,7 +177,7 @@ class _Survey:
     def read(
         self, jaxpr: jex.Jaxpr, inputs: Sequence[_Weight | None], node: _Node
     ) -> list[_Weight | None]:
-        """Adds the equations to the node; says which outputs are still weights."""
+        """Adds the equations to the node; returns for each output the weight that it is, or None."""
         known = dict(zip(jaxpr.invars, inputs, strict=True))
         for equation in jaxpr.eqns:
             name, parameters = equation.primitive.name, equation.params
@@ -221,7 +221,7 @@ class _Survey:
 def _add_product(
     equation: jex.JaxprEqn, operands: Sequence[_Weight | None], depth: int, node: _Node
 ) -> None:
-    """Of the first two operands; `depth` products are summed up for each value of the result."""
+    """Adds the product of the first two operands; `depth` terms are summed for each value of the result."""
     left, right = (
         jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype)  # type: ignore[attr-defined]
         for atom in equation.invars[:2]
@@ -253,16 +253,16 @@ def _known(atom: Any, known: dict[Any, _Weight | None]) -> _Weight | None:
 
 
 def _padded(inputs: list[_Weight | None], jaxpr: jex.Jaxpr) -> list[_Weight | None]:
-    """A loop's constants come first; what it carries and what it goes over are no weights."""
+    """A loop's constants come first; its carried values and the rows that it scans are not weights."""
     return inputs + [None] * (len(jaxpr.invars) - len(inputs))
 
 
 def _open(jaxpr: Any) -> tuple[jex.Jaxpr, Sequence[Any]]:
-    """The equations and the constants of a jaxpr that is closed or not."""
+    """(equations, constants) of a jaxpr, closed or not."""
     return (jaxpr.jaxpr, jaxpr.consts) if isinstance(jaxpr, jex.ClosedJaxpr) else (jaxpr, ())
 
 
-# How often it ran
+# How often it runs
 
 
 def _run(
@@ -272,7 +272,7 @@ def _run(
     blocks: Iterator[_Node],
     counts: Int[Array, "blocks"],
 ) -> tuple[list[Any], Int[Array, "blocks"]]:
-    """The outputs, and the counts after it. `blocks` are those inside, in the order of the survey."""
+    """(outputs, counts after the run). `blocks` are those inside the jaxpr, in the order of the survey."""
     values = dict(zip(jaxpr.constvars, constants, strict=True))
     values |= zip(jaxpr.invars, arguments, strict=True)
 
@@ -294,14 +294,14 @@ def _run(
             index = operands[0].astype(jnp.int32)
             counts, *outputs = jax.lax.switch(index, branches, counts, *operands[1:])
         else:
-            found = equation.primitive.bind(*operands, **parameters)
-            outputs = found if equation.primitive.multiple_results else [found]
+            bound = equation.primitive.bind(*operands, **parameters)
+            outputs = bound if equation.primitive.multiple_results else [bound]
         values |= zip(equation.outvars, outputs, strict=True)
     return [read(atom) for atom in jaxpr.outvars], counts
 
 
 def _counted(closed: jex.ClosedJaxpr, block: _Node) -> Callable[..., tuple[Any, ...]]:
-    """(counts, *arguments) -> (counts, *outputs), with one more run of the block counted."""
+    """(counts, *arguments) -> (counts, *outputs), with the run of the block counted."""
 
     def run(counts: Int[Array, "blocks"], *arguments: Any) -> tuple[Any, ...]:
         counts = counts.at[block.index].add(1)

@@ -12,12 +12,12 @@ from jaxtyping import Float
 
 NUM_BOOTSTRAP = 2000
 SEED = 12345
-"""Of the bootstrap: the same times give the same interval."""
+"""Fixed, so that the same times give the same interval."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A number and its 95 % bootstrap interval."""
+    """A number and its 95 % interval."""
 
     value: float
     low: float
@@ -53,9 +53,8 @@ class Latency:
     p95: float
     p99: float
     low: float
-    """95 % bootstrap interval of the mean over sentences, from here ..."""
+    """lower end of the 95 % bootstrap interval of the mean over sentences"""
     high: float
-    """... to here"""
 
     @classmethod
     def of(cls, seconds: Float[np.ndarray, "sentences"]) -> "Latency":

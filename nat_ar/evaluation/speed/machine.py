@@ -1,7 +1,7 @@
 """The machine on which systems are timed: its name, the cores that a run may use, and its peaks.
 
-A peak is a limit: noise only ever takes from it. So each is the best of several calls, and of two
-kernels where either may be the faster one. Everything is compiled and called once before its clock."""
+A peak is a limit, and noise only lowers it: each is the best of several calls, and of two kernels where either may
+be faster. Every kernel is compiled and called once before its clock starts."""
 
 import dataclasses
 import importlib.metadata
@@ -21,36 +21,36 @@ from nat_ar.config_json import ConfigError
 from nat_ar.runtime import cpu_kernels
 
 XLA_POOL = "tf_XLAEigen"
-"""How Linux calls the threads of XLA's pool on a CPU."""
+"""Linux's name of the threads in XLA's pool on a CPU."""
 MIB = 2**20
 CPU_SIDE, ACCELERATOR_SIDE = 1536, 8192
-"""Rows and columns of the matrices that are multiplied: more gave no higher rate."""
+"""Rows and columns of the multiplied matrices: larger ones gave no higher rate."""
 CPU_READS = (8 * MIB, 32 * MIB, 256 * MIB)
-"""Bytes of the arrays that are read. The weights of a small model stay in a cache, and a loop over them is
-not bound by the memory behind it: the largest array is, the others show the caches."""
+"""Bytes of the arrays that are read: the largest measures the memory, the others the caches, which hold the weights
+of a small model."""
 ACCELERATOR_READS = (2048 * MIB,)
-"""There a smaller one would time the launch of its kernel."""
+"""A smaller array would time the launch of the kernel."""
 BYTES_A_CALL = 256 * MIB
-"""Smaller arrays are read again and again within a call, so that handing it over costs nothing beside it."""
+"""Smaller arrays are read repeatedly within a call, so that its dispatch costs nothing beside it."""
 NUM_CALLS = 8
 SECONDS_A_PEAK = 0.25
-"""Calls of a kernel: so many, and fewer where they take longer together."""
+"""Calls of a kernel: NUM_CALLS, fewer once they take longer than this together."""
 
 
-# What machine it is
+# Name and versions
 
 
 def device_name() -> str:
-    """Platform and kind of the device; of a CPU its model, since JAX calls all of them "cpu"."""
+    """Platform and kind of the device; for a CPU its model, since JAX calls every CPU "cpu"."""
     device = jax.local_devices()[0]
     kind = _cpu_model() if device.platform == "cpu" else device.device_kind
     return f"{device.platform}: {kind}"
 
 
 def _cpu_model() -> str:
-    facts = Path("/proc/cpuinfo")
-    if facts.exists():
-        for line in facts.read_text("utf-8", errors="replace").splitlines():
+    path = Path("/proc/cpuinfo")
+    if path.exists():
+        for line in path.read_text("utf-8", errors="replace").splitlines():
             key, _, value = line.partition(":")
             if key.strip() == "model name":
                 return value.strip()
@@ -58,34 +58,34 @@ def _cpu_model() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of what decides how fast a program is; `products`: who multiplies matrices when a CPU decodes."""
+    """Of the software that decides the speed; `products`: whose matrix products a CPU decodes with."""
     packages = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")}
     products = "nat_ar" if cpu_kernels.are_available() else "XLA"
     return {"python": platform.python_version(), **packages, "products": products}
 
 
-# Which cores it may use
+# Cores
 
 
 def num_threads() -> int:
-    """CPU cores that this process may use: XLA's thread pool has as many threads."""
+    """CPU cores that this process may use, and threads of XLA's pool."""
     return len(cores()) or os.cpu_count() or 1
 
 
 def cores() -> tuple[int, ...]:
-    """The numbers of those cores; none where the platform does not say."""
+    """The numbers of those cores; empty if the platform does not tell."""
     return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
 
 
 def pin(threads: int) -> None:
-    """Keeps this process to so many cores, one thread of each before the second of any, and so gives XLA's
-    pool as many threads. To be called before JAX is asked for its devices.
+    """Pins this process to `threads` hardware threads, one of each core first, and so sets the size of XLA's pool.
+    Call it before JAX is asked for its devices.
 
-    Raises ConfigError where there are fewer cores, the platform cannot pin, or XLA's pool is there
-    already and has another size."""
+    Raises ConfigError if there are fewer cores, the platform cannot pin, or XLA's pool already exists with another
+    size."""
     if not hasattr(os, "sched_setaffinity"):
         raise ConfigError(
-            f"threads {threads}: expected a platform that keeps a process to some cores, got {sys.platform}; "
+            f"threads {threads}: expected a platform that can pin a process to cores, got {sys.platform}; "
             "leave threads out"
         )
     allowed = cores()
@@ -97,8 +97,8 @@ def pin(threads: int) -> None:
     running = num_pool_threads()
     if running not in (0, threads):
         raise ConfigError(
-            f"threads: expected to be asked before XLA starts its threads, got {threads} when {running} "
-            "run already; time systems in a process of their own"
+            f"threads: expected before XLA starts its threads, got {threads} when {running} are running; time "
+            "systems in a process of their own"
         )
     chosen = sorted(allowed, key=lambda core: (_threads_before(core), core))[:threads]
     for task in os.listdir(
@@ -108,7 +108,7 @@ def pin(threads: int) -> None:
 
 
 def num_pool_threads() -> int:
-    """Threads of XLA's pool on the CPU; 0 before JAX has started it, or where /proc is not there."""
+    """Threads of XLA's pool on the CPU; 0 before JAX has started it, or without /proc."""
     names = Path("/proc/self/task").glob("*/comm")
     return sum(name.read_text().strip() == XLA_POOL for name in names)
 
@@ -125,7 +125,7 @@ def _threads_before(core: int) -> int:
     return sum(number < core for number in numbers)
 
 
-# What it can do
+# Peaks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,10 +133,10 @@ class Peaks:
     """The limits of the device."""
 
     matmul: dict[str, float]
-    """FLOP/s of a large matrix product by the type of its operands; a multiplication and an addition are
-    two FLOP. JAX's default precision: on an accelerator float32 may use a shorter mantissa inside"""
+    """FLOP/s of a large matrix product by the type of its operands; a multiplication and an addition are two FLOP.
+    In JAX's default precision: on an accelerator, float32 may be multiplied with a shorter mantissa"""
     bandwidth: dict[int, float]
-    """bytes/s of reading an array, by its size in bytes, in ascending order; the last is the memory's"""
+    """bytes/s of reading an array by its size in bytes, ascending; the last is that of the memory"""
 
     def best(self, other: "Peaks") -> "Peaks":
         """The higher of two measurements, number by number."""
@@ -146,13 +146,14 @@ class Peaks:
         )
 
     def product_seconds(self, flops: int, dtype: str) -> float:
-        """The least time of matrix products; of a type that was not measured at the best rate."""
+        """The least time of matrix products; a type that was not measured gets the best rate."""
         return flops / self.matmul.get(dtype, max(self.matmul.values()))
 
     def read_seconds(self, num_bytes: int) -> float:
-        """The least time of reading so many bytes at once, all of them in the nearest memory that could hold
-        them: at the best rate of the largest measured array that is not larger (or the smallest one) and
-        those above it, since what is smaller is not read more slowly."""
+        """The least time of reading so many bytes, from the nearest memory that could hold them.
+
+        The rate is the best of the largest measured array that is not larger (else the smallest) and all larger
+        ones, since a smaller array is not read more slowly."""
         fitting = [size for size in self.bandwidth if size <= num_bytes]
         nearest = max(fitting, default=min(self.bandwidth))
         return num_bytes / max(rate for size, rate in self.bandwidth.items() if size >= nearest)
@@ -174,14 +175,14 @@ def _matmul(side: int, dtype: str) -> float:
 
 
 def _read(num_bytes: int) -> float:
-    """The faster of a row times a square matrix, over and over as when a decoder goes step by step, and of
+    """bytes/s of the faster of two kernels: a row times a square matrix, repeated as in a step-by-step decoder, and
     the maxima of the matrix's rows."""
     side = math.isqrt(num_bytes // 4)
     matrix = jnp.full((side, side), 1 / side)  # float32
     times = max(1, BYTES_A_CALL // num_bytes)
 
     def products(matrix: jax.Array) -> jax.Array:
-        row = jnp.ones((1, side))  # and ones it remains
+        row = jnp.ones((1, side))  # the product is ones again
         return jax.lax.fori_loop(0, times, lambda _, row: row @ matrix, row)
 
     rate = times * matrix.nbytes / _best(products, matrix)

@@ -21,15 +21,13 @@ from nat_ar.types import Encoded
 
 @dataclasses.dataclass(frozen=True)
 class LatencyShares:
-    """Where the latency goes: mean milliseconds a sentence, each piece timed by itself.
-
-    Planning and padding on the host are in none of them."""
+    """Mean milliseconds a sentence of each piece. Planning and padding on the host belong to none."""
 
     tokenizer: float
     encoder: float
     """the encoder compiled as a program of its own"""
     decoder: float
-    """the whole program on the device less the encoder: decoder, search and a rescoring teacher"""
+    """the whole device program minus the encoder: decoder, search and a rescoring teacher"""
     detokenizer: float
     """from arrays on the device to text"""
 
@@ -37,33 +35,33 @@ class LatencyShares:
 def measure(
     translators: Sequence[Translator], sentences: Sequence[str], is_quiet: bool
 ) -> list[LatencyShares]:
-    """One pass over the sentences at batch 1, piece by piece. The translators are warm."""
-    takers = [_PieceTaker(translator) for translator in translators]
-    for taker in takers:
-        examples = {taker.bucket(sentence): sentence for sentence in sentences}
+    """Times one pass over the sentences at batch 1, piece by piece. The translators must be warm."""
+    timers = [_PieceTimer(translator) for translator in translators]
+    for timer in timers:
+        examples = {timer.bucket(sentence): sentence for sentence in sentences}
         for bucket, sentence in examples.items():
-            taker.compile(bucket)
+            timer.compile(bucket)
             for _ in range(WARM_UP_CALLS_ALONE):
-                taker.seconds(sentence)
-    calls = [lambda i, taker=taker: taker.seconds(sentences[i]) for taker in takers]
+                timer.seconds(sentence)
+    calls = [lambda i, timer=timer: timer.seconds(sentences[i]) for timer in timers]
     with (
         clock.bar("pieces", len(sentences) * len(calls), is_quiet) as bar,
         clock.no_compilation([translator.compiled for translator in translators]),
     ):
-        _, found = clock.interleaved(calls, len(sentences), 1, bar.update)
-    means = 1000 * np.mean(found, axis=1)  # [translators, pieces]
+        _, seconds = clock.interleaved(calls, len(sentences), 1, bar.update)
+    means = 1000 * np.mean(seconds, axis=1)  # [translators, pieces]
     return [LatencyShares(*(float(value) for value in row)) for row in means]
 
 
-class _PieceTaker:
-    """Runs the pieces of one translator one after the other, at batch 1."""
+class _PieceTimer:
+    """Times the pieces of one translator one after the other, at batch 1."""
 
     def __init__(self, translator: Translator) -> None:
         self.translator = translator
         self.encoders: dict[int, Any] = {}
 
     def compile(self, bucket: int) -> None:
-        """The encoder alone, for one bucket."""
+        """Compiles the encoder alone, for one bucket."""
         model = self.translator.ready_model
 
         def encode(leaves: list[jax.Array], source: jax.Array) -> Encoded:

@@ -1,6 +1,6 @@
 """Two pictures of the rows of one benchmark: latency against length, and throughput against batch size.
 
-Every line is a system, all of them measured together. Colours and markers are those of figures.py."""
+Every line is a system; all were measured together. Colours and markers are those of figures.py."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,8 +16,8 @@ from nat_ar.evaluation.results import Row
 
 
 def save(rows: Sequence[Row], directory: Path) -> list[Path]:
-    """Writes latency_by_length and throughput, each as .png and .svg. ValueError without rows, and for
-    rows of early versions, which do not know their latency by length."""
+    """Writes latency_by_length and throughput, each as .png and .svg. ValueError without rows, and for rows of early
+    versions, which have no latency by length."""
     directory.mkdir(parents=True, exist_ok=True)
     written = []
     with matplotlib.rc_context(figures.STYLE):
@@ -27,14 +27,14 @@ def save(rows: Sequence[Row], directory: Path) -> list[Path]:
 
 
 def draw_latency(rows: Sequence[Row]) -> Figure:
-    """Mean latency of the sentences of each bucket of source lengths, where their mean translation is."""
+    """Mean latency of the sentences of each bucket of source lengths, against the mean length of their translations."""
     if any("latency_by_length" not in row for row in rows):
         raise ValueError(
-            "a row of an early version does not know its latency by length; time the systems again"
+            "a row of an early version has no latency by length; time the systems again"
         )
 
     def points(row: Row) -> list[tuple[float, float]]:
-        return [(found["output_tokens"], found["mean"]) for found in row["latency_by_length"]]
+        return [(one["output_tokens"], one["mean"]) for one in row["latency_by_length"]]
 
     figure, panel = _draw(rows, points)
     panel.set_xlabel("tokens of the translation, mean of each bucket of source lengths")
@@ -66,7 +66,7 @@ def draw_throughput(rows: Sequence[Row]) -> Figure:
 def _draw(
     rows: Sequence[Row], points: Callable[[Row], list[tuple[float, float]]]
 ) -> tuple[Figure, Axes]:
-    """A line for each row; the systems of one method share its colour, not the pattern of its line."""
+    """A line for each row; systems of one method share its colour and differ by the pattern of the line."""
     if not rows:
         raise ValueError("expected rows of a benchmark to draw, got none")
     styles = figures.styles(rows)

@@ -1,9 +1,9 @@
 """Where the time of a sentence goes: a trace that TensorBoard and Perfetto open, and a table made of it.
 
 The network names its parts by `jax.named_scope`; the compiled program keeps the names in the metadata of its
-instructions, and the trace says when each instruction ran. A fusion is put down to the part that its result
-belongs to. Tracing slows a program of many small operations down, so shares are taken from the trace, and
-milliseconds are these shares of the latency that was measured without it."""
+instructions, and the trace has the times of each instruction. A fusion counts for the part that its result belongs
+to. Tracing slows down a program of many small operations, so only shares are taken from the trace: milliseconds
+are these shares of the latency that was measured without it."""
 
 import bisect
 import collections
@@ -35,21 +35,21 @@ PIECES = {
     DETOKENIZER: "detokenizer",
     HOST: "host: dispatch, padding, copies",
 }
-"""Pieces of a sentence's latency, in the order of the table, and what the table calls them."""
+"""Pieces of a sentence's latency in the order of the table -> their names in the table."""
 SENTENCE = "nat_ar.sentence"
 """The event of the trace around one sentence, text to text."""
 SENTENCES = 10
-"""Sentences that are traced: a trace of many is larger than its viewers take."""
+"""Sentences that are traced: viewers cannot load a trace of many."""
 CONTAINERS = ("while", "conditional")
-"""Instructions whose time is that of the instructions inside."""
+"""Instructions that only contain others, which are timed themselves."""
 
 Interval = tuple[float, float, str]
-"""Start, end (nanoseconds) and piece of what ran."""
+"""(start, end, piece) of an instruction; nanoseconds."""
 
 
 def keep_scopes() -> None:
-    """To be called before anything is compiled: a program in JAX's persistent cache may have been compiled
-    when the scopes had other names, since by default names are no part of the cache's key."""
+    """Makes scope names part of the key of JAX's persistent cache, which else may return a program with earlier
+    names. Call it before anything is compiled."""
     jax.config.update("jax_compilation_cache_include_metadata_in_key", True)
 
 
@@ -59,10 +59,12 @@ def measure(
     seconds: Float[np.ndarray, "sentences"],
     directory: Path,
 ) -> Row:
-    """Traces some of the sentences at batch 1 into the directory. The translator is warm; `seconds` is what
-    the sentences took without a trace. "pieces_ms" adds up to "latency_ms", the mean of these."""
+    """Traces some of the sentences at batch 1 into the directory. The translator must be warm.
+
+    seconds: latencies of the sentences without a trace. "pieces_ms" adds up to "latency_ms", their mean over the
+    traced sentences."""
     positions = sample.spread_positions(sentences, SENTENCES)
-    texts = [sentences[place] for place in positions]
+    texts = [sentences[position] for position in positions]
     driver.set_batch(translator, 1)
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0  # it would time its own bookkeeping of every Python call
@@ -102,10 +104,10 @@ def render(rows: Sequence[Row]) -> str:
     table = [header]
     profiles = [row["profile"] for row in rows]
     for piece, title in PIECES.items():
-        parts = [(found["pieces_ms"][piece], found["latency_ms"]) for found in profiles]
+        parts = [(profile["pieces_ms"][piece], profile["latency_ms"]) for profile in profiles]
         table.append([title, *(f"{ms:.3f} ({100 * ms / whole:4.1f})" for ms, whole in parts)])
-    table.append(["latency", *(f"{found['latency_ms']:.3f} (100.0)" for found in profiles)])
-    table.append(["while traced", *(f"{found['traced_ms']:.3f}        " for found in profiles)])
+    table.append(["latency", *(f"{profile['latency_ms']:.3f} (100.0)" for profile in profiles)])
+    table.append(["while traced", *(f"{profile['traced_ms']:.3f}        " for profile in profiles)])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join(
         "  ".join(
@@ -121,12 +123,12 @@ def render(rows: Sequence[Row]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Events:
-    """What a trace says, in nanoseconds."""
+    """The events of a trace; times in nanoseconds."""
 
     named: Mapping[str, list[tuple[float, float]]]
-    """start and end of our own annotations, by name, in the order of time"""
+    """(start, end) of our own annotations by name, in order of time"""
     device: list[Interval]
-    """instructions of compiled programs, by their names, in the order of time"""
+    """(start, end, name) of the instructions of compiled programs, in order of time"""
 
     def windows(self, name: str) -> list[tuple[float, float]]:
         return self.named.get(name, [])
@@ -134,14 +136,14 @@ class Events:
     def instructions(
         self, window: tuple[float, float], pieces: Mapping[str, str]
     ) -> list[Interval]:
-        """Those that start in the window, each with its piece; what has no piece is left out, what nobody
-        knows belongs to the search."""
+        """The instructions that start in the window, with their pieces. Containers, whose piece is "", are left out;
+        an unknown instruction belongs to the search."""
         first = bisect.bisect_left(self.device, window[0], key=lambda event: event[0])
         last = bisect.bisect_left(self.device, window[1], key=lambda event: event[0])
-        found = [
+        events = [
             (start, end, pieces.get(name, SEARCH)) for start, end, name in self.device[first:last]
         ]
-        return [event for event in found if event[2]]
+        return [event for event in events if event[2]]
 
 
 def read_events(path: Path) -> Events:
@@ -156,11 +158,11 @@ def read_events(path: Path) -> Events:
                 if event.name in (SENTENCE, TOKENIZER, DETOKENIZER):
                     named.setdefault(event.name, []).append((start, end))
                     continue
-                facts = dict(event.stats)
-                if "hlo_op" in facts:
-                    started.append((start, end, str(facts["hlo_op"]), facts.get("_p")))
+                stats = dict(event.stats)
+                if "hlo_op" in stats:
+                    started.append((start, end, str(stats["hlo_op"]), stats.get("_p")))
                 elif event.name.startswith("end: "):  # an instruction may end on another thread
-                    ended[facts.get("_c")] = start
+                    ended[stats.get("_c")] = start
     device = sorted(
         (start, max(end, ended.get(key, end)), name) for start, end, name, key in started
     )
@@ -170,11 +172,10 @@ def read_events(path: Path) -> Events:
 def pieces_of(
     window: tuple[float, float], device: Iterable[Interval], host: Iterable[Interval]
 ) -> dict[str, float]:
-    """How much of the window each piece takes, in its unit; the sum is the window's length.
+    """The time of each piece within the window; the sum is the window's length.
 
-    A moment belongs to the instructions that run, in equal parts where there are several; else to the
-    tokenizer or the detokenizer; else, between the first and the last instruction, to nobody in
-    particular (BETWEEN); else to the host."""
+    Each moment belongs to the instructions that run, in equal parts; if none runs, to the tokenizer or the
+    detokenizer; else to BETWEEN, between the first and the last instruction; else to the host."""
     device = [_cut(event, window) for event in device]
     host = [_cut(event, window) for event in host]
     edges = {window[0], window[1], *(edge for event in (*device, *host) for edge in event[:2])}
@@ -216,11 +217,11 @@ class _Instruction:
     opcode: str
     operands: tuple[str, ...]
     op_name: str
-    """where in our code it comes from: "jit(decode)/while/body/decoder/dot_general"; "" where XLA lost it"""
+    """its origin in our code: "jit(decode)/while/body/decoder/dot_general"; "" if XLA lost it"""
     calls: str | None
-    """the computation of a fusion or a call"""
+    """name of the computation of a fusion or a call"""
     parameter: int | None
-    """which parameter of its computation it is"""
+    """its index, if it is a parameter of its computation"""
 
 
 _HEADER = re.compile(r"(?:ENTRY )?%?([\w.\-]+) .*{$")
@@ -233,11 +234,11 @@ _CALLS = {
 
 
 def instruction_pieces(text: str) -> dict[str, str]:
-    """The piece of every instruction of a compiled program, by the instruction's name; "" for CONTAINERS.
+    """The piece of every instruction of a compiled program by the instruction's name; "" for CONTAINERS.
 
-    Where XLA rewrote an instruction and lost where it comes from, a fusion is what its inside says, a
-    matrix product what the reshape after it says, which still has the product's name, and anything else what
-    its neighbours say, readers first."""
+    An instruction that XLA rewrote may have lost its origin. A fusion then takes the piece of the last instruction
+    inside it, a matrix product that of the reshape after it, which still has the product's name, and any other
+    instruction that of a neighbour: readers first, then operands."""
     computations = _parse(text)
     pieces = {}
     for instructions in computations.values():
@@ -267,7 +268,7 @@ def _piece(op_name: str) -> str:
 def _inside(
     instruction: _Instruction, computations: Mapping[str, dict[str, _Instruction]]
 ) -> list[str]:
-    """Names within a fusion, the last first: its result counts."""
+    """Origins of the instructions within a fusion, last first: the last is its result."""
     inner = computations.get(instruction.calls or "", {})
     return [below.op_name for below in reversed(inner.values()) if below.op_name]
 
@@ -278,21 +279,21 @@ def _of_readers(
     instructions: Mapping[str, _Instruction],
     computations: Mapping[str, dict[str, _Instruction]],
 ) -> list[str]:
-    """Names of what reads the instruction first, within fusions too; those of products come first."""
-    found = []
+    """Origins of the instructions that read this one, within fusions too; of a product's readers, products first."""
+    origins = []
     for reader in (instructions[reader] for reader in readers):
         inner = computations.get(reader.calls or "", {})
-        place = reader.operands.index(name)
-        inputs = [key for key, below in inner.items() if below.parameter == place]
+        index = reader.operands.index(name)
+        inputs = [key for key, below in inner.items() if below.parameter == index]
         direct = [below.op_name for below in inner.values() if set(inputs) & set(below.operands)]
-        found += direct if inner else [reader.op_name]
-    found = [op_name for op_name in found if op_name]
+        origins += direct if inner else [reader.op_name]
+    origins = [op_name for op_name in origins if op_name]
     is_product = "dot" in instructions[name].opcode
-    return sorted(found, key=lambda op_name: not (is_product and op_name.endswith("dot_general")))
+    return sorted(origins, key=lambda op_name: not (is_product and op_name.endswith("dot_general")))
 
 
 def _parse(text: str) -> dict[str, dict[str, _Instruction]]:
-    """Computations of an HLO module in XLA's text form, and their instructions, by name."""
+    """{computation: {instruction: ...}} of an HLO module in XLA's text form, by name."""
     computations: dict[str, dict[str, _Instruction]] = {}
     current: dict[str, _Instruction] = {}
     for line in text.splitlines():
@@ -300,10 +301,10 @@ def _parse(text: str) -> dict[str, dict[str, _Instruction]]:
         if header:
             current = computations.setdefault(header[1], {})
             continue
-        found = _LINE.match(line)
-        if not found:
+        matched = _LINE.match(line)
+        if not matched:
             continue
-        name, opcode, rest = found.groups()
+        name, opcode, rest = matched.groups()
         op_name = _OP_NAME.search(rest)
         calls = _CALLS[opcode].search(rest) if opcode in _CALLS else None
         arguments = rest.partition(")")[0]

@@ -2,17 +2,16 @@
 
 What is timed is a user's call: text in, text out, the host's work included.
 
-- Ahead of every clock all shapes are compiled and each is called several times. A compilation while a
-  clock runs is an error.
+- Before a clock starts, all shapes are compiled and each is called several times. Compiling while a clock
+  runs is an error.
 - Systems take turns, A B A B: sentence by sentence for the latency, pass by pass for the throughput, so
   that the machine's noise hits all alike. Each call finds the caches as another system left them.
 - Latency (batch 1): of each sentence the median over the repetitions; of these the mean, with a 95 %
   bootstrap interval over sentences, and percentiles.
 - Throughput: sentences/s over a whole set of sentences, sorted by length and cut into batches by the
   Translator, at each batch size; median over passes. At batch 1 it is 1 / mean latency.
-- A call is over when the text is on the host; where a piece ends on the device, its arrays are waited
-  for.
-- The floor of a system is what its matrix products must cost on the same sentences (floor.py) at the peaks
+- A call ends when its text is on the host; a piece that ends on the device, when its arrays are ready.
+- The floor of a system is the least time of its matrix products on the same sentences (floor.py) at the peaks
   of the machine (machine.py), which are measured before the first clock and after the last."""
 
 import dataclasses
@@ -50,13 +49,13 @@ class Speed:
     latency: Latency
     pieces: LatencyShares
     throughput: dict[int, float]
-    """sentences/s for each batch size; sizes that make no batch larger are left out"""
+    """sentences/s by batch size, without the sizes that make no batch larger"""
     batch_limit: Limit
-    """why the throughput ends at its largest size"""
+    """why there is no larger batch size"""
     texts: list[str]
     """the sentences of the latency"""
     seconds: Float[np.ndarray, "sentences"]
-    """of each, the median over the repetitions"""
+    """median over the repetitions"""
     lengths: list[LengthBin]
     """mean latency by length"""
     repetitions: int
@@ -87,13 +86,13 @@ def measure(
 ) -> list[Speed]:
     """One Speed for each translator, in order, on the same sentences of `text`.
 
-    Leaves the translators with other max_rows and batch_tokens. Raises RecompilationError,
-    LostSentenceError, and ValueError where all of the text is empty."""
+    Changes max_rows and batch_tokens of the translators. Raises RecompilationError, LostSentenceError, and
+    ValueError if all of the text is empty."""
     pool = [sentence for sentence in text if sentence.strip()]
     if not pool:
         raise ValueError(f"expected sentences to time, got {len(text)} empty lines")
     peaks = machine.measure() if config.floors else None
-    sentences, seconds, found = _time_alone(translators, pool, config, is_quiet)
+    sentences, seconds, translations = _time_alone(translators, pool, config, is_quiet)
     alone = np.median(seconds, axis=1)  # [translators, sentences]
     shares = pieces.measure(translators, sentences, is_quiet)
     slowest = float(alone.mean(axis=1).max())
@@ -112,11 +111,13 @@ def measure(
             seconds=alone[i],
             lengths=intervals.by_length(
                 (driver.prepare(translator, text)[1], len(translation.tokens[0]), float(spent))
-                for text, (translation,), spent in zip(sentences, found[i], alone[i], strict=True)
+                for text, (translation,), spent in zip(
+                    sentences, translations[i], alone[i], strict=True
+                )
             ),
             repetitions=seconds.shape[1],
             throughput_sentences=len(many),
-            steps=float(np.mean([translation.passes for (translation,) in found[i]])),
+            steps=float(np.mean([translation.passes for (translation,) in translations[i]])),
             compile_seconds=translator.compile_seconds,
             cost=costs[i],
             peaks=peaks,
@@ -130,7 +131,7 @@ def _time_alone(
 ) -> tuple[
     list[str], Float[np.ndarray, "translators repetitions sentences"], list[list[list[Translation]]]
 ]:
-    """The sentences chosen, the seconds of each call at batch 1, and what the last calls returned."""
+    """The sentences that were timed, the seconds of each call at batch 1, and the last translations."""
     sentences = sample.spread(pool, config.sentences)
     for translator in translators:
         driver.set_batch(translator, 1)
@@ -146,14 +147,14 @@ def _time_alone(
         clock.bar("latency", repetitions * len(sentences) * len(calls), is_quiet) as bar,
         clock.no_compilation([translator.compiled for translator in translators]),
     ):
-        seconds, found = clock.interleaved(calls, len(sentences), repetitions, bar.update)
-    return sentences, seconds, found
+        seconds, translations = clock.interleaved(calls, len(sentences), repetitions, bar.update)
+    return sentences, seconds, translations
 
 
 def _costs(
     translators: Sequence[Translator], sentences: Sequence[str], peaks: Peaks, is_quiet: bool
 ) -> list[Cost]:
-    """What the mean sentence costs each translator, every sentence counted in a run of its own."""
+    """The cost of the mean sentence for each translator; every sentence is counted in a run of its own."""
     sources = [
         [driver.prepare(translator, text) for text in sentences] for translator in translators
     ]
@@ -166,19 +167,19 @@ def _costs(
         def counter(shape: tuple[int, int]) -> floor.CountedProgram:
             translator, bucket = translators[shape[0]], shape[1]
             arguments = translator.arguments(1, bucket)
-            found = floor.compile_counter(
+            program = floor.compile_counter(
                 translator.function(bucket), arguments, is_weight=(True, True, False)
             )
             bar.update()
-            return found
+            return program
 
         counters = dict(zip(shapes, pool.map(counter, shapes), strict=True))
-    found = []
+    means = []
     for i, (translator, row) in enumerate(zip(translators, sources, strict=True)):
         costs = []
         for source, bucket in row:
             counted = counters[i, bucket]
             leaves = translator.arguments(1, bucket)[:2]
             costs.append(counted.cost(counted.counts(*leaves, jnp.asarray(source)), peaks))
-        found.append(floor.mean(costs))
-    return found
+        means.append(floor.mean(costs))
+    return means

@@ -6,8 +6,9 @@ from nat_ar.evaluation.speed.config import MIN_REPETITIONS, MIN_SENTENCES, Speed
 
 
 def fit(config: SpeedConfig, pass_seconds: float, sentences: int) -> tuple[int, int]:
-    """Repetitions and sentences of the latency that fit into half of max_seconds, where a pass over all
-    sentences takes `pass_seconds`; one further pass goes to the pieces."""
+    """(repetitions, sentences) of the latency that fit into half of max_seconds.
+
+    pass_seconds: of one pass over all `sentences`. One more pass is reserved for the pieces."""
     passes = config.max_seconds / 2 / pass_seconds
     repetitions = min(max(int(passes) - 1, MIN_REPETITIONS), config.repetitions)
     share = min(passes / (repetitions + 1), 1.0)
@@ -15,8 +16,10 @@ def fit(config: SpeedConfig, pass_seconds: float, sentences: int) -> tuple[int, 
 
 
 def spread(sentences: Sequence[str], number: int) -> list[str]:
-    """`number` sentences (or all) at even ranks of the order by length in characters, which is the same
-    for every vocabulary: their lengths are distributed like those of the whole. In the given order."""
+    """`number` sentences, or all, evenly spaced in the order by length, returned in the given order.
+
+    Lengths are in characters, so that every vocabulary gets the same sentences; they are distributed like those
+    of the whole."""
     return [sentences[position] for position in spread_positions(sentences, number)]
 
 

@@ -15,9 +15,9 @@ from nat_ar.runtime import out_of_memory
 from nat_ar.translation.translator import Translator
 
 Limit = Literal["batch_sizes", "sentences", "memory"]
-"""Why there is no larger batch: nobody asked for one, no batch was filled, the device is too small."""
+"""Why there is no larger batch: none was asked for, the sentences fill none, or the device is too small."""
 MEMORY_SHARE = 0.9
-"""Of the free memory that a program may plan for: arrays are not laid end to end."""
+"""Share of the free memory that a program may plan for: the rest is lost to fragmentation."""
 
 
 def measure(
@@ -27,10 +27,11 @@ def measure(
     slowest: float,
     is_quiet: bool,
 ) -> tuple[list[str], list[dict[int, float]], list[Limit]]:
-    """The sentences chosen, and for each translator its sentences/s at each batch size above 1 and why
-    there is no larger one.
+    """The sentences that were timed, and for each translator its sentences/s by batch size, from 2, and why there is
+    no larger batch.
 
-    `slowest`: seconds a sentence of the slowest system at batch 1, which bounds the time of a pass."""
+    pool: the sentences to choose from. slowest: seconds a sentence of the slowest system at batch 1, which bounds
+    the time of a pass."""
     sizes = sorted(set(config.batch_sizes) - {1})
     budget = config.max_seconds / 2 / max(len(sizes), 1)
     number = config.throughput_sentences
@@ -52,8 +53,8 @@ def measure(
         for i in open_ended:
             batch_limits[i] = "batch_sizes" if i in grown else "sentences"
         if size not in sizes:
-            for place in _too_large([(translators[i], plans[i]) for i in grown], is_quiet):
-                batch_limits[grown[place]] = "memory"
+            for index in _too_large([(translators[i], plans[i]) for i in grown], is_quiet):
+                batch_limits[grown[index]] = "memory"
             grown = [i for i in grown if batch_limits[i] != "memory"]
             if not grown:
                 break
@@ -74,20 +75,21 @@ def measure(
 
 
 def _is_fuller(new: Plan, old: Plan) -> bool:
-    """Whether some batch holds more sentences than any did; a plan may differ by padding alone."""
+    """Whether the largest batch has more sentences than before; plans may differ by padding alone."""
     return max(len(batch[0]) for batch in new) > max(len(batch[0]) for batch in old)
 
 
 def _too_large(systems: Sequence[tuple[Translator, Plan]], is_quiet: bool) -> list[int]:
-    """Places of the systems that have a shape whose program plans for more memory than is free. The
-    compiler's account, so that nothing has to fail: on a CPU, Linux would kill the process."""
+    """Indices of the systems with a shape whose program plans for more memory than is free.
+
+    The compiler's plan is asked instead of running out of memory, where Linux would kill the process."""
     translators = [translator for translator, _ in systems]
     shapes = [{batch[1:] for batch in batches} for _, batches in systems]
     driver.compile_shapes(translators, shapes, is_quiet)
     free = MEMORY_SHARE * out_of_memory.free_bytes(jax.local_devices()[0])
-    lacking = []
-    for place, (translator, wanted) in enumerate(zip(translators, shapes, strict=True)):
+    too_large = []
+    for index, (translator, wanted) in enumerate(zip(translators, shapes, strict=True)):
         plans = [translator.compiled[shape].memory_analysis() for shape in wanted]
-        if max(found.temp_size_in_bytes + found.output_size_in_bytes for found in plans) > free:
-            lacking.append(place)
-    return lacking
+        if max(plan.temp_size_in_bytes + plan.output_size_in_bytes for plan in plans) > free:
+            too_large.append(index)
+    return too_large

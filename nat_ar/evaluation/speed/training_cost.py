@@ -1,8 +1,8 @@
-"""What one train step of each method costs: memory by the compiler's account, and time beside another method's.
+"""The cost of a train step of each method: memory as the compiler planned it, and time relative to another method.
 
-All methods get the same batch: the same number of target tokens, every sentence of the same length, random
-words, one subword of the target for each of the source. The steps of all methods are run in turn, round by
-round, so that noise of the machine hits all alike, and ratios are taken within a round."""
+All methods get the same batch of random tokens: sentences of one length, one target token for each source
+token. The steps of all methods take turns, round by round, so that the noise of the machine hits all alike, and
+ratios are taken within a round."""
 
 import dataclasses
 import statistics
@@ -31,14 +31,14 @@ class StepCost:
     parameters: int
     """numbers that are learned"""
     state_bytes: int
-    """parameters, Adam's two means and the batch: what a step is given"""
+    """the inputs of a step: parameters, Adam's two moments and the batch"""
     temporary_bytes: int
-    """what the step needs beside them at its peak, as the compiler planned it"""
+    """memory beside them at the step's peak, as the compiler planned it"""
     compile_seconds: float
     seconds: tuple[float, ...]
     """of every timed step"""
     ratios: tuple[float, ...]
-    """each of them by the first method's step of the same round"""
+    """each of them / the first method's step of the same round"""
 
     @property
     def median_seconds(self) -> float:
@@ -54,7 +54,7 @@ def measure(
     rounds: int,
     on_round: Callable[[], Any] = lambda: None,
 ) -> list[StepCost]:
-    """The costs, in the order of `methods`, the first of which is what the ratios refer to.
+    """The costs, in the order of `methods`; ratios refer to the first.
 
     Batches have batch_tokens // length sentences of `length` tokens each, EOS counted. on_round is called
     after every round."""

@@ -17,7 +17,7 @@ from nat_ar.evaluation.table.line import (
     GREEDY,
     ITSELF,
     Baselines,
-    Estimate,
+    Interval,
     Line,
     Table,
 )
@@ -32,10 +32,9 @@ def build(
 ) -> Table:
     """The table of all results: the teacher first, then other AR systems, then the rest.
 
-    teacher: name or run directory of the reference AR system; None takes the first AR system
-    trained on raw data. comparisons: paired tests against the teacher's beam search, by
-    `results.system` of the row. ValueError where rows cannot share a table or the teacher is not
-    among them."""
+    teacher: name or run directory of the reference AR system; None takes the first AR system trained on raw
+    data. comparisons: paired tests against the teacher's beam search by `results.system_key`. ValueError if rows
+    cannot share a table or the teacher is not among them."""
     if not systems:
         raise ValueError("no rows to compare; run `python -m nat_ar evaluate RUN` first")
     check_comparable(systems, metrics)
@@ -90,9 +89,9 @@ def check_comparable(systems: Sequence[SystemResult], metrics: Sequence[Metric] 
 
 
 def find_teacher(systems: Sequence[SystemResult], teacher: str | None) -> SystemResult | None:
-    """The beam search row of the reference AR system; its first row where it has no beam search.
+    """The beam search of the reference AR system, or its first result if it has no beam search.
 
-    None only where `teacher` is None and no autoregressive system was given."""
+    None only if `teacher` is None and there is no AR system."""
     autoregressive = [system for system in systems if system.identity["family"] == "AR"]
     if teacher is None:
         raw = [one for one in autoregressive if one.identity["training_data"] == "raw"]
@@ -170,12 +169,11 @@ def _line(
     )
 
 
-def _speed_up(speed: Row, baseline: Row) -> Estimate:
+def _speed_up(speed: Row, baseline: Row) -> Interval:
     """Mean latency of `baseline` / mean latency of `speed`, with a 95 % interval.
 
-    log(ratio) is taken as normal, its variance as the sum of both variances. The systems
-    translate the same sentences, so their errors go together and the true interval is not wider
-    than this one."""
+    log(ratio) is taken as normal with the sum of both variances. The systems translate the same sentences, so
+    their errors are correlated and the true interval is not wider."""
     ratio = baseline["latency_ms"]["mean"] / speed["latency_ms"]["mean"]
     if speed is baseline:
         return ITSELF
@@ -184,7 +182,7 @@ def _speed_up(speed: Row, baseline: Row) -> Estimate:
         for row in (speed, baseline)
     ]
     spread = math.exp(math.hypot(*half))
-    return Estimate(ratio, ratio / spread, ratio * spread)
+    return Interval(ratio, ratio / spread, ratio * spread)
 
 
 def _rank(line: Line, reference: SystemResult | None) -> int:

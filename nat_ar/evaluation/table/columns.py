@@ -7,10 +7,10 @@ from collections.abc import Callable
 from nat_ar.evaluation import results
 from nat_ar.evaluation.metrics import Metric
 from nat_ar.evaluation.results import Row
-from nat_ar.evaluation.table.line import ITSELF, Estimate, Line, Table
+from nat_ar.evaluation.table.line import ITSELF, Interval, Line, Table
 
 MISSING = "n/a"
-RangeText = Callable[[Estimate | None, int | None], str]
+RangeText = Callable[[Interval | None, int | None], str]
 """A value with its interval as text, and the number of decimals; None: three significant digits."""
 
 
@@ -115,7 +115,7 @@ def _decimals(value: float) -> int:
     return 2 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
 
 
-def _ratio_decimals(ratio: Estimate | None) -> int:
+def _ratio_decimals(ratio: Interval | None) -> int:
     return 1 if ratio is not None and ratio.value >= 10 else 2
 
 
@@ -123,24 +123,24 @@ def _digits(value: float) -> str:
     return f"{value:,.{_decimals(value)}f}"
 
 
-def plus_minus(estimate: Estimate | None, decimals: int | None) -> str:
+def plus_minus(estimate: Interval | None, decimals: int | None) -> str:
     """ "27.31 ±0.80": half the width of the interval, as sacreBLEU prints it."""
     if estimate is None:
         return MISSING
-    places = _decimals(estimate.value) if decimals is None else decimals
+    digits = _decimals(estimate.value) if decimals is None else decimals
     if estimate == ITSELF:
-        return f"{1:.{places}f}"
-    return f"{estimate.value:.{places}f} ±{(estimate.high - estimate.low) / 2:.{places}f}"
+        return f"{1:.{digits}f}"
+    return f"{estimate.value:.{digits}f} ±{(estimate.high - estimate.low) / 2:.{digits}f}"
 
 
-def brackets(estimate: Estimate | None, decimals: int | None) -> str:
+def brackets(estimate: Interval | None, decimals: int | None) -> str:
     """ "27.31 [26.50, 28.10]"."""
     if estimate is None:
         return MISSING
-    places = _decimals(estimate.value) if decimals is None else decimals
+    digits = _decimals(estimate.value) if decimals is None else decimals
     if estimate == ITSELF:
-        return f"{1:.{places}f}"
-    return f"{estimate.value:.{places}f} [{estimate.low:.{places}f}, {estimate.high:.{places}f}]"
+        return f"{1:.{digits}f}"
+    return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
 
 
 def system_columns(table: Table) -> list[Column]:

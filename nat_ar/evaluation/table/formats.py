@@ -157,7 +157,7 @@ def _escape_latex(text: str) -> str:
 
 
 def _csv(table: Table) -> str:
-    """Every number unrounded, one column each; an empty cell is a number that was not measured."""
+    """Every number unrounded in a column of its own; the cell of a number that was not measured is empty."""
     records = [_record(line, table.metrics) for line in table.lines]
     output = io.StringIO()
     writer = csv.DictWriter(output, list(records[0]), lineterminator="\n")
@@ -195,7 +195,7 @@ def _record(line: Line, metrics: Sequence[Metric]) -> dict[str, object]:
             f"{name}_high": None if estimate is None else estimate.high,
         }
     record |= {"smax_over_beam": line.best_over_beam, "smax_over_greedy": line.best_over_greedy}
-    for key in ("flops", "weight_bytes", "floor_ms"):  # rows of early versions do not know them
+    for key in ("flops", "weight_bytes", "floor_ms"):  # missing in rows of early versions
         record[f"sentence_{key}"] = floor.get(key)
     numbers = ("train_steps", "train_seconds", "train_target_tokens", "length_ratio")
     record |= {key: quality.get(key) for key in (*numbers, "repetition", "valid", "mixed")}

@@ -1,25 +1,18 @@
-"""What a line of the table holds: one system under one decoding, its speed-ups and its paired test."""
+"""The lines of a table: a system under one decoding, its speed-ups and its paired test."""
 
 import dataclasses
 from collections.abc import Mapping
 
 from nat_ar.evaluation.metrics import METRICS, Metric, PairedResult
 from nat_ar.evaluation.results import Row, SystemResult
+from nat_ar.evaluation.speed.intervals import Interval
 
 BEAM, GREEDY = "Beam(", "Greedy("
+"""Beginnings of the decodings that speed-ups refer to, as text."""
 SIGNIFICANCE = 0.05
 
 
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """A number and its 95 % interval; without an interval all three are the same."""
-
-    value: float
-    low: float
-    high: float
-
-
-ITSELF = Estimate(1.0, 1.0, 1.0)
+ITSELF = Interval(1.0, 1.0, 1.0)
 """The speed-up of a baseline over itself."""
 
 
@@ -29,28 +22,27 @@ class Line:
 
     result: SystemResult
     comparison: PairedResult | None
-    """Against the teacher's beam search; None for that line itself and where nothing was
-    compared."""
-    over_beam: Estimate | None
-    """Mean latency of the teacher's beam search / that of this line."""
-    over_greedy: Estimate | None
+    """Against the teacher's beam search; None for that line itself and without a test."""
+    over_beam: Interval | None
+    """Mean latency of the teacher's beam search / mean latency of this line."""
+    over_greedy: Interval | None
     best_over_beam: float | None
-    """Throughput of this line at its best batch / that of the teacher's beam search at its own: Smax of
-    Kasai et al. 2020 (arXiv:2006.10369)."""
+    """Throughput of this line / that of the teacher's beam search, each at its own best batch: Smax of Kasai et al.
+    2020 (arXiv:2006.10369)."""
     best_over_greedy: float | None
     is_teacher: bool
-    """Is this the teacher's beam search, timed or not?"""
+    """This is the teacher's beam search, timed or not."""
 
-    def score(self, metric: Metric) -> Estimate | None:
+    def score(self, metric: Metric) -> Interval | None:
         """None where the system was evaluated without the metric, or not at all."""
         score = (self.result.quality or {}).get(metric.name)
-        return None if score is None else _estimate(score, "score")
+        return None if score is None else _interval(score, "score")
 
     @property
-    def latency(self) -> Estimate | None:
+    def latency(self) -> Interval | None:
         """Mean milliseconds a sentence at batch 1."""
         speed = self.result.speed
-        return None if speed is None else _estimate(speed["latency_ms"], "mean")
+        return None if speed is None else _interval(speed["latency_ms"], "mean")
 
     @property
     def mark(self) -> str:
@@ -66,7 +58,7 @@ class Line:
 class Table:
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
-    """What the numbers mean and do not mean: signatures, devices, hashes, what is missing."""
+    """What the numbers mean and where they come from: signatures, devices, hashes, missing measurements."""
     warnings: tuple[str, ...]
     """One line for each number that points to a fault; a LaTeX table leaves them out."""
     commands: tuple[str, ...]
@@ -83,7 +75,8 @@ class Baselines:
     greedy: Row | None
 
 
-def _estimate(values: Mapping[str, float | None], name: str) -> Estimate:
+def _interval(values: Mapping[str, float | None], name: str) -> Interval:
+    """Of a score or a latency as a row has it; without an interval, low and high are the value."""
     value, low, high = (values[key] for key in (name, "low", "high"))
     assert value is not None
-    return Estimate(value, value if low is None else low, value if high is None else high)
+    return Interval(value, value if low is None else low, value if high is None else high)

@@ -1,4 +1,4 @@
-"""The notes below a table: what its numbers mean and where they come from, what is missing, warnings."""
+"""The notes below a table: what its numbers mean, where they come from and which are missing; warnings."""
 
 import collections
 import re
@@ -14,9 +14,10 @@ from nat_ar.evaluation.table.line import BEAM, GREEDY, SIGNIFICANCE, Baselines, 
 def quality(
     lines: Sequence[Line], reference: SystemResult | None, metrics: Sequence[Metric]
 ) -> list[str]:
+    """Signatures, test text, metrics that rows lack, and what the marks mean."""
     rows = [line.result.quality for line in lines if line.result.quality is not None]
     if not rows:
-        return ["No quality: none of these systems was evaluated."]
+        return ["No quality: none of these systems was evaluated; run `python -m nat_ar evaluate`."]
     first = rows[0]
     notes = [
         f"{_signatures(rows, metrics)}. Ranges are 95 % bootstrap intervals over sentences.",
@@ -56,6 +57,7 @@ def speed(
     reference: SystemResult | None,
     baselines: Mapping[results.Condition | None, Baselines],
 ) -> list[str]:
+    """Of each condition its device and versions, and what the speed-ups refer to or why there are none."""
     notes = []
     for condition, chosen in baselines.items():
         if condition is None:
@@ -106,18 +108,18 @@ def speed(
 
 
 def warnings(lines: Sequence[Line]) -> list[str]:
-    """One short line a warning, and where its causes and remedies are explained."""
+    """One short line a warning, and the page that explains them."""
     texts: dict[str, None] = {}
     for line in lines:
         for warning in (line.result.quality or {}).get("warnings", ()):
-            # Rows of early versions go on with causes and remedies behind the first clause.
+            # In rows of early versions causes and remedies follow the first clause.
             short = re.split("[,:;] ", warning)[0]
             texts[f"Warning, {results.label(line.result.identity)}: {short}"] = None
     return [*texts, *(["Causes and remedies of warnings: docs/metrics.md."] if texts else [])]
 
 
 def _by_value(rows: Sequence[Row], key: str, title: str) -> str:
-    """ "data hash 1a2b (ar), 3c4d (student)"; without names where all rows agree."""
+    """ "data hash 1a2b (ar), 3c4d (student)"; without names if all rows agree."""
     names: dict[str, list[str]] = collections.defaultdict(list)
     for row in rows:
         value = _short(str(row[key])) if key.endswith("_hash") else str(row[key])

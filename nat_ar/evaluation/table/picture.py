@@ -1,9 +1,8 @@
 """The picture of quality against latency, drawn from the same lines as the table.
 
-Up is better, left is faster; whiskers are 95 % intervals. Colour and marker tell the method, a
-hollow marker raw training data, a full one distilled. One panel for each condition (device,
-threads, dtype), since times under different conditions do not compare. Drawn without a display
-and without global state."""
+Up is better, left is faster; whiskers are 95 % intervals. Colour and marker stand for the method; the marker is hollow
+for raw training data and full for distilled. One panel for each condition (device, threads, dtype), since
+times under different conditions are not comparable. Drawn without a display and without global state."""
 
 import dataclasses
 import math
@@ -23,24 +22,24 @@ from nat_ar.evaluation import figures, results
 from nat_ar.evaluation.figures import Styles
 from nat_ar.evaluation.metrics import Metric
 from nat_ar.evaluation.table import placement
-from nat_ar.evaluation.table.line import ITSELF, Estimate, Line, Table
+from nat_ar.evaluation.table.line import ITSELF, Interval, Line, Table
 from nat_ar.evaluation.table.placement import Box
 
 ROOMY = 14
-"""So many labels fit into a panel of the usual size; of more, each still gets as much room."""
+"""Labels that fit into a panel of the usual size; a panel with more grows."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One marker: what a line of the table says, in the units of the axes."""
+    """One marker: a line of the table in the units of the axes."""
 
     label: str
     method: str
     is_distilled: bool
     role: str
-    """ "beam" and "greedy" for the two that speed-ups refer to, else ""."""
-    latency: Estimate
-    quality: Estimate
+    """ "beam" or "greedy" for the two that speed-ups refer to, else "" """
+    latency: Interval
+    quality: Interval
 
 
 def save(
@@ -58,7 +57,7 @@ def save(
 
 
 def draw(comparison: Table, *, title: str = "", metric: Metric | None = None) -> Figure:
-    """The figure: one panel a condition, labels placed so that they cover nothing."""
+    """The figure: one panel a condition; labels are placed so that they cover little."""
     timed = [line for line in comparison.lines if line.result.quality and line.result.speed]
     if metric is None and any(_height(line, None) is None for line in timed):
         metric = comparison.metrics[0]
@@ -96,7 +95,7 @@ def draw(comparison: Table, *, title: str = "", metric: Metric | None = None) ->
     return figure
 
 
-def wilson(percent: float, sentences: int) -> Estimate:
+def wilson(percent: float, sentences: int) -> Interval:
     """A share with its 95 % Wilson score interval (Wilson 1927), all in percent."""
     z = 1.96
     share = percent / 100
@@ -106,10 +105,10 @@ def wilson(percent: float, sentences: int) -> Estimate:
         * math.sqrt(share * (1 - share) / sentences + z * z / (4 * sentences**2))
         / (1 + z * z / sentences)
     )
-    return Estimate(percent, 100 * max(0.0, centre - half), 100 * min(1.0, centre + half))
+    return Interval(percent, 100 * max(0.0, centre - half), 100 * min(1.0, centre + half))
 
 
-def _height(line: Line, metric: Metric | None) -> Estimate | None:
+def _height(line: Line, metric: Metric | None) -> Interval | None:
     """The score, or without a metric the percentage of valid translations; None where the row lacks it."""
     if metric is not None:
         return line.score(metric)
@@ -138,7 +137,7 @@ def _points(lines: Sequence[Line], metric: Metric | None) -> list[Point]:
 
 
 def _label(line: Line, lines: Sequence[Line]) -> str:
-    """The name, with as much of the decoding as tells it from the other lines of that name."""
+    """The name, and as much of the decoding as distinguishes it from other lines of that name."""
     row = line.result.identity
     same_name = [
         other.result.identity["decoding"]
@@ -212,10 +211,10 @@ def _draw_panel(
 
 
 def _draw_speed_up_axis(panel: Axes, beam: float, low: float, high: float) -> None:
-    """The upper axis: how many times faster than AR beam each latency is."""
+    """Adds the upper axis: how many times faster than AR beam each latency is."""
 
     def flip(values: Any) -> Any:
-        """Latency to ratio, and ratio to latency; matplotlib also asks for 0."""
+        """Latency to ratio, and ratio to latency; matplotlib also calls it with 0."""
         return beam / np.maximum(values, 1e-9)
 
     top = panel.secondary_xaxis("top", functions=(flip, flip))
@@ -226,7 +225,7 @@ def _draw_speed_up_axis(panel: Axes, beam: float, low: float, high: float) -> No
 
 
 def _set_log_ticks(axis: matplotlib.axis.Axis, low: float, high: float) -> None:
-    """Ticks at 1, 2, 5 of each decade, more where the axis spans little."""
+    """Ticks at 1, 2, 5 of each decade, more on an axis that spans little."""
     subdivisions = (1.0, 2.0, 5.0) if high / low > 8 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
     axis.set_major_locator(LogLocator(10, subs=subdivisions, numticks=20))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -234,7 +233,7 @@ def _set_log_ticks(axis: matplotlib.axis.Axis, low: float, high: float) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _whiskers(estimate: Estimate) -> np.ndarray:
+def _whiskers(estimate: Interval) -> np.ndarray:
     below, above = estimate.value - estimate.low, estimate.high - estimate.value
     return np.maximum([[below], [above]], 0.0)
 
@@ -278,8 +277,8 @@ def _title(lines: Sequence[Line], title: str) -> str:
 
 
 def _place_labels(panel: Axes, points: Sequence[Point], canvas: FigureCanvasAgg) -> None:
-    """Puts each label beside its marker, with a thin leader where it had to move away."""
-    panel.set_autoscale_on(False)  # leaders must not move what was measured
+    """Puts each label beside its marker, with a thin leader if it had to move away."""
+    panel.set_autoscale_on(False)  # leaders must not change the limits
     pixels = canvas.figure.dpi / 72  # a point of type
     to_pixels, to_data = panel.transData, panel.transData.inverted()
     anchors, texts, boxes = [], [], []
@@ -297,7 +296,7 @@ def _place_labels(panel: Axes, points: Sequence[Point], canvas: FigureCanvasAgg)
     footprints = [_footprint(panel, point, pixels) for point in points]
     obstacles = [box for footprint in footprints for box in footprint]
     for point, (x, y) in zip(points, anchors, strict=True):
-        if point.role:  # its dashed line and the name of that line
+        if point.role:  # its dashed line and the label of that line
             obstacles.append(Box(x - 1, frame.bottom, x + 1, frame.top))
             obstacles.append(Box(x - 14 * pixels, frame.bottom, x, frame.bottom + 52 * pixels))
         if point.role == "beam":
@@ -313,7 +312,7 @@ def _place_labels(panel: Axes, points: Sequence[Point], canvas: FigureCanvasAgg)
 
 
 def _footprint(panel: Axes, point: Point, pixels: float) -> list[Box]:
-    """What a marker and its two whiskers cover."""
+    """The boxes that a marker and its two whiskers cover."""
     x, y = panel.transData.transform((point.latency.value, point.quality.value))
     left, bottom = panel.transData.transform((point.latency.low, point.quality.low))
     right, top = panel.transData.transform((point.latency.high, point.quality.high))

@@ -1,4 +1,4 @@
-"""Where labels go in a picture, so that they cover little and stay near what they name. Geometry only."""
+"""Positions of labels in a picture, so that they cover little and stay near their markers. Geometry only."""
 
 import dataclasses
 import itertools
@@ -16,13 +16,13 @@ class Box:
     top: float
 
     def overlap(self, other: "Box") -> float:
-        """The area, in square pixels, that both cover."""
+        """The common area in square pixels."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.top, other.top) - max(self.bottom, other.bottom)
         return max(0.0, width) * max(0.0, height)
 
     def distance(self, other: "Box") -> float:
-        """Pixels between the nearest edges; 0 where they touch or overlap."""
+        """Pixels between the nearest edges; 0 if they touch or overlap."""
         across = max(self.left - other.right, other.left - self.right, 0.0)
         return math.hypot(across, max(self.bottom - other.top, other.bottom - self.top, 0.0))
 
@@ -40,11 +40,11 @@ def place(
     obstacles: Sequence[Box],
     frame: Box,
 ) -> list[tuple[float, float]]:
-    """Where to put labels: the centre of each, in pixels.
+    """The centre of each label, in pixels.
 
-    boxes: each label's size, centred at (0, 0). anchors: the point that each label names. Every
-    label tries 24 directions at growing distances and takes the place that covers least and is
-    nearest; three rounds, since a later label may free an earlier one. Deterministic."""
+    boxes: each label's extent, centred at (0, 0). anchors: the marker of each label. obstacles: areas to keep free.
+    Every label tries 24 directions at growing distances and takes the cheapest position (covered area, distance);
+    three rounds, since a label that moves may free a better position for an earlier one. Deterministic."""
     centres = list(anchors)
     placed: list[Box | None] = [None] * len(boxes)
     for _, index in itertools.product(range(3), range(len(boxes))):

@@ -90,7 +90,7 @@ def test_what_cannot_be_pinned_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(ConfigError, match="expected 1 to"):
         machine.pin(0)
     monkeypatch.setattr(machine, "num_pool_threads", lambda: most + 1)
-    with pytest.raises(ConfigError, match=f"got {most} when {most + 1} run already"):
+    with pytest.raises(ConfigError, match=f"got {most} when {most + 1} are running"):
         machine.pin(most)
     monkeypatch.delattr(os, "sched_setaffinity")
     with pytest.raises(ConfigError, match=f"expected a platform .* got {sys.platform}"):
