@@ -22,15 +22,13 @@ from jaxtyping import Bool
 import nat_ar
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.data import arrays, cleaning, ragged, vocabulary
-from nat_ar.data.alignment import aligner, links, pharaoh
+from nat_ar.data import arrays, cleaning, fertilities, ragged, vocabulary
 from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import PreparedData, RaggedWriter, Split, TextWriter
 from nat_ar.data.catalogue import AnyCorpus
 from nat_ar.data.pair import Pair, Report
 from nat_ar.data.text_files import TextFiles
 from nat_ar.data.vocabulary import Vocabulary, VocabularyConfig
-from nat_ar.runtime import files
 
 T = TypeVar("T")
 _CHUNK = 10_000
@@ -121,11 +119,7 @@ def prepare(config: DataConfig, *, quiet: bool = False) -> dict[str, Any]:
                 _write_split(partial / name, spool / name, number, words, config, report, show)
         shutil.rmtree(spool)
         with _timed(seconds, "align"):
-            _write_fertilities(config, partial, words, show)
-            if config.alignments is not None:
-                report.provenance["alignments"] = _import_alignments(
-                    config.alignments, Split.load(partial / "train")
-                )
+            _write_fertilities(config, partial, words, report, show)
         return arrays.write_manifest(
             partial,
             {
@@ -167,14 +161,11 @@ def write_distilled(
                 f"{directory} holds other prepared data; name a new directory or remove this one"
             )
         return manifest
-    config = dataclasses.replace(
-        config_of(base),
-        directory=str(directory),
-        alignments=alignments,
-    )
+    config = dataclasses.replace(config_of(base), directory=str(directory), alignments=alignments)
     report = Report(provenance=base.manifest["report"]["provenance"])
     seconds: dict[str, float] = {}
     show = _Progress(quiet)
+    words = base.vocabulary
     with arrays.new_directory(directory) as partial:
         for name in ("vocabulary", *(name for name in base.splits if name != "train")):
             shutil.copytree(base.directory / name, partial / name)
@@ -184,24 +175,17 @@ def write_distilled(
             for pair in _distilled_pairs(train, targets, report):
                 texts.append(pair)
             texts.close()
-            words = base.vocabulary
             _write_split(partial / "train", spool, texts.pairs, words, config, report, show)
             shutil.rmtree(spool)
         with _timed(seconds, "align"):
-            _write_fertilities(config, partial, base.vocabulary, show)
-            if alignments is not None:
-                report.provenance["alignments"] = _import_alignments(
-                    alignments, Split.load(partial / "train")
-                )
+            _write_fertilities(config, partial, words, report, show)
         return arrays.write_manifest(
             partial,
             {
                 "training_data": "distilled",
                 "distilled": card,
                 **origin,
-                **_description(
-                    config, partial, list(base.splits), base.vocabulary, report, seconds
-                ),
+                **_description(config, partial, list(base.splits), words, report, seconds),
             },
         )
 
@@ -329,40 +313,14 @@ def _fits(
 
 
 def _write_fertilities(
-    config: DataConfig, partial: Path, words: Vocabulary, show: "_Progress"
+    config: DataConfig, partial: Path, words: Vocabulary, report: Report, show: "_Progress"
 ) -> None:
-    """Aligns train, and validation with what was learnt on train; tests are not looked at. The
-    validation split of distilled data comes with its own fertilities, those of the raw data."""
-    if config.aligner is None:
-        return
+    """Of training and validation; tests are not looked at."""
     train, validation = (Split.load(partial / name) for name in ("train", "validation"))
-    trained = aligner.train(
-        train.source,
-        train.target,
-        config.aligner,
-        source_size=words.source_size,
-        target_size=words.target_size,
-        progress=show.say,
-    )
-    for split in (train, validation):
-        if split.fertilities is None:
-            linked = aligner.link(trained, split.source, split.target)
-            counts = links.fertilities(linked, split.source, split.target)
-            counts.save(split.directory / "fertilities")
-
-
-def _import_alignments(path: str, train: Split) -> dict[str, str]:
-    """Writes the training fertilities of a Pharaoh file; returns its provenance."""
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: no such file; expected word alignments in Pharaoh format")
-    try:
-        with open(path, encoding="utf-8") as lines:
-            linked = pharaoh.read(lines, train.source, train.target)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    counts = links.fertilities(linked, train.source, train.target)
-    counts.save(train.directory / "fertilities")
-    return {"path": path, "sha256": files.file_hash(Path(path))}
+    if config.aligner is not None:
+        fertilities.align(config.aligner, words, train, validation, progress=show.say)
+    if config.alignments is not None:
+        report.provenance["alignments"] = fertilities.read_pharaoh(config.alignments, train)
 
 
 def _distilled_pairs(train: Split, targets: Sequence[str], report: Report) -> Iterator[Pair]:

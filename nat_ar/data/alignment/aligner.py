@@ -1,4 +1,4 @@
-"""Estimates word alignment models by EM, and links corpora with them; model.py has the formulas."""
+"""Estimates word alignment models by EM, and links corpora with them. The formulas are in model.py."""
 
 import dataclasses
 import time
@@ -7,11 +7,11 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Int
 
-from nat_ar.data.alignment import links, model, native_passes, numpy_passes
-from nat_ar.data.alignment.model import Aligner, AlignerConfig, Expectation, Passes, Places
+from nat_ar.data.alignment import links, model, native_backend, numpy_backend
+from nat_ar.data.alignment.model import Aligner, AlignerConfig, Backend, ExpectedCounts, Positions
 from nat_ar.data.ragged import Ragged
 
-FLAT_TENSION = 0.1  # weighs the far end of a sentence 10 % less than the diagonal
+FLAT_TENSION = 0.1  # the far end of a sentence weighs 10 % less than the diagonal
 TENSION_STEPS = 8  # gradient steps after each pass over the corpus
 # In nats per target token. The objective is concave in the tension with curvature of at most
 # max Var(h) = 1/12, so any rate below 24 climbs without overshooting.
@@ -27,7 +27,7 @@ def align(
     target_size: int,
     progress: Callable[[str], None] | None = None,
 ) -> Int[np.ndarray, "target_tokens"]:
-    """Estimates an aligner on the corpus and links the same corpus: see `train` and `link`."""
+    """`train` on a corpus, then `link` the same corpus."""
     aligner = train(
         source, target, config, source_size=source_size, target_size=target_size, progress=progress
     )
@@ -43,14 +43,14 @@ def train(
     target_size: int,
     progress: Callable[[str], None] | None = None,
 ) -> Aligner:
-    """EM over all sentence pairs. Deterministic. `progress` gets a line for each pass.
+    """Runs EM over all sentence pairs, deterministically. `progress` is called with a line after each pass.
 
-    Raises ValueError where the corpora do not fit each other or the vocabulary sizes, and where a
-    target has tokens and its source has none."""
+    Raises ValueError if source and target differ in length, if ids exceed the vocabulary sizes, and if a non-empty
+    target has an empty source."""
     links.check_parallel(source, target)
     _check_ids(source, target, source_size, target_size)
-    passes = passes_over(source, target, source_size, target_size, config)
-    keys = passes.meeting_types()
+    backend = backend_for(source, target, source_size, target_size, config)
+    keys = backend.cooccurring_types()
     aligner = Aligner(
         config,
         source_size,
@@ -63,19 +63,19 @@ def train(
     iterations = config.flat_iterations + config.iterations
     for number in range(1, iterations + 1):
         began = time.perf_counter()
-        found = passes.expectation(aligner)
-        aligner = _maximise(aligner, found, passes)
+        expected = backend.expected_counts(aligner)
+        aligner = _maximise(aligner, expected, backend)
         if number == config.flat_iterations:
             aligner = dataclasses.replace(aligner, tension=config.tension)
         elif number > config.flat_iterations and config.optimise_tension:
-            tension = _climb(aligner.tension, found, passes.places)
+            tension = _climb(aligner.tension, expected, backend.positions)
             aligner = dataclasses.replace(aligner, tension=tension)
         if progress is not None:
             tokens = max(len(target.values), 1)
             rate = tokens / (time.perf_counter() - began)
             progress(
                 f"alignment {number}/{iterations}: perplexity "
-                f"{np.exp(-found.log_likelihood / tokens):.2f}, tension {aligner.tension:.2f}, "
+                f"{np.exp(-expected.log_likelihood / tokens):.2f}, tension {aligner.tension:.2f}, "
                 f"{rate:,.0f} target tokens/s, {len(keys):,} entries, "
                 f"{tokens / rate * (iterations - number):,.0f} s left"
             )
@@ -83,38 +83,40 @@ def train(
 
 
 def link(aligner: Aligner, source: Ragged, target: Ragged) -> Int[np.ndarray, "target_tokens"]:
-    """For every target token (flat, like `target.values`) the position within its sentence of the
-    source token that most probably accounts for it, the null word left out; ties go to the left.
+    """The most probable source position for every target token (flat, like `target.values`), counted from 0 within
+    the sentence; never the null word. Ties go to the left.
 
-    The corpus need not be the one that the aligner was estimated on: types that never met there get
-    the smallest probability, so that the diagonal decides among them."""
+    The corpus need not be the one that the aligner was estimated on: types that did not co-occur there have
+    SMALLEST_PROBABILITY, so that the diagonal decides among them."""
     links.check_parallel(source, target)
     _check_ids(source, target, aligner.source_size, aligner.target_size)
     if len(target.values) and not len(aligner.keys):
-        raise ValueError("expected an aligner that has seen sentence pairs; it was trained on none")
+        raise ValueError(
+            "expected an aligner estimated on sentence pairs; this one was trained on none"
+        )
     sizes = aligner.source_size, aligner.target_size
-    return passes_over(source, target, *sizes, aligner.config).links(aligner)
+    return backend_for(source, target, *sizes, aligner.config).links(aligner)
 
 
-def passes_over(
+def backend_for(
     source: Ragged, target: Ragged, source_size: int, target_size: int, config: AlignerConfig
-) -> Passes:
-    """In C++ where it can be; there a token's place has 32 bits."""
-    library = native_passes.library()
+) -> Backend:
+    """C++ if it can be built and 32 bits can index the tokens, else NumPy."""
+    library = native_backend.library()
     if library is None or max(len(source.values), len(target.values)) >= 1 << 32:
-        return numpy_passes.NumpyPasses(source, target, target_size, config.chunk_token_pairs)
-    return native_passes.NativePasses(library, source, target, source_size, target_size)
+        return numpy_backend.NumpyBackend(source, target, target_size, config.chunk_token_pairs)
+    return native_backend.NativeBackend(library, source, target, source_size, target_size)
 
 
-def _maximise(aligner: Aligner, found: Expectation, passes: Passes) -> Aligner:
-    """The M-step of both tables."""
+def _maximise(aligner: Aligner, expected: ExpectedCounts, backend: Backend) -> Aligner:
+    """The M-step: t(f|e), and t(f|null word)."""
     config = aligner.config
-    probability = passes.normalise(found.counts, model.edges(aligner), config)
-    occurs = found.null_counts > 0
+    probability = backend.normalise(expected.counts, model.edges(aligner), config)
+    occurs = expected.null_counts > 0
     null_probability = np.full(aligner.target_size, model.SMALLEST_PROBABILITY, np.float64)
-    null_probability[occurs] = numpy_passes.normalise(
-        found.null_counts[occurs],
-        np.full(occurs.sum(), found.null_counts.sum()),
+    null_probability[occurs] = numpy_backend.normalise(
+        expected.null_counts[occurs],
+        np.full(occurs.sum(), expected.null_counts.sum()),
         np.full(occurs.sum(), occurs.sum()),
         config,
     )
@@ -122,18 +124,18 @@ def _maximise(aligner: Aligner, found: Expectation, passes: Passes) -> Aligner:
         aligner,
         probability=probability,
         null_probability=null_probability,
-        log_likelihoods=(*aligner.log_likelihoods, found.log_likelihood),
+        log_likelihoods=(*aligner.log_likelihoods, expected.log_likelihood),
     )
 
 
-def _climb(tension: float, found: Expectation, places: Places) -> float:
+def _climb(tension: float, expected: ExpectedCounts, positions: Positions) -> float:
     """Gradient steps on the expected log prior: sum of mass * (E_posterior[h] - E_prior[h])."""
-    tokens = found.mass.sum()
+    tokens = expected.mass.sum()
     if not tokens:
         return tension
     for _ in range(TENSION_STEPS):
-        _, mean_feature = model.diagonal_prior(tension, places)
-        gradient = (found.feature - float(found.mass @ mean_feature)) / tokens
+        _, mean_feature = model.diagonal_prior(tension, positions)
+        gradient = (expected.feature - float(expected.mass @ mean_feature)) / tokens
         tension = float(np.clip(tension + TENSION_RATE * gradient, *model.TENSION_RANGE))
     return tension
 

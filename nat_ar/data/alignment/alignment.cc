@@ -21,7 +21,7 @@
 namespace {
 
 constexpr int64_t kLanes = 4;
-constexpr int64_t kAhead = 12;        // occurrences; as many may be read behind the last one, as in native_passes.py
+constexpr int64_t kAhead = 12;        // occurrences; as many may be read behind the last one, as in native_backend.py
 constexpr int64_t kLine = 64;         // bytes of a cache line
 constexpr int64_t kSumLines = 4;      // 32 target tokens; from there on the processor sees where it goes
 constexpr double kEqual = 1e-12;      // scores nearer than this differ by rounding only
@@ -41,19 +41,19 @@ struct Occurrence {
   uint32_t start, place;
 };
 
-// As in native_passes.py.
+// As in native_backend.py.
 struct Corpus {
   const void* tokens;      // of all targets, followed by kLanes that may be read
   int64_t token_bytes;     // 2: uint16_t, 4: int32_t
   const int64_t* offsets;  // [rows + 1], of the targets
-  const int64_t* first;    // [rows], the place of the first target token
+  const int64_t* first;    // [rows], index of its first target token in Positions
   int64_t rows, source_size, target_size;
   Occurrence* occurrences;
   int64_t* spans;           // [source_size + 1], the occurrences of each source type
-  const int64_t* position;  // [source_places], j
-  const int64_t* length;    // [source_places], m
-  const int64_t* width;     // [source_places], n
-  int64_t source_places;
+  const int64_t* position;  // [source_positions], j
+  const int64_t* length;    // [source_positions], m
+  const int64_t* width;     // [source_positions], n
+  int64_t source_positions;
 };
 
 // t(f|e), sorted by source type and then by target type.
@@ -84,9 +84,9 @@ struct Diagonal {
   std::vector<Place> places;
   std::vector<double> powers;  // exp(-tension |k|/m) for k = -m .. m, for each m
 
-  Diagonal(const Corpus& corpus, double tension) : places(corpus.source_places) {
+  Diagonal(const Corpus& corpus, double tension) : places(corpus.source_positions) {
     std::vector<int64_t> middle;
-    for (int64_t place = 0; place < corpus.source_places; ++place) {
+    for (int64_t place = 0; place < corpus.source_positions; ++place) {
       const int64_t j = corpus.position[place], m = corpus.length[place], n = corpus.width[place];
       if (m == 0) continue;
       if (static_cast<int64_t>(middle.size()) <= m) middle.resize(m + 1, -1);

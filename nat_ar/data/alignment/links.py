@@ -1,4 +1,4 @@
-"""Links from target tokens to source tokens: checks, and the fertilities that they make."""
+"""Checks of links from target tokens to source tokens, and the fertilities that they amount to."""
 
 import numpy as np
 from jaxtyping import Int
@@ -7,15 +7,18 @@ from nat_ar.data.ragged import Ragged
 
 
 def fertilities(links: Int[np.ndarray, "target_tokens"], source: Ragged, target: Ragged) -> Ragged:
-    """How many target tokens link to each source token: rows like those of `source`, 0 where none, on
-    the right end too; each row adds up to the length of the target."""
+    """The number of target tokens that link to each source token. Rows are as long as those of `source`; each sums
+    to the length of its target."""
     check_links(links, source, target)
-    place = np.repeat(source.offsets[:-1], target.lengths) + links
-    counts = np.bincount(place, minlength=len(source.values)).astype(np.int32)
+    source_token = (
+        np.repeat(source.offsets[:-1], target.lengths) + links
+    )  # index into source.values
+    counts = np.bincount(source_token, minlength=len(source.values)).astype(np.int32)
     return Ragged(counts, np.asarray(source.offsets))
 
 
 def check_parallel(source: Ragged, target: Ragged) -> None:
+    """Raises ValueError unless each target has a source, which has tokens if the target has."""
     if len(source) != len(target):
         raise ValueError(
             f"expected as many targets as sources, got {len(source)} sources and {len(target)} "
@@ -31,7 +34,7 @@ def check_parallel(source: Ragged, target: Ragged) -> None:
 
 
 def check_links(links: Int[np.ndarray, "target_tokens"], source: Ragged, target: Ragged) -> None:
-    """Raises ValueError where links cannot be of these sentences."""
+    """Raises ValueError if the links cannot belong to these sentences."""
     check_parallel(source, target)
     if len(links) != len(target.values):
         raise ValueError(

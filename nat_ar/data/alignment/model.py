@@ -9,22 +9,12 @@ f and j = 1..n over the source tokens e of a sentence pair, and 0 the null word:
     p(a_i = j)         = (1 - p0) exp(tension * h(i, j, m, n)) / Z(i, m, n)
     p(f_i | a_i = j)   = t(f_i | e_j)
 
-Knows token ids only, without BOS and EOS. The null word takes part in the estimation; a link never
-goes to it, because fertilities must add up to the length of the target.
+Knows token ids only, without BOS and EOS. The null word is part of the model, but no link goes to it: the fertilities
+of a sentence must sum to the length of its target.
 
-The passes over all token pairs are in C++ (alignment.cc, built at first use), and in NumPy where there is
-no compiler; both find the same. Memory is dominated by the lexical table: 16 bytes for each distinct pair of
-source and target type that ever meets in a sentence, in NumPy 24; beside it C++ needs some 16 bytes a token
-of either side. Time goes with the token pairs.
-
-Measured with 8,000 types, 20 tokens a side, 5 + 5 passes and the links, on one core of an EPYC (Zen 3) whose
-other core was busy (by hand; `bash scripts/benchmark_cpu.sh --only data` times it within `prepare`); memory is the
-whole process, with the corpus:
-
-    pairs      token pairs  entries     C++                 NumPy
-    100,000     45 million  11 million  6 s, 0.3 GB         125 s, 0.5 GB
-    1,000,000  452 million  36 million  54 to 62 s, 1.1 GB
-"""
+The loops over token pairs exist in C++ (alignment.cc, built at first use) and in NumPy, for machines without a
+compiler; both give the same links. Time is proportional to the token pairs. Memory is dominated by the lexical table:
+16 bytes for each co-occurring pair of types (24 in NumPy), plus 16 bytes a token in C++. docs/speed.md has seconds."""
 
 import dataclasses
 from typing import Protocol, runtime_checkable
@@ -36,7 +26,7 @@ from nat_ar.config_json import ConfigError
 from nat_ar.data.ragged import Ragged
 
 SMALLEST_PROBABILITY = np.float32(np.finfo(np.float32).tiny)
-"""Floor of t(f|e): where every candidate is hopeless, the diagonal still decides."""
+"""Floor of t(f|e): if no candidate is likely, the diagonal decides."""
 TENSION_RANGE = (0.1, 14.0)  # as in the authors' program
 
 
@@ -45,8 +35,8 @@ class AlignerConfig:
     """How the aligner is estimated.
 
     Gu et al. (2018) took their fertilities from fast_align -d -o -v, which is flat_iterations=0,
-    optimise_tension=True, variational_bayes=True. Our defaults differ where measuring told us to. Share
-    of right links, where a dictionary knows what is right: of Tatoeba English-German (50,001 pairs by
+    optimise_tension=True, variational_bayes=True. Our defaults differ by measurement. Share
+    of correct links, judged by a dictionary, of Tatoeba English-German (50,001 pairs by
     words; 43,720 links of content words, 84,271 of function words and punctuation), and of 8,000
     pairs of the toy language (47,065 links):
 
@@ -58,29 +48,28 @@ class AlignerConfig:
         5                2                    99.5 %   98.5 %   99.5 %
         the fourth without variational Bayes  98.8 %   97.9 %   98.7 %
 
-    Likelihood rises with the tension all the same: it pays for the many words that stay in place with
-    the verbs that move to the end. The weaker tension 2 lacks a test on long sentences, where the
-    diagonal must tell several equal words apart."""
+    Likelihood prefers a higher tension: it gains more from the many words that keep their order than it loses by the
+    verbs that move to the end. Tension 2 was not tested on long sentences, where the diagonal must tell repeated words
+    apart."""
 
     iterations: int = 5
-    """Passes of EM over the corpus."""
+    """passes of EM over the corpus, after the flat ones"""
     flat_iterations: int = 5
-    """Passes before those with an all but flat prior, as in IBM Model 1: words that move far find their
-    translation before the diagonal counts."""
+    """passes of EM with an almost flat prior, as in IBM Model 1, before the others: words that move far find their
+    translation before the diagonal counts"""
     null_probability: float = 0.08
-    """Prior probability that no source token accounts for a target token."""
+    """prior probability that no source token accounts for a target token"""
     tension: float = 4.0
-    """How strongly links keep to the diagonal (the weaker the nearer to 0), or where its optimisation
-    starts."""
+    """how strongly the prior favours the diagonal; 0 would be flat. With `optimise_tension`, the initial value"""
     optimise_tension: bool = False
-    """Climb the likelihood in the tension, too."""
+    """also fit the tension, by gradient steps on the likelihood"""
     variational_bayes: bool = True
-    """A Dirichlet prior on every t(.|e), by mean field: keeps rare source tokens from explaining
-    everything around them. False is maximum likelihood."""
+    """a Dirichlet prior on every t(.|e), by mean field, keeps rare source tokens from explaining everything around
+    them; False: maximum likelihood"""
     concentration: float = 0.01
-    """Parameter of that symmetric prior, for each target type that meets the source type."""
+    """parameter of that symmetric prior, for each target type that co-occurs with the source type"""
     chunk_token_pairs: int = 1_000_000
-    """Token pairs in memory at once, where NumPy does the work. Costs memory and time only; the links stay."""
+    """token pairs in memory at a time, in NumPy; changes memory and time, not the links"""
 
     def __post_init__(self) -> None:
         if self.iterations < 1:
@@ -109,7 +98,7 @@ class AlignerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Aligner:
-    """An estimated model. t(f|e) is kept for the types that met in a sentence, sorted by `keys`."""
+    """An estimated model. t(f|e) is stored for the types that co-occur in a sentence pair, sorted by `keys`."""
 
     config: AlignerConfig
     source_size: int
@@ -122,43 +111,43 @@ class Aligner:
     """t(target type | null word)"""
     tension: float
     log_likelihoods: tuple[float, ...] = ()
-    """Of the corpus in nats, before each pass of EM."""
+    """of the corpus in nats, before each pass of EM"""
 
 
 @dataclasses.dataclass(frozen=True)
-class Places:
-    """Every (i, m, n) of a corpus once. The prior depends on nothing else of a target token."""
+class Positions:
+    """The distinct (i, m, n) of a corpus: all that the prior of a target token depends on."""
 
-    position: Int[np.ndarray, "places"]
+    position: Int[np.ndarray, "positions"]
     """i, from 1"""
-    target_length: Int[np.ndarray, "places"]
-    source_length: Int[np.ndarray, "places"]
+    target_length: Int[np.ndarray, "positions"]
+    source_length: Int[np.ndarray, "positions"]
     first: Int[np.ndarray, "rows"]
-    """Row -> the place of its first target token; those of its others follow."""
+    """row -> index of its first target token's (i, m, n); those of its other target tokens follow"""
 
 
 @dataclasses.dataclass(frozen=True)
-class Expectation:
-    """What one pass over the corpus finds under the current model (the E-step)."""
+class ExpectedCounts:
+    """The expected counts of one E-step over the corpus."""
 
     counts: Float[np.ndarray, "entries"]
     null_counts: Float[np.ndarray, "target_size"]
     feature: float
-    """Sum of the expected h over the target tokens that are not of the null word."""
-    mass: Float[np.ndarray, "places"]
-    """Expected number of target tokens at each place that are not of the null word."""
+    """sum over target tokens of the expected h; the null word contributes nothing"""
+    mass: Float[np.ndarray, "positions"]
+    """expected number of target tokens at each (i, m, n) that a source token, not the null word, accounts for"""
     log_likelihood: float
-    """In nats."""
+    """in nats"""
 
 
-def list_places(source: Ragged, target: Ragged) -> Places:
-    """The places of a corpus; empty targets have none."""
+def list_positions(source: Ragged, target: Ragged) -> Positions:
+    """The (i, m, n) of all target tokens, each once, by m and n."""
     source_lengths, target_lengths = source.lengths, target.lengths
     width = int(source_lengths.max(initial=0)) + 1
     shapes, shape_of_row = np.unique(target_lengths * width + source_lengths, return_inverse=True)
     m, n = shapes // width, shapes % width
     first = np.cumsum(m) - m
-    return Places(
+    return Positions(
         np.arange(m.sum()) - np.repeat(first, m) + 1,
         np.repeat(m, m),
         np.repeat(n, m),
@@ -167,14 +156,14 @@ def list_places(source: Ragged, target: Ragged) -> Places:
 
 
 def diagonal_prior(
-    tension: float, places: Places
-) -> tuple[Float[np.ndarray, "places"], Float[np.ndarray, "places"]]:
+    tension: float, positions: Positions
+) -> tuple[Float[np.ndarray, "positions"], Float[np.ndarray, "positions"]]:
     """Z(i, m, n) and the mean of h under exp(tension * h) / Z, in closed form (section 3.1, 3.2).
 
     Away from the diagonal h falls by 1/n a position, on both sides of it: with r = exp(-tension/n),
     up = floor(i n / m), L = up terms to the left and L = n - up to the right, each side is
     g + g r + ... + g r^(L-1), where g is the term nearest to the diagonal."""
-    i, m, n = places.position, places.target_length, places.source_length
+    i, m, n = positions.position, positions.target_length, positions.source_length
     up = i * n // m
     ratio = np.exp(-tension / n)
     gap = -np.expm1(-tension / n)  # 1 - r
@@ -191,16 +180,16 @@ def diagonal_prior(
 
 
 @runtime_checkable
-class Passes(Protocol):
-    """What takes all token pairs of a corpus. Two do it: one in NumPy, the reference, and one in C++."""
+class Backend(Protocol):
+    """The loops over all token pairs of a corpus: in NumPy, the reference, or in C++."""
 
-    places: Places
+    positions: Positions
 
-    def meeting_types(self) -> Int[np.ndarray, "entries"]:
-        """The sorted keys of all types that meet."""
+    def cooccurring_types(self) -> Int[np.ndarray, "entries"]:
+        """Sorted keys of the (source type, target type) that co-occur in a sentence pair."""
 
-    def expectation(self, aligner: Aligner) -> Expectation:
-        """The E-step, with an aligner whose entries are those that meet here."""
+    def expected_counts(self, aligner: Aligner) -> ExpectedCounts:
+        """The E-step. The entries of the aligner are the `cooccurring_types` of this corpus."""
 
     def normalise(
         self,
@@ -208,13 +197,13 @@ class Passes(Protocol):
         edges: Int[np.ndarray, "rows"],
         config: AlignerConfig,
     ) -> Float[np.ndarray, "entries"]:
-        """The M-step: t(f|e) from expected counts, in their place to save memory. The entries of source
-        type e lie from edges[e] up to edges[e + 1]."""
+        """The M-step: t(f|e) from expected counts, which it overwrites to save memory. The entries of source type e
+        are edges[e] : edges[e + 1]."""
 
     def links(self, aligner: Aligner) -> Int[np.ndarray, "target_tokens"]:
-        """See `link`."""
+        """See `aligner.link`."""
 
 
 def edges(aligner: Aligner) -> Int[np.ndarray, "rows"]:
-    """The entries of source type e lie from edges[e] up to edges[e + 1]."""
+    """The entries of source type e are edges[e] : edges[e + 1]."""
     return np.searchsorted(aligner.keys, np.arange(aligner.source_size + 1) * aligner.target_size)

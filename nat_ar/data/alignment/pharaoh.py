@@ -1,4 +1,4 @@
-"""Links from an aligner outside, in Pharaoh format: "0-0 1-2"."""
+"""Links of an external aligner, in Pharaoh format: "0-0 1-2"."""
 
 import re
 from collections.abc import Iterable
@@ -11,16 +11,15 @@ from nat_ar.data.ragged import Ragged
 
 
 def read(lines: Iterable[str], source: Ragged, target: Ragged) -> Int[np.ndarray, "target_tokens"]:
-    """Links from an outside aligner: a line per sentence pair of "i-j" with i a source and j a target
-    position, both from 0, in the tokens that `source` and `target` have.
+    """One link per target token, from a line per sentence pair of "i-j": source position i and target position j,
+    both from 0, in the tokens of `source` and `target`.
 
-    Each target token ends with exactly one link:
-    - of several links the one nearest to the diagonal stays (the left one of two equally near);
-    - without a link it takes that of the nearest target token that has one (the left one of two);
-    - in a sentence without any link, target position j of m goes to source position j * n // m.
+    - A target token with several links keeps the one nearest to the diagonal (of two equally near, the left one).
+    - A target token without a link takes that of the nearest linked target token (of two, the left one).
+    - In a sentence without links, target position j of m is linked to source position j * n // m.
 
-    Raises ValueError, with the line's number, for what is not "i-j" or is out of range, and for a
-    number of lines that is not the number of sentence pairs."""
+    Raises ValueError with the number of the line if an item is not "i-j" or is out of range, and if the number of
+    lines is not that of the sentence pairs."""
     links.check_parallel(source, target)
     linked = np.zeros(len(target.values), np.int32)
     source_lengths, target_lengths = source.lengths.tolist(), target.lengths.tolist()

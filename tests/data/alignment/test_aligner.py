@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from nat_ar.data.alignment import aligner, links, native_passes
+from nat_ar.data.alignment import aligner, links, native_backend
 from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.ragged import Ragged
 
@@ -16,8 +16,8 @@ from nat_ar.data.ragged import Ragged
 @pytest.fixture(params=["NumPy", "C++"])
 def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "NumPy":
-        monkeypatch.setattr(native_passes, "library", lambda: None)
-    elif native_passes.library() is None:
+        monkeypatch.setattr(native_backend, "library", lambda: None)
+    elif native_backend.library() is None:
         pytest.skip("no C++ compiler, or NAT_AR_NATIVE=0")
 
 
@@ -80,7 +80,7 @@ def test_expected_counts_equal_a_loop_over_two_sentences() -> None:
         probability=t[trained.keys // 3, trained.keys % 3],
         null_probability=t[3].astype(np.float64),
     )
-    found = aligner.passes_over(source, target, 3, 3, config).expectation(trained)
+    found = aligner.backend_for(source, target, 3, 3, config).expected_counts(trained)
 
     counts: collections.Counter[tuple[int, int]] = collections.Counter()
     feature = log_likelihood = not_null = 0.0

@@ -13,12 +13,12 @@ def test_normaliser_and_mean_feature_equal_their_sums() -> None:
     lengths = [(1, 1), (1, 7), (7, 1), (3, 5), (5, 3), (4, 4), (2, 100), (100, 2), (60, 61)]
     source = Ragged.from_rows([[0] * n for _, n in lengths])
     target = Ragged.from_rows([[0] * m for m, _ in lengths])
-    places = model.list_places(source, target)
-    assert len(places.position) == sum(m for m, _ in lengths)
+    positions = model.list_positions(source, target)
+    assert len(positions.position) == sum(m for m, _ in lengths)
     for tension in (0.1, 1.0, 4.0, 14.0):
-        normaliser, mean_feature = model.diagonal_prior(tension, places)
+        normaliser, mean_feature = model.diagonal_prior(tension, positions)
         for place, (i, m, n) in enumerate(
-            zip(places.position, places.target_length, places.source_length, strict=True)
+            zip(positions.position, positions.target_length, positions.source_length, strict=True)
         ):
             h = [-abs(i / m - j / n) for j in range(1, n + 1)]
             weight = [math.exp(tension * value) for value in h]

@@ -1,4 +1,4 @@
-"""The passes over all token pairs in NumPy: the reference, and what runs where there is no C++ compiler."""
+"""The loops over all token pairs in NumPy: the reference, and the fallback without a C++ compiler."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -11,16 +11,15 @@ from nat_ar.data.alignment.model import (
     SMALLEST_PROBABILITY,
     Aligner,
     AlignerConfig,
-    Expectation,
-    Places,
+    ExpectedCounts,
+    Positions,
 )
 from nat_ar.data.ragged import Ragged
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenPairs:
-    """All (source token, target token) pairs of some sentences, ordered by target token and then by
-    source position: the pairs of one target token lie side by side."""
+    """All (source token, target token) pairs of some sentences, sorted by target token, then by source position."""
 
     key: Int[np.ndarray, "pairs"]
     """source type * target_size + target type"""
@@ -29,33 +28,34 @@ class TokenPairs:
     feature: Float[np.ndarray, "pairs"]
     """h(i, j, m, n)"""
     target: Int[np.ndarray, "target_tokens"]
-    """Type of each target token."""
-    place: Int[np.ndarray, "target_tokens"]
-    """Index into Places."""
+    """type of each target token"""
+    position: Int[np.ndarray, "target_tokens"]
+    """index of its (i, m, n) in Positions"""
     source_length: Int[np.ndarray, "target_tokens"]
-    """n: the number of pairs of each target token."""
+    """n, the number of pairs of each target token"""
     start: Int[np.ndarray, "target_tokens"]
-    """The first pair of each target token."""
+    """index of the first pair of each target token"""
 
 
-class NumpyPasses:
-    """Runs on flat arrays of token pairs, a chunk of sentences at a time."""
+class NumpyBackend:
+    """Works on flat arrays of token pairs, a chunk of sentences at a time."""
 
     def __init__(
         self, source: Ragged, target: Ragged, target_size: int, chunk_token_pairs: int
     ) -> None:
         self.source, self.target, self.target_size = source, target, target_size
         self.chunk_token_pairs = chunk_token_pairs
-        self.places = model.list_places(source, target)
+        self.positions = model.list_positions(source, target)
 
     def _pairs(self) -> Iterator[tuple[int, int, TokenPairs]]:
         for first, last in _chunks(self.source, self.target, self.chunk_token_pairs):
-            pairs = list_pairs(self.source, self.target, self.places, first, last, self.target_size)
+            pairs = list_pairs(
+                self.source, self.target, self.positions, first, last, self.target_size
+            )
             yield first, last, pairs
 
-    def meeting_types(self) -> Int[np.ndarray, "entries"]:
-        """Chunks are merged when they are of like size, so that each key is moved a logarithmic number of
-        times."""
+    def cooccurring_types(self) -> Int[np.ndarray, "entries"]:
+        """Merges runs of similar size, as a merge sort does, so that each key is moved O(log chunks) times."""
         runs: list[np.ndarray] = []
         for _, _, pairs in self._pairs():
             runs.append(_distinct(np.sort(pairs.key)))
@@ -65,12 +65,12 @@ class NumpyPasses:
             runs.append(_merge(runs.pop(), runs.pop()))
         return runs[0] if runs else np.zeros(0, np.int64)
 
-    def expectation(self, aligner: Aligner) -> Expectation:
+    def expected_counts(self, aligner: Aligner) -> ExpectedCounts:
         p0 = aligner.config.null_probability
-        normaliser, _ = model.diagonal_prior(aligner.tension, self.places)
+        normaliser, _ = model.diagonal_prior(aligner.tension, self.positions)
         counts = np.zeros(len(aligner.keys))
         null_counts = np.zeros(aligner.target_size)
-        mass = np.zeros(len(self.places.position))
+        mass = np.zeros(len(self.positions.position))
         feature = log_likelihood = 0.0
         for _, _, pairs in self._pairs():
             types, of_pair = np.unique(pairs.key, return_inverse=True)
@@ -83,10 +83,10 @@ class NumpyPasses:
             null /= total
             counts[entry] += np.bincount(of_pair, score, len(types))
             null_counts += np.bincount(pairs.target, null, aligner.target_size)
-            mass += np.bincount(pairs.place, 1 - null, len(mass))
+            mass += np.bincount(pairs.position, 1 - null, len(mass))
             feature += float(score @ pairs.feature)
             log_likelihood += float(np.log(total).sum())
-        return Expectation(counts.astype(np.float32), null_counts, feature, mass, log_likelihood)
+        return ExpectedCounts(counts.astype(np.float32), null_counts, feature, mass, log_likelihood)
 
     def normalise(
         self,
@@ -108,7 +108,7 @@ class NumpyPasses:
         return counts
 
     def links(self, aligner: Aligner) -> Int[np.ndarray, "target_tokens"]:
-        normaliser, _ = model.diagonal_prior(aligner.tension, self.places)
+        normaliser, _ = model.diagonal_prior(aligner.tension, self.positions)
         links = np.zeros(len(self.target.values), np.int32)
         for first, last, pairs in self._pairs():
             types, of_pair = np.unique(pairs.key, return_inverse=True)
@@ -125,9 +125,9 @@ class NumpyPasses:
 
 
 def list_pairs(
-    source: Ragged, target: Ragged, places: Places, first: int, last: int, target_size: int
+    source: Ragged, target: Ragged, positions: Positions, first: int, last: int, target_size: int
 ) -> TokenPairs:
-    """The token pairs of the rows from `first` up to, not including, `last`."""
+    """The token pairs of rows first : last."""
     m = np.diff(target.offsets[first : last + 1])
     n = np.diff(source.offsets[first : last + 1])
     within = np.arange(m.sum()) - np.repeat(np.cumsum(m) - m, m)  # i - 1
@@ -138,7 +138,7 @@ def list_pairs(
     target_values = target.values[target.offsets[first] : target.offsets[last]].astype(np.int64)
     row_start = np.repeat(source.offsets[first:last] - source.offsets[first], m)
     source_values = source_values[np.repeat(row_start, source_length) + source_position]
-    # (i n - j m) / m n, in whole numbers first: two that are as far from the diagonal are equal to the bit
+    # (i n - j m) / m n, numerator in integers: equal distances from the diagonal are equal to the bit
     along, across = (
         np.repeat(x, source_length) for x in ((within + 1) * source_length, np.repeat(m, m))
     )
@@ -150,17 +150,17 @@ def list_pairs(
         source_position,
         feature,
         target_values,
-        np.repeat(places.first[first:last], m) + within,
+        np.repeat(positions.first[first:last], m) + within,
         source_length,
         start,
     )
 
 
 def _prior(
-    aligner: Aligner, pairs: TokenPairs, normaliser: Float[np.ndarray, "places"]
+    aligner: Aligner, pairs: TokenPairs, normaliser: Float[np.ndarray, "positions"]
 ) -> Float[np.ndarray, "pairs"]:
     """p(a_i = j) of each pair."""
-    scale = (1 - aligner.config.null_probability) / normaliser[pairs.place]
+    scale = (1 - aligner.config.null_probability) / normaliser[pairs.position]
     prior = np.exp(aligner.tension * pairs.feature)
     prior *= np.repeat(scale, pairs.source_length)
     return prior
@@ -172,9 +172,9 @@ def normalise(
     support: Int[np.ndarray, "entries"],
     config: AlignerConfig,
 ) -> Float[np.ndarray, "entries"]:
-    """t(f|e) from expected counts, the total of each entry's row and its number of entries."""
+    """t(f|e) from expected counts. `total` and `support`: the sum of an entry's row, and the number of its entries."""
     if config.variational_bayes:
-        from scipy import special  # takes a fifth of a second: not for those who translate
+        from scipy import special  # importing takes 0.2 s, and translating does not need it
 
         alpha = config.concentration
         probability = np.exp(
@@ -188,22 +188,22 @@ def normalise(
 def _merge(
     left: Int[np.ndarray, "left"], right: Int[np.ndarray, "right"]
 ) -> Int[np.ndarray, "both"]:
-    """The sorted union of two sorted arrays; a stable sort merges two runs in linear time."""
+    """The sorted union of two sorted arrays, in linear time: a stable sort merges two runs."""
     both = np.concatenate([left, right])
     both.sort(kind="stable")
     return _distinct(both)
 
 
 def _distinct(keys: Int[np.ndarray, "keys"]) -> Int[np.ndarray, "entries"]:
-    """Sorted keys, each once. (np.unique takes ten times as long: it starts from a hash table.)"""
+    """Sorted keys without repeats. np.unique would take ten times as long: it builds a hash table."""
     is_new = np.ones(len(keys), np.bool_)
     np.not_equal(keys[1:], keys[:-1], out=is_new[1:])
     return keys[is_new]
 
 
 def _chunks(source: Ragged, target: Ragged, token_pairs: int) -> Iterator[tuple[int, int]]:
-    """Spans of rows with about that many token pairs, at most one sentence more; spans without a
-    target token are left out."""
+    """(first, last) of spans of rows that exceed `token_pairs` by at most one sentence. Spans without target tokens
+    are left out."""
     count = source.lengths * target.lengths
     span = (np.cumsum(count) - count) // token_pairs
     edges = np.flatnonzero(np.diff(span)) + 1

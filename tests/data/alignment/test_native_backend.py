@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from nat_ar.data.alignment import aligner, native_passes
+from nat_ar.data.alignment import aligner, native_backend
 from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.ragged import Ragged
 
@@ -39,7 +39,7 @@ def test_numpy_and_cpp_find_the_same(
     chunk_token_pairs: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if native_passes.library() is None:
+    if native_backend.library() is None:
         pytest.skip("no C++ compiler, or NAT_AR_NATIVE=0")
     source, target = generated(0, sentences=3_000, types=400, longest=12)
     config = AlignerConfig(
@@ -50,7 +50,7 @@ def test_numpy_and_cpp_find_the_same(
     )
     cpp = aligner.train(source, target, config, source_size=400, target_size=400)
     links = aligner.link(cpp, source, target)
-    monkeypatch.setattr(native_passes, "library", lambda: None)
+    monkeypatch.setattr(native_backend, "library", lambda: None)
     numpy = aligner.train(source, target, config, source_size=400, target_size=400)
 
     np.testing.assert_array_equal(cpp.keys, numpy.keys)
@@ -73,17 +73,17 @@ def test_numpy_and_cpp_link_another_corpus_alike(
     other_source, other_target = (Ragged(side.values + shift, side.offsets) for side in other)
     trained = aligner.train(source, target, AlignerConfig(), source_size=size, target_size=size)
     links = aligner.link(trained, other_source, other_target)
-    monkeypatch.setattr(native_passes, "library", lambda: None)
+    monkeypatch.setattr(native_backend, "library", lambda: None)
     np.testing.assert_array_equal(links, aligner.link(trained, other_source, other_target))
 
 
 def test_digamma_is_that_of_scipy() -> None:
-    library = native_passes.library()
+    library = native_backend.library()
     if library is None:
         pytest.skip("no C++ compiler, or NAT_AR_NATIVE=0")
     x = np.concatenate([np.geomspace(2e-3, 1e9, 20_000), np.linspace(0.01, 20, 20_000)])
     found = np.empty_like(x)
     library.NatArExpDigamma(
-        native_passes.argument(x), native_passes.argument(len(x)), native_passes.argument(found)
+        native_backend.argument(x), native_backend.argument(len(x)), native_backend.argument(found)
     )
     np.testing.assert_allclose(found, np.exp(special.digamma(x)), rtol=1e-12)

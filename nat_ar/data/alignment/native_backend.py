@@ -1,4 +1,4 @@
-"""The passes over all token pairs in C++ (alignment.cc), built at first use."""
+"""The loops over all token pairs in C++ (alignment.cc), built at first use."""
 
 import ctypes
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from nat_ar.data.alignment import model
-from nat_ar.data.alignment.model import SMALLEST_PROBABILITY, Aligner, AlignerConfig, Expectation
+from nat_ar.data.alignment.model import SMALLEST_PROBABILITY, Aligner, AlignerConfig, ExpectedCounts
 from nat_ar.data.ragged import Ragged, token_type
 from nat_ar.runtime import native_library
 
@@ -21,7 +21,7 @@ def library() -> ctypes.CDLL | None:
 
 
 class _Corpus(ctypes.Structure):
-    """As in alignment.cc."""
+    """The struct Corpus of alignment.cc."""
 
     _fields_ = (
         ("tokens", ctypes.c_void_p),
@@ -36,17 +36,17 @@ class _Corpus(ctypes.Structure):
         ("position", ctypes.c_void_p),
         ("length", ctypes.c_void_p),
         ("width", ctypes.c_void_p),
-        ("source_places", ctypes.c_int64),
+        ("source_positions", ctypes.c_int64),
     )
 
 
 AHEAD, LANES = 12, 4
-"""Occurrences and target tokens that alignment.cc may read behind the last one."""
+"""Occurrences and target tokens that alignment.cc may read past the end."""
 KEYS_AT_ONCE = 1 << 20
 
 
-class NativePasses:
-    """Runs over the occurrences of one source type after the other: alignment.cc says why."""
+class NativeBackend:
+    """Iterates over the occurrences of each source type in turn; alignment.cc explains why."""
 
     def __init__(
         self,
@@ -57,8 +57,8 @@ class NativePasses:
         target_size: int,
     ) -> None:
         self.library = library
-        self.places = model.list_places(source, target)
-        sides = model.list_places(target, source)  # the other way round: m is its source_length
+        self.positions = model.list_positions(source, target)
+        sides = model.list_positions(target, source)  # the other way round: m is its source_length
         token = token_type(max(source_size, target_size))
         tokens = np.zeros(len(target.values) + LANES, token)
         tokens[: len(target.values)] = target.values
@@ -69,7 +69,7 @@ class NativePasses:
         self.arrays = {
             "tokens": tokens,
             "offsets": _array(target.offsets, np.int64),
-            "first": _array(self.places.first, np.int64),
+            "first": _array(self.positions.first, np.int64),
             "occurrences": occurrences,
             "spans": np.empty(source_size + 1, np.int64),
             "position": _array(sides.position, np.int64),
@@ -81,7 +81,7 @@ class NativePasses:
             rows=len(target),
             source_size=source_size,
             target_size=target_size,
-            source_places=len(sides.position),
+            source_positions=len(sides.position),
             **{name: array.ctypes.data for name, array in self.arrays.items()},
         )
         self._call(
@@ -92,12 +92,12 @@ class NativePasses:
         )
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        """A function of the library on the corpus; arrays go by address."""
+        """Calls a function of the library on the corpus; arrays are passed by address."""
         function = getattr(self.library, name)
         function.restype = ctypes.c_int64
         return function(ctypes.byref(self.corpus), *map(argument, arguments))
 
-    def meeting_types(self) -> Int[np.ndarray, "entries"]:
+    def cooccurring_types(self) -> Int[np.ndarray, "entries"]:
         room = np.empty(max(self.corpus.target_size, KEYS_AT_ONCE), np.int64)
         runs, filled, source_type = [np.zeros(0, np.int64)], ctypes.c_int64(), 0
         while source_type < self.corpus.source_size:
@@ -107,12 +107,12 @@ class NativePasses:
             runs.append(room[: filled.value].copy())
         return np.concatenate(runs)
 
-    def expectation(self, aligner: Aligner) -> Expectation:
+    def expected_counts(self, aligner: Aligner) -> ExpectedCounts:
         p0 = aligner.config.null_probability
-        normaliser, _ = model.diagonal_prior(aligner.tension, self.places)
+        normaliser, _ = model.diagonal_prior(aligner.tension, self.positions)
         counts = np.empty(len(aligner.keys), np.float32)
         null_counts = np.zeros(aligner.target_size)
-        mass = np.zeros(len(self.places.position))
+        mass = np.zeros(len(self.positions.position))
         totals = np.zeros(2)
         self._call(
             "NatArExpectation",
@@ -127,7 +127,7 @@ class NativePasses:
             mass,
             totals,
         )
-        return Expectation(counts, null_counts, float(totals[0]), mass, float(totals[1]))
+        return ExpectedCounts(counts, null_counts, float(totals[0]), mass, float(totals[1]))
 
     def normalise(
         self,
@@ -153,7 +153,7 @@ def _table(aligner: Aligner) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _array(values: np.ndarray, dtype: Any) -> np.ndarray:
-    """As C++ reads it; a copy only where it is not so already."""
+    """A contiguous array of that type; copies only if it must."""
     return np.ascontiguousarray(values, dtype)
 
 
