@@ -77,3 +77,9 @@ def test_a_row_a_table_and_a_benchmark_from_python(tiny_runs, tmp_path: Path) ->
     assert row["decoding"] == "LengthBeam(size=1)"
     comparison = nat_ar.compare([str(run)], n_bootstrap=10)
     assert "LengthBeam(size=1)" in comparison.render("markdown")
+
+
+def test_scores_are_nats_a_sentence(tiny_runs) -> None:
+    model = nat_ar.load(tiny_runs.autoregressive.directory, "Greedy()")
+    short, long = model.score(["a b", "a b"], ["A", "A B A B A B A B"])
+    assert long < 2 * short < 0.0  # a model of random parameters: each token costs about as much

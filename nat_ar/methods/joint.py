@@ -123,19 +123,25 @@ class JointModel(LengthNatModel):
         self,
         source: Int[Array, "batch source_length"],
         hypotheses: Int[Array, "batch n_best length"],
+        *,
+        length_penalty: float | None = None,
     ) -> Float[Array, "batch n_best"]:
         """By the autoregressive decoder, also for candidates of other models."""
-        return self.score_encoded(self.encode(source), hypotheses)
+        return self.score_encoded(self.encode(source), hypotheses, length_penalty=length_penalty)
 
     def score_encoded(
-        self, encoded: Encoded, hypotheses: Int[Array, "batch n_best length"]
+        self,
+        encoded: Encoded,
+        hypotheses: Int[Array, "batch n_best length"],
+        *,
+        length_penalty: float | None = None,
     ) -> Float[Array, "batch n_best"]:
-        """log p / length ** rescoring_length_penalty, given the encoded source."""
+        """log p / length ** length_penalty (None: rescoring_length_penalty), given the encoded source."""
+        if length_penalty is None:
+            length_penalty = self.config.rescoring_length_penalty
         target = left_to_right.flat_targets(hypotheses)
         logits = autoregressive.causal_logits(
             self.target_embedding, self.causal_decoder, encoded, target
         )
-        scores = left_to_right.normalised_log_p(
-            logits, target, self.config.rescoring_length_penalty
-        )
+        scores = left_to_right.normalised_log_p(logits, target, length_penalty)
         return scores.reshape(hypotheses.shape[:2])

@@ -95,12 +95,16 @@ class LeftToRight(base.TokenEmbeddings, abc.ABC):
         self,
         source: Int[Array, "batch source_length"],
         hypotheses: Int[Array, "batch n_best length"],
+        *,
+        length_penalty: float | None = None,
     ) -> Float[Array, "batch n_best"]:
-        """log p of each hypothesis and its EOS, divided by length ** rescoring_length_penalty: all positions of all
-        hypotheses in one pass over one encoding."""
+        """log p of each hypothesis and its EOS in nats, divided by length ** length_penalty (None:
+        rescoring_length_penalty): all positions of all hypotheses in one pass over one encoding."""
+        if length_penalty is None:
+            length_penalty = self.config.rescoring_length_penalty
         target = flat_targets(hypotheses)
         logits = self._logits(self.encode(source), target)
-        scores = normalised_log_p(logits, target, self.config.rescoring_length_penalty)
+        scores = normalised_log_p(logits, target, length_penalty)
         return scores.reshape(hypotheses.shape[:2])
 
 

@@ -27,6 +27,13 @@ class TranslationSystem:
         """One Translation (texts, scores in nats, tokens, passes) for each sentence, in order."""
         return self.translator.translate(_list_of(sentences, "sentences"), title="translate")
 
+    def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
+        """log p of each given translation and its end, in nats.
+
+        Raises ValueError where the method cannot score (only autoregressive and joint models can), or the lists
+        differ in length."""
+        return self.translator.score(_list_of(sources, "sources"), _list_of(targets, "targets"))
+
     def internals(self, sources: Sequence[str]) -> list[dict[str, np.ndarray | list[str]]]:
         """What the method computes on its way to each translation: named arrays without padding, beside the
         subwords of source ("source_pieces") and translation ("target_pieces"). docs/methods.md lists them."""

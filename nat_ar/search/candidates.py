@@ -21,6 +21,8 @@ class Scorer(Protocol):
         self,
         source: Int[Array, "batch source_length"],
         hypotheses: Int[Array, "batch n_best length"],
+        *,
+        length_penalty: float | None = None,
     ) -> Float[Array, "batch n_best"]: ...
 
 

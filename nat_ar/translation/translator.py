@@ -24,6 +24,7 @@ from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.nn import packed
 from nat_ar.runtime import compilation, out_of_memory
 from nat_ar.search import limits
+from nat_ar.search.candidates import Scorer
 from nat_ar.special_tokens import EOS, PAD
 from nat_ar.translation.decodings import Int8
 from nat_ar.translation.model import Model
@@ -135,17 +136,54 @@ class Translator:
                 bar.update(len(members))
         return found
 
+    def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
+        """log p of each target and its EOS given its source, in nats; 0 where both are empty.
+
+        Raises ValueError where the method has no score of given translations, where the lists differ in length, and for
+        a text that is longer than the longest bucket."""
+        if not isinstance(self.model.merge(self.model.leaves), Scorer):
+            raise ValueError(
+                "only autoregressive and joint models score given translations; load the run's teacher instead"
+            )
+        if len(sources) != len(targets):
+            raise ValueError(
+                f"expected a target for each source, got {len(sources)} sources and {len(targets)} targets"
+            )
+        source_rows = [list(row) for row in self.vocabulary.encode_source(sources)]
+        target_rows = [list(row) for row in self.vocabulary.encode_target(targets)]
+        _check_lengths([*sources, *targets], [*source_rows, *target_rows])
+        source, target = Ragged.from_rows(source_rows), Ragged.from_rows(target_rows)
+        scores = [0.0] * len(sources)
+        # A source without tokens is its EOS alone: [1, 2, ...] for plan, which passes over what is empty.
+        lengths = [
+            len(row) + (not row and bool(goal))
+            for row, goal in zip(source_rows, target_rows, strict=True)
+        ]
+        for members, num_rows, bucket in self.plan(lengths):
+            padded = np.full(num_rows, -1, np.int64)
+            padded[: len(members)] = members
+            width = bucket_of(max(len(target_rows[member]) for member in members) + 1)
+            batch = loader.pad_rows(source, padded, bucket, end=EOS)
+            hypotheses = loader.pad_rows(target, padded, width, end=None)[:, None]
+            values = np.asarray(self._score(self.model.leaves, batch, hypotheses))[:, 0]
+            for member, value in zip(members, values, strict=False):
+                scores[member] = float(value)
+        return scores
+
+    @functools.cached_property
+    def _score(self) -> Callable[..., jax.Array]:
+        def score(leaves: list[jax.Array], source: jax.Array, hypotheses: jax.Array) -> jax.Array:
+            return self.model.merge(leaves).score(source, hypotheses, length_penalty=0.0)
+
+        return jax.jit(score)
+
     def internals(self, sentences: Sequence[str]) -> list[dict[str, np.ndarray | list[str]]]:
         """What the method computes on its way to each translation (TokenEmbeddings.internals): named arrays without
         padding, and the subwords that they belong to, "source_pieces" with EOS and "target_pieces" of the best
         translation. A sentence without any token has no arrays. Raises ValueError for one that is longer than
         the longest bucket."""
         rows = [list(row) for row in self.vocabulary.encode_source(sentences)]
-        for sentence, row in zip(sentences, rows, strict=True):
-            if len(row) >= BUCKETS[-1]:
-                raise ValueError(
-                    f"expected at most {BUCKETS[-1] - 1} subwords, got {len(row)} in {sentence[:40]!r}: shorten it"
-                )
+        _check_lengths(sentences, rows)
         source = Ragged.from_rows(rows)
         translations = self.translate(sentences, is_quiet=True)
         results: list[dict[str, np.ndarray | list[str]]] = [
@@ -266,6 +304,14 @@ class Translator:
                 )
             )
         return found
+
+
+def _check_lengths(texts: Sequence[str], rows: Sequence[list[int]]) -> None:
+    for text, row in zip(texts, rows, strict=True):
+        if len(row) >= BUCKETS[-1]:
+            raise ValueError(
+                f"expected at most {BUCKETS[-1] - 1} subwords, got {len(row)} in {text[:40]!r}: shorten it"
+            )
 
 
 def bucket_of(length: int) -> int:

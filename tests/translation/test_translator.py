@@ -272,3 +272,32 @@ def test_a_translation_introduces_itself_in_a_line() -> None:
     )
     assert repr(long).endswith(" ...', score -1.25, 3 passes, 2 texts)")
     assert len(repr(long)) < 120
+
+
+def test_a_given_translation_scores_what_greedy_search_gave_it(
+    greedy: Translator, sentences: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Greedy search scores its translation by log p of tokens and EOS, in nats, one position at a time; `score` does
+    the same in one pass. A random model's tokens are no text's subwords, so a number stands for each translation."""
+    ended = [t for t in zip(sentences, greedy.translate(sentences), strict=True) if not t[1].is_cut]
+    assert len(ended) >= 10
+    tokens = [translation.tokens[0] for _, translation in ended]
+    monkeypatch.setattr(
+        type(greedy.vocabulary), "encode_target", lambda _, texts: [tokens[int(t)] for t in texts]
+    )
+    sources, numbers = [sentence for sentence, _ in ended], [str(i) for i in range(len(ended))]
+    scores = greedy.score(sources, numbers)
+    expected = [translation.scores[0] for _, translation in ended]
+    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(greedy.score(sources[:1], ["0"]), scores[:1], rtol=1e-5)
+
+
+def test_what_cannot_be_scored_is_said(greedy: Translator, one_pass: Translator) -> None:
+    with pytest.raises(ValueError, match="only autoregressive and joint models score"):
+        one_pass.score(["a"], ["A"])
+    with pytest.raises(ValueError, match="expected a target for each source, got 1 sources and 2"):
+        greedy.score(["a"], ["A", "B"])
+    with pytest.raises(ValueError, match="expected at most 255 subwords"):
+        greedy.score(["a"], ["A " * 300])
+    assert greedy.score(["", "a"], ["", ""])[0] == 0.0
+    assert greedy.score(["a"], [""])[0] < 0.0
