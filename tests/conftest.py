@@ -3,6 +3,7 @@
 Compiling is most of what these tests wait for: XLA optimises little here, which halves it."""
 
 import dataclasses
+import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,17 @@ from nat_ar.translation.model import vocabulary_sizes
 from toys import LETTERS, TINY
 
 jax.config.update("jax_disable_most_optimizations", True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What one session has compiled the next one finds: half of a session's work. One directory for each worker,
+    since JAX does not write an entry in one step."""
+    cache = config.pluginmanager.get_plugin("cacheprovider") and config.cache
+    if cache and jax.config.values["jax_compilation_cache_dir"] is None:
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+        jax.config.update("jax_compilation_cache_dir", str(cache.mkdir(f"jax_{worker}")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture(scope="module", autouse=True)
