@@ -164,7 +164,7 @@ def test_help_after_a_config_explains_its_fields(say: Any, experiment_file: Path
         "--training.max-steps INT": "optimizer updates (default: 10000)",
         "--method.transformer.norm {pre,post}": "layer normalisation before (pre) or after",
         "--data.corpus.num-train INT": "training pairs (default: 30000)",
-        "--data.vocabulary.kind {unigram,bpe}": "How SentencePiece learns",
+        "--data.vocabulary.kind {unigram,bpe}": "how SentencePiece learns",
         "--training.batching.buckets": "lengths (EOS counted) to which sentences are padded",
     }.items():
         assert option in text

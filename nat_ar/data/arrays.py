@@ -3,11 +3,11 @@
     manifest.json                             config, report, hashes and sizes of all the files below
     vocabulary/joint.model                    or source.model and target.model
     <split>/source.values.npy, .offsets.npy   ids without BOS and EOS; target.* likewise
-    <split>/fertilities.values.npy, ...       train and validation, where an aligner was asked for
+    <split>/fertilities.values.npy, ...       train and validation, if aligned
     <split>/source.txt, target.txt            raw text, a sentence a line; references are target.txt
     <split>/domains.txt, documents.txt        an empty line where unknown
 
-Nothing here depends on the path: a directory may be moved, and equal data have equal hashes."""
+Nothing depends on the path: a directory may be moved, and equal data have equal hashes."""
 
 import contextlib
 import dataclasses
@@ -43,7 +43,7 @@ class Split:
     source: Ragged
     target: Ragged
     fertilities: Ragged | None
-    """Target tokens of each source token; rows as long as source rows, sums as target rows."""
+    """target tokens of each source token; a row is as long as its source and sums to the length of its target"""
 
     @classmethod
     def load(cls, directory: Path) -> "Split":
@@ -116,7 +116,7 @@ class PreparedData:
 
     @classmethod
     def load(cls, directory: Path | str) -> "PreparedData":
-        """Opens the directory, after every file of it has been found to hold what was written.
+        """Opens the directory after checking the hash of every file.
 
         Raises ValueError that names the file at fault."""
         directory = Path(directory)
@@ -125,9 +125,9 @@ class PreparedData:
             path = directory / name
             size = path.stat().st_size if path.exists() else None
             if size != file["bytes"]:
-                found = "is missing" if size is None else f"has {size} bytes"
+                state = "is missing" if size is None else f"has {size} bytes"
                 raise ValueError(
-                    f"{path} {found}, expected {file['bytes']} bytes: the prepared data are damaged; "
+                    f"{path} {state}, expected {file['bytes']} bytes: the prepared data are damaged; "
                     "remove the directory and prepare it again"
                 )
             if files.file_hash(path) != file["sha256"]:
@@ -144,21 +144,21 @@ class PreparedData:
 
     @property
     def hash(self) -> str:
-        """SHA-256 over all files (arrays, texts, vocabulary); the same wherever and whenever made."""
+        """SHA-256 over all files (arrays, texts, vocabulary); does not depend on where and when they were made."""
         return self.manifest["data_hash"]
 
     @property
     def training_data(self) -> Literal["raw", "distilled"]:
-        """Whether training targets are the corpus's or a teacher's."""
+        """Whether training targets come from the corpus or from a teacher."""
         return self.manifest["training_data"]
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Names: train, validation, and where the corpus has them test and test_<name>."""
+        """Names: train, validation, and test and test_<name> if the corpus has them."""
         return tuple(self._splits)
 
     def split(self, name: str) -> Split:
-        """Raises ValueError for a split that is not there."""
+        """The split of that name. Raises ValueError if there is none."""
         if name not in self._splits:
             raise ValueError(
                 f"{self.directory}: no split {name!r}; there are {', '.join(self._splits)}"
@@ -173,8 +173,7 @@ class PreparedData:
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """The manifest of a complete prepared directory; ValueError where there is none, or where it is not as it
-    was written."""
+    """The manifest of a complete prepared directory. Raises ValueError if it is missing or has changed."""
     path = directory / MANIFEST
     if not path.exists():
         raise ValueError(f"{path} is missing: not a prepared directory; run `nat_ar prepare` first")
@@ -192,14 +191,14 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 
 
 def new_directory(directory: Path) -> contextlib.AbstractContextManager[Path]:
-    """files.new_directory for prepared data, which are told by their manifest."""
+    """`files.new_directory` whose error mentions the missing manifest."""
     return files.new_directory(directory, but=f"no {MANIFEST}")
 
 
 def write_manifest(directory: Path, fields: dict[str, Any]) -> dict[str, Any]:
     """Hashes all files in `directory`, writes the manifest and returns it.
 
-    `fields` say everything that the files do not: config, report, splits, training_data."""
+    `fields` are all that the files cannot tell: config, report, splits, training_data."""
     listed = {}
     for path in sorted(path for path in directory.rglob("*") if path.is_file()):
         name = path.relative_to(directory).as_posix()
@@ -225,7 +224,7 @@ class TextWriter:
         self._files = [(directory / f"{name}.txt").open("wb") for name in _TEXTS]
 
     def append(self, pair: Pair) -> None:
-        """Raises UnicodeEncodeError, and writes nothing, for text that UTF-8 cannot hold."""
+        """Raises UnicodeEncodeError, and writes nothing, for text that UTF-8 cannot represent."""
         lines = [field.encode() + b"\n" for field in pair]
         for file, line in zip(self._files, lines, strict=True):
             file.write(line)
@@ -244,7 +243,7 @@ def read_texts(directory: Path, name: Literal["source", "target"]) -> Iterator[s
 
 
 def copy_texts(source: Path, directory: Path, is_kept: Bool[np.ndarray, "pairs"]) -> None:
-    """The text files that a TextWriter wrote into `source`, without the lines of pairs that are not kept."""
+    """Copies the text files that a TextWriter wrote into `source`, without the lines of pairs that are not kept."""
     for name in _TEXTS:
         path = f"{name}.txt"
         with (source / path).open("rb") as lines, (directory / path).open("wb") as file:
@@ -252,7 +251,7 @@ def copy_texts(source: Path, directory: Path, is_kept: Bool[np.ndarray, "pairs"]
 
 
 class RaggedWriter:
-    """Writes a Ragged that need not fit in memory (8 bytes a row do)."""
+    """Writes a Ragged that need not fit in memory; only its row lengths are held, 8 bytes each."""
 
     def __init__(self, stem: Path, dtype: np.dtype) -> None:
         self._stem = stem

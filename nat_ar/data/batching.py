@@ -1,5 +1,6 @@
-"""Which sentences share a batch, as a pure function of (seed, epoch): so that a data position is two
-integers and a resumed run sees what an uninterrupted one would have seen."""
+"""Which sentences share a batch, as a pure function of (seed, epoch).
+
+A position in the data is two integers, and a resumed run sees the batches of an uninterrupted one."""
 
 import dataclasses
 from typing import NamedTuple
@@ -12,13 +13,13 @@ from nat_ar.config_json import ConfigError
 
 @dataclasses.dataclass(frozen=True)
 class BatchingConfig:
-    """Batches of one length bucket each, all of about the same number of padded tokens."""
+    """Each batch takes its pairs from one length bucket; all batches have about as many padded tokens."""
 
     batch_tokens: int = 2048
     """target positions of a batch, padding included: rows = batch_tokens / bucket"""
     buckets: tuple[int, ...] = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-    """lengths (EOS counted) to which sentences are padded; a pair goes where its longer side fits; each
-    bucket in use is one compilation of the train step"""
+    """lengths (EOS counted) to which sentences are padded; a pair goes to the smallest that fits its longer side; the
+    train step is compiled once for each bucket in use"""
 
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in zip(self.buckets, self.buckets[1:], strict=False))
@@ -70,7 +71,7 @@ class BatchPlan:
             )
 
     def __len__(self) -> int:
-        """Batches an epoch; the same for every epoch."""
+        """Batches an epoch, the same number in every epoch."""
         return sum(-(-len(members) // rows) for _, rows, members in self.buckets)
 
     def epoch(self, epoch: int) -> list[RowBatch]:

@@ -9,14 +9,14 @@ from nat_ar.data.corpus import Corpus
 from nat_ar.data.pair import Pair, Report
 
 Progress = Callable[[Iterable[Pair], str], Iterable[Pair]]
-"""Passes pairs on under a title, and shows how many there were."""
+"""(pairs, title) -> the same pairs, while a progress bar counts them."""
 
 
 def spool(
     corpus: Corpus, directory: Path, report: Report, *, removes_overlap: bool, progress: Progress
 ) -> dict[str, int]:
-    """Cleans every split onto disk; returns the pairs in each. Training comes last, so that it can be
-    checked against the keys of all the others."""
+    """Writes the clean texts of every split; returns the number of pairs of each. Training comes last, to be checked
+    for overlap with all other splits."""
     splits = corpus.splits(report)
     for name in ("train", "validation"):
         if name not in splits:
@@ -56,8 +56,8 @@ def spool(
 
 
 def _clean(pair: Pair, name: str, report: Report) -> Pair:
-    """One line a side: files with a sentence a line cannot hold more."""
-    if all(map(str.isprintable, pair)):  # which no line break is
+    """Line breaks become spaces: the files have a sentence a line."""
+    if all(map(str.isprintable, pair)):  # line breaks are not printable
         return pair
     clean = Pair(*(vocabulary.one_line(field) for field in pair))
     if clean != pair:
@@ -66,6 +66,7 @@ def _clean(pair: Pair, name: str, report: Report) -> Pair:
 
 
 def check_not_empty(name: str, sentences: int, report: Report) -> None:
+    """Raises ValueError with the counts of the report, which say why, if no pair is left."""
     if sentences == 0:
         counts = "; ".join(f"{reason}: {n}" for reason, n in report.counts.items())
         raise ValueError(f"the {name} split has no pairs left ({counts or 'it was empty'})")

@@ -12,12 +12,12 @@ from nat_ar.data.pair import Pair, Report
 
 
 class Verdict(NamedTuple):
-    """What a corpus that knows all valid translations of a source says of one."""
+    """A translation, judged by a corpus that knows all valid translations of its source."""
 
     valid: bool
-    """it is exactly one of the valid translations"""
+    """it is one of the valid translations, word by word"""
     mixed: bool
-    """not valid, not empty, though each word occurs in some valid translation of the source"""
+    """it is neither valid nor empty, yet each of its words occurs in some valid translation"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,16 +41,16 @@ class Corpus(config_json.Open):
 
 
 def check_test_names(names: list[str]) -> None:
-    """They become folders of the prepared directory."""
+    """Raises ConfigError unless the names can be directories, each different."""
     for name in names:
         if not re.fullmatch(r"\w[\w.-]*", name) or names.count(name) > 1:
             raise ConfigError(
-                f"more_tests: {name!r}: expected different names of letters, digits, _, . and -"
+                f"more_tests: {name!r}: expected distinct names of letters, digits, _, . and -"
             )
 
 
 def fault(source: str, target: str, max_characters: int) -> tuple[str, str] | None:
-    """Why the pair may not stay, in general and in particular; None where it may."""
+    """Why the pair is dropped: (kind of fault, its details); None if it stays."""
     if not source.strip() or not target.strip():
         return "empty side", f"empty {'target' if source.strip() else 'source'}"
     if max(len(source), len(target)) > max_characters:

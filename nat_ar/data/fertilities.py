@@ -39,7 +39,7 @@ def align(
 def read_pharaoh(path: str, train: Split) -> dict[str, str]:
     """Writes the fertilities of the training split by the links of a Pharaoh file; returns its provenance.
 
-    Raises ValueError that names the file, and the line where one is at fault."""
+    Raises ValueError that names the file, and the line at fault if there is one."""
     if not Path(path).is_file():
         raise ValueError(f"{path}: no such file; expected word alignments in Pharaoh format")
     try:

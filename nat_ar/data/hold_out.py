@@ -1,4 +1,4 @@
-"""Takes validation and test pairs out of the training pairs of a corpus, so that nothing leaks."""
+"""Holds validation and test pairs out of the training pairs of a corpus, so that nothing leaks."""
 
 import dataclasses
 import hashlib
@@ -15,42 +15,42 @@ _TRAIN, _VALIDATION, _TEST = range(3)
 
 
 def normalised(text: str) -> str:
-    """The form in which two sentences count as the same: casefolded, white space collapsed."""
+    """The form in which sentences are compared: casefolded, white space collapsed."""
     return " ".join(text.casefold().split())
 
 
 def key(text: str) -> bytes:
-    """8 bytes that stand for the normalised text: sets and arrays of keys fit in memory."""
+    """An 8-byte hash of the normalised text: the keys of a large corpus fit in memory."""
     return hashlib.blake2b(normalised(text).encode(), digest_size=8).digest()
 
 
 @dataclasses.dataclass(frozen=True)
 class HoldOut:
-    """Takes validation and test out of the training pairs of a corpus that has no such splits."""
+    """How validation and test pairs are held out of training, for a corpus without such splits."""
 
     validation: int = 1000
-    """Pairs to hold out; 0 where the corpus names a validation split."""
+    """validation pairs to hold out; 0 if the corpus names a validation split"""
     test: int = 2000
-    """Pairs to hold out; 0 where the corpus names a test split."""
+    """test pairs to hold out; 0 if the corpus names a test split"""
     by: Literal["component", "line"] = "component"
-    """component: pairs that share a source or a target, also through others, stay in one split, so that
-    nothing leaks. line: single pairs; those of training that overlap are left to `remove_overlap`."""
+    """component: pairs that share a source or a target, directly or through other pairs, stay in one split. line:
+    single pairs; `remove_overlap` then drops training pairs that overlap with a test"""
     seed: int = 0
-    """Another seed holds out other pairs."""
+    """draws the pairs"""
 
     def __post_init__(self) -> None:
         if self.validation < 0 or self.test < 0 or self.validation + self.test == 0:
             raise ConfigError(
                 f"hold_out: expected pairs for validation or test, got {self.validation} and "
-                f"{self.test}; leave hold_out away to hold out nothing"
+                f"{self.test}; omit hold_out to hold out nothing"
             )
 
 
 def held_out(groups: Int[np.ndarray, "pairs"], hold_out: HoldOut) -> Int[np.ndarray, "pairs"]:
-    """Split of each pair (0 training, 1 validation, 2 test) from the number of its group.
+    """The split of each pair (0 training, 1 validation, 2 test), given the number of its group.
 
-    Whole groups are drawn at random; one that would overshoot the number asked for is passed over, so
-    large groups stay in training."""
+    Whole groups are drawn at random. A group that would exceed the requested size is skipped, so that large groups
+    stay in training."""
     sizes = np.bincount(groups, minlength=1)
     split_of = np.full(len(sizes), _TRAIN, np.int64)
     rest = {_TEST: hold_out.test, _VALIDATION: hold_out.validation}
@@ -66,8 +66,8 @@ def held_out(groups: Int[np.ndarray, "pairs"], hold_out: HoldOut) -> Int[np.ndar
         raise ValueError(
             f"hold_out asks for {hold_out.validation} validation and {hold_out.test} test pairs of "
             f"{len(groups)} pairs in {np.count_nonzero(sizes)} groups, the largest of {sizes.max()}, "
-            f"and something left to train on; {rest[_VALIDATION]} and {rest[_TEST]} of them could "
-            "not be found: ask for fewer"
+            f"and at least one pair to train on; {rest[_VALIDATION]} and {rest[_TEST]} of them are "
+            "missing: ask for fewer"
         )
     return split_of[groups]
 
@@ -75,7 +75,7 @@ def held_out(groups: Int[np.ndarray, "pairs"], hold_out: HoldOut) -> Int[np.ndar
 def _groups(
     source: Shaped[np.ndarray, "pairs"], target: Shaped[np.ndarray, "pairs"], hold_out: HoldOut
 ) -> Int[np.ndarray, "pairs"]:
-    """The group of each pair, from the keys of its sides: what may not be torn apart."""
+    """The group of each pair, from the keys of its sides. A group stays in one split."""
     if hold_out.by == "line":
         return np.arange(len(source))
     return connected_components(source, target)
@@ -84,9 +84,10 @@ def _groups(
 def connected_components(
     source: Shaped[np.ndarray, "pairs"], target: Shaped[np.ndarray, "pairs"]
 ) -> Int[np.ndarray, "pairs"]:
-    """The component of each pair, in the graph whose nodes are sources and targets and whose edges are
-    pairs; numbered by first appearance, so that the order of the keys does not matter."""
-    import scipy.sparse.csgraph  # takes a tenth of a second: not for those who translate
+    """The component of each pair in the graph whose nodes are sources and targets and whose edges are pairs.
+
+    Components are numbered by first appearance, so that the values of the keys do not matter."""
+    import scipy.sparse.csgraph  # importing takes 0.1 s, and translating does not need it
 
     if not len(source):
         return np.zeros(0, np.int64)
@@ -104,8 +105,8 @@ def connected_components(
 def split_off(
     read: Callable[[Report], Iterable[Pair]], hold_out: HoldOut, report: Report
 ) -> dict[str, Iterable[Pair]]:
-    """Splits of the pairs that `read` yields again and again: keys in a first pass, held-out pairs (kept
-    in memory) in a second, training pairs in a third. Only the first pass writes into the report."""
+    """The splits of the pairs that `read` yields, which is called three times: for the keys, for the held-out pairs
+    (kept in memory), for the training pairs. Only the first call writes into the report."""
     sources, targets = bytearray(), bytearray()
     for pair in read(report):
         sources += key(pair.source)
@@ -134,12 +135,12 @@ def split_off(
 
 
 def check(hold_out: HoldOut | None, named: dict[str, bool]) -> None:
-    """Each of validation and test is named or held out, not both. `named`: split -> named or not."""
+    """Raises ConfigError for a split that is both named and held out. `named`: split -> whether the corpus names it."""
     if hold_out is None:
         return
     for split, number in (("validation", hold_out.validation), ("test", hold_out.test)):
         if number and named[split]:
             raise ConfigError(
                 f"{split}: named in the corpus and held out of training ({number} pairs); "
-                f"set hold_out.{split} to 0 or leave the name away"
+                f"set hold_out.{split} to 0 or omit the name"
             )

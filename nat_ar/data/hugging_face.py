@@ -18,9 +18,9 @@ class DataFiles:
     """Local or remote files of one split of a HuggingFace corpus."""
 
     split: str
-    """Such as train, validation or test, as `HuggingFace` and its `more_tests` name it."""
+    """such as train, validation or test, as `HuggingFace` and its `more_tests` name it"""
     paths: tuple[str, ...]
-    """Paths or addresses."""
+    """paths or addresses"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +28,9 @@ class NamedSplit:
     """A further test of a HuggingFace corpus; becomes the split "test_<name>"."""
 
     name: str
-    """What follows "test_"."""
+    """the split becomes "test_" and this name"""
     split: str
-    """Split of the data set."""
+    """split of the data set"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,38 +39,38 @@ class HuggingFace(Corpus):
 
     Each side is a column, or a field inside one: "en" reads flat columns, "translation.en" the usual
     layout {"translation": {"en": ..., "de": ...}}. Rows with an empty or over-long side are dropped in
-    every split, counted and named in the report."""
+    every split; the report counts and names them."""
 
     path: str
-    """Name on the hub; a folder with `from_disk`; "json", "csv" or "parquet" with `data_files`."""
+    """name on the hub; a folder with `from_disk`; "json", "csv" or "parquet" with `data_files`"""
     source: str
-    """Column of the source, e.g. "en" or "translation.en"."""
+    """column of the source, such as "en" or "translation.en", in a row"""
     target: str
-    """Column of the target, e.g. "de" or "translation.de"."""
+    """column of the target, such as "de" or "translation.de", in a row"""
     subset: str | None = None
-    """Configuration of the data set, e.g. "de-en"."""
+    """configuration of the data set, such as "de-en", if it has several"""
     train: str = "train"
-    """Split on the hub; without streaming also a slice such as "train[:10%]"."""
+    """split on the hub, or without streaming a slice such as "train[:10%]" of it"""
     validation: str | None = "validation"
-    """None: held out of training by `hold_out`."""
+    """None: held out of training by `hold_out`"""
     test: str | None = "test"
-    """None: held out of training by `hold_out`, or no test."""
+    """None: held out of training by `hold_out`, or no test"""
     more_tests: tuple[NamedSplit, ...] = ()
-    """Further tests, each with a name of its own."""
+    """further test splits"""
     revision: str | None = None
-    """Branch, tag or commit on the hub; a commit makes the data repeatable."""
+    """branch, tag or commit on the hub; a commit makes the data repeatable"""
     data_files: tuple[DataFiles, ...] = ()
-    """Files of each split, where `path` is "json", "csv" or "parquet"."""
+    """files of each split, if `path` is "json", "csv" or "parquet" instead of a name"""
     from_disk: bool = False
-    """`path` is a folder that `save_to_disk` wrote."""
+    """`path` is a folder that `save_to_disk` wrote"""
     streaming: bool = False
-    """Read over the network as it is needed, without a copy in the cache."""
+    """read over the network on demand, without a copy in the cache"""
     domain: str | None = None
-    """Column with the domain of each pair, where there is one."""
+    """column with the domain of each pair, if there is one"""
     hold_out: HoldOut | None = None
-    """How validation and test are held out of training, where they are None."""
+    """how to hold validation and test out of training if they are None"""
     max_characters: int = 2000
-    """Pairs with a longer side are dropped."""
+    """pairs with a longer side are dropped"""
 
     def __post_init__(self) -> None:
         corpus.check_test_names([test.name for test in self.more_tests])
@@ -85,7 +85,7 @@ class HuggingFace(Corpus):
             )
 
     def splits(self, report: Report) -> dict[str, Iterable[Pair]]:
-        """Raises ValueError where the data set, a split or a column is missing."""
+        """Raises ValueError if the data set, a split or a column is missing."""
         names = {"train": self.train, "validation": self.validation, "test": self.test}
         names |= {f"test_{test.name}": test.split for test in self.more_tests}
         tables = {
@@ -143,14 +143,16 @@ class HuggingFace(Corpus):
                     revision=self.revision,
                     streaming=self.streaming,
                 )
-        except Exception as error:  # whatever the hub, the network or a file format answers
+        except (
+            Exception
+        ) as error:  # the hub, the network and the file formats raise errors of many classes
             advice = f"; set corpus.{split} to null and use hold_out" if split != "train" else ""
             raise ValueError(
                 f"{where}: cannot be loaded: {type(error).__name__}: {error}{advice}"
             ) from error
         fields = [self.source, self.target] + ([self.domain] if self.domain else [])
         available = table.column_names
-        if available is None:  # a stream whose files do not say
+        if available is None:  # unknown until the first row of the stream
             available = list(next(iter(table), {}))
         columns = [field if field in available else field.split(".")[0] for field in fields]
         if missing := [
@@ -163,37 +165,37 @@ class HuggingFace(Corpus):
 
     def _read(self, table: Any, split: str, report: Report) -> Iterator[Pair]:
         for number, row in enumerate(table):
-            place = f"{self.path}, {split}, row {number}"
+            where = f"{self.path}, {split}, row {number}"
             report.count(f"{split}: read")
-            source, target = (_field(row, field, place) for field in (self.source, self.target))
+            source, target = (_field(row, field, where) for field in (self.source, self.target))
             fault = corpus.fault(source, target, self.max_characters)
             if fault is None:
-                domain = _field(row, self.domain, place) if self.domain else ""
+                domain = _field(row, self.domain, where) if self.domain else ""
                 yield Pair(source, target, domain)
             else:
-                report.count(f"{split}: dropped, {fault[0]}", f"{place}: {fault[1]}")
+                report.count(f"{split}: dropped, {fault[0]}", f"{where}: {fault[1]}")
 
 
-def _field(row: dict[str, Any], field: str, place: str) -> str:
-    """Text of a column, or of a field inside one; "" where it is null."""
+def _field(row: dict[str, Any], field: str, where: str) -> str:
+    """Text of a column, or of a field inside one; "" if it is null."""
     value: Any = row
     for name in [field] if field in row else field.split("."):
         if not isinstance(value, dict) or name not in value:
             fields = ", ".join(value) if isinstance(value, dict) else repr(value)
-            raise ValueError(f"{place}: no field {name!r} of {field!r}; found {fields}")
+            raise ValueError(f"{where}: no field {name!r} of {field!r}; there are {fields}")
         value = value[name]
     if value is None:
         return ""
     if not isinstance(value, str):
         raise ValueError(
-            f"{place}: {field!r} is {type(value).__name__}, expected text; a layout such as "
+            f"{where}: {field!r} is {type(value).__name__}, expected text; a layout such as "
             "{'translation': {'en': ...}} is named 'translation.en'"
         )
     return value
 
 
 def _provenance(table: Any) -> dict[str, Any]:
-    """What identifies the rows: the fingerprint where `datasets` has one, checksums of downloads."""
+    """What identifies the rows: the fingerprint by `datasets`, if any, and the checksums of downloads."""
     info = table.info
     return {
         "version": str(info.version) if info.version else None,

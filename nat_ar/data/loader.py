@@ -1,4 +1,4 @@
-"""Batches as padded arrays, made ahead of time in a thread of their own."""
+"""Batches as padded arrays, made ahead of time in a thread."""
 
 import queue
 import threading
@@ -32,14 +32,14 @@ class HostBatch(NamedTuple):
 def pad_rows(
     ragged: Ragged, rows: Int[np.ndarray, "batch"], width: int, *, end: int | None
 ) -> Int[np.ndarray, "batch width"]:
-    """The given rows (-1: an empty one), `end` appended where it is not None, padded on the right."""
+    """The given rows (-1: an empty row), each followed by `end` unless that is None, padded on the right."""
     padded = np.full((len(rows), width), PAD, np.int32)
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         if row >= 0:
             values = ragged[int(row)]
-            padded[place, : len(values)] = values
+            padded[index, : len(values)] = values
             if end is not None:
-                padded[place, len(values)] = end
+                padded[index, len(values)] = end
     return padded
 
 
@@ -60,7 +60,7 @@ class Loader:
         )
 
     def batches(self, epoch: int, position: int) -> Iterator[tuple[int, int, HostBatch]]:
-        """Endless (epoch, position, batch) from the given place on; position counts batches."""
+        """Endless (epoch, position, batch) from the given position on; a position is a number of batches."""
         while True:
             plan = self.plan.epoch(epoch)
             for index in range(position, len(plan)):
@@ -73,8 +73,8 @@ def prefetch(
 ) -> Generator[U, None, None]:
     """transform(item) for each item, `depth` of them ahead of the consumer, in a thread.
 
-    An error in the thread is raised in the consumer; a consumer that stops ends the thread, and waits
-    for that: at the interpreter's exit nobody may use a device any more."""
+    An error in the thread is raised in the consumer. A consumer that stops ends the thread and waits for its end,
+    because devices must not be used while the interpreter exits."""
     ready: queue.Queue[tuple[U | None, BaseException | None, bool]] = queue.Queue(depth)
     stopped = threading.Event()
 
@@ -93,7 +93,7 @@ def prefetch(
                 if not put((transform(item), None, False)):
                     return
             put((None, None, True))
-        except BaseException as error:  # handed to the consumer, whatever it is
+        except BaseException as error:  # raised again in the consumer
             put((None, error, False))
 
     thread = threading.Thread(target=produce, daemon=True)

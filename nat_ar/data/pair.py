@@ -1,4 +1,4 @@
-"""One sentence pair, and the ledger of what happened to the pairs on their way into the arrays."""
+"""A sentence pair, and the report of what was read and dropped on the way into the arrays."""
 
 import collections
 import dataclasses
@@ -16,12 +16,12 @@ class Pair(NamedTuple):
 
 @dataclasses.dataclass
 class Report:
-    """What a corpus read, dropped and why; ends up in manifest.json. Nothing is dropped uncounted."""
+    """What was read, what was dropped and why; part of manifest.json. Nothing is dropped uncounted."""
 
     counts: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     """reason -> number of pairs, e.g. {"train: read": 50000, "train: dropped, empty side": 3}"""
     examples: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-    """reason -> up to 5 places ("file.tsv:17: ...") where it happened"""
+    """reason -> up to 5 examples, such as "file.tsv:17: ..." """
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
     """files with sha256, packages with versions and licences, hub names with revisions"""
 

@@ -1,7 +1,7 @@
 """From a corpus to a prepared directory (arrays.py), in memory that does not grow with the corpus.
 
-Texts are spooled to disk while they are cleaned, then encoded in chunks onto the arrays' files. Nothing
-is dropped uncounted: the manifest's report has every reason, its number and examples."""
+Clean texts are spooled to disk, then encoded in chunks into the arrays' files. Nothing is dropped silently: the
+manifest's report counts every reason, with examples."""
 
 import contextlib
 import dataclasses
@@ -37,27 +37,26 @@ _CHUNK = 10_000
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """All that decides what a prepared directory holds."""
+    """Everything that decides what a prepared directory holds."""
 
     directory: str
-    """Where the prepared data go; the one field that does not decide what they are."""
+    """where the prepared data go; the only field that does not change them"""
     corpus: AnyCorpus
-    """Where the pairs come from."""
+    """where the pairs come from"""
     vocabulary: VocabularyConfig = VocabularyConfig()
-    """How the texts are cut into subwords."""
+    """how the texts are cut into subwords"""
     aligner: AlignerConfig | None = AlignerConfig()
-    """Aligns train and validation for fertilities; None: none, for methods that need none."""
+    """the word aligner that gives fertilities of train and validation; None for methods that need none"""
     alignments: str | None = None
     """Pharaoh file ("0-0 1-2", source-target) with a line for each training pair, between vocabulary
-    pieces: replaces the aligner's links of the training split. The pairs are those of train/source.txt
-    of a first `prepare` without it."""
+    pieces: replaces the aligner's links of the training split. Its pairs are those of train/source.txt, as a first
+    `prepare` without it writes them"""
     max_tokens: int = 200
-    """Training pairs with a longer side (in pieces) are dropped; validation and test never."""
+    """training pairs with a longer side (in pieces) are dropped; validation and test keep all pairs"""
     max_length_ratio: float | None = None
-    """Training pairs whose longer side has more than this many times the pieces of the other are
-    dropped."""
+    """training pairs are dropped if one side has more than this many times the pieces of the other"""
     remove_overlap: bool = True
-    """Drop training pairs whose source or target, casefolded, stands in validation or a test."""
+    """drop training pairs whose source or target, casefolded, occurs in validation or a test"""
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -67,27 +66,27 @@ class DataConfig:
 
 
 def from_file(config: DataConfig, path: str) -> DataConfig:
-    """The same data config over one tab-separated file, split by the corpus's own hold-out."""
+    """The same config for one tab-separated file as corpus, with the hold-out of the config's corpus."""
     hold_out = config.corpus.hold_out
     if hold_out is None:
         raise ConfigError(
-            f"corpus_file {path}: {type(config.corpus).__name__} has no hold_out that says how one file "
-            "is split; write a config with TextFiles"
+            f"corpus_file {path}: {type(config.corpus).__name__} has no hold_out by which to split one "
+            "file; write a config with TextFiles"
         )
     return dataclasses.replace(config, corpus=TextFiles(train=(path,), hold_out=hold_out))
 
 
 def config_of(data: PreparedData) -> DataConfig:
-    """The config by which the data were prepared, or those that were distilled."""
+    """The config that the data, or the data that they were distilled from, were prepared by."""
     return config_json.from_json(DataConfig, data.manifest["config"], str(data.directory))
 
 
 def prepare(config: DataConfig, *, quiet: bool = False) -> dict[str, Any]:
-    """Makes the prepared directory, or finds it made with the same config, and returns its manifest.
+    """Makes the prepared directory and returns its manifest; at once if it was made with the same config before.
 
-    An interrupted run leaves nothing behind under `config.directory` and starts again. Raises ValueError
-    where the directory was prepared with another config (with the fields that differ), and for broken
-    files, empty splits and impossible vocabularies."""
+    An interrupted run leaves nothing under `config.directory`; the next one starts again. Raises ValueError if the
+    directory was prepared with another config (naming the fields that differ), and for broken files, empty splits and
+    impossible vocabularies."""
     directory = Path(config.directory)
     if (directory / arrays.MANIFEST).exists():
         return _made_before(directory, config)
@@ -142,10 +141,10 @@ def write_distilled(
 
     `targets[i]` translates training source i of `base`. Same vocabulary, same filters; fertilities are
     computed anew with the same aligner, or read from the Pharaoh file `alignments`, which has a line for
-    each pair that was kept. Validation and test are copied: they stay raw. Empty translations drop their
-    pair, counted. `card` describes the teacher, and stands in the manifest under "distilled".
+    each pair that was kept. Validation and test are copied: they stay raw. Pairs with an empty translation are dropped
+    and counted. `card` describes the teacher; the manifest has it under "distilled".
 
-    Returns the manifest; at once where the directory already holds these translations of this base."""
+    Returns the manifest; at once if the directory already holds these translations of this base."""
     directory = Path(directory)
     train = base.split("train")
     if len(targets) != len(train):
@@ -250,7 +249,7 @@ def _description(
 
 
 def _sample(sentences: int, limit: int) -> Bool[np.ndarray, "sentences"]:
-    """Which sentences to learn a vocabulary from: all, or `limit` of them spread evenly."""
+    """Which sentences to learn a vocabulary from: all, or `limit` of them, evenly spaced."""
     before = np.arange(sentences + 1) * min(limit, sentences) // max(sentences, 1)
     return np.diff(before) > 0
 
@@ -264,8 +263,8 @@ def _write_split(
     report: Report,
     show: "_Progress",
 ) -> None:
-    """Encodes the `number` pairs that a TextWriter wrote into `spool`, and writes texts and arrays; of the
-    training split, drops what the config excludes."""
+    """Encodes the `number` pairs that a TextWriter wrote into `spool`, and writes texts and arrays. Drops the training
+    pairs that the config excludes."""
     name = directory.name
     directory.mkdir()
     source_writer = RaggedWriter(directory / "source", ragged.token_type(words.source_size))
@@ -296,7 +295,7 @@ def _fits(
     config: DataConfig,
     report: Report,
 ) -> Bool[np.ndarray, "pairs"]:
-    """Which training pairs the config does not exclude; the others are counted, with the source's text."""
+    """Which training pairs the config does not exclude. The report counts the others, with their source texts."""
     lengths = np.array([list(map(len, sources)), list(map(len, targets))])
     shorter, longer = lengths.min(axis=0), lengths.max(axis=0)
     is_long = longer > config.max_tokens
@@ -342,7 +341,7 @@ def _hash_of_texts(texts: Iterable[str]) -> str:
 
 
 class _Progress:
-    """Bars and messages on stderr; silent where asked to be or where nobody watches."""
+    """Bars and messages on stderr; silent if asked to be, and if stderr is no terminal."""
 
     def __init__(self, quiet: bool) -> None:
         self._silent = quiet or not sys.stderr.isatty()

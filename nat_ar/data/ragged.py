@@ -9,7 +9,7 @@ from jaxtyping import Int, Integer
 
 
 def token_type(vocabulary_size: int) -> np.dtype:
-    """The smallest type that holds the ids of a vocabulary of this size."""
+    """The smallest array type for the ids of a vocabulary of this size."""
     return np.dtype(np.uint16 if vocabulary_size <= 1 << 16 else np.int32)
 
 

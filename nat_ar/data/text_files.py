@@ -21,9 +21,9 @@ class NamedTest:
     """A further test, e.g. out of the domain; becomes the split "test_<name>"."""
 
     name: str
-    """What follows "test_"."""
+    """the split becomes "test_" and this name"""
     paths: tuple[str, ...]
-    """As `TextFiles.train`."""
+    """as `TextFiles.train`"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,24 +31,24 @@ class TextFiles(Corpus):
     """Plain UTF-8 files, gzipped or not: one file of tab-separated columns, or a source and a target file
     with equal line counts.
 
-    Tabs separate and nothing quotes; further columns are ignored; CRLF and a byte order mark are taken
-    off. Unequal line counts and unreadable files are errors. Lines that are not UTF-8, empty or
-    over-long, or lack a column are dropped in every split, counted and named in the report."""
+    There is no quoting; further columns are ignored; CRLF and a byte order mark are removed. Unequal line counts and
+    unreadable files are errors. Lines that are not UTF-8, lack a column, or have an empty or over-long side are dropped
+    in every split; the report counts and names them."""
 
     train: tuple[str, ...]
-    """One path: tab-separated columns. Two: the source file and the target file."""
+    """one path: tab-separated columns. Two: the source file and the target file."""
     validation: tuple[str, ...] = ()
-    """As `train`; empty: held out of training by `hold_out`."""
+    """as `train`; empty: held out of training by `hold_out`"""
     test: tuple[str, ...] = ()
-    """As `train`; empty: held out of training by `hold_out`, or no test."""
+    """as `train`; empty: held out of training by `hold_out`, or no test"""
     more_tests: tuple[NamedTest, ...] = ()
-    """Further tests, each with a name of its own."""
+    """further test splits"""
     hold_out: HoldOut | None = None
-    """How validation and test are held out of training, where they have no files."""
+    """how to hold validation and test out of training if they have no files"""
     columns: tuple[int, int] = (0, 1)
-    """Source and target column of tab-separated files, counted from 0; (1, 0) turns the direction."""
+    """source and target column of tab-separated files, counted from 0; (1, 0) reverses the direction"""
     max_characters: int = 2000
-    """Pairs with a longer side are dropped."""
+    """pairs with a longer side are dropped"""
 
     def __post_init__(self) -> None:
         sets = {"train": self.train, "validation": self.validation, "test": self.test}
@@ -69,7 +69,7 @@ class TextFiles(Corpus):
         )
 
     def splits(self, report: Report) -> dict[str, Iterable[Pair]]:
-        """Raises ValueError for a missing file at once, for a broken one while it is read."""
+        """Raises ValueError at once for a missing file, and while reading for a broken one."""
         named = {"train": self.train, "validation": self.validation, "test": self.test}
         named |= {f"test_{test.name}": test.paths for test in self.more_tests}
         paths_of = {split: paths for split, paths in named.items() if paths}
@@ -94,7 +94,7 @@ class TextFiles(Corpus):
         rows = self._table(paths[0], split, report) if len(paths) == 1 else _parallel(*paths)
         for number, sides in enumerate(rows, start=1):
             report.count(f"{split}: read")
-            if sides is None:  # _table has counted why
+            if sides is None:  # counted by _table
                 continue
             try:
                 source, target = sides[0].decode(), sides[1].decode()
@@ -108,7 +108,7 @@ class TextFiles(Corpus):
                 report.count(f"{split}: dropped, {fault[0]}", f"{paths[0]}:{number}: {fault[1]}")
 
     def _table(self, path: str, split: str, report: Report) -> Iterator[tuple[bytes, bytes] | None]:
-        """Both sides of every line; None, counted, where there are too few columns."""
+        """Both sides of every line; None for a line with too few columns, which the report counts."""
         first, second = self.columns
         needed = max(self.columns) + 1
         for number, line in enumerate(_lines(path), start=1):
@@ -149,7 +149,7 @@ def _lines(path: str) -> Iterator[bytes]:
 
 
 def _open(path: str) -> io.BufferedReader | gzip.GzipFile:
-    """By its first two bytes, not by its name: plain or gzip."""
+    """Opens plain or gzipped files, told apart by their first two bytes, not by their names."""
     with open(path, "rb") as file:
         is_gzip = file.read(2) == b"\x1f\x8b"
     return gzip.GzipFile(path) if is_gzip else open(path, "rb")

@@ -1,8 +1,7 @@
 """Subword vocabularies: SentencePiece with our reserved ids, exact in both directions.
 
-Text is taken as it is (identity normalisation, no white space removed), so that decode(encode(text))
-== text for every single-line text when `byte_fallback` is on. The ids below `special_tokens.NUM_SPECIAL` never
-come out of text, not even out of a literal "<s>"."""
+Text is not normalised and keeps all white space: with `byte_fallback`, decode(encode(text)) == text for every
+single-line text. No text is encoded to an id below `special_tokens.NUM_SPECIAL`, not even a literal "<s>"."""
 
 import dataclasses
 import functools
@@ -25,36 +24,36 @@ TokenIds = Sequence[int] | np.ndarray
 _LINE_BREAK = re.compile("\r\n|[\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029]")
 """What `str.splitlines` breaks at."""
 
-# SentencePiece writes a space as U+2581, so that a U+2581 in the text would come back as a space. It
-# is written as ESCAPE + "_" before encoding, and ESCAPE itself, the last private-use code point, as
-# ESCAPE + ESCAPE; both are taken back after decoding.
+# SentencePiece represents a space as U+2581, so that a U+2581 in the text would be decoded as a space. Before
+# encoding, U+2581 becomes ESCAPE + "_", and ESCAPE itself, the last private-use code point, ESCAPE + ESCAPE;
+# decoding reverses both.
 _SPACE_MARK = "\u2581"
 _ESCAPE = "\U0010fffd"
 _ESCAPED = re.compile(_ESCAPE + f"([_{_ESCAPE}])")
 
 _SENTENCEPIECE_THREADS = 16
-"""Fixed, not the machine's cores: it is written into the model and shapes its sums, hence its hash."""
+"""Fixed, whatever the machine's cores: the model records it, and its sums depend on it, hence its hash."""
 _SENTENCEPIECE_LINE_BYTES = 1 << 20
-"""Lines above the default (4192 bytes) would be skipped in silence."""
+"""Longer lines are skipped silently; the default is 4192 bytes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class VocabularyConfig:
-    """How the subword vocabulary is learnt, from the training split only."""
+    """How the subword vocabulary is learnt. Only the training split is used."""
 
     size: int = 8000
-    """Ids, the 6 special ones and the 256 bytes of `byte_fallback` included; for each side when not joint."""
+    """number of ids, of each side if not joint; includes the 6 special ones and the 256 bytes of `byte_fallback`"""
     kind: Literal["unigram", "bpe"] = "unigram"
-    """How SentencePiece learns: unigram language model or byte-pair encoding."""
+    """how SentencePiece learns: unigram language model or byte-pair encoding"""
     joint: bool = True
-    """One vocabulary for both languages: needed to tie or copy embeddings across them."""
+    """one vocabulary for both languages, as tying or copying embeddings across them needs"""
     byte_fallback: bool = True
-    """Spell characters outside the vocabulary as bytes: no text is ever unknown."""
+    """encode characters outside the vocabulary as bytes, so that no text becomes UNK"""
     character_coverage: float = 1.0
-    """Share of the characters' occurrences that get ids of their own; 0.9995 suits Chinese or Japanese."""
+    """share of the characters' occurrences that get ids of their own; 0.9995 suits Chinese or Japanese"""
     max_training_sentences: int = 200_000
-    """Learn from at most this many sentences a side, spread evenly over the training split. Unigram takes
-    some 26 bytes of memory for each of their characters."""
+    """learn from at most this many sentences a side, evenly spaced in the training split; unigram takes
+    some 26 bytes of memory for each of their characters"""
 
     def __post_init__(self) -> None:
         if not 0.9 <= self.character_coverage <= 1.0:
@@ -84,8 +83,8 @@ def train(
 ) -> "Vocabulary":
     """Learns from single-line texts and writes joint.model, or source.model and target.model.
 
-    The same texts in the same order give the same bytes. Raises ValueError when the texts cannot fill
-    `config.size` ids: a silently smaller vocabulary would not be the one that the config states."""
+    The same texts in the same order give the same bytes. Raises ValueError if the texts cannot fill `config.size`
+    ids, rather than make a smaller vocabulary than the config states."""
     directory.mkdir(parents=True, exist_ok=True)
     texts: dict[str, Iterable[str]] = {"source": source, "target": target}
     if config.joint:
@@ -98,8 +97,8 @@ def train(
 def _train_model(name: str, lines: Iterable[str], config: VocabularyConfig) -> bytes:
     model = io.BytesIO()
     try:
-        # An iterator and a writer, no paths: the model records its arguments, and its hash must not
-        # depend on where it was made.
+        # An iterator and a writer instead of paths: the model records its arguments, and its hash must not depend
+        # on where it was made.
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=(_escape(line) for line in lines),
             model_writer=model,
@@ -127,7 +126,7 @@ def _explain(name: str, message: str, config: VocabularyConfig) -> str:
     if largest := re.search(r"set it to a value <= (\d+)", message):
         return (
             f"{name} vocabulary: size {config.size} is more than the training text can fill; "
-            f"the largest size possible is {largest[1]}: set vocabulary.size to that or less"
+            f"the largest possible size is {largest[1]}: set vocabulary.size to that or less"
         )
     if needed := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
         return (
@@ -139,7 +138,7 @@ def _explain(name: str, message: str, config: VocabularyConfig) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """The trained models of both sides; the same model twice where `joint`."""
+    """The trained models of both sides; the same model twice if `joint`."""
 
     source_model: bytes = dataclasses.field(repr=False)
     target_model: bytes = dataclasses.field(repr=False)
@@ -210,17 +209,17 @@ class Vocabulary:
         return _encode(self._target, texts)
 
     def decode_target(self, rows: Iterable[TokenIds]) -> list[str]:
-        """Text of each row of ids, always one line; special ids are silent, but UNK reads " ⁇ ".
+        """Text of each row of ids, always one line; special ids are left out, but UNK becomes " ⁇ ".
 
         Raises ValueError for an id outside the vocabulary."""
         return _decode(self._target, rows)
 
     def source_pieces(self, row: TokenIds) -> list[str]:
-        """The pieces that the ids stand for, for display and for aligners from outside."""
+        """The pieces of the ids, for display and for external aligners."""
         return [self._source.id_to_piece(int(token)) for token in row]
 
     def target_pieces(self, row: TokenIds) -> list[str]:
-        """The pieces that the ids stand for, for display and for aligners from outside."""
+        """The pieces of the ids, for display and for external aligners."""
         return [self._target.id_to_piece(int(token)) for token in row]
 
 
@@ -265,7 +264,7 @@ def _encode(
     processor: sentencepiece.SentencePieceProcessor, texts: Sequence[str]
 ) -> list[list[int]]:
     escaped = [_escape(text) for text in texts]
-    if len(escaped) == 1:  # without a thread pool: 2 instead of 70 microseconds at batch 1
+    if len(escaped) == 1:  # skips the thread pool: 2 instead of 70 microseconds
         return [processor.encode(escaped[0], out_type=int)]
     return processor.encode(escaped, out_type=int) if escaped else []
 

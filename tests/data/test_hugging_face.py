@@ -117,7 +117,7 @@ def test_what_is_wrong_with_a_data_set_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="no column en; the columns are id, translation, topic"):
         read(hub("en"))
-    with pytest.raises(ValueError, match=r"row 0: no field 'fr' of 'translation\.fr'; found"):
+    with pytest.raises(ValueError, match=r"row 0: no field 'fr' of 'translation\.fr'; there"):
         read(hub("translation.fr"))
     with pytest.raises(ValueError, match="'translation' is dict, expected text"):
         read(hub("translation"))

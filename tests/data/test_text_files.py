@@ -109,7 +109,7 @@ def test_wrong_fields_are_told_at_once() -> None:
         TextFiles(train=("a.tsv",), validation=("b.tsv",), hold_out=HoldOut(10, 10))
     for names in (["a/b"], [""], ["twice", "twice"]):
         tests = tuple(NamedTest(name, ("t.tsv",)) for name in names)
-        with pytest.raises(ValueError, match=r"more_tests: .* expected different names"):
+        with pytest.raises(ValueError, match=r"more_tests: .* expected distinct names"):
             TextFiles(train=("a.tsv",), more_tests=tests)
     with pytest.raises(ValueError, match="expected pairs for validation or test"):
         HoldOut(0, 0)

@@ -147,7 +147,7 @@ def test_a_vocabulary_larger_than_the_text_says_the_largest(tmp_path: Path) -> N
         ValueError, match=r"joint vocabulary: size 8000 .* largest .* is (\d+)"
     ) as e:
         vocabulary.train(ENGLISH, GERMAN, tmp_path, VocabularyConfig(size=8000))
-    largest = int(str(e.value).split("possible is ")[1].split(":")[0])
+    largest = int(str(e.value).split("possible size is ")[1].split(":")[0])
     words = vocabulary.train(ENGLISH, GERMAN, tmp_path, VocabularyConfig(size=largest))
     assert words.source_size == largest
 
