@@ -86,6 +86,7 @@ def draw(comparison: Table, *, title: str = "", metric: Metric | None = None) ->
         labelled.append((panel, points))
     panels[0].set_ylabel("valid translations, %" if metric is None else metric.title)
     if metric is not None and metric.direction == "lower":
+        panels[0].set_ylabel(f"{metric.title}, lower is better")
         panels[0].invert_yaxis()  # up is better; the panels share the axis
     _legend(panels[-1], [point for _, points in labelled for point in points], styles)
     canvas.draw()  # settles the layout, which the labels need in pixels

@@ -79,7 +79,7 @@ def test_up_is_better_for_a_metric_of_errors(comparison: Table) -> None:
     assert (panel.get_ylabel(), low < high) == ("BLEU", True)
     (panel,) = picture.draw(comparison, metric=ter).axes
     low, high = panel.get_ylim()
-    assert (panel.get_ylabel(), low > high) == ("TER", True)
+    assert (panel.get_ylabel(), low > high) == ("TER, lower is better", True)
 
 
 def test_nothing_to_draw_and_a_wrong_suffix_are_errors(
