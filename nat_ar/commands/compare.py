@@ -19,28 +19,28 @@ class Compare:
     """Print one table of several runs."""
 
     runs: tuple[str, ...]
-    """Run directories, each with a results.jsonl."""
+    """run directories, each with a results.jsonl"""
     format: Literal["terminal", "markdown", "csv", "latex"] = "terminal"
-    """How the table is printed."""
+    """how the table is printed"""
     output: tuple[str, ...] = ()
-    """Files to write the table to as well; .txt, .md, .csv or .tex says in which format."""
+    """files to write the table to as well, in the format of their suffix: .txt, .md, .csv or .tex"""
     teacher: str | None = None
-    """Name or directory of the run that speed-ups and paired tests refer to; its beam and greedy
+    """name or directory of the run that speed-ups and paired tests refer to; its beam and greedy
     search are AR beam and AR greedy. By default the first autoregressive run trained on raw
     data."""
     split: str = "test"
-    """The split whose results are compared."""
+    """the split whose results are compared"""
     picture: str | None = None
-    """File for the picture of quality against latency; .png or .svg, or no suffix for both."""
+    """file for the picture of quality against latency; .png or .svg, or no suffix for both"""
     title: str = ""
-    """What the picture calls the data; by default the split and its hash."""
+    """name of the data in the picture; by default the split and its hash"""
     metrics: tuple[str, ...] = ()
-    """Python files with further METRICS, each of which becomes a column (docs/metrics.md)."""
+    """Python files with further METRICS, each of which becomes a column (docs/metrics.md)"""
     picture_metric: str | None = None
-    """Name of the metric that the picture shows; by default percent of valid translations where every row has
-    it, else bleu."""
+    """name of the metric that the picture shows; by default percent of valid translations where every row has
+    it, else bleu"""
     n_bootstrap: int = 1000
-    """Resamples of the paired test."""
+    """resamples of the paired test"""
 
 
 def run(arguments: Compare) -> None:

@@ -30,9 +30,9 @@ class Lexicon:
 
 class Repetition(NamedTuple):
     tokens: float
-    """Percent of all tokens that equal the token before them."""
+    """percent of all tokens that equal the token before them"""
     sentences: float
-    """Percent of all sentences with at least one such token."""
+    """percent of all sentences with at least one such token"""
 
 
 def lexicon(links: Int[np.ndarray, "target_tokens"], source: Ragged, target: Ragged) -> Lexicon:

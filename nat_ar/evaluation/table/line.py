@@ -22,16 +22,16 @@ class Line:
 
     result: SystemResult
     comparison: PairedResult | None
-    """Against the teacher's beam search; None for that line itself and without a test."""
+    """against the teacher's beam search; None for that line itself and without a test"""
     over_beam: Interval | None
-    """Mean latency of the teacher's beam search / mean latency of this line."""
+    """mean latency of the teacher's beam search / mean latency of this line"""
     over_greedy: Interval | None
     best_over_beam: float | None
-    """Throughput of this line / that of the teacher's beam search, each at its own best batch: Smax of Kasai et al.
-    2020 (arXiv:2006.10369)."""
+    """throughput of this line / that of the teacher's beam search, each at its own best batch: Smax of Kasai et al.
+    2020 (arXiv:2006.10369)"""
     best_over_greedy: float | None
     is_teacher: bool
-    """This is the teacher's beam search, timed or not."""
+    """this is the teacher's beam search, timed or not"""
 
     def score(self, metric: Metric) -> Interval | None:
         """None where the system was evaluated without the metric, or not at all."""
@@ -58,11 +58,11 @@ class Line:
 class Table:
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
-    """What the numbers mean and where they come from: signatures, devices, hashes, missing measurements."""
+    """what the numbers mean and where they come from: signatures, devices, hashes, missing measurements"""
     warnings: tuple[str, ...]
-    """One line for each number that points to a fault; a LaTeX table leaves them out."""
+    """one line for each number that points to a fault; a LaTeX table leaves them out"""
     commands: tuple[str, ...]
-    """The commands that made the rows."""
+    """the commands that made the rows"""
     metrics: tuple[Metric, ...] = METRICS
 
 
@@ -71,7 +71,7 @@ class Baselines:
     """The rows that speed-ups and paired tests refer to."""
 
     beam: Row | None
-    """The speed row of the teacher's beam search under one condition."""
+    """the speed row of the teacher's beam search under one condition"""
     greedy: Row | None
 
 
