@@ -72,7 +72,12 @@ def dumps(value: Any) -> str:
 
 def hash_of(value: Any) -> str:
     """12 hexadecimal digits that change when any field does."""
-    text = json.dumps(to_json(value), sort_keys=True, ensure_ascii=False)
+    return hash_of_json(to_json(value))
+
+
+def hash_of_json(data: Any) -> str:
+    """`hash_of` the value that was written as this JSON data, in whichever version."""
+    text = json.dumps(data, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

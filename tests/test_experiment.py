@@ -78,7 +78,7 @@ def test_a_decoding_is_written_as_in_python(
 
 def test_a_decoding_written_out_is_read_back() -> None:
     for method in (Autoregressive(), LengthNat(), FertilityNat()):
-        for cls in decodings.decodings_of(method):
+        for cls in decodings.decodings_of(type(method)):
             assert decodings.parse_decoding(method, decodings.decoding_text(cls())) == cls()
 
 
@@ -104,9 +104,9 @@ def test_a_written_decoding_leaves_out_the_defaults(decoding: object, text: str)
 
 
 def test_each_method_knows_its_decodings() -> None:
-    assert decodings.decodings_of(Autoregressive()) == (Greedy, Beam, Sampling)
-    assert decodings.decodings_of(LengthNat()) == (LengthBeam,)
-    assert decodings.decodings_of(FertilityNat()) == (Argmax, Average, NoisyParallel)
+    assert decodings.decodings_of(Autoregressive) == (Greedy, Beam, Sampling)
+    assert decodings.decodings_of(LengthNat) == (LengthBeam,)
+    assert decodings.decodings_of(FertilityNat) == (Argmax, Average, NoisyParallel)
 
 
 @pytest.mark.parametrize(

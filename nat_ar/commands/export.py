@@ -1,10 +1,10 @@
 """export RUN: a run as files for an engine that needs no nat_ar. docs/export.md compares the two formats."""
 
 import dataclasses
-import shlex
 from pathlib import Path
 
 from nat_ar.config_json import ConfigError
+from nat_ar.experiment import provenance
 from nat_ar.experiment.run import Run
 from nat_ar.export import stablehlo
 from nat_ar.export.ctranslate2 import Quantization
@@ -74,13 +74,9 @@ def run(arguments: Export) -> None:
 
 
 def _command(arguments: Export) -> str:
-    given = [
-        word
-        for field in dataclasses.fields(arguments)[1:]
-        if (value := getattr(arguments, field.name)) != field.default
-        for word in [
-            f"--{field.name}",
-            *(map(str, value) if isinstance(value, tuple) else [str(value)]),
-        ]
-    ]
-    return shlex.join(["python", "-m", "nat_ar", "export", arguments.run_directory, *given])
+    fields = dataclasses.fields(arguments)[1:]
+    options = {field.name: getattr(arguments, field.name) for field in fields}
+    given = {
+        field.name: options[field.name] for field in fields if options[field.name] != field.default
+    }
+    return provenance.command_of("export", arguments.run_directory, **given)

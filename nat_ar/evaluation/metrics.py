@@ -189,10 +189,9 @@ def with_more(metrics: Iterable[Metric | str | Path] = ()) -> tuple[Metric, ...]
     return tuple(chosen)
 
 
-def options(metrics: Iterable[Metric]) -> list[str]:
-    """The options of `evaluate` and `compare` that name the files of the metrics."""
-    sources = dict.fromkeys(metric.source for metric in metrics if metric.source is not None)
-    return ["--metrics", *sources] if sources else []
+def sources(metrics: Iterable[Metric]) -> tuple[str, ...]:
+    """The files that metrics come from: `evaluate` and `compare` take them as --metrics."""
+    return tuple(dict.fromkeys(metric.source for metric in metrics if metric.source is not None))
 
 
 def sentence_bleu(hypothesis: str, reference: str, *, tokenize: str = "13a") -> float:

@@ -153,24 +153,31 @@ def read(run: Path) -> list[Row]:
             ) from error
         if "family" not in row:
             try:
-                row["family"] = family_of(row["method"])
+                row = _named_as_today(row)
             except ValueError as error:
                 raise ValueError(f"{path}:{number}: {error}") from error
         rows.append({**row, "run": str(run)})
     return rows
 
 
-def family_of(method: str) -> str:
-    """The family of a method by the name of its class, today's or an earlier one. Imports the methods, and JAX.
+def _named_as_today(row: Row) -> Row:
+    """A row of a version that wrote no family, with it and with today's names of method and decoding.
 
-    Raises ValueError for a name that no class has or had."""
-    from nat_ar.methods import catalogue
+    Raises ValueError for a method that no class of the catalogue is or was called."""
+    from nat_ar.methods import catalogue  # imports JAX, which other rows do not need
+    from nat_ar.translation import decodings
 
-    for cls in typing.get_args(catalogue.AnyMethod):
-        if method in config_json.names_of(cls):
-            return cls.family
+    for method in typing.get_args(catalogue.AnyMethod):
+        if row["method"] in config_json.names_of(method):
+            return {
+                **row,
+                "method": method.__name__,
+                "family": method.family,
+                "decoding": decodings.renamed(method, row["decoding"]),
+            }
     raise ValueError(
-        f"the row has no family, and {method!r} is no method of nat_ar/methods/catalogue.py; measure the run again"
+        f"the row has no family, and {row['method']!r} is no method of nat_ar/methods/catalogue.py; measure the "
+        "run again"
     )
 
 

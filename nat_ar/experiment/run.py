@@ -8,6 +8,7 @@ run/metrics.jsonl    losses, speeds, validations
 run/results.jsonl    rows of evaluate and benchmark
 run/translations/    what evaluate translated"""
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -79,7 +80,8 @@ class Run:
             "training_data": data.training_data,
         }
         if self.config_path.exists():
-            old, new = self._config_data(), config_json.to_json(config)
+            # Both as this version writes them: fields and classes may have got other names since the run was started.
+            old, new = config_json.to_json(self.config()), config_json.to_json(config)
             changed = [*config_json.differences(old, new)]
             known = self.facts()
             recorded = {name: known.get(name) for name in facts}
@@ -111,6 +113,11 @@ class Run:
             )
         return config
 
+    @property
+    def config_hash(self) -> str:
+        """Of the config as the version that started the run wrote it: rows of any version know the run by it."""
+        return config_json.hash_of_json(self._config_data())
+
     def config(self) -> ExperimentConfig:
         return config_json.from_json(ExperimentConfig, self._config_data(), str(self.config_path))
 
@@ -137,12 +144,25 @@ class Run:
     def load(self, checkpoint: str = "best") -> TrainedModel:
         """The model of a checkpoint: "best" (by validation), "latest", or a step."""
         config, vocabulary = self.config(), self.vocabulary()
-        checkpoints = Checkpoints(self.checkpoints_directory, is_read_only=True)
-        step = checkpoints.resolve(checkpoint)
-        graphdef, shapes = abstract_model(config.method, vocabulary)
-        params = checkpoints.params(step, shapes)
-        checkpoints.close()
+        with self._checkpoints() as checkpoints:
+            step = checkpoints.resolve(checkpoint)
+            graphdef, shapes = abstract_model(config.method, vocabulary)
+            params = checkpoints.params(step, shapes)
         return TrainedModel(config, Model(graphdef, params), vocabulary, step)
+
+    def resolve(self, checkpoint: str = "best") -> int:
+        """The step of a checkpoint: "best" (by validation), "latest", or a step. Raises ValueError where it is
+        missing."""
+        with self._checkpoints() as checkpoints:
+            return checkpoints.resolve(checkpoint)
+
+    def progress(self, step: int) -> dict[str, Any]:
+        """The training up to a checkpoint: seconds, target tokens, best score."""
+        with self._checkpoints() as checkpoints:
+            return checkpoints.progress(step)
+
+    def _checkpoints(self) -> contextlib.closing[Checkpoints]:
+        return contextlib.closing(Checkpoints(self.checkpoints_directory, is_read_only=True))
 
 
 def open_translator(

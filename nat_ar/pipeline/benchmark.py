@@ -5,7 +5,6 @@ the numbers. Every system appends a row to its run's results.jsonl. Ratios are e
 one call."""
 
 import dataclasses
-import datetime
 import os
 import re
 import shlex
@@ -13,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.data.arrays import PreparedData
 from nat_ar.evaluation import results
@@ -22,6 +20,7 @@ from nat_ar.evaluation.speed import machine, profiling, protocol, report
 from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.evaluation.speed.intervals import Ratio
 from nat_ar.evaluation.speed.protocol import Speed
+from nat_ar.experiment import provenance
 from nat_ar.experiment.run import Run, TrainedModel, open_translator
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
@@ -210,19 +209,12 @@ def _identity(
 ) -> Row:
     return {
         "kind": "speed",
-        "name": loaded.config.name,
-        "run": str(system.run.directory),
-        "method": type(loaded.config.method).__name__,
-        "family": loaded.config.method.family,
+        **provenance.identity(system.run, loaded),
         "decoding": decodings.decoding_text(translator.decoding),
-        "training_data": system.run.facts()["training_data"],
         "split": split,
         "data_hash": data.hash,
-        "config_hash": config_json.hash_of(loaded.config),
-        "checkpoint_step": loaded.step,
         "device": machine.device_name(),
-        "dtype": loaded.dtype,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "date": provenance.now(),
         "command": command,
         "threads": machine.num_threads(),
         "versions": machine.versions(),
@@ -281,17 +273,12 @@ def command(
     threads: int | None = None,
 ) -> list[str]:
     """The words after `python -m nat_ar` that time the same systems in the same way, defaults spelt out."""
-    words = ["benchmark", *(f"{system.run.directory}:{system.decoding}" for system in systems)]
-    words += ["--split", split, "--checkpoint", checkpoint]
-    words += [] if data_directory is None else ["--data", data_directory]
-    words += [] if threads is None else ["--threads", str(threads)]
-    for field in dataclasses.fields(config):
-        words += _option(field.name.replace("_", "-"), getattr(config, field.name))
-    return words
-
-
-def _option(name: str, value: Any) -> list[str]:
-    """A field as an option of the command line."""
-    if isinstance(value, bool):
-        return [f"--{name}" if value else f"--no-{name}"]
-    return [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
+    return provenance.words_of(
+        "benchmark",
+        *(f"{system.run.directory}:{system.decoding}" for system in systems),
+        split=split,
+        checkpoint=checkpoint,
+        data=data_directory,
+        threads=threads,
+        **{field.name: getattr(config, field.name) for field in dataclasses.fields(config)},
+    )

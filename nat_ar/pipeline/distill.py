@@ -8,21 +8,18 @@ that is missing. The manifest's "distilled" is the data card: who translated, ho
 did to the data."""
 
 import dataclasses
-import datetime
-import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nat_ar import config_json
 from nat_ar.data import arrays, prepare
 from nat_ar.data.arrays import PreparedData
 from nat_ar.evaluation import data_card
-from nat_ar.experiment.run import Run, TrainedModel, open_translator
+from nat_ar.experiment import provenance
+from nat_ar.experiment.run import Run, open_translator
 from nat_ar.pipeline import shards
 from nat_ar.pipeline.shards import Choose
-from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.translation import decodings
 from nat_ar.translation.translator import BATCH_TOKENS
 
@@ -53,19 +50,19 @@ def distill(
     directory = run.directory / "distilled" if directory is None else Path(directory)
     shards_directory = directory.with_name(directory.name + ".shards")
     config = run.config()
-    decoding = _decoding(config.method, decoding, choose)
+    shown = _decoding(config.method, decoding, choose)
     data = _raw_data(run, config.data.directory)
     inputs = {
         "format": shards.FORMAT,
-        "config_hash": config_json.hash_of(config),
-        "checkpoint_step": _step(run, checkpoint),
-        "decoding": decoding,
+        "config_hash": run.config_hash,
+        "checkpoint_step": run.resolve(checkpoint),
+        "decoding": shown,
         "choose": choose,
         "base_hash": data.hash,
         "max_sentences": max_sentences,
     }
     if (directory / arrays.MANIFEST).exists():
-        manifest = _made_before(directory, inputs)
+        manifest = _made_before(directory, inputs, type(config.method))
         shutil.rmtree(shards_directory, ignore_errors=True)
         return manifest
     if directory.exists() and any(directory.iterdir()):
@@ -74,8 +71,9 @@ def distill(
         )
     if max_sentences is not None:
         data = data.with_training_pairs(max_sentences)
-    shards.open_directory(shards_directory, {**inputs, "shard_sentences": shard_sentences})
-    loaded, teacher = open_translator(run, decoding, str(inputs["checkpoint_step"]))
+    recorded = {**inputs, "shard_sentences": shard_sentences}
+    shards.open_directory(shards_directory, recorded, type(config.method))
+    loaded, teacher = open_translator(run, shown, str(inputs["checkpoint_step"]))
     teacher.batch_tokens = batch_tokens
     validation = shards.validation_bleu(
         shards_directory / "validation.json", teacher, data.split("validation")
@@ -87,7 +85,7 @@ def distill(
     seconds = sum(part["seconds"] for part in parts)
     card = {
         **inputs,
-        "teacher": _teacher(run, loaded),
+        "teacher": provenance.identity(run, loaded),
         "validation_bleu": validation,
         **data_card.quality(data, targets),
         "sentences": len(targets),
@@ -97,8 +95,17 @@ def distill(
         "seconds": round(seconds, 2),
         "sentences_per_second": round(len(targets) / seconds, 2),
         "device": ", ".join(sorted({part["device"] for part in parts})),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": _command(run, directory, inputs, shard_sentences),
+        "date": provenance.now(),
+        "command": provenance.command_of(
+            "distill",
+            run.directory,
+            directory=directory,
+            decoding=shown,
+            choose=choose,
+            checkpoint=inputs["checkpoint_step"],
+            shard_sentences=shard_sentences,
+            max_sentences=max_sentences,
+        ),
     }
     card["warnings"] = data_card.warnings_of(card)
     manifest = prepare.write_distilled(data, directory, targets, card)
@@ -131,20 +138,15 @@ def _raw_data(run: Run, directory: str) -> PreparedData:
     return data
 
 
-def _step(run: Run, checkpoint: str) -> int:
-    checkpoints = Checkpoints(run.checkpoints_directory, is_read_only=True)
-    step = checkpoints.resolve(checkpoint)
-    checkpoints.close()
-    return step
-
-
-def _made_before(directory: Path, inputs: dict[str, Any]) -> dict[str, Any]:
+def _made_before(directory: Path, inputs: dict[str, Any], method: type) -> dict[str, Any]:
+    """The manifest of a directory that was distilled from the same inputs."""
     manifest = PreparedData.load(directory).manifest
     if manifest["training_data"] != "distilled":
         raise ValueError(
             f"{directory} holds {manifest['training_data']} data; name another --directory"
         )
-    shards.check_inputs(directory, {key: manifest["distilled"].get(key) for key in inputs}, inputs)
+    old = {key: manifest["distilled"].get(key) for key in inputs}
+    shards.check_inputs(directory, old, inputs, method)
     return manifest
 
 
@@ -153,23 +155,3 @@ def _check_not_all_empty(targets: Sequence[str], run: Run) -> None:
         raise ValueError(
             f"all {len(targets)} translations of {run.directory} are empty; train the teacher longer"
         )
-
-
-def _teacher(run: Run, loaded: TrainedModel) -> dict[str, Any]:
-    return {
-        "name": loaded.config.name,
-        "run": str(run.directory),
-        "method": type(loaded.config.method).__name__,
-        "parameters": loaded.num_parameters,
-        "dtype": loaded.dtype,
-        "training_data": run.facts()["training_data"],
-    }
-
-
-def _command(run: Run, directory: Path, inputs: dict[str, Any], shard_sentences: int) -> str:
-    words = ["python", "-m", "nat_ar", "distill", run.directory, "--directory", directory]
-    words += ["--decoding", inputs["decoding"], "--choose", inputs["choose"]]
-    words += ["--checkpoint", inputs["checkpoint_step"], "--shard-sentences", shard_sentences]
-    if inputs["max_sentences"] is not None:
-        words += ["--max-sentences", inputs["max_sentences"]]
-    return shlex.join(map(str, words))

@@ -4,23 +4,20 @@ Against raw references; every decoding appends a row to the run's results.jsonl 
 translations in the run's translations/."""
 
 import dataclasses
-import datetime
 import hashlib
 import re
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nat_ar import config_json
 from nat_ar.data import prepare
 from nat_ar.data.arrays import PreparedData, Split
 from nat_ar.evaluation import diagnostics, metrics, results
 from nat_ar.evaluation.metrics import Metric
 from nat_ar.evaluation.speed import machine
-from nat_ar.experiment.run import Run, TrainedModel, open_translator
+from nat_ar.experiment import provenance
+from nat_ar.experiment.run import Run, open_translator
 from nat_ar.runtime import files
-from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.translation import decodings
 from nat_ar.translation.translator import BATCH_TOKENS, Translation
 
@@ -31,7 +28,7 @@ def evaluate(
     decoding: Any | str | None = None,
     split: str = "test",
     checkpoint: str = "best",
-    data_directory: str | None = None,
+    data_directory: Path | str | None = None,
     more_metrics: Sequence[Metric | str | Path] = (),
     batch_tokens: int = BATCH_TOKENS,
 ) -> results.Row:
@@ -42,13 +39,15 @@ def evaluate(
     run = Run.of(run)
     chosen = metrics.with_more(more_metrics)
     results.check_metric_names(metric.name for metric in chosen)
+    run = Run.of(run)
     loaded, translator = open_translator(run, decoding, checkpoint)
     translator.batch_tokens = batch_tokens
     data = PreparedData.load(data_directory or loaded.config.data.directory)
     test = _test_split(data, split, run)
     found = translator.translate(test.source_text, title=f"evaluate {loaded.config.name}")
     texts = [" ".join(translation.texts[0].split("\n")) for translation in found]
-    label = re.sub(r"[^A-Za-z0-9]+", "_", decodings.decoding_text(translator.decoding)).strip("_")
+    shown = decodings.decoding_text(translator.decoding)
+    label = re.sub(r"[^A-Za-z0-9]+", "_", shown).strip("_")
     folder = run.directory / "translations"
     folder.mkdir(exist_ok=True)
     hypotheses = folder / f"{split}.{label}.txt"
@@ -57,32 +56,20 @@ def evaluate(
     files.write_text(references, "".join(text + "\n" for text in test.target_text))
     row = {
         "kind": "quality",
-        "name": loaded.config.name,
-        "run": str(run.directory),
-        "method": type(loaded.config.method).__name__,
-        "family": loaded.config.method.family,
-        "decoding": decodings.decoding_text(translator.decoding),
-        "training_data": run.facts()["training_data"],
+        **provenance.identity(run, loaded),
+        "decoding": shown,
         "split": split,
         "data_hash": data.hash,
-        "config_hash": config_json.hash_of(loaded.config),
         "test_hash": test_hash(test),
-        "checkpoint_step": loaded.step,
-        "parameters": loaded.num_parameters,
         "device": machine.device_name(),
-        "dtype": loaded.dtype,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(
-            [
-                *("python", "-m", "nat_ar", "evaluate", str(run.directory), "--split", split),
-                *(
-                    "--decoding",
-                    decodings.decoding_text(translator.decoding),
-                    "--checkpoint",
-                    str(loaded.step),
-                ),
-                *metrics.options(chosen),
-            ]
+        "date": provenance.now(),
+        "command": provenance.command_of(
+            "evaluate",
+            run.directory,
+            split=split,
+            decoding=shown,
+            checkpoint=loaded.step,
+            metrics=metrics.sources(chosen),
         ),
         "hypotheses": str(hypotheses.relative_to(run.directory)),
         "references": str(references.relative_to(run.directory)),
@@ -90,7 +77,7 @@ def evaluate(
         "references_hash": files.file_hash(references),
         **_scores(found, texts, test, chosen),
         **_validity(data, test, texts),
-        **_training_cost(run, loaded),
+        **_training_cost(run, loaded.step),
     }
     results.append(run.directory, row)
     return row
@@ -165,13 +152,11 @@ def _validity(data: PreparedData, test: Split, texts: Sequence[str]) -> dict[str
     }
 
 
-def _training_cost(run: Run, loaded: TrainedModel) -> dict[str, Any]:
+def _training_cost(run: Run, step: int) -> dict[str, Any]:
     """Steps, seconds and target tokens up to the checkpoint."""
-    checkpoints = Checkpoints(run.checkpoints_directory, is_read_only=True)
-    progress = checkpoints.progress(loaded.step)
-    checkpoints.close()
+    progress = run.progress(step)
     return {
-        "train_steps": loaded.step,
+        "train_steps": step,
         "train_seconds": progress["seconds"],
         "train_target_tokens": progress["target_tokens"],
     }

@@ -1,6 +1,5 @@
 """Writes a run for an engine that needs no nat_ar: a model of CTranslate2, or StableHLO programs."""
 
-import datetime
 import importlib.metadata
 import platform
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from typing import Any, Literal
 import jax.export
 
 import nat_ar
-from nat_ar import config_json
+from nat_ar.experiment import provenance
 from nat_ar.experiment.run import Run, TrainedModel, open_translator
 from nat_ar.export import ctranslate2, stablehlo
 from nat_ar.export.ctranslate2 import Quantization
@@ -75,24 +74,17 @@ def export(
 
 
 def _identity(run: Run, trained: TrainedModel, translator: Translator) -> dict[str, Any]:
-    """What a card has in either format."""
-    config = trained.config
+    """The entries that a card has in either format."""
     return {
         "format": FORMAT,
-        "run": str(run.directory),
-        "name": config.name,
-        "method": type(config.method).__name__,
+        **provenance.identity(run, trained),
         "decoding": decodings.decoding_text(translator.decoding),
-        "checkpoint_step": trained.step,
-        "config_hash": config_json.hash_of(config),
         "vocabulary_hash": trained.vocabulary.hash,
-        "rescorer": config.teacher if translator.scorer is not None else None,
-        "parameters": trained.num_parameters,
-        "dtype": trained.dtype,
+        "rescorer": None if translator.scorer is None else trained.config.teacher,
         "versions": {
             "nat_ar": nat_ar.__version__,
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in PACKAGES},
         },
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "date": provenance.now(),
     }

@@ -15,7 +15,7 @@ from nat_ar.evaluation import metrics
 from nat_ar.evaluation.speed import machine
 from nat_ar.runtime import files
 from nat_ar.search import limits
-from nat_ar.translation import translator
+from nat_ar.translation import decodings, translator
 from nat_ar.translation.translator import Translation, Translator
 
 FORMAT = 1
@@ -29,7 +29,10 @@ def best_of(translation: Translation, reference: str) -> int:
     return scores.index(max(scores))
 
 
-def check_inputs(directory: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+def check_inputs(directory: Path, old: dict[str, Any], new: dict[str, Any], method: type) -> None:
+    """Raises ValueError with the differences between what a directory was distilled from and what is asked for now.
+    `method`: the teacher's class, under whose decodings an earlier version may have written another name."""
+    old = {**old, "decoding": decodings.renamed(method, old["decoding"] or "")}
     if changed := list(config_json.differences(old, new)):
         raise ValueError(
             f"{directory} was distilled from other inputs ({'; '.join(changed)}): name another "
@@ -37,12 +40,12 @@ def check_inputs(directory: Path, old: dict[str, Any], new: dict[str, Any]) -> N
         )
 
 
-def open_directory(shards: Path, inputs: dict[str, Any]) -> None:
-    """Makes the place of the shards, or finds it made with the same inputs."""
+def open_directory(shards: Path, inputs: dict[str, Any], method: type) -> None:
+    """Makes the directory of the shards, or continues one that was made with the same inputs."""
     shards.mkdir(parents=True, exist_ok=True)
     path = shards / "inputs.json"
     if path.exists():
-        check_inputs(shards, read_json(path), inputs)
+        check_inputs(shards, read_json(path), inputs, method)
     else:
         write_json(path, inputs)
 

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nat_ar import config_json
 from nat_ar.data import prepare
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.prepare import DataConfig
@@ -27,7 +26,6 @@ from nat_ar.pipeline import benchmark, compare, distill, evaluate, report, train
 from nat_ar.pipeline.benchmark import System
 from nat_ar.pipeline.compare import Comparison
 from nat_ar.runtime import child_process, files
-from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.translation import decodings
 
 
@@ -110,8 +108,8 @@ def _evaluate_missing(entry: Entry, run: Run, split: str, data: DataConfig) -> N
     expected = {
         "kind": "quality",
         "split": split,
-        "config_hash": config_json.hash_of(run.config()),
-        "checkpoint_step": _best_step(run),
+        "config_hash": run.config_hash,
+        "checkpoint_step": run.resolve("best"),
         "test_hash": evaluate.test_hash(PreparedData.load(data.directory).split(split)),
     }
     for text in entry.decodings or (None,):
@@ -130,22 +128,14 @@ def _benchmark_missing(systems: Sequence[System], config: StudyConfig) -> None:
             "kind": "speed",
             "split": split,
             "decoding": system.decoding,
-            "config_hash": config_json.hash_of(system.run.config()),
-            "checkpoint_step": _best_step(system.run),
+            "config_hash": system.run.config_hash,
+            "checkpoint_step": system.run.resolve("best"),
             "device": machine.device_name(),
             "threads": machine.num_threads(),
         }
         if not _has_row(system.run, expected):
             child_process.run(benchmark.command(resolved, config.speed, split))
             return
-
-
-def _best_step(run: Run) -> int:
-    checkpoints = Checkpoints(run.checkpoints_directory, is_read_only=True)
-    try:
-        return checkpoints.resolve("best")
-    finally:
-        checkpoints.close()
 
 
 def _has_row(run: Run, expected: dict[str, Any]) -> bool:

@@ -43,7 +43,7 @@ def train(config: ExperimentConfig | str | Path, run: Run | str | Path | None = 
         config = load_experiment(config)
     to = Run.of(f"runs/{config.name}" if run is None else run)
     data = PreparedData.load(config.training_directory)
-    teacher = None if config.teacher is None else Run(Path(config.teacher)).load()
+    teacher = None if config.teacher is None else Run.of(config.teacher).load()
     _check_vocabularies(data.vocabulary, teacher)
     mesh = step.data_mesh(config.training.num_devices)
     batches = _loader(data, config.training, mesh.size)
@@ -142,7 +142,7 @@ def _initial_model(
         source = nnx.merge(teacher.model.graphdef, teacher.model.params)
         base.start_encoder(model, source)
     if config.start_from is not None:
-        before = Run(Path(config.start_from)).load()
+        before = Run.of(config.start_from).load()
         _check_vocabularies(vocabulary, before)
         old, new = before.model.params, nnx.state(model)
         if jax.tree.map(lambda x: x.shape, old) != jax.tree.map(lambda x: x.shape, new):

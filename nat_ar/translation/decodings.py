@@ -32,12 +32,12 @@ def parse_decoding(method: AnyMethod, text: Any | str | None) -> Any:
         return Int8(parse_decoding(method, text.decoding))
     if isinstance(text, str) and text.endswith(INT8):
         return Int8(parse_decoding(method, text.removesuffix(INT8)))
-    classes = {name: cls for cls in decodings_of(method) for name in config_json.names_of(cls)}
-    known = dict.fromkeys(classes.values())
+    known = decodings_of(type(method))
+    classes = {name: cls for cls in known for name in config_json.names_of(cls)}
     choices = ", ".join(f"{cls.__name__}({_signature(cls)})" for cls in known)
     wanted = f"expected a decoding of {type(method).__name__}: {choices}; got {text!r}"
     if not isinstance(text, str):
-        if isinstance(text, tuple(known)):
+        if isinstance(text, known):
             return config_json.check(text, type(text).__name__)
         raise ConfigError(wanted)
     try:
@@ -68,6 +68,15 @@ def decoding_text(decoding: Any) -> str:
     return f"{type(decoding).__name__}({', '.join(shown)})"
 
 
+def renamed(method: type, text: str) -> str:
+    """The text of a decoding that an earlier version wrote, under the name that its class has today."""
+    for cls in decodings_of(method):
+        for former in config_json.names_of(cls)[1:]:
+            if text.startswith(f"{former}("):
+                return cls.__name__ + text.removeprefix(former)
+    return text
+
+
 def _signature(cls: type) -> str:
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     return ", ".join(f"{field.name}={field.default!r}" for field in fields)
@@ -79,7 +88,7 @@ def needs_scorer(method: AnyMethod, decoding: Any) -> bool:
     return decoding.rescore and not method.rescores_itself
 
 
-def decodings_of(method: AnyMethod) -> tuple[type, ...]:
-    """The classes of decoding that a method has."""
-    annotation = config_json.field_types(type(method))["decoding"]  # type: ignore[arg-type]
+def decodings_of(method: type) -> tuple[type, ...]:
+    """The classes of decoding that a class of method has."""
+    annotation = config_json.field_types(method)["decoding"]
     return tuple(config_json.classes_of(typing.get_args(annotation) or (annotation,)))

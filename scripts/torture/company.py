@@ -28,7 +28,7 @@ TOLERANCE = 1e-5
 def methods() -> Iterator[tuple[AnyMethod, Any]]:
     """Every method of the catalogue with each of its decodings as it is by default."""
     for method in models.by_default().values():
-        for decoding in decodings.decodings_of(method):
+        for decoding in decodings.decodings_of(type(method)):
             yield method, decoding()
 
 

@@ -165,8 +165,8 @@ def test_a_metric_is_one_file_outside_the_package(tmp_path: Path) -> None:
     path.write_text(TINY)
     chosen = metrics.with_more([path])
     assert [metric.name for metric in chosen] == ["bleu", "chrf", "ter", "words"]
-    assert metrics.options(chosen) == ["--metrics", str(path)]
-    assert metrics.options(metrics.METRICS) == []
+    assert metrics.sources(chosen) == (str(path),)
+    assert metrics.sources(metrics.METRICS) == ()
     score = chosen[-1].compute(["a b", "a c d"], ["a b", "b c d"], ["x", "y"])
     assert (score.score, score.low, score.high, score.signature) == (2, 2, 2, "words|version:1")
     assert chosen[-1].summary({"score": 2.04, "low": 1.0, "high": 3.0}) == "words in common 2.0"
