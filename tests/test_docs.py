@@ -10,7 +10,8 @@ import pytest
 
 from nat_ar import __main__ as command_line
 from nat_ar.data import prepare
-from nat_ar.data.corpus import HoldOut
+from nat_ar.data.arrays import PreparedData
+from nat_ar.data.hold_out import HoldOut
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.experiment.config import load_file
 from nat_ar.experiment.study import StudyConfig
@@ -63,6 +64,17 @@ def test_its_study_prepares_a_file_of_pairs(desk: Path) -> None:
     sources = (desk / "data/mine/test/source.txt").read_text("utf-8").splitlines()
     assert len(sources) == 20
     assert set("".join(sources)) <= {*letters, " "}
+
+
+def test_its_corpus_prepares_and_judges_without_a_change_of_the_package(desk: Path) -> None:
+    config = load_file("spelling.py")
+    prepare.prepare(config.data, quiet=True)
+    data = PreparedData.load(config.data.directory)
+    assert data.split("test").source_text[0] == "1 0 0 1"
+    assert data.split("test").target_text[0] == "one zero zero one"
+    corpus = prepare.config_of(data).corpus  # read back from JSON
+    assert corpus.judge("1 0 0 1", "one zero zero one").valid
+    assert not corpus.judge("1 0 0 1", "one zero one one").valid
 
 
 def test_its_family_has_every_method_and_only_chooses_among_them(desk: Path) -> None:
