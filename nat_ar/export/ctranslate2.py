@@ -257,7 +257,9 @@ def _specification(
     decoder.projection.weight = _array(network.target_embedding.table)
     for side, ours in ((encoder, network.encoder), (decoder, network.decoder)):
         side.scale_embeddings = True
-        side.position_encodings.encodings = np.array(ours.positions(config.max_length), np.float32)
+        table = ours.positions
+        assert table is not None  # as `check` saw to
+        side.position_encodings.encodings = np.array(table(config.max_length), np.float32)
         if ours.final_norm is not None:
             _set_norm(side.layer_norm, ours.final_norm)
     for layer, block in zip(encoder.layer, network.encoder.blocks, strict=True):

@@ -55,7 +55,8 @@ def data_mesh(num_devices: int | None = None) -> Mesh:
 
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
     """A model as its structure, its parameters and its Carried arrays."""
-    graphdef, params, carried = nnx.split(model, nnx.Param, Carried)
+    graphdef, *states = nnx.split(model, nnx.Param, Carried)
+    params, carried = states
     return graphdef, params, carried
 
 
