@@ -7,6 +7,7 @@ from typing import Any
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.data.prepare import DataConfig
+from nat_ar.methods.base import Method
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.search import limits
 from nat_ar.training.config import TrainingConfig
@@ -22,7 +23,7 @@ class ExperimentConfig:
     """how tables call it"""
     data: DataConfig
     """the corpus and where its prepared form lies"""
-    method: AnyMethod
+    method: AnyMethod | Method
     """what is trained, and how it decodes"""
     training: TrainingConfig = TrainingConfig()
     """how it is trained"""

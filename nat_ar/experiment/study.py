@@ -8,6 +8,7 @@ from nat_ar.config_json import ConfigError
 from nat_ar.data.prepare import DataConfig
 from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.experiment.config import ExperimentConfig, load_file
+from nat_ar.methods.base import Method
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.training.config import TrainingConfig
 from nat_ar.translation import decodings
@@ -19,7 +20,7 @@ class Entry:
 
     name: str
     """how the table calls it; the name of its run"""
-    method: AnyMethod
+    method: AnyMethod | Method
     """what is trained"""
     training: TrainingConfig
     """how it is trained"""

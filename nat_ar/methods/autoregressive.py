@@ -8,12 +8,13 @@ import dataclasses
 from collections.abc import Callable
 from typing import ClassVar
 
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from nat_ar import config_json
 from nat_ar.methods import base
-from nat_ar.methods.left_to_right import LeftToRight, shift_right
+from nat_ar.methods.left_to_right import LeftToRight, of_tokens, shift_right, translation_of
 from nat_ar.nn import attention, layers
 from nat_ar.nn.cache import Cache
 from nat_ar.nn.decoder import Decoder
@@ -21,7 +22,7 @@ from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search.beam import Beam
 from nat_ar.search.left_to_right import LeftToRightDecoding
 from nat_ar.search.step_function import StepFunction
-from nat_ar.types import Encoded
+from nat_ar.types import Encoded, Hypotheses, Internal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +71,38 @@ class AutoregressiveModel(base.Seq2Seq, LeftToRight):
         self, encoded: Encoded, max_length: int
     ) -> tuple[StepFunction, Callable[[int], Cache]]:
         return causal_stepper(self.target_embedding, self.decoder, encoded, max_length)
+
+    def internals(
+        self,
+        source: Int[Array, "batch source_length"],
+        *,
+        decoding: LeftToRightDecoding,
+        max_length: int,
+    ) -> dict[str, Internal]:
+        """Of the best translation: `tokens`, EOS included, `log_probabilities`, of each given those before, and
+        `cross_attention`, [layers, heads, target, source], over the source for each token."""
+        found = self.decode(source, decoding=decoding, max_length=max_length)
+        encoded = self.encode(source)
+        return causal_internals(self.target_embedding, self.decoder, encoded, found, source)
+
+
+def causal_internals(
+    embedding: layers.Embedding,
+    decoder: Decoder,
+    encoded: Encoded,
+    hypotheses: Hypotheses,
+    source: Int[Array, "batch source_length"],
+) -> dict[str, Internal]:
+    """See AutoregressiveModel.internals."""
+    target, lengths = translation_of(hypotheses, source)
+    weights = decoder.cross_attention_weights(
+        embedding(shift_right(target)), None, encoded, is_causal=True
+    )
+    return {
+        **of_tokens(causal_logits(embedding, decoder, encoded, target), target, lengths),
+        # [batch, layers, heads, target, source]
+        "cross_attention": Internal(jnp.stack(weights, axis=1), {3: lengths, 4: encoded.lengths}),
+    }
 
 
 def causal_logits(

@@ -30,7 +30,7 @@ from nat_ar.search import candidates, limits, refinement
 from nat_ar.search.candidates import Candidates, Ladder
 from nat_ar.search.refinement import LogitsFunction, MaskPredict
 from nat_ar.special_tokens import MASK, PAD
-from nat_ar.types import Batch, Encoded, Hypotheses, Loss, lengths_of, without_eos
+from nat_ar.types import Batch, Encoded, Hypotheses, Internal, Loss, lengths_of, without_eos
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +133,25 @@ class CmlmModel(base.Seq2Seq):
             score=score,
             widths=widths,
         )
+
+    def internals(
+        self,
+        source: Int[Array, "batch source_length"],
+        *,
+        decoding: MaskPredict,
+        max_length: int,
+    ) -> dict[str, Internal]:
+        """Of the best translation by the model's own score: `length`, and after each iteration its `tokens` and
+        their `log_probabilities`, each from the pass that chose the token, [iterations, length]."""
+        encoded = self.encode(source)
+        lengths = self.length_predictor.best(encoded, decoding.length_beam, max_length=max_length)
+        trace = refinement.mask_predict_trace(
+            self.logits_function(encoded, lengths),
+            lengths,
+            max_length,
+            iterations=decoding.iterations,
+        )
+        return refinement.internals(trace, lengths)
 
     def logits_function(
         self, encoded: Encoded, lengths: Int[Array, "batch size"]

@@ -45,6 +45,7 @@ from nat_ar.types import (
     Batch,
     Encoded,
     Hypotheses,
+    Internal,
     Loss,
     Mean,
     lengths_of,
@@ -307,6 +308,23 @@ class CtcModel(base.Seq2Seq):
             length_limits=limits.within(max_length, encoded.lengths),
             max_length=max_length,
         )
+
+    def internals(
+        self,
+        source: Int[Array, "batch source_length"],
+        *,
+        decoding: FrameDecoding,
+        max_length: int,
+    ) -> dict[str, Internal]:
+        """`labels`, the most probable word or BLANK of every frame, and its `log_probabilities`; frame f is of
+        source token f // upsample_factor. The same for every decoding: a prefix beam may collapse other labels."""
+        encoded = self.encode(source)
+        lengths = self.frame_lengths(encoded)
+        labels, log_p = ctc_search.best_path(self.frame_logits(source, encoded), lengths)
+        return {
+            "labels": Internal(labels, {1: lengths}),
+            "log_probabilities": Internal(log_p, {1: lengths}),
+        }
 
     def frame_logits(
         self, source: Int[Array, "batch source_length"], encoded: Encoded

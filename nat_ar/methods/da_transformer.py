@@ -42,6 +42,7 @@ from nat_ar.methods.glancing import Glancing
 from nat_ar.nn import layers, positions, upsampling
 from nat_ar.nn.decoder import Decoder
 from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.search import dag as dag_search
 from nat_ar.search import limits
 from nat_ar.search.dag import Graph, GraphDecoding, Lookahead
 from nat_ar.special_tokens import EOS, MASK, PAD
@@ -49,8 +50,10 @@ from nat_ar.types import (
     Batch,
     Encoded,
     Hypotheses,
+    Internal,
     Loss,
     Mean,
+    append_eos,
     lengths_of,
     pytree_dataclass,
 )
@@ -346,6 +349,45 @@ class DaTransformerModel(base.Seq2Seq):
             length_limits=limits.within(max_length, encoded.lengths),
             max_length=max_length,
         )
+
+    def internals(
+        self,
+        source: Int[Array, "batch source_length"],
+        *,
+        decoding: GraphDecoding,
+        max_length: int,
+    ) -> dict[str, Internal]:
+        """The graph: `transitions`, p of the moves, `vertex_tokens`, the best token of each vertex, with
+        `vertex_log_probabilities`, and `visits`, the probability that a random path visits a vertex. Of the best
+        translation, EOS included: `path`, its most probable vertices from 0 to the last, `path_tokens`, and
+        `move_log_probabilities` and `token_log_probabilities`, of each move and of the token behind it."""
+        encoded = self.encode(source)
+        states, lengths = self.states(source, encoded), self.graph_lengths(encoded)
+        graph = Graph(self.target_embedding.attend(states), self.links(states, lengths), lengths)
+        found = decoding.search(
+            graph, length_limits=limits.within(max_length, encoded.lengths), max_length=max_length
+        )
+        target = jnp.where(lengths[:, None] > 0, append_eos(found.tokens[:, 0]), PAD)
+        target_graph = self.target_graph(states, encoded, target)
+        path = target_graph.best_path()  # [batch, target]
+        before = jnp.pad(path, ((0, 0), (1, 0)))[:, :-1]
+        rows = jnp.arange(path.shape[0])[:, None]
+        emissions = jnp.take_along_axis(target_graph.emissions, path[..., None], axis=2)[..., 0]
+        words, gains = dag_search.best_words(graph)
+        target_lengths = target_graph.target_lengths
+        num_vertices = jnp.where(lengths > 0, target_lengths + 1, 0)
+        return {
+            "transitions": Internal(jnp.exp(graph.transitions), {1: lengths, 2: lengths}),
+            "vertex_tokens": Internal(words, {1: lengths}),
+            "vertex_log_probabilities": Internal(gains, {1: lengths}),
+            "visits": Internal(dag_search.expected_visits(graph), {1: lengths}),
+            "path": Internal(jnp.pad(path, ((0, 0), (1, 0))), {1: num_vertices}),
+            "path_tokens": Internal(target, {1: target_lengths}),
+            "move_log_probabilities": Internal(
+                graph.transitions[rows, before, path], {1: target_lengths}
+            ),
+            "token_log_probabilities": Internal(emissions, {1: target_lengths}),
+        }
 
 
 def log_normalisers(

@@ -37,6 +37,7 @@ from nat_ar.types import (
     Batch,
     Encoded,
     Hypotheses,
+    Internal,
     Loss,
     Mean,
     append_eos,
@@ -308,6 +309,35 @@ class FertilityNatModel(base.Seq2Seq):
             score=score,
             widths=widths,
         )
+
+    def internals(
+        self,
+        source: Int[Array, "batch source_length"],
+        *,
+        decoding: FertilityDecoding,
+        max_length: int,
+    ) -> dict[str, Internal]:
+        """`fertility_probabilities` of each source token; of the best translation by the model's own score
+        `fertilities`, their sum `length`, the `tokens`, and `fertile_positions`, the source position that accounts
+        for each of them (with copy="fertility" the decoder's input there)."""
+        encoded = self.encode(source)
+        logits = self.fertility_logits(encoded)
+        fertilities = self.fertilities(
+            logits, source, encoded, decoding=decoding, max_length=max_length
+        )
+        tokens, scores = self._candidates(source, fertilities, logits, max_length, encoded)
+        best = candidates.best_index(scores)
+        chosen = candidates.chosen(fertilities, best)
+        length = chosen.sum(axis=1)
+        return {
+            "fertility_probabilities": Internal(jax.nn.softmax(logits), {1: encoded.lengths}),
+            "fertilities": Internal(chosen, {1: encoded.lengths}),
+            "length": Internal(length, {}),
+            "tokens": Internal(candidates.chosen(tokens, best), {1: length}),
+            "fertile_positions": Internal(
+                upsampling.fertility_places(chosen, max_length), {1: length}
+            ),
+        }
 
     def fertilities(
         self,

@@ -36,7 +36,7 @@ from nat_ar.search import candidates, limits, refinement
 from nat_ar.search.candidates import Candidates, Ladder
 from nat_ar.search.refinement import LogitsFunction, Refine, Words
 from nat_ar.special_tokens import NUM_SPECIAL, PAD
-from nat_ar.types import Batch, Encoded, Hypotheses, Loss, Mean, lengths_of, without_eos
+from nat_ar.types import Batch, Encoded, Hypotheses, Internal, Loss, Mean, lengths_of, without_eos
 
 KEEP, REPEAT, REPLACE, SWAP = range(4)
 
@@ -231,6 +231,27 @@ class IterativeRefinementModel(base.Seq2Seq):
             score=score,
             widths=widths,
         )
+
+    def internals(
+        self,
+        source: Int[Array, "batch source_length"],
+        *,
+        decoding: Refine,
+        max_length: int,
+    ) -> dict[str, Internal]:
+        """Of the best translation by the model's own score: `length`, and after each iteration its `tokens`,
+        repeats not yet removed, and their `log_probabilities`, [iterations, length]."""
+        encoded = self.encode(source)
+        lengths = self.length_predictor.best(encoded, decoding.length_beam, max_length=max_length)
+        trace = refinement.refinement_trace(
+            self.logits_function(encoded, lengths),
+            self.first_words(source, lengths, max_length, encoded),
+            lengths,
+            iterations=decoding.iterations,
+            is_adaptive=decoding.adaptive,
+            stop_distance=decoding.stop_distance,
+        )
+        return refinement.internals(trace, lengths)
 
     def first_words(
         self,

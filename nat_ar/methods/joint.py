@@ -26,7 +26,7 @@ from nat_ar.search.base import StepwiseDecoding
 from nat_ar.search.candidates import Ladder
 from nat_ar.search.left_to_right import LeftToRightDecoding
 from nat_ar.search.one_pass import LengthBeam
-from nat_ar.types import Batch, Encoded, Hypotheses, Loss
+from nat_ar.types import Batch, Encoded, Hypotheses, Internal, Loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +118,23 @@ class JointModel(LengthNatModel):
         return self.best_of_lengths(
             encoded, source, decoding, max_length=max_length, score=score, widths=widths
         )
+
+    def internals(  # type: ignore[override]
+        self,
+        source: Int[Array, "batch source_length"],
+        *,
+        decoding: LengthBeam | LeftToRightDecoding,
+        max_length: int,
+    ) -> dict[str, Internal]:
+        """Those of AutoregressiveModel or of LengthNatModel, of the half that the decoding belongs to."""
+        encoded = self.encode(source)
+        if isinstance(decoding, StepwiseDecoding):
+            found = self.decode(source, decoding=decoding, max_length=max_length)
+            return autoregressive.causal_internals(
+                self.target_embedding, self.causal_decoder, encoded, found, source
+            )
+        score = functools.partial(self.score_encoded, encoded) if decoding.rescore else None
+        return self.internals_of(encoded, source, decoding, max_length=max_length, score=score)
 
     def score(
         self,

@@ -16,7 +16,7 @@ from nat_ar.methods import base
 from nat_ar.search.left_to_right import LeftToRightDecoding
 from nat_ar.search.step_function import Cache, StepFunction
 from nat_ar.special_tokens import BOS, PAD
-from nat_ar.types import Batch, Hypotheses, Loss, append_eos, lengths_of
+from nat_ar.types import Batch, Hypotheses, Internal, Loss, append_eos, lengths_of
 
 
 class LeftToRightConfig(Protocol):
@@ -91,6 +91,19 @@ class LeftToRight(base.TokenEmbeddings, abc.ABC):
         step, empty_cache = self._stepper(self.encode(source), max_length)
         return decoding.search(step, empty_cache, source, max_length=max_length)
 
+    def internals(
+        self,
+        source: Int[Array, "batch source_length"],
+        *,
+        decoding: LeftToRightDecoding,
+        max_length: int,
+    ) -> dict[str, Internal]:
+        """Of the best translation: `tokens`, EOS included, and `log_probabilities`, of each given those before."""
+        found = self.decode(source, decoding=decoding, max_length=max_length)
+        target, lengths = translation_of(found, source)
+        logits = self._logits(self.encode(source), target)
+        return of_tokens(logits, target, lengths)
+
     def score(
         self,
         source: Int[Array, "batch source_length"],
@@ -106,6 +119,27 @@ class LeftToRight(base.TokenEmbeddings, abc.ABC):
         logits = self._logits(self.encode(source), target)
         scores = normalised_log_p(logits, target, length_penalty)
         return scores.reshape(hypotheses.shape[:2])
+
+
+def translation_of(
+    hypotheses: Hypotheses, source: Int[Array, "batch source_length"]
+) -> tuple[Int[Array, "batch length"], Int[Array, "batch"]]:
+    """The best translation of each row with its EOS, and how many tokens that is; 0 without a sentence."""
+    target = append_eos(hypotheses.tokens[:, 0])
+    return target, jnp.where(lengths_of(source) > 0, lengths_of(target), 0)
+
+
+def of_tokens(
+    logits: Float[Array, "batch length vocabulary"],
+    target: Int[Array, "batch length"],
+    lengths: Int[Array, "batch"],
+) -> dict[str, Internal]:
+    """The tokens of a translation, and log p of each."""
+    log_p = cross_entropy.token_log_probabilities(logits, target)
+    return {
+        "tokens": Internal(target, {1: lengths}),
+        "log_probabilities": Internal(log_p, {1: lengths}),
+    }
 
 
 def flat_targets(

@@ -40,7 +40,16 @@ from nat_ar.search import candidates, limits, one_pass
 from nat_ar.search.candidates import Candidates, Ladder, Score
 from nat_ar.search.one_pass import LengthBeam
 from nat_ar.special_tokens import PAD
-from nat_ar.types import Batch, Encoded, Hypotheses, Loss, Mean, lengths_of, without_eos
+from nat_ar.types import (
+    Batch,
+    Encoded,
+    Hypotheses,
+    Internal,
+    Loss,
+    Mean,
+    lengths_of,
+    without_eos,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,6 +278,52 @@ class LengthNatModel(base.Seq2Seq):
             score=score,
             widths=widths,
         )
+
+    def internals(
+        self,
+        source: Int[Array, "batch source_length"],
+        *,
+        decoding: LengthBeam,
+        max_length: int,
+    ) -> dict[str, Internal]:
+        """`length_probabilities` of the classes of the length predictor and `class_lengths`, the target length of each;
+        `lengths`, those that the decoding tries; of the best translation `length`, its positions, and their
+        `labels` (words, or BLANK if that may be) with their `log_probabilities`."""
+        return self.internals_of(
+            self.encode(source), source, decoding, max_length=max_length, score=None
+        )
+
+    def internals_of(
+        self,
+        encoded: Encoded,
+        source: Int[Array, "batch source_length"],
+        decoding: LengthBeam,
+        *,
+        max_length: int,
+        score: Score | None,
+    ) -> dict[str, Internal]:
+        """The internals of an encoded source; `score` as in best_of_lengths."""
+        lengths = self.lengths(encoded, decoding, max_length=max_length)
+        logits = self.logits_at(source, lengths, max_length, encoded)
+        may_be_blank = self.config.token_loss.may_be_blank
+        tokens, scores = decoding.search(logits, lengths, may_be_blank=may_be_blank)
+        best = candidates.best_index(scores if score is None else score(tokens))
+        labels = one_pass.best_words(logits, may_be_blank=may_be_blank)
+        length = candidates.chosen(lengths, best)
+        classes = jnp.arange(2 * self.length_predictor.max_offset + 1)
+        offsets = classes - self.length_predictor.max_offset
+        return {
+            "length_probabilities": Internal(
+                jax.nn.softmax(self.length_predictor.logits(encoded)), {}
+            ),
+            "class_lengths": Internal((encoded.lengths - 1)[:, None] + offsets, {}),
+            "lengths": Internal(lengths, {}),
+            "length": Internal(length, {}),
+            "labels": Internal(candidates.chosen(labels.tokens, best), {1: length}),
+            "log_probabilities": Internal(
+                candidates.chosen(labels.log_probabilities, best), {1: length}
+            ),
+        }
 
     def lengths(
         self, encoded: Encoded, decoding: LengthBeam, *, max_length: int

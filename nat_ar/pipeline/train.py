@@ -21,7 +21,7 @@ from nat_ar.evaluation import metrics
 from nat_ar.experiment.config import ExperimentConfig, load_experiment
 from nat_ar.experiment.run import Run, TrainedModel
 from nat_ar.methods import base
-from nat_ar.methods.catalogue import AnyMethod
+from nat_ar.methods.base import Method
 from nat_ar.runtime import files
 from nat_ar.training import logging, loop, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
@@ -184,7 +184,7 @@ def _say_start(
         )
 
 
-def num_infeasible(method: AnyMethod, source: Ragged, target: Ragged) -> int:
+def num_infeasible(method: Method, source: Ragged, target: Ragged) -> int:
     """Pairs whose target the method could not produce whatever it learned; see base.Method."""
     return int((~method.is_feasible(source.lengths, target.lengths, target.repeats)).sum())
 

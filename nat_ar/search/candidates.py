@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from nat_ar.search import limits
 from nat_ar.search.base import Decoding
@@ -88,3 +88,15 @@ def best_first(
     """The n_best candidates of every row by score; ties go to the candidate on the left."""
     scores, chosen = jax.lax.top_k(scores, n_best)
     return Hypotheses(jnp.take_along_axis(tokens, chosen[..., None], axis=1), scores, passes)
+
+
+def best_index(scores: Float[Array, "batch candidates"]) -> Int[Array, "batch"]:
+    """The candidate that best_first puts first."""
+    return jnp.argmax(scores, axis=1)
+
+
+def chosen(
+    values: Shaped[Array, "batch candidates *axes"], index: Int[Array, "batch"]
+) -> Shaped[Array, "batch *axes"]:
+    """The values of one candidate of every row."""
+    return values[jnp.arange(index.shape[0]), index]

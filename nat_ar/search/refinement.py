@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar.config_json import ConfigError
-from nat_ar.search import argmax, limits
+from nat_ar.search import argmax, candidates, limits
 from nat_ar.search.base import Decoding, require_n_best
 from nat_ar.special_tokens import EOS, MASK, PAD
-from nat_ar.types import pytree_dataclass
+from nat_ar.types import Internal, pytree_dataclass
 
 LogitsFunction = Callable[[Int[Array, "*axes width"]], Float[Array, "*axes width vocabulary"]]
 """All that these searches know of a model: whole translations -> logits of every position."""
@@ -302,6 +302,22 @@ def refinement_pass(
         )
 
     return advance
+
+
+def internals(trace: Words, lengths: Int[Array, "batch size"]) -> dict[str, Internal]:
+    """The trace of each row's best candidate, [batch, iterations, width]; it may be padded along its width."""
+    last = jax.tree.map(lambda x: x[-1], trace)
+    best = candidates.best_index(last.mean_log_p(lengths))
+    length = candidates.chosen(lengths, best)
+
+    def of_best(values: Array) -> Internal:  # [iterations, batch, size, width]
+        return Internal(candidates.chosen(jnp.moveaxis(values, 0, 2), best), {2: length})
+
+    return {
+        "length": Internal(length, {}),
+        "tokens": of_best(trace.tokens),
+        "log_probabilities": of_best(trace.log_probabilities),
+    }
 
 
 def bag_distance(

@@ -7,7 +7,7 @@ from typing import Any
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.methods.catalogue import AnyMethod
+from nat_ar.methods.base import Method
 
 INT8 = " int8"
 """Behind a decoding: by weights of 8 bits."""
@@ -21,7 +21,7 @@ class Int8:
     decoding: Any
 
 
-def parse_decoding(method: AnyMethod, text: Any | str | None) -> Any:
+def parse_decoding(method: Method, text: Any | str | None) -> Any:
     """A decoding of the method, written as in Python: "Beam(size=4, length_penalty=0.6)".
 
     With " int8" behind it, by weights of 8 bits. None: the method's default. A decoding that is an object is handed
@@ -82,7 +82,7 @@ def _signature(cls: type) -> str:
     return ", ".join(f"{field.name}={field.default!r}" for field in fields)
 
 
-def needs_scorer(method: AnyMethod, decoding: Any) -> bool:
+def needs_scorer(method: Method, decoding: Any) -> bool:
     """Whether the decoding chooses by another model's scores: the teacher's."""
     decoding = decoding.decoding if isinstance(decoding, Int8) else decoding
     return decoding.rescore and not method.rescores_itself

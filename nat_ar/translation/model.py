@@ -11,7 +11,7 @@ from jaxtyping import Array, Int
 from nat_ar.config_json import ConfigError
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.methods import base
-from nat_ar.methods.catalogue import AnyMethod
+from nat_ar.methods.base import Method
 from nat_ar.nn import packed
 from nat_ar.runtime import cpu_kernels
 from nat_ar.types import Hypotheses, Internal
@@ -84,7 +84,7 @@ def vocabulary_sizes(vocabulary: Vocabulary) -> base.VocabularySizes:
     return base.VocabularySizes(vocabulary.source_size, vocabulary.target_size, vocabulary.joint)
 
 
-def abstract_model(method: AnyMethod, vocabulary: Vocabulary) -> tuple[nnx.GraphDef, nnx.State]:
+def abstract_model(method: Method, vocabulary: Vocabulary) -> tuple[nnx.GraphDef, nnx.State]:
     """The model's structure and the shapes of its parameters; nothing is computed."""
     sizes = vocabulary_sizes(vocabulary)
     model = nnx.eval_shape(lambda: method.build(sizes, rngs=nnx.Rngs(0)))

@@ -23,7 +23,7 @@ from nat_ar.methods.da_transformer import DaTransformer, DaTransformerModel, Lin
 from nat_ar.methods.glancing import Glancing
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import limits
-from nat_ar.search.dag import Graph, GraphDecoding, Lookahead
+from nat_ar.search.dag import Graph, Lookahead
 from nat_ar.special_tokens import EOS, NUM_SPECIAL, PAD, UNK
 from nat_ar.types import Batch, Encoded, Hypotheses, Loss
 
@@ -387,21 +387,20 @@ def test_neighbours_padding_and_room_change_no_translation(
     assert np.isin(together.tokens, [PAD, UNK, *range(NUM_SPECIAL, VOCABULARY)]).all()
 
 
-@dataclasses.dataclass(frozen=True)
-class Told(GraphDecoding):
-    """Scores are the limits that it gets, passes the lengths of the graphs."""
+def test_searches_get_the_limits_of_each_sentence(
+    model: DaTransformerModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Graphs of 3 vertices a token and limits of 2 * tokens + 10, or max_length; 0 without a sentence."""
 
-    def search_sentences(
-        self, graph: Graph, *, length_limits: jax.Array, max_length: int
+    def told(
+        self: GraphBeam, graph: Graph, *, length_limits: jax.Array, max_length: int
     ) -> Hypotheses:
         tokens = jnp.zeros((3, 1, max_length), jnp.int32)
         return Hypotheses(tokens, length_limits[:, None].astype(jnp.float32), graph.lengths)
 
-
-def test_searches_get_the_limits_of_each_sentence(model: DaTransformerModel) -> None:
-    """Graphs of 3 vertices a token and limits of 2 * tokens + 10, or max_length; 0 without a sentence."""
+    monkeypatch.setattr(GraphBeam, "search_sentences", told)
     source = sentences(2, [4, 2, 0], 4)
-    decode = functools.partial(model.decode, decoding=Told(), max_length=17)
+    decode = functools.partial(model.decode, decoding=GraphBeam(3), max_length=17)
     found = jax.jit(decode)(source)
     assert found.tokens.shape == (3, 1, 17)
     assert found.passes.tolist() == [12, 6, 0]

@@ -15,8 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from nat_ar.methods.base import VocabularySizes
-from nat_ar.methods.catalogue import AnyMethod
+from nat_ar.methods.base import Method, VocabularySizes
 from nat_ar.special_tokens import EOS, NUM_SPECIAL
 from nat_ar.training import optimizer, step
 from nat_ar.training.optimizer import OptimizerConfig
@@ -46,7 +45,7 @@ class StepCost:
 
 
 def measure(
-    methods: Mapping[str, AnyMethod],
+    methods: Mapping[str, Method],
     sizes: VocabularySizes,
     *,
     batch_tokens: int,
@@ -90,7 +89,7 @@ class TrainStep:
 
     A call is one update: it returns when the new state is there."""
 
-    def __init__(self, method: AnyMethod, sizes: VocabularySizes, batch: Batch) -> None:
+    def __init__(self, method: Method, sizes: VocabularySizes, batch: Batch) -> None:
         graphdef, params, carried = step.split(method.build(sizes, rngs=nnx.Rngs(0)))
         updates = optimizer.build(OptimizerConfig(), max_steps=10_000)
         mesh = step.data_mesh(1)
