@@ -1,29 +1,26 @@
 """The likelihood of a target under a directed acyclic graph of vertices, and its best path (Huang et al.
 2022, arXiv:2205.07459, sections 3.2 and 3.3).
 
-A row's graph has the vertices 0 ... last. A path starts at vertex 0, which emits nothing, moves only to
-the right, emits one token of the target at every vertex that it comes to, and ends at the last vertex with
-the target's last token (EOS). With M target tokens
+A row's graph has the vertices 0 ... last. A path starts at vertex 0, which emits nothing, moves only to the right,
+emits one token of the target at every vertex that it reaches, and ends at the last vertex with the target's last
+token (EOS). With M target tokens
 
     p(target) = sum over 0 = a_0 < a_1 < ... < a_M = last of prod_t transition[a_t-1, a_t] emission[t, a_t]
 
-and there is a path if and only if 1 <= M <= last. The sum goes over target positions: the log probabilities
-of all vertices by which a prefix can end are one [batch, graph] array, and a position multiplies it with the
-matrix of transitions.
+and there is a path if and only if 1 <= M <= last. The sum goes over target positions: the log probabilities of all
+vertices at which a prefix can end are one [batch, graph] array, which a position multiplies with the matrix of
+transitions.
 
-That product is taken of probabilities, in blocks of 32 vertices, each shifted by its largest, and only the
-sum over blocks is taken in log space. At batch 32, 30 target tokens and 240 vertices, value and gradient
-took 85 ms of a CPU; a sum of exponentials over all pairs of vertices 306 ms. With one shift for all vertices
-it were 56 ms: but before training nearly all of a long graph's mass comes near its end, where the rest of the
-target hardly fits, and the prefixes that count were less than e^-87 of the largest, which float32 cannot hold:
-log p of 120 tokens on 480 vertices was wrong by 12 nats. What is less than e^-87 of its block's largest counts
-as e^-87 of it, without a gradient, so that no value is ever infinite.
+That product is taken of probabilities, in blocks of 32 vertices, each shifted by its largest, and only the sum over
+blocks is taken in log space: 85 ms for value and gradient at batch 32, 30 target tokens and 240 vertices, where a sum
+of exponentials over all pairs of vertices takes 306 ms. One shift for all vertices takes 56 ms but underflows: before
+training, nearly all mass of a long graph lies near its end, where the rest of the target does not fit, and the prefixes
+that count were less than e^-87 of the largest (log p of 120 tokens on 480 vertices was wrong by 12 nats). Values below
+e^-87 of their block's largest count as e^-87 of it, without a gradient, so that no value is ever infinite.
 
-Gradients come from automatic differentiation. Every position is computed again on the way back: it leaves one
-[batch, graph] array behind, and nothing of the size target * graph * graph ever is. At the sizes above the
-compiled value and gradient need 18 MiB of temporary memory (40 without computing again) beside 8 MiB of
-inputs and 8 MiB of gradients. Nearly all of it is batch * graph * graph floats, a few times over: the peak grows
-with the square of the graph, and hardly with the target."""
+Gradients come from automatic differentiation. Every position is computed again in the backward pass: it leaves one
+[batch, graph] array behind, and no array of the size target * graph * graph ever exists. Memory grows with the square
+of the graph, and hardly with the target: 18 MiB at the sizes above, beside inputs and gradients of 8 MiB each."""
 
 import functools
 
@@ -50,11 +47,11 @@ def log_likelihood(
     *,
     block: int = 32,
 ) -> Float[Array, "batch"]:
-    """log p(target), the sum over all paths, in nats; IMPOSSIBLE, without a gradient, where there is none.
+    """log p(target), the sum over all paths, in nats; IMPOSSIBLE, without a gradient, for rows without a path.
 
     emissions[b, t, j] is log p of target token t at vertex j, transitions[b, i, j] log p of the move from
     i to j: IMPOSSIBLE where j <= i or j lies outside the row's graph. Lengths count EOS, vertex 0 and the
-    last vertex. `block` is how many vertices share a shift: 16 took a fifth more time, 64 a tenth less."""
+    last vertex. `block` vertices share a shift: 16 took a fifth more time, 64 a tenth less."""
     moves = _blocks(jnp.exp(transitions), block, filling=0.0)
 
     def emit(
@@ -109,11 +106,11 @@ def best_path(
     target_lengths: Int[Array, "batch"],
     graph_lengths: Int[Array, "batch"],
 ) -> tuple[Int[Array, "batch target"], Float[Array, "batch"]]:
-    """The most probable path that emits the target: the vertex of every token, 0 past the target's end and
-    where there is no path; and its log p in nats. Arguments as of log_likelihood.
+    """The most probable path that emits the target: the vertex of every token, 0 past the target's end and for rows
+    without a path; and its log p in nats. Arguments as for log_likelihood.
 
-    Instead of back pointers the forward pass leaves its scores, and the way back asks again for the best
-    predecessor of the one vertex that it comes by: a maximum, unlike its place, is quick to find on a CPU."""
+    The forward pass leaves its scores instead of back pointers, and the way back computes the best predecessor of the
+    one vertex that it visits: on a CPU a maximum is quick, its index is not."""
 
     def emit(
         prefix: Float[Array, "batch graph"],
@@ -149,8 +146,8 @@ def _predecessor(
     gains: Float[Array, "batch graph graph"],
     vertex: Int[Array, "batch"],
 ) -> Int[Array, "batch"]:
-    """The vertex i with the largest prefix[i] + gains[i, vertex]: where a best path came from. Of equal
-    ones the first."""
+    """The vertex i with the largest prefix[i] + gains[i, vertex]: the step before on a best path. Ties go to the
+    left."""
     column = jnp.take_along_axis(gains, vertex[:, None, None], axis=2)[..., 0]
     return jnp.argmax(prefix + column, axis=1).astype(jnp.int32)
 
@@ -165,7 +162,7 @@ def _start(emissions: Float[Array, "batch target graph"]) -> Float[Array, "batch
 def _by_position(
     emissions: Float[Array, "batch target graph"],
 ) -> tuple[Float[Array, "target batch graph"], Int[Array, "target"]]:
-    """What a scan over target positions reads."""
+    """The items of a scan over target positions."""
     return emissions.swapaxes(0, 1), jnp.arange(emissions.shape[1])
 
 
@@ -175,8 +172,8 @@ def _fits(
     target_lengths: Int[Array, "batch"],
     graph_lengths: Int[Array, "batch"],
 ) -> Bool[Array, "batch graph"]:
-    """True at the vertices where some path emits the token at this position: as many moves come to them,
-    and behind them there is a vertex for each token that is left."""
+    """True at the vertices where some path emits the token at this position: enough vertices lie before them, and
+    behind them there is one for each remaining token."""
     vertices = jnp.arange(prefix.shape[1])
     left = target_lengths - 1 - position
     return (vertices > position) & (vertices <= (graph_lengths - 1 - left)[:, None])

@@ -1,7 +1,7 @@
-"""The most probable token of each place, and what its log p is counted from: what searches ask of logits.
+"""The most probable token of each row of logits, and the normaliser of its log p.
 
-XLA's CPU backend goes over the logits three times, for the largest, its place and the sum of the exponentials, and
-largely by itself: a tenth of a one-pass decode. A kernel does it in one go where kernels are in use."""
+XLA's CPU backend reads the logits three times, for the maximum, its index and the sum of exponentials: a tenth of a
+one-pass decode. A kernel reads them once, while kernels are in use."""
 
 from collections.abc import Collection
 
@@ -29,12 +29,11 @@ class BestTokens:
 
 
 def argmax(logits: Float[Array, "*axes vocabulary"], never: Collection[int]) -> BestTokens:
-    """The most probable tokens but for those that may never be, which count all the same in what others are
-    compared with. Of equal ones the first."""
+    """Argmax over the tokens not in `never`; the normaliser runs over all tokens. Ties go to the lowest id."""
     if cpu_kernels.are_in_use() and logits.dtype == jnp.float32:
         rows = logits.reshape(-1, logits.shape[-1])
-        found = cpu_kernels.likeliest(rows, sorted(never))
-        return BestTokens(*(x.reshape(logits.shape[:-1]) for x in found))
+        best = cpu_kernels.likeliest(rows, sorted(never))
+        return BestTokens(*(x.reshape(logits.shape[:-1]) for x in best))
     allowed = limits.forbid(logits, sorted(never))
     tokens = jnp.argmax(allowed, axis=-1).astype(jnp.int32)
     return BestTokens(tokens, allowed.max(axis=-1), normalisers(logits))
