@@ -22,7 +22,7 @@ ALTERNATIVE = (
 
 
 class Package(NamedTuple):
-    """As apt lists it."""
+    """A package as apt lists it."""
 
     name: str
     version: str
@@ -35,7 +35,7 @@ def is_quiet() -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Apt:
-    """The machine's own apt, with its sources and keys, over lists of our own: needs no root."""
+    """The machine's apt with its sources and keys, but with package lists of our own, so that it needs no root."""
 
     folder: Path
     """absolute"""
@@ -46,7 +46,7 @@ class Apt:
         return self.folder / "lists"
 
     def check(self) -> None:
-        """That the machine has apt at all."""
+        """Raises ValueError if the machine has no apt."""
         missing = [name for name in ("apt-get", "apt-cache", "dpkg-deb") if not shutil.which(name)]
         if missing:
             raise ValueError(
@@ -61,7 +61,7 @@ class Apt:
             "Dir::Cache": str(self.folder / "cache"),
             "Acquire::Languages": f"en,{self.language}",
             "Acquire::GzipIndexes": "false",  # the lists are read as text
-            "APT::Sandbox::User": "root",  # where we are root: another user could not write here
+            "APT::Sandbox::User": "root",  # if we are root: the sandbox user could not write here
         }
         assignments = [part for name in options for part in ("-o", f"{name}={options[name]}")]
         return subprocess.run(
@@ -74,7 +74,7 @@ class Apt:
         )
 
     def update(self, report: Report) -> None:
-        """Once; delete the folder to read the present state of the archive."""
+        """Fetches the package lists, once; delete the folder to fetch them anew."""
         stamp = self.folder / "updated"
         if stamp.exists():
             return
@@ -86,13 +86,14 @@ class Apt:
                 f"apt-get update failed: {_last_lines(result)}; check the network and the "
                 f"machine's apt sources; {ALTERNATIVE}"
             )
-        if "Failed to fetch" in result.stderr:  # apt goes on, and so do we, but not for good
+        if "Failed to fetch" in result.stderr:
+            # apt carries on without that source; the next run tries again
             report.count("apt-get update: a source was not reached", _last_lines(result), number=0)
         else:
             stamp.touch()
 
     def packages(self, pattern: str) -> dict[str, Package]:
-        """The newest version of every package whose whole name fits the regular expression."""
+        """The newest version of every package whose full name matches the regular expression."""
         listed = self._run("apt-cache", "pkgnames").stdout.split()
         names = sorted(name for name in listed if re.fullmatch(pattern, name))
         found: dict[str, Package] = {}
@@ -107,7 +108,7 @@ class Apt:
         return found
 
     def download(self, package: Package, archive: Path) -> None:
-        """Into `archive`, which is there only when it is whole."""
+        """Downloads to `archive`, which exists only if complete."""
         partial = archive.parent / "partial" / package.name
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -116,7 +117,7 @@ class Apt:
         if result.returncode or len(debs) != 1 or files.file_hash(debs[0]) != package.sha256:
             raise ValueError(
                 f"apt-get download {package.name}={package.version} failed: "
-                f"{_last_lines(result)}; if the archive has moved on to another version, delete "
+                f"{_last_lines(result)}; if the archive has a newer version by now, delete "
                 f"{self.folder} and run again"
             )
         debs[0].replace(archive)
@@ -129,7 +130,7 @@ def _last_lines(result: subprocess.CompletedProcess[str]) -> str:
 
 
 def unpack(archive: Path, sha256: str, folder: Path, members: Sequence[str]) -> None:
-    """Those files of a .deb that fit one of the patterns, and its copyright file, into `folder`."""
+    """Unpacks the files of a .deb that match one of the patterns, and its copyright file, into `folder`."""
     members = (*members, "*/copyright")
     stamp = folder / ".unpacked"
     content = "\n".join([sha256, *members])
@@ -143,16 +144,16 @@ def unpack(archive: Path, sha256: str, folder: Path, members: Sequence[str]) -> 
         assert process.stdout is not None
         with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
             for member in tar:
-                # By hand: the filters of tarfile came with Python 3.11.4, Debian 12 has 3.11.2.
+                # By hand: tarfile has filters since Python 3.11.4, and Debian 12 has 3.11.2.
                 file = tar.extractfile(member) if member.isfile() else None
                 if file and any(fnmatch.fnmatchcase(member.name, name) for name in members):
-                    place = folder / member.name
-                    if not place.resolve().is_relative_to(folder.resolve()):
+                    path = folder / member.name
+                    if not path.resolve().is_relative_to(folder.resolve()):
                         raise ValueError(f"{archive}: {member.name} leads out of the archive")
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    with place.open("wb") as copy:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with path.open("wb") as copy:
                         shutil.copyfileobj(file, copy)
-        process.stdout.read()  # what is behind the end of the archive
+        process.stdout.read()  # dpkg-deb must be able to write its last bytes
     if process.returncode:
         raise ValueError(f"{archive}: dpkg-deb cannot read it; delete it and run again")
     stamp.write_text(content)

@@ -1,14 +1,13 @@
-"""English beside another language, out of Debian packages that are fetched on the user's own machine.
+"""English and another language, from Debian packages that are fetched on the user's own machine.
 
-Help pages, books, message catalogues, package descriptions and a dictionary's example sentences
-are there in both languages; what they share in structure (paragraph ids, message ids, the order of
-paragraphs) aligns them, and a cautious sentence splitter does the rest. Knows text only. Nothing of
-the corpus is part of this project: `prepare` fetches it with the machine's own apt, without root,
-and the manifest names every package with version, hash and licence file.
+Help pages, books, message catalogues, package descriptions and a dictionary's example sentences exist in both
+languages. Their common structure (paragraph ids, message ids, the order of paragraphs) aligns them, and a cautious
+sentence splitter does the rest. Nothing of the corpus is part of this project: `prepare` fetches it with the machine's
+own apt, without root, and the manifest names every package with version, hash and licence file.
 
-Leakage is what such text suffers from, so the split is by document (help page, catalogue, source
-package, book chapter), and training loses every pair whose source or target stands in validation
-or in a test, compared without case, punctuation, white space and the value of numbers."""
+Such text repeats itself, so the split is by document (help page, catalogue, source package, book chapter), and training
+loses every pair whose source or target occurs in validation or in a test, compared without case, punctuation, white
+space and the values of numbers."""
 
 import collections
 import dataclasses
@@ -35,13 +34,13 @@ DOMAINS = (
     "guides",
     "programs",
 )
-"""The kinds of text that there are: keys of domains.DOMAINS."""
+"""The kinds of text: the keys of domains.DOMAINS."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DebianCorpus(Corpus):
-    """Real text in large: 149,721 English-German pairs on Debian 12, 111,669 of them for training;
-    about 420 MB of download and 40 seconds of work on one core, 0.2 GB of memory.
+    """149,721 English-German pairs on Debian 12, 111,669 of them for training. Downloads about 420 MB, and takes 40 s
+    on one core and 0.2 GB of memory.
 
     One of the two languages is English. `held_out` domains are out-of-domain tests,
     "test_<domain>", and stay out of training altogether unless `train_on_held_out_rest`."""
@@ -51,27 +50,27 @@ class DebianCorpus(Corpus):
     target_language: str = "de"
     """likewise"""
     cache: str = "data/debian_cache"
-    """downloads and unpacked files; what is there with the right hash is not fetched again, and
-    deleting it is how a later point release of Debian is read"""
+    """downloads and unpacked files; what has the right hash is not fetched again. Delete it to read a later point
+    release of Debian"""
     domains: tuple[str, ...] = DOMAINS
     """kinds of text that are read"""
     held_out: tuple[str, ...] = ("ding", "wesnoth")
-    """those of the domains that are kept for out-of-domain tests"""
+    """the domains kept for out-of-domain tests"""
     held_out_pairs: int = 1000
     """size of each out-of-domain test, drawn by `seed`"""
     train_on_held_out_rest: bool = False
-    """whether the documents of a held-out domain that its test does not draw from are trained on;
-    the tests are then of unseen documents, no longer of unseen domains"""
+    """train on the documents of a held-out domain from which its test draws nothing; the tests are then of unseen
+    documents, not of unseen domains"""
     num_validation: int = 2000
-    """about so many, drawn like num_test"""
+    """about this many, drawn like num_test"""
     num_test: int = 2000
-    """about so many: whole documents of the training domains, in proportion to their sizes"""
+    """about this many: whole documents of the training domains, in proportion to the domains' sizes"""
     min_words: int = 3
     """pairs with a shorter side are dropped"""
     max_words: int = 60
     """pairs with a longer side are dropped"""
     max_length_ratio: float = 2.5
-    """words of the longer side over words of the shorter, exclusive"""
+    """pairs are dropped from this ratio on: words of the longer side over words of the shorter"""
     seed: int = 1
     """draws the documents of validation and tests"""
 
@@ -104,9 +103,8 @@ class DebianCorpus(Corpus):
         """Fetches what is missing, reads it, and splits it by document.
 
         Returns "train", "validation", "test" and "test_<domain>" for each held-out domain."""
-        from nat_ar.data.debian import (
-            domains,  # and with it lxml and polib, which nothing else needs
-        )
+        # Here, because it imports lxml and polib.
+        from nat_ar.data.debian import domains
 
         cache = Path(self.cache).absolute()
         library = domains.fetch(self.domains, self.language, cache, report)
@@ -116,7 +114,7 @@ class DebianCorpus(Corpus):
         }
         if not any(pairs.values()):
             raise ValueError(
-                f"no pair was found for {self.source_language}-{self.target_language} in the "
+                f"no pair is left for {self.source_language}-{self.target_language} in the "
                 f"domains {', '.join(self.domains)}; {apt.ALTERNATIVE}"
             )
         return split(self, pairs, report)
@@ -132,8 +130,8 @@ class DebianCorpus(Corpus):
                 if reason is None and (english, foreign) in pairs:
                     reason = "exact duplicate"
                 if reason is not None:
-                    place = f"{passage.document}: {english} ::: {foreign}"[:300]
-                    report.count(f"{domain}: dropped, {reason}", place)
+                    example = f"{passage.document}: {english} ::: {foreign}"[:300]
+                    report.count(f"{domain}: dropped, {reason}", example)
                     continue
                 source, target = (
                     (english, foreign) if self.source_language == "en" else (foreign, english)
@@ -148,8 +146,8 @@ def _without_numbers(key: str) -> str:
 
 
 def draw_documents(pairs: Sequence[Pair], number: int, random_numbers: random.Random) -> set[str]:
-    """Documents that together hold about `number` pairs: in random order, each is taken if it
-    brings the sum nearer to `number`. At least one document is left."""
+    """Documents that hold about `number` pairs together: in random order, each is drawn if it brings the sum nearer to
+    `number`. At least one document is not drawn."""
     sizes = collections.Counter(pair.document for pair in pairs)
     documents = sorted(sizes)
     random_numbers.shuffle(documents)
@@ -165,10 +163,9 @@ def draw_documents(pairs: Sequence[Pair], number: int, random_numbers: random.Ra
 def split(
     corpus: DebianCorpus, domains: Mapping[str, Sequence[Pair]], report: Report
 ) -> dict[str, Iterable[Pair]]:
-    """Cleaned pairs of every domain -> splits that share no document, no source and no target.
+    """Clean pairs of every domain -> splits that share no document, no source and no target.
 
-    Where two splits would share a sentence, tests keep it before validation, and validation before
-    training."""
+    A sentence of two splits stays in the tests rather than in validation, in validation rather than in training."""
     held_out = [domain for domain in corpus.held_out if domains.get(domain)]
     pools: dict[str, Sequence[Pair]] = {
         domain: pairs for domain, pairs in domains.items() if domain not in held_out and pairs
@@ -203,7 +200,7 @@ def split(
             remaining = [pair for pair in remaining if pair.document not in drawn]
         splits["train"] += remaining
 
-    # From the tests down to training: a sentence stays in the first split that has it.
+    # Tests come first, training last: a sentence stays in the first split that has it.
     seen_exact: set[tuple[str, str]] = set()
     seen_near: set[tuple[str, str]] = set()
     separated: dict[str, list[Pair]] = {}
@@ -220,12 +217,12 @@ def split(
                 report.count(f"{name}: dropped, exact duplicate across domains")
             elif not keys.isdisjoint(seen_exact):
                 report.count(
-                    f"{name}: dropped, source or target stands in a split before it",
+                    f"{name}: dropped, source or target occurs in an earlier split",
                     f"{pair.document}: {pair.source} ::: {pair.target}"[:300],
                 )
             elif any((side, _without_numbers(key)) in seen_near for side, key in keys):
                 report.count(
-                    f"{name}: dropped, differs only in numbers from a split before it",
+                    f"{name}: dropped, differs only in numbers from an earlier split",
                     f"{pair.document}: {pair.source} ::: {pair.target}"[:300],
                 )
             else:

@@ -1,5 +1,4 @@
-"""The kinds of text in Debian: which packages have them, which files, and how these are read; and
-fetching them."""
+"""The kinds of text in Debian: which packages and files hold them, how they are read, and fetching them."""
 
 import dataclasses
 import re
@@ -18,7 +17,7 @@ from nat_ar.runtime import files
 
 @dataclasses.dataclass(frozen=True)
 class Library:
-    """What is on the disk after fetching."""
+    """What fetching leaves on the disk."""
 
     lists: Path
     """apt's own lists"""
@@ -28,23 +27,23 @@ class Library:
 
 @dataclasses.dataclass(frozen=True)
 class Domain:
-    """Where a kind of text is found. Patterns may hold {language}."""
+    """A kind of text. Patterns may contain {language}."""
 
     packages: tuple[str, ...]
-    """regular expressions for names of packages"""
+    """regular expressions for the names of its packages"""
     members: tuple[str, ...]
-    """file name patterns: what is unpacked"""
+    """file name patterns of what is unpacked"""
     read: Callable[[Library, str, str], Iterator[Passage]]
     """(library, name of the domain, language) -> passages"""
     licence: str
-    """in short; the packages' own copyright files are unpacked beside the text"""
+    """short name; the copyright files of the packages are unpacked with the text"""
 
 
 def _pages(
     library: Library, domain: str, patterns: tuple[str, str], language: str
 ) -> Iterator[tuple[str, Path, Path]]:
-    """(name of the page, English file, foreign file) for pages that both languages have. The group
-    of the English and of the foreign pattern is the name."""
+    """(name of the page, English file, foreign file) for pages that exist in both languages. The group of
+    either pattern is the name."""
     files = sorted(path for root in library.unpacked[domain] for path in root.rglob("*.*"))
     found: list[dict[str, Path]] = []
     for pattern in patterns:
@@ -56,8 +55,8 @@ def _pages(
 
 
 def _read_books(*books: tuple[str, str, str]) -> Callable[[Library, str, str], Iterator[Passage]]:
-    """HTML: (name of the book or "", English pattern, foreign pattern). A page whose "up" link
-    names a chapter belongs to the chapter's document."""
+    """Reads HTML, given (name of the book or "", English pattern, foreign pattern) of each book. A page whose "up"
+    link names a chapter belongs to the chapter's document."""
 
     def read(library: Library, domain: str, language: str) -> Iterator[Passage]:
         for book, *patterns in books:
@@ -181,7 +180,7 @@ DOMAINS: dict[str, Domain] = {
             ),
             (
                 "developers-reference/",
-                # The page of this name repeats all the others.
+                # The page of this name repeats all others.
                 "developers-reference/(?!developers-reference)([^/]+)",
                 "developers-reference/{language}/([^/]+)",
             ),
@@ -205,8 +204,7 @@ def read(library: Library, language: str) -> Iterator[tuple[str, Iterator[Passag
 
 
 def fetch(domains: Sequence[str], language: str, cache: Path, report: Report) -> Library:
-    """Downloads and unpacks what the domains need and the cache lacks; the provenance goes to the
-    report."""
+    """Downloads and unpacks what the domains need and the cache lacks. The report gets the provenance."""
     archives = Apt(cache / f"apt-en-{language}", language)
     archives.check()
     archives.update(report)
@@ -248,7 +246,7 @@ def fetch(domains: Sequence[str], language: str, cache: Path, report: Report) ->
             provenance.append(
                 {
                     "domain": "ddtp",
-                    "name": path.name.partition("_dists_")[2],  # before it stands the mirror
+                    "name": path.name.partition("_dists_")[2],  # without the name of the mirror
                     "sha256": files.file_hash(path),
                     "licence": DOMAINS["ddtp"].licence,
                 }

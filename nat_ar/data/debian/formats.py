@@ -34,8 +34,8 @@ _JOINTS = {"guiseq": " ▸ ", "keyseq": "+"}
 
 
 def _is_chosen_variant(element: lxml.etree._Element) -> bool:
-    """LibreOffice writes one hidden variant for each platform or program into a page and shows one
-    by script. We take the default, or the first where there is none: the same in each language."""
+    """LibreOffice writes a hidden variant for each platform or program into a page, and a script shows one. We take the
+    default or else the first, the same in each language."""
     parent = element.getparent()
     if parent is None or not parent.get("class", "").startswith("switch"):
         return False
@@ -45,7 +45,7 @@ def _is_chosen_variant(element: lxml.etree._Element) -> bool:
 
 
 def _blocks(root: lxml.etree._Element) -> list[Block]:
-    """Every stretch of text that no block element interrupts, in order."""
+    """The stretches of text between block elements, in order."""
     blocks: list[Block] = []
     parts: list[str] = []
     kind_of_parts = ""
@@ -98,16 +98,16 @@ def _blocks(root: lxml.etree._Element) -> list[Block]:
 
 
 def read_html(page: bytes) -> tuple[list[Block], str | None]:
-    """A help page or a page of a book -> its blocks, and the page that its "up" link names."""
+    """A help page or a page of a book -> (its blocks, the page that its "up" link names)."""
     root = lxml.html.document_fromstring(page, parser=lxml.html.HTMLParser(encoding="utf-8"))
     up = root.xpath("//link[@rel='up']/@href")
-    # A LibreOffice page has its text in DisplayArea and menus around it.
+    # A LibreOffice page has its text in DisplayArea, surrounded by menus.
     body = root.xpath("//div[@id='DisplayArea']") or root.xpath("//body")
     return (_blocks(body[0]) if body else []), (str(up[0]) if up else None)
 
 
 def read_mallard(page: bytes) -> list[Block]:
-    """A page of GNOME's help."""
+    """The blocks of a page of GNOME's help."""
     parser = lxml.etree.XMLParser(resolve_entities=False, no_network=True)
     return _blocks(lxml.etree.fromstring(page, parser))
 
@@ -115,8 +115,8 @@ def read_mallard(page: bytes) -> list[Block]:
 def read_catalogue(path: Path) -> Iterator[tuple[str, str]]:
     """A gettext catalogue, .mo or .po -> (message, translation), paragraph by paragraph.
 
-    Context before a caret ("female^Elf", as Wesnoth writes it) is cut off. Plural forms count as
-    messages of their own where the language has two."""
+    Context before a caret (Wesnoth's "female^Elf") is removed. Plural forms are messages of their own if there
+    are two of them."""
     catalogue = polib.mofile(str(path)) if path.suffix == ".mo" else polib.pofile(str(path))
     for entry in catalogue.translated_entries():
         messages = [(entry.msgid, entry.msgstr)]
@@ -148,9 +148,9 @@ _DING_PLACEHOLDERS = re.compile(
 def read_ding(lines: Iterable[str]) -> Iterator[tuple[int, str, str]]:
     """A German :: English word list -> (line number from 1, English, German) of its whole sentences.
 
-    An entry's parts stand between bars, in the same order on both sides. Notes in braces, brackets
-    and angles are cut; of several wordings the first counts; a part is a sentence if it starts with
-    a capital, ends like one, and has neither alternatives in slashes nor placeholders (sb., etw.)."""
+    The parts of an entry are separated by bars, in the same order on both sides. Notes in braces, brackets and angle
+    brackets are removed; of several wordings the first is taken. A part is a sentence if it begins with a capital, ends
+    with . ! or ?, and has neither alternatives in slashes nor placeholders (sb., etw.)."""
     for number, line in enumerate(lines, 1):
         if line.startswith("#") or line.count(" :: ") != 1:
             continue
@@ -204,7 +204,7 @@ def description_blocks(description: str) -> list[Block]:
     """A package description (Debian policy 5.6.13) -> short line, paragraphs, list items."""
     short, *lines = description.split("\n")
     blocks = [Block("short", normalize(short))]
-    kind = ""  # of the block that is open
+    kind = ""  # of the current block
     for line in lines:
         text = line.strip()
         bullet = re.match(r"\s*(?:[*+•·o-]|--)\s+(?=\S)", line)
@@ -225,7 +225,7 @@ def description_blocks(description: str) -> list[Block]:
 
 
 def read_sources(lines: Iterable[str]) -> dict[str, str]:
-    """apt's Packages file -> {package: source package}, where the two names differ."""
+    """apt's Packages file -> {package: source package}, for those whose names differ."""
     sources: dict[str, str] = {}
     package = ""
     for line in lines:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 def comparison_key(text: str) -> str:
-    """What two sentences must share to count as the same: letters, not case or punctuation."""
+    """Equal for sentences that count as the same: compares letters and digits, not case or punctuation."""
     return re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", text).casefold()).strip()
 
 
@@ -28,7 +28,7 @@ class Block(NamedTuple):
 
 
 def normalize(text: str) -> str:
-    """White space becomes single spaces; soft hyphens and zero-width characters go; NFC."""
+    """NFC, with single spaces for white space, without soft hyphens and zero-width characters."""
     return " ".join(
         re.sub("[\u00ad\u200b-\u200f\u2060\ufeff]", "", unicodedata.normalize("NFC", text)).split()
     )
@@ -47,9 +47,9 @@ _BOUNDARY = re.compile(r"[.!?…][\"”“«»’')\]]*\s+")
 
 
 def sentences(text: str) -> list[str]:
-    """Splits where a sentence surely ends; rather too rarely than too often.
+    """Splits where a sentence surely ends; in doubt, it does not split.
 
-    No end is seen after a known abbreviation, a single letter or a number of one or two digits
+    A sentence does not end after a known abbreviation, a single letter or a number of one or two digits
     ("am 3. Oktober"), nor before a small letter."""
     found = []
     start = 0
@@ -68,7 +68,7 @@ def sentences(text: str) -> list[str]:
 
 
 def align_sentences(english: str, foreign: str) -> list[tuple[str, str]]:
-    """Sentence by sentence where both sides have equally many of plausible lengths, else whole."""
+    """Pairs of sentences if both sides have equally many, of similar lengths; otherwise the whole texts as one pair."""
     english, foreign = normalize(english), normalize(foreign)
     left, right = sentences(english), sentences(foreign)
     if len(left) == len(right) and all(
@@ -88,7 +88,7 @@ _ENGLISH_WORDS = words_of("the of and with this that is are for you your to from
 def flaw(
     english: str, foreign: str, min_words: int, max_words: int, max_length_ratio: float
 ) -> str | None:
-    """Why a pair is not for training or testing, or None."""
+    """Why a pair is dropped; None if it is kept."""
     words = english.split(), foreign.split()
     fewest, most = sorted(map(len, words))
     if not fewest:
@@ -112,13 +112,13 @@ def flaw(
     return None
 
 
-_SKIP_COST = 0.7  # leaving a block unaligned; matching costs |log length ratio|, so up to 4 : 1
+_SKIP_COST = 0.7
+"""Of an unaligned block. A match costs |log length ratio|, so ratios up to 4 : 1 match."""
 
 
 def align_blocks(english: Sequence[Block], foreign: Sequence[Block]) -> list[tuple[Block, Block]]:
-    """One to one and in order. Equal kinds all along are paired as they stand; otherwise dynamic
-    programming skips blocks, so that lengths and numbers agree best (Gale and Church 1993, with
-    1-1, 1-0 and 0-1 beads only)."""
+    """Aligns blocks one to one, in order: by position if all kinds agree, otherwise by dynamic programming over
+    lengths and numbers (Gale and Church 1993, with 1-1, 1-0 and 0-1 beads only)."""
     if [block.kind for block in english] == [block.kind for block in foreign]:
         return list(zip(english, foreign, strict=True))
     numbers = [[set(re.findall(r"\d+", b.text)) for b in blocks] for blocks in (english, foreign)]

@@ -1,8 +1,8 @@
 """Random pairs of the toy language.
 
 The first alternative of a mode has the probability FIRST, the others share the rest. With three
-alternatives like "vielen Dank" 0.44, "danke schön" 0.28, "danke sehr" 0.28 the most likely phrase is
-not made of the most likely words: a model that decides word by word says "danke Dank".
+alternatives such as "vielen Dank" 0.44, "danke schön" 0.28, "danke sehr" 0.28, the most likely phrase does not
+consist of the most likely words: a model that decides word by word writes "danke Dank".
 
 Measured on the 30,000 default training pairs: 155 source and 240 target words; sources have 4 to 16
 words, mean 9.7, targets 3 to 22, mean 9.4 (99.4 % have 4 to 18); 1.64 modes a sentence, 86 % have at
@@ -112,7 +112,7 @@ _VERBS_WITHOUT_THAT = tuple(verb for verb in VERBS if verb.object != "clause")
 
 
 def domain(sentence: Sentence) -> str:
-    """ "modes" from three modes on, else the construct that marks the sentence."""
+    """ "modes" for sentences with three modes or more, otherwise their distinctive construct."""
     if len(grammar.mode_sizes(sentence)) >= 3:
         return "modes"
     if sentence.link is not None:
@@ -126,10 +126,10 @@ def domain(sentence: Sentence) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class ToyCorpus(Corpus):
-    """Pairs drawn from the toy language; no source occurs twice, in whatever split."""
+    """Pairs drawn from the toy language. No source occurs twice, in any split."""
 
     seed: int = 0
-    """another seed, other sentences"""
+    """draws the sentences"""
     num_train: int = 30_000
     """training pairs"""
     num_validation: int = 500
@@ -143,7 +143,7 @@ class ToyCorpus(Corpus):
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more")
 
     def splits(self, report: Report) -> dict[str, Iterable[Pair]]:
-        """The test split depends on nothing but `seed` and `num_test`."""
+        """The test split depends on `seed` and `num_test` only."""
         generator = random.Random(self.seed)
         seen: set[str] = set()
         return {

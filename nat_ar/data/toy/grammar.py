@@ -1,15 +1,14 @@
 """The toy language: a synchronous grammar of our own, English-like source and German-like target.
 
-It has in small what makes non-autoregressive translation hard: agreement of article, adjective and
+It has, on a small scale, what makes non-autoregressive translation hard: agreement of article, adjective and
 noun in gender, number and case; verb-final subordinate clauses; separable verbs ("ruft ... an", but
 "anruft" at the end of a subordinate clause); words with fertility 0 ("does"), 2 ("tonight") and 3
 ("remembers"), compounds with fertility below 1 ("front door"); and *modes*: choices between several
-valid translations that the source leaves open. All else is determined by the source.
+valid translations that the source leaves open. Everything else is determined by the source.
 
-A meaning (`Sentence`, a tree of frozen dataclasses) has exactly one source text, and its target is
-realised by one function that asks `choose` at every mode. To draw a target, `choose` is random; to
-list all valid ones, the function runs once for every path of choices. A source is parsed back into
-its meaning, so judge.py needs no memory of what was drawn."""
+A meaning (`Sentence`, a tree of frozen dataclasses) has exactly one source text. Its target is written by one function
+that calls `choose` at every mode. To draw a target, `choose` is random; to list all valid ones, the function runs once
+for each path of choices. A source is parsed back into its meaning, so judge.py need not know what was drawn."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -44,7 +43,7 @@ MAX_MODES = 5  # so that a source has at most 3**5 = 243 valid translations
 MIN_WORDS, MAX_WORDS = 4, 16  # of the source
 
 
-# The meaning. What the constructors refuse is not in the language.
+# Meanings. What the constructors refuse is not in the language.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +180,7 @@ def _english_noun_phrase(phrase: NounPhrase) -> list[str]:
 
 
 def _spell(words: Sequence[str], stop: str) -> str:
-    """Words, where "" is nothing and "," a word of its own, as ordinary text."""
+    """The text of a list of words, in which "" is no word and "," a word of its own."""
     text = " ".join(word for word in words if word).replace(" ,", ",")
     return text[0].upper() + text[1:] + stop
 
@@ -266,7 +265,7 @@ def _german_noun_phrase(phrase: NounPhrase, case: Case, choose: Choose) -> list[
 
 
 class Path:
-    """Chooses along a path, one index a mode, and the first alternative beyond its end."""
+    """Chooses by the indices of a path, one a mode; beyond its end, the first alternative."""
 
     def __init__(self, path: Sequence[int] = ()) -> None:
         self.path = path
@@ -281,8 +280,8 @@ class Path:
 
 
 def mode_sizes(sentence: Sentence) -> list[int]:
-    """The number of alternatives at each mode. The modes are independent: what is chosen at one changes
-    neither the number nor the sizes of the others."""
+    """The number of alternatives at each mode. The modes are independent: a choice at one changes neither the number
+    nor the sizes of the others."""
     path = Path()
     german(sentence, path)
     return path.sizes

@@ -1,4 +1,4 @@
-"""Whether a translation is one of those that the grammar allows for its source."""
+"""Judges translations by the valid ones, which the grammar lists."""
 
 import functools
 import itertools
@@ -9,7 +9,7 @@ from nat_ar.data.toy import grammar, parser
 
 
 def translations(source: str) -> tuple[str, ...]:
-    """All valid translations of a source, sorted; ValueError where it is not in the language."""
+    """All valid translations of a source, sorted. Raises ValueError if it is not in the language."""
     return _translations(" ".join(source.split()))
 
 
@@ -21,8 +21,9 @@ def _translations(source: str) -> tuple[str, ...]:
 
 
 def judge(source: str, hypothesis: str) -> Verdict:
-    """Compares strictly but for white space; `mixed` ignores punctuation and upper case too.
-    ValueError where the source is not in the language."""
+    """`valid` ignores white space only; `mixed` ignores punctuation and case, too.
+
+    Raises ValueError if the source is not in the language."""
     answers = translations(source)
     if " ".join(hypothesis.split()) in answers:
         return Verdict(valid=True, mixed=False)
@@ -31,5 +32,5 @@ def judge(source: str, hypothesis: str) -> Verdict:
 
 
 def _words(text: str) -> set[str]:
-    """Whatever stands between spaces, in lower case and without the punctuation around it."""
+    """The words in lower case, without punctuation around them."""
     return {word.strip(string.punctuation) for word in text.lower().split()} - {""}

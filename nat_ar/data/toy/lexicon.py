@@ -1,4 +1,4 @@
-"""The words of the toy language. A word may consist of several ("front door"): the parser takes the longest match."""
+"""The words of the toy language. An entry may have several words ("front door"); the parser takes the longest match."""
 
 import dataclasses
 from typing import Literal
@@ -34,7 +34,7 @@ class Frame:
     singular: str
     plural: str
     particle: str = ""
-    """ruft ... an, joined to one word where the verb comes last"""
+    """ruft ... an; joined to one word if the verb comes last"""
     is_reflexive: bool = False
     preposition: str = ""
     """in front of the object: erinnert sich an ..."""
@@ -47,7 +47,7 @@ class Frame:
 class Verb:
     english: str
     english_plural: str
-    """the infinitive too"""
+    """also the infinitive"""
     frames: tuple[Frame, ...]
     """more than one: a mode"""
     object: Kind | Literal["none", "any", "clause"]
@@ -83,7 +83,7 @@ class Link:
     german: tuple[tuple[str, Order], ...]
     """more than one: a mode that moves the verb"""
     comes_first: bool = False
-    """the dependent clause stands in front of the main clause"""
+    """the dependent clause precedes the main clause"""
 
 
 PEOPLE = (
@@ -235,7 +235,7 @@ LINKS = (
     Link("if", (("falls", "verb last"),), comes_first=True),
     Link("when", (("wenn", "verb last"),), comes_first=True),
 )
-# Where an adverbial of time stands is a mode of its own: "Heute sieht Paul den Brief", "Paul
+# The position of an adverbial of time is a mode of its own: "Heute sieht Paul den Brief", "Paul
 # sieht heute den Brief", "Paul sieht den Brief heute". Without an object the last two are one.
 TimePlace = Literal["front", "before object", "after object"]
 TIME_PLACES: tuple[TimePlace, ...] = ("front", "before object", "after object")

@@ -1,4 +1,4 @@
-"""From a source text of the toy language back to its meaning."""
+"""Parses source texts of the toy language."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -55,15 +55,15 @@ _LEXICON_LINKS = _phrases({link.english: link for link in LINKS})
 
 
 class _Reader:
-    """Recursive descent over lower-cased words. It accepts a little too much ("Anna see a old man"),
-    so `parse` compares the text of the meaning that it built with what it read."""
+    """Recursive descent over lower-case words. It accepts a little too much ("Anna see a old man"), so `parse` compares
+    the text of the meaning with the text that was read."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = words
         self.position = 0
 
     def take(self, lexicon: Mapping[tuple[str, ...], T]) -> T | None:
-        """The entry of the longest phrase that stands here, read past; None where there is none."""
+        """Reads the longest phrase of the lexicon at this position and returns its entry; None if there is none."""
         for length in (4, 3, 2, 1):
             phrase = tuple(self.words[self.position : self.position + length])
             if len(phrase) == length and phrase in lexicon:
@@ -72,7 +72,7 @@ class _Reader:
         return None
 
     def skip(self, *words: str) -> bool:
-        """Reads past the next word if it is one of `words`, and says whether it did."""
+        """Whether the next word is one of `words`; if so, reads it."""
         is_here = self.position < len(self.words) and self.words[self.position] in words
         self.position += is_here
         return is_here
@@ -112,7 +112,7 @@ class _Reader:
         return self.rest(subject, has_do=self.skip("do", "does"))
 
     def rest(self, subject: NounPhrase, modal: Modal | None = None, has_do: bool = False) -> Clause:
-        """What follows the subject."""
+        """The clause, after its subject."""
         is_negated = self.skip("not")
         adverb = self.take(_LEXICON_ADVERBS)
         modal = modal or self.take(_LEXICON_MODALS)
@@ -141,7 +141,7 @@ class _Reader:
 
 
 def parse(source: str) -> Sentence:
-    """The one meaning of a source text; ValueError where it is not in the language."""
+    """The meaning of a source text. Raises ValueError if it is not in the language."""
     try:
         sentence = _Reader(_WORD.findall(source.lower())).sentence()
         canonical = grammar.english(sentence)

@@ -85,8 +85,8 @@ def test_training_loses_what_stands_in_a_test() -> None:
     splits = {n: list(pairs) for n, pairs in debian.split(corpus, domains, report).items()}
     assert splits["test_ding"] == [tested]
     assert {same_source, same_target, other_number}.isdisjoint(splits["train"])
-    assert report.counts["train: dropped, source or target stands in a split before it"] == 2
-    assert report.counts["train: dropped, differs only in numbers from a split before it"] == 1
+    assert report.counts["train: dropped, source or target occurs in an earlier split"] == 2
+    assert report.counts["train: dropped, differs only in numbers from an earlier split"] == 1
 
 
 def test_documents_too_large_for_the_quota_stay_in_training() -> None:
