@@ -14,31 +14,31 @@ from nat_ar.experiment.config import load_file
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.translation.translator import Translation, Translator
-from scripts.torture import company, faults, inputs, kills, letters, models
+from scripts.torture import batch_invariance, faults, inputs, kills, models, tiny_study
 from scripts.torture.faults import FAULTS, Fault
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory of letters with data and an evaluated teacher."""
-    directory = letters.write(tmp_path_factory.mktemp("torture") / "letters", byte_fallback=True)
+    """A directory of tiny_study.write with data and an evaluated teacher."""
+    directory = tiny_study.write(tmp_path_factory.mktemp("torture") / "study", byte_fallback=True)
     faults.finish(directory)
     return directory
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
 def test_damage_ends_with_one_clear_line(fault: Fault, finished: Path, tmp_path: Path) -> None:
-    faults.meet(fault, finished, tmp_path)
+    faults.run(fault, finished, tmp_path)
 
 
 def test_a_fault_that_nobody_notices_is_noticed(finished: Path, tmp_path: Path) -> None:
     harmless = faults.at_once(lambda directory: (directory / "notes.txt").write_text("mine"))
     with pytest.raises(AssertionError, match="parameters, a bit of 64 bytes: exit status 0"):
-        faults.meet(dataclasses.replace(FAULTS[0], inflict=harmless), finished, tmp_path)
+        faults.run(dataclasses.replace(FAULTS[0], apply=harmless), finished, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "inflict",
+    "apply",
     [
         faults.flipped("*.bin"),
         faults.sprinkled("*.bin"),
@@ -49,16 +49,16 @@ def test_a_fault_that_nobody_notices_is_noticed(finished: Path, tmp_path: Path) 
         faults.edited("short.json", lambda fields: fields),
     ],
 )
-def test_a_fault_that_changes_nothing_is_an_error(inflict: faults.Inflict, tmp_path: Path) -> None:
+def test_a_fault_that_changes_nothing_is_an_error(apply: faults.Apply, tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     (tmp_path / "short.json").write_text('{"a": 1}')
-    with pytest.raises(AssertionError, match="change"), inflict(tmp_path):
+    with pytest.raises(AssertionError, match="change"), apply(tmp_path):
         pass
 
 
 def test_prepare_survives_kills(tmp_path: Path) -> None:
     """`train` and `study`: tests/pipeline/test_train.py, test_study.py."""
-    directory = letters.write(tmp_path / "letters")
+    directory = tiny_study.write(tmp_path / "study")
     tally = kills.torture(kills.VICTIMS[0], directory, tmp_path / "cache", kills=2, seed=1)
     assert tally.kills == 2
     assert tally.completed >= 1
@@ -82,7 +82,7 @@ def test_a_directory_may_vanish_while_it_is_looked_at(
 
 
 def test_every_method_can_be_killed(tmp_path: Path) -> None:
-    directory = letters.write(tmp_path / "letters")
+    directory = tiny_study.write(tmp_path / "study")
     victims = kills.method_victims()
     found = [load_file(directory / victim.words[1]).method for victim in victims]
     assert {type(method) for method in found} == set(typing.get_args(AnyMethod))
@@ -93,12 +93,12 @@ def test_another_outcome_is_noticed(tmp_path: Path) -> None:
     numbers = itertools.count()
     victim = dataclasses.replace(kills.VICTIMS[0], outcome=lambda made: next(numbers))
     with pytest.raises(AssertionError, match="two undisturbed runs differ"):
-        kills.torture(victim, letters.write(tmp_path / "letters"), tmp_path, kills=1, seed=1)
+        kills.torture(victim, tiny_study.write(tmp_path / "study"), tmp_path, kills=1, seed=1)
 
 
 @pytest.mark.skipif(not faults.has_namespaces(), reason="this user may not mount")
 def test_a_full_disk_is_named_and_left_behind(tmp_path: Path) -> None:
-    directory = letters.write(tmp_path / "letters")
+    directory = tiny_study.write(tmp_path / "study")
     prepare = kills.VICTIMS[0]
     assert kills.Process(prepare.words, directory, tmp_path).wait(300)
     expected = prepare.outcome(directory / "data")
@@ -111,8 +111,8 @@ def test_a_full_disk_is_named_and_left_behind(tmp_path: Path) -> None:
 
 
 def test_no_value_of_a_config_is_a_traceback(finished: Path) -> None:
-    met, refused = inputs.fuzz_configs(finished, number=60, seed=0)
-    assert met == 60
+    run, refused = inputs.fuzz_configs(finished, number=60, seed=0)
+    assert run == 60
     assert refused > 30
 
 
@@ -122,7 +122,7 @@ def test_hostile_text_has_a_line_each(finished: Path) -> None:
     assert len(found) == len(inputs.PIECES)
 
 
-def test_a_translation_that_depends_on_its_company_is_noticed(
+def test_a_translation_that_depends_on_its_batch_is_noticed(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def translate(self: Translator, sentences: list[str], **_: Any) -> list[Translation]:
@@ -132,4 +132,4 @@ def test_a_translation_that_depends_on_its_company_is_noticed(
     vocabulary = Vocabulary.load(finished / "data" / "vocabulary")
     method = LengthNat(models.TRANSFORMER)
     with pytest.raises(AssertionError, match=r"LengthNat, LengthBeam\(.*\), 1 a batch: 'a'"):
-        company.check(method, method.decoding, vocabulary, ["a", "b"], seed=0)
+        batch_invariance.check(method, method.decoding, vocabulary, ["a", "b"], seed=0)

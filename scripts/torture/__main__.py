@@ -1,4 +1,4 @@
-"""Kills, faults, bad input and company, for as long as you like; prints what was survived.
+"""Kills, faults, bad input and other batches, for as long as you like; prints what was survived.
 
     bash scripts/torture.sh --minutes 20
 

@@ -20,15 +20,15 @@ from nat_ar.data import prepare
 from nat_ar.runtime import files
 from scripts.torture import kills
 
-Inflict = Callable[[Path], contextlib.AbstractContextManager[None]]
+Apply = Callable[[Path], contextlib.AbstractContextManager[None]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """What happens to a finished directory of scripts.torture.letters, and how a command then answers."""
+    """What happens to a finished directory of scripts.torture.tiny_study, and how a command then answers."""
 
     name: str
-    inflict: Inflict
+    apply: Apply
     """in force while the command runs"""
     words: tuple[str, ...]
     says: str
@@ -66,18 +66,18 @@ def parse_only(verb: str, config: str, words: tuple[str, ...], parsed: list[Any]
 
 
 def finish(directory: Path) -> None:
-    """Prepares, trains and evaluates the teacher of a fresh directory of letters."""
+    """Prepares, trains and evaluates the teacher of a fresh directory of tiny_study.write."""
     with contextlib.chdir(directory):
         for words in (kills.PREPARE, kills.TRAIN, ("evaluate", "teacher")):
             ended = answer(*words)
             assert ended.status == 0, ended.said
 
 
-def meet(fault: Fault, finished: Path, scratch: Path) -> str:
-    """Inflicts it on a copy; returns the error line. Raises AssertionError where that is not as it should be."""
+def run(fault: Fault, finished: Path, scratch: Path) -> str:
+    """Applies the fault to a copy; returns the error line. Raises AssertionError where that is not as it should be."""
     directory = shutil.copytree(finished, scratch / "faulty")
     try:
-        with contextlib.chdir(directory), fault.inflict(directory):
+        with contextlib.chdir(directory), fault.apply(directory):
             ended = answer(*fault.words)
     finally:
         shutil.rmtree(directory)
@@ -92,18 +92,18 @@ def check(name: str, ended: Answer, says: str) -> str:
     return line
 
 
-def at_once(inflict: Callable[[Path], object]) -> Inflict:
+def at_once(apply: Callable[[Path], object]) -> Apply:
     """A change that lasts."""
 
     @contextlib.contextmanager
-    def inflicted(directory: Path) -> Iterator[None]:
-        inflict(directory)
+    def applied(directory: Path) -> Iterator[None]:
+        apply(directory)
         yield
 
-    return inflicted
+    return applied
 
 
-def flipped(pattern: str) -> Inflict:
+def flipped(pattern: str) -> Apply:
     """One bit in the middle of the largest file that matches."""
 
     def flip(directory: Path) -> None:
@@ -115,7 +115,7 @@ def flipped(pattern: str) -> Inflict:
     return at_once(flip)
 
 
-def sprinkled(pattern: str) -> Inflict:
+def sprinkled(pattern: str) -> Apply:
     """A bit of every 64 bytes of every file that matches: one alone may hit what nobody reads, since Orbax
     leaves the index of each process in a checkpoint after it has merged them."""
 
@@ -129,7 +129,7 @@ def sprinkled(pattern: str) -> Inflict:
     return at_once(flip)
 
 
-def halved(pattern: str) -> Inflict:
+def halved(pattern: str) -> Apply:
     """Every file that matches loses its second half."""
 
     def halve(directory: Path) -> None:
@@ -139,11 +139,11 @@ def halved(pattern: str) -> Inflict:
     return at_once(halve)
 
 
-def removed(pattern: str) -> Inflict:
+def removed(pattern: str) -> Apply:
     return at_once(lambda directory: _largest(directory, pattern).unlink())
 
 
-def edited(name: str, edit: Callable[[dict[str, Any]], dict[str, Any]]) -> Inflict:
+def edited(name: str, edit: Callable[[dict[str, Any]], dict[str, Any]]) -> Apply:
     """Another content of a JSON file, of the form in which it was written."""
 
     def write(directory: Path) -> None:
@@ -313,7 +313,7 @@ def on_a_full_disk(
 ) -> str:
     """The command with `room` KiB left, and again after room was made: the first ends with a clear line, or
     fits; the second comes to the `expected` outcome. Returns what the first said. `directory` is one of
-    letters.write in which everything before the victim is done, and nothing of the victim."""
+    tiny_study.write in which everything before the victim is done, and nothing of the victim."""
     made = directory / f"{victim.made}.found"
     for path in (made, directory / "disk"):
         shutil.rmtree(path, ignore_errors=True)

@@ -148,7 +148,7 @@ def bad_configs(config: Any, prefix: str = "") -> Iterator[BadConfig]:
             yield BadConfig(path, (f"--{path.replace('_', '-')}={text}",))
 
 
-def meet_config(bad: BadConfig, verb: str, config: str, directory: Path) -> bool:
+def run_config(bad: BadConfig, verb: str, config: str, directory: Path) -> bool:
     """Whether it was refused: then with one line and exit status 2, before any file is touched. What is not
     refused must be a config that can be written and read."""
     before = sorted(directory.rglob("*"))
@@ -170,7 +170,7 @@ def meet_config(bad: BadConfig, verb: str, config: str, directory: Path) -> bool
 
 
 def fuzz_configs(directory: Path, *, number: int, seed: int) -> tuple[int, int]:
-    """Meets so many bad configs of a directory of letters, drawn at random; (met, refused)."""
+    """Runs so many bad configs of a directory of tiny_study.write, drawn at random; (run, refused)."""
     with contextlib.chdir(directory):
         cases = [
             (bad, verb, config)
@@ -180,5 +180,5 @@ def fuzz_configs(directory: Path, *, number: int, seed: int) -> tuple[int, int]:
             )
         ]
         chosen = random.Random(seed).sample(cases, min(number, len(cases)))
-        refused = [meet_config(bad, verb, config, directory) for bad, verb, config in chosen]
+        refused = [run_config(bad, verb, config, directory) for bad, verb, config in chosen]
     return len(refused), sum(refused)

@@ -34,7 +34,7 @@ class Victim:
 
     name: str
     words: tuple[str, ...]
-    """of `python -m nat_ar`, run in a directory of scripts.torture.letters"""
+    """of `python -m nat_ar`, run in a directory of scripts.torture.tiny_study"""
     made: str
     """what it makes there; removed before it starts afresh"""
     outcome: Callable[[Path], Any]
@@ -186,7 +186,7 @@ def torture(
     seed: int,
 ) -> Tally:
     """Runs the command to its end undisturbed, then again and again with `kills` kills in all, and compares
-    each end with the first. `directory` is one of letters.write. Raises AssertionError for a difference."""
+    each end with the first. `directory` is one of tiny_study.write. Raises AssertionError for a difference."""
     draw = random.Random(seed)
     for words in (*victim.before, victim.words):
         assert Process(words, directory, cache).wait(600)

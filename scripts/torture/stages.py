@@ -18,11 +18,11 @@ import tqdm
 
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.methods.catalogue import AnyMethod
-from scripts.torture import company, faults, inputs, kills, letters
+from scripts.torture import batch_invariance, faults, inputs, kills, tiny_study
 
 KILLS_A_MINUTE = 5
 SHARES = {"train": 0.22, "study": 0.1, "distill": 0.1, "prepare": 0.1, "methods": 0.48}
-"""of the kills; methods: `train` with each in its turn, the others with the small Transformer of letters"""
+"""of the kills; methods: `train` with each in its turn, the others with the small Transformer of tiny_study"""
 EXAMPLES_A_MINUTE = 25
 """lists of up to 100 lines"""
 CONFIGS_A_MINUTE = 100
@@ -61,14 +61,14 @@ def set_up(scratch: Path) -> None:
 def run(scratch: Path, minutes: float, seed: int) -> list[Line]:
     """All stages, with as many tasks at once as there are cores: most of what is small runs on one. Raises
     LostOrWrongError at the first failure; what runs then is waited for."""
-    finished = letters.write(scratch / "finished")
+    finished = tiny_study.write(scratch / "finished")
     faults.finish(finished)
     stages = (
         _kills(scratch, minutes, seed),
         _text(scratch, minutes, seed),
         _disks(scratch, finished),
         _configs(finished, minutes, seed),
-        _company(finished, seed),
+        _batch_invariance(finished, seed),
         _damage(scratch, finished),
     )
     pool = ProcessPoolExecutor(
@@ -117,7 +117,7 @@ def _damage(scratch: Path, finished: Path) -> Stage:
 
 def _meet_damage(finished: Path, scratch: Path) -> int:
     for fault in faults.FAULTS:
-        faults.meet(fault, finished, scratch)
+        faults.run(fault, finished, scratch)
     return len(faults.FAULTS)
 
 
@@ -141,7 +141,7 @@ def _disks(scratch: Path, finished: Path) -> Stage:
 
 
 def _fill_disks(victim: kills.Victim, scratch: Path) -> list[str]:
-    directory, cache = letters.write(scratch / f"disk_{victim.name}"), _compiled(scratch)
+    directory, cache = tiny_study.write(scratch / f"disk_{victim.name}"), _compiled(scratch)
     for words in (*victim.before, victim.words):
         assert kills.Process(words, directory, cache).wait(600)
     expected = victim.outcome(directory / victim.made)
@@ -177,27 +177,27 @@ def _text(scratch: Path, minutes: float, seed: int) -> Stage:
 
 
 def _fuzz_text(scratch: Path, examples: int, seed: int) -> int:
-    directory = letters.write(scratch / "text", byte_fallback=True)
+    directory = tiny_study.write(scratch / "text", byte_fallback=True)
     faults.finish(directory)
     return inputs.fuzz_text(directory / "teacher", examples=examples, seed=seed)
 
 
-def _company(finished: Path, seed: int) -> Stage:
+def _batch_invariance(finished: Path, seed: int) -> Stage:
     def lines(answers: list[int]) -> list[Line]:
         how = f"the same tokens, scores within 1e-5, under {len(answers)} methods and searches"
-        return [Line("translations in other company", sum(answers), how)]
+        return [Line("translations in other batches", sum(answers), how)]
 
     words = finished / "data" / "vocabulary"
     tasks = [
-        functools.partial(_meet_company, method, decoding, words, seed)
-        for method, decoding in company.methods()
+        functools.partial(_check_invariance, method, decoding, words, seed)
+        for method, decoding in batch_invariance.methods()
     ]
-    return Stage("company", tasks, lines)
+    return Stage("batch invariance", tasks, lines)
 
 
-def _meet_company(method: AnyMethod, decoding: Any, words: Path, seed: int) -> int:
-    sentences = company.sentences(64, longest=12, seed=seed)
-    return company.check(method, decoding, Vocabulary.load(words), sentences, seed=seed)
+def _check_invariance(method: AnyMethod, decoding: Any, words: Path, seed: int) -> int:
+    sentences = batch_invariance.sentences(64, longest=12, seed=seed)
+    return batch_invariance.check(method, decoding, Vocabulary.load(words), sentences, seed=seed)
 
 
 def _kills(scratch: Path, minutes: float, seed: int) -> Stage:
@@ -214,7 +214,7 @@ def _kills(scratch: Path, minutes: float, seed: int) -> Stage:
             for name, members in names.items()
         ]
 
-    prepared = letters.write(scratch / "prepared", max_steps=60, every_steps=10)
+    prepared = tiny_study.write(scratch / "prepared", max_steps=60, every_steps=10)
     assert kills.Process(kills.PREPARE, prepared, _compiled(scratch)).wait(600)
     tasks = []
     for victim in victims:
@@ -223,7 +223,7 @@ def _kills(scratch: Path, minutes: float, seed: int) -> Stage:
         if victim in methods:
             shutil.copytree(prepared, directory)
         else:
-            letters.write(directory, max_steps=600, every_steps=20)
+            tiny_study.write(directory, max_steps=600, every_steps=20)
         tasks.append(
             functools.partial(
                 kills.torture, victim, directory, _compiled(scratch), kills=number, seed=seed

@@ -27,9 +27,9 @@ from nat_ar.methods.recurrent import Recurrent
 from nat_ar.pipeline import study
 from nat_ar.training import logging
 from nat_ar.training.config import TrainingConfig
-from scripts.torture import kills, letters
+from scripts.torture import kills, tiny_study
 
-RUNS = letters.RUNS
+RUNS = tiny_study.RUNS
 STUDY = [sys.executable, "-m", "nat_ar", "study", "study.py"]
 TEACHER = Entry("ar", Autoregressive(), TrainingConfig())
 STUDENT = Entry("nat", LengthNat(), TrainingConfig())
@@ -108,9 +108,9 @@ def test_only_an_entry_that_the_study_has() -> None:
 
 
 @pytest.fixture
-def make_letters(tmp_path: Path) -> Callable[[str], Path]:
-    """Makes a directory of letters.write under that name."""
-    return lambda name: letters.write(tmp_path / name)
+def make_study(tmp_path: Path) -> Callable[[str], Path]:
+    """Makes a directory of tiny_study.write under that name."""
+    return lambda name: tiny_study.write(tmp_path / name)
 
 
 def start(directory: Path, cache: Path, command: list[str] = STUDY) -> subprocess.Popen[bytes]:
@@ -165,10 +165,10 @@ def outcome(directory: Path) -> dict[str, Any]:
 
 
 def test_a_killed_study_ends_with_the_same_results(
-    make_letters: Callable[[str], Path], tmp_path: Path
+    make_study: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """Killed while the teacher trains and while the student trains; then nothing is left to do."""
-    killed, straight, cache = make_letters("killed"), make_letters("straight"), tmp_path / "cache"
+    killed, straight, cache = make_study("killed"), make_study("straight"), tmp_path / "cache"
     kill_in_training(killed, cache, "ar", 70)  # a checkpoint every 50 steps
     assert not (killed / "study" / "runs" / "length").exists()
     kill_in_training(killed, cache, "fertility_kd", 30)
@@ -218,9 +218,9 @@ def check_reports(directory: Path) -> None:
 
 
 def test_a_split_that_is_not_there_is_said_before_any_training(
-    make_letters: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    make_study: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(make_letters("here"))
+    monkeypatch.chdir(make_study("here"))
     config = dataclasses.replace(load_study("study.py"), tests=("test", "tset"))
     with pytest.raises(ValueError, match="tset"):
         study.study(config)
@@ -228,10 +228,10 @@ def test_a_split_that_is_not_there_is_said_before_any_training(
 
 
 def test_a_corpus_file_takes_the_place_of_the_corpus(
-    make_letters: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    make_study: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Split by the hold-out of the config's corpus; without one it cannot be."""
-    monkeypatch.chdir(make_letters("here"))
+    monkeypatch.chdir(make_study("here"))
     with pytest.raises(ValueError, match=r"corpus_file pairs\.tsv: TextFiles has no hold_out"):
         command_line.run(command_line.Study("study.py", corpus_file="pairs.tsv"))
     seen: list[Any] = []

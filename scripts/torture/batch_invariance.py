@@ -1,4 +1,4 @@
-"""A sentence and the sentences beside it: its translation is the same in every company."""
+"""A sentence and the sentences beside it: its translation is the same in every batch."""
 
 import random
 from collections.abc import Iterator
