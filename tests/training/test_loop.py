@@ -32,7 +32,8 @@ from nat_ar.training import logging, loop, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.config import TrainingConfig, ValidationConfig
 from nat_ar.training.logging import RunLog
-from nat_ar.training.loop import NonFiniteLossError, Progress
+from nat_ar.training.loop import Progress
+from nat_ar.training.meter import NonFiniteLossError
 from nat_ar.training.step import TrainState, TrainStep
 from nat_ar.types import Batch, Loss, Mean
 
