@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 import sentencepiece
-import tqdm
 from jaxtyping import Bool
+from tqdm.auto import tqdm
 
 import nat_ar
 from nat_ar import config_json
@@ -347,11 +347,11 @@ class _Progress:
         self._silent = quiet or not sys.stderr.isatty()
 
     def bar(self, pairs: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-        yield from tqdm.tqdm(pairs, desc=what, total=total, unit=" pairs", disable=self._silent)
+        yield from tqdm(pairs, desc=what, total=total, unit=" pairs", disable=self._silent)
 
     def say(self, message: str) -> None:
         if not self._silent:
-            tqdm.tqdm.write(message, file=sys.stderr)
+            tqdm.write(message, file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import tqdm
+from tqdm.auto import tqdm
 
 from nat_ar.data import prepare
 from nat_ar.data.alignment import aligner
@@ -98,4 +98,4 @@ def warnings_of(card: dict[str, Any]) -> list[str]:
 
 def _say(message: str) -> None:
     if sys.stderr.isatty():
-        tqdm.tqdm.write(message, file=sys.stderr)
+        tqdm.write(message, file=sys.stderr)

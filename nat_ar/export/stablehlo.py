@@ -22,10 +22,10 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 from flax import nnx
 from jax import export
 from jaxtyping import Array, Float, Int
+from tqdm.auto import tqdm
 
 from nat_ar.config_json import ConfigError
 from nat_ar.export import runner
@@ -78,7 +78,7 @@ def write(
     with (directory / "weights.npz").open("wb") as file:
         np.savez(file, **weights)  # type: ignore[arg-type]
     programs = {}
-    for bucket in tqdm.tqdm(buckets, desc="export", unit="bucket", disable=not sys.stderr.isatty()):
+    for bucket in tqdm(buckets, desc="export", unit="bucket", disable=not sys.stderr.isatty()):
         exported = lower(portable_translator, names, weights, rows, bucket, platforms)
         programs[str(bucket)] = f"decode_{bucket}.stablehlo"
         (directory / programs[str(bucket)]).write_bytes(serialise(exported))

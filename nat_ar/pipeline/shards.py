@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-import tqdm
+from tqdm.auto import tqdm
 
 from nat_ar import config_json
 from nat_ar.data.arrays import Split
@@ -66,7 +66,7 @@ def translate(
     ]
     paths = [shards / f"{rows.start:09d}.json" for rows in spans]
     is_made = [path.exists() for path in paths]
-    bar = tqdm.tqdm(
+    bar = tqdm(
         total=len(train),
         initial=sum(len(rows) for rows, made in zip(spans, is_made, strict=True) if made),
         unit="sentence",

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-import tqdm
 from jaxtyping import Float
+from tqdm.auto import tqdm
 
 T = TypeVar("T")
 
@@ -76,8 +76,8 @@ def no_compilation(shapes: Sequence[Sized] = ()) -> Iterator[None]:
         )
 
 
-def bar(title: str, total: int, is_quiet: bool) -> tqdm.tqdm:
-    return tqdm.tqdm(
+def bar(title: str, total: int, is_quiet: bool) -> tqdm:
+    return tqdm(
         total=total,
         desc=title,
         disable=is_quiet or not sys.stderr.isatty(),
