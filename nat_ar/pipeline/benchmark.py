@@ -99,7 +99,7 @@ def systems_of(named: str | Path | System) -> list[System]:
 
 
 def benchmark(
-    systems: Sequence[str | Path | System],
+    systems: str | Path | System | Sequence[str | Path | System],
     config: SpeedConfig = DEFAULT,
     *,
     split: str = "test",
@@ -112,12 +112,13 @@ def benchmark(
     """Times all systems together, each once however often it is named, and appends a row to the results.jsonl
     of each run.
 
-    systems: see `systems_of`. threads: the number of cores to which the caller has pinned this process
+    systems: one or several, see `systems_of`. threads: the number of cores to which the caller has pinned this process
     (machine.pin), for the rows and their command. profile_directory: each system is traced into it.
 
     Raises ConfigError and ValueError before any work where a decoding, a split or a checkpoint does not
     exist or the systems would translate different text."""
-    resolved = list(dict.fromkeys(one for named in systems for one in systems_of(named)))
+    names = [systems] if isinstance(systems, str | Path | System) else systems
+    resolved = list(dict.fromkeys(one for named in names for one in systems_of(named)))
     if not resolved:
         raise ConfigError("expected runs to benchmark, got none")
     data_directory = None if data_directory is None else str(data_directory)

@@ -56,7 +56,7 @@ class Comparison:
 
 
 def compare(
-    runs: Sequence[str | Path],
+    runs: str | Path | Sequence[str | Path],
     *,
     teacher: str | None = None,
     split: str = "test",
@@ -68,9 +68,10 @@ def compare(
     teacher: name or run directory of the autoregressive run that speed-ups and tests refer to; None takes the
     first one trained on raw data. more_metrics: beside METRICS; Metric objects, or Python files that define
     some. ValueError where rows cannot share a table or files are not those that were scored."""
-    if not runs:
+    directories = [runs] if isinstance(runs, str | Path) else runs
+    if not directories:
         raise ValueError("no runs to compare; give one run directory or more")
-    rows = [row for path in dict.fromkeys(map(Path, runs)) for row in results.read(path)]
+    rows = [row for path in dict.fromkeys(map(Path, directories)) for row in results.read(path)]
     systems = results.join(rows, split=split)
     if not systems:
         splits = ", ".join(sorted({row["split"] for row in rows})) or "none"

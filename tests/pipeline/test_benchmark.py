@@ -47,7 +47,7 @@ def test_wrong_systems_are_named_before_any_work(tiny_runs, tmp_path: Path) -> N
     with pytest.raises(ConfigError, match="expected runs to benchmark"):
         benchmark.benchmark([], QUICK)
     with pytest.raises(ValueError, match="no split 'law'"):
-        benchmark.benchmark([System(tiny_runs.length_nat)], QUICK, split="law")
+        benchmark.benchmark(tiny_runs.length_nat.directory, QUICK, split="law")
     with pytest.raises(ConfigError, match="at least 3 repetitions, got 2"):
         SpeedConfig(repetitions=2)
     with pytest.raises(ConfigError, match=r"powers of two, got \(1, 3\)"):

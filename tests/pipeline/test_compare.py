@@ -105,6 +105,8 @@ def test_paired_tests_are_made_from_the_files(runs: tuple[str, ...]) -> None:
     assert nat.comparison.system == pytest.approx(metrics.corpus_bleu(WORSE, REFERENCES))
     assert nat.comparison.p_value == 1 / 101
     assert [line.mark for line in lines] == ["", "=", "-"]
+    (alone,) = compare.compare(runs[1], n_bootstrap=100).table.lines
+    assert alone.result.identity["name"] == "nat"
     assert repr(comparison) == "Comparison(ar Beam(size=4), ar Greedy(), nat Argmax())"
     assert str(comparison) == comparison.render("terminal")
     assert comparison._repr_markdown_().startswith("| name | method |")
