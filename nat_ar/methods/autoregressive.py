@@ -16,7 +16,7 @@ from nat_ar import config_json
 from nat_ar.methods import base
 from nat_ar.methods.left_to_right import LeftToRight, of_tokens, shift_right, translation_of
 from nat_ar.nn import attention, layers
-from nat_ar.nn.cache import Cache
+from nat_ar.nn.cache import Cache, Position
 from nat_ar.nn.decoder import Decoder
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search.beam import Beam
@@ -125,7 +125,7 @@ def causal_stepper(
     memory = decoder.memory(encoded)
 
     def step(
-        token_ids: Int[Array, "batch beam"], cache: Cache, position: Int[Array, ""]
+        token_ids: Int[Array, "batch beam"], cache: Cache, position: Position
     ) -> tuple[Float[Array, "batch beam vocabulary"], Cache]:
         inputs = embedding(token_ids)
         states, cache = decoder.step(inputs, cache, position, memory, encoded.lengths)

@@ -231,7 +231,7 @@ class DaTransformerModel(base.Seq2Seq):
             inputs = jnp.broadcast_to(hidden, (source.shape[0], width, hidden.shape[0]))
         else:
             lengths = lengths_of(source)
-            places = upsampling.uniform_places(lengths, lengths * factor, width)
+            places = upsampling.uniform_sources(lengths, lengths * factor, width)
             inputs = upsampling.copy(self.embed_source(source), places)
         if self.vertex_embedding is not None:
             inputs = inputs + self.vertex_embedding(jnp.arange(width) % factor)

@@ -22,7 +22,7 @@ from nat_ar.losses import cross_entropy
 from nat_ar.methods import base
 from nat_ar.methods.left_to_right import LeftToRight, shift_right
 from nat_ar.nn import prefix
-from nat_ar.nn.cache import Cache
+from nat_ar.nn.cache import Cache, Position
 from nat_ar.nn.prefix import PrefixEncoded, PrefixStack
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search.beam import Beam
@@ -132,7 +132,7 @@ class DecoderOnlyModel(LeftToRight):
         self, encoded: PrefixEncoded, max_length: int
     ) -> tuple[StepFunction, Callable[[int], Cache]]:
         def step(
-            token_ids: Int[Array, "batch beam"], cache: Cache, position: Int[Array, ""]
+            token_ids: Int[Array, "batch beam"], cache: Cache, position: Position
         ) -> tuple[Float[Array, "batch beam vocabulary"], Cache]:
             inputs = self.target_embedding(token_ids)
             states, cache = self.stack.step(inputs, cache, position, encoded)

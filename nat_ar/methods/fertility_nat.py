@@ -140,7 +140,7 @@ class FertilityNatModel(base.Seq2Seq):
     ) -> Float[Array, "rows width d_model"]:
         embeddings = self.embed_source(source)
         if self.config.copy == "fertility":
-            return upsampling.copy(embeddings, upsampling.fertility_places(fertilities, width))
+            return upsampling.copy(embeddings, upsampling.fertility_sources(fertilities, width))
         return upsampling.even_copies(
             embeddings,
             lengths_of(source),

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int
 from nat_ar import config_json
 from nat_ar.methods import base
 from nat_ar.methods.left_to_right import LeftToRight, shift_right
+from nat_ar.nn.cache import Position
 from nat_ar.nn.recurrent import (
     DecoderState,
     RecurrentConfig,
@@ -91,7 +92,7 @@ class RecurrentModel(LeftToRight):
         memory = self.decoder.memory(encoded)
 
         def step(
-            token_ids: Int[Array, "batch beam"], state: DecoderState, position: Int[Array, ""]
+            token_ids: Int[Array, "batch beam"], state: DecoderState, position: Position
         ) -> tuple[Float[Array, "batch beam vocabulary"], DecoderState]:
             inputs = self.target_embedding(token_ids)
             readout, state = self.decoder.step(inputs, state, memory)

@@ -24,7 +24,7 @@ class Attention(config_json.Open):
 
     A member, in any file, builds a module with the calls of SelfAttention: all positions at once, one position
     over a cache (`step`) and several (`extend`), with the cache that these read (`empty_slots`). A variant that
-    only changes scores overrides SelfAttention.bias. One that cannot go step by step says `has_steps = False`:
+    only changes scores overrides SelfAttention.bias. One that cannot go step by step sets `has_steps = False`:
     left-to-right models then refuse it. Kernels compute plain attention only: a module with a bias falls back to
     XLA's operations by itself, and one that attends in its own way never calls them. The prefix stack of
     DecoderOnly, CTranslate2 and "cudnn" know Full only, and refuse the others."""

@@ -1,9 +1,9 @@
-"""Keys and values that hypotheses have written, for a decoder that goes position by position.
+"""Caches of keys and values for a decoder that goes position by position.
 
-The hypotheses of a source share one memory. Each writes into a slot of its own; where the search lets it go
-on from another one, nothing is copied: it remembers who wrote each of its positions (`origin`), and among
-the scores of all slots, which are one matrix product for all hypotheses of a source, takes those. A beam
-that copied its caches at every position spent most of its time on that."""
+The hypotheses of a source share one memory, in which each writes into a slot of its own. When a search continues one
+hypothesis from another, nothing is copied: `origin` records which slot wrote each of its positions. The scores of all
+slots are one matrix product for all hypotheses of a source, out of which each takes its own. Copying caches at every
+position took most of the time of a beam."""
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +20,9 @@ Position = Int[Array, ""] | Int[Array, "batch"]
 
 @pytree_dataclass
 class Slots:
-    """Keys and values of one block. A place is a slot at a position; all slots of a position stand side by
-    side, so that a step writes one piece of memory and both products read the whole as it is. Were it
-    reshaped in between, XLA would copy it at every step."""
+    """Keys and values of one block. A place is a slot at a position: place = position * slots + slot. The slots of a
+    position are neighbours, so that a step writes one piece of memory and both products read the whole as it is;
+    XLA would copy it at every step if it were reshaped in between."""
 
     key: Float[Array, "batch heads head_dim places"]
     value: Float[Array, "batch heads places head_dim"]
@@ -30,14 +30,14 @@ class Slots:
 
 @pytree_dataclass
 class Cache:
-    """What a decoder remembers of every hypothesis."""
+    """The past of every hypothesis of a decoder."""
 
     blocks: list[Slots]
     origin: Int[Array, "batch beam positions"]
     """The slot that holds each position of each hypothesis."""
 
     def reordered(self, beams: Int[Array, "batch beam"]) -> "Cache":
-        """Hypothesis n goes on from hypothesis beams[n]."""
+        """The cache in which hypothesis n continues hypothesis beams[n]."""
         return Cache(self.blocks, jnp.take_along_axis(self.origin, beams[..., None], axis=1))
 
     def at(self, position: Position) -> "Cache":

@@ -73,8 +73,8 @@ class DecoderBlock(nnx.Module):
         x = self.around_self_attention.leave(x, y, rngs)
         if self.positional_attention is not None and self.around_positional is not None:
             length, d_model = x.shape[1:]
-            places = jnp.asarray(sinusoids(length, d_model), x.dtype)
-            y = self.positional_attention(self.around_positional.enter(x), places, lengths)
+            encodings = jnp.asarray(sinusoids(length, d_model), x.dtype)
+            y = self.positional_attention(self.around_positional.enter(x), encodings, lengths)
             x = self.around_positional.leave(x, y, rngs)
         return x
 
@@ -99,8 +99,8 @@ class DecoderBlock(nnx.Module):
         memory_lengths: Int[Array, "batch"],
         memory_mask: Bool[Array, "batch #beam source_length"] | None = None,
     ) -> tuple[Float[Array, "batch beam d_model"], Slots]:
-        """One position of the causal decoder, and the slots that now hold it. The beam stands where
-        `__call__` has positions: in cross attention both are just queries to the same source."""
+        """One position of the causal decoder, and the slots that now hold it. The beam has the axis
+        of positions in `__call__`: to cross attention both are queries to the same source."""
         y = self.around_self_attention.enter(x)
         y, slots = self.self_attention.step(y, slots, origin, position)
         x = self.around_self_attention.leave(x, y)

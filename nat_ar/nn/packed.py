@@ -1,8 +1,8 @@
-"""Networks whose weights are laid out for cpu_kernels.product, and whose attention and norms are kernels: what a CPU
-decodes with.
+"""Packed networks, with which a CPU decodes: weights in the layout of cpu_kernels.product, attention and norms by
+kernels.
 
-Packed, a weight is read from its first byte to its last, once for all rows. `bash scripts/benchmark_cpu.sh --only
-products` measures it beside XLA's libraries."""
+A packed weight is read from its first byte to its last, once for all rows. `bash scripts/benchmark_cpu.sh --only
+products` compares it with XLA's libraries."""
 
 from typing import Any, Literal
 
@@ -30,7 +30,7 @@ def panels_of(weight: Shaped[np.ndarray, "depth width"]) -> Shaped[np.ndarray, "
 def quantised(
     weight: Float[np.ndarray, "depth width"],
 ) -> tuple[Int8[np.ndarray, "depth width"], Float[np.ndarray, "width"]]:
-    """Every column as integers from -127 to 127 and the scale that they are times."""
+    """Integers from -127 to 127 and a scale for each column; their product is the weight, rounded."""
     scale = np.abs(weight).max(axis=0, initial=0.0) / 127
     scale[scale == 0] = 1.0
     return np.rint(weight / scale).astype(np.int8), scale.astype(np.float32)
@@ -73,7 +73,7 @@ class PackedLinear(nnx.Module):
 
 
 class PackedEmbedding(layers.Embedding):
-    """An Embedding that holds its table a second time, packed, for the projection on the vocabulary."""
+    """An Embedding with a second, packed copy of its table for the projection to the vocabulary."""
 
     def __init__(self, embedding: layers.Embedding, weights: Weights) -> None:
         self.table = nnx.Param(embedding.table[...])
@@ -100,11 +100,11 @@ class FusedLayerNorm(layers.LayerNorm):
 
 
 def pack(network: nnx.Module, weights: Weights = "float32") -> None:
-    """Puts the packed kind in the place of every Linear and Embedding that computes in float32, has such maps
-    attend by the kernel, and fuses the norms. Where the weights are int8, each column has a scale; states stay
-    float32."""
+    """Replaces every Linear and Embedding that computes in float32 by its packed kind and every LayerNorm by one
+    operation, in place; attention between packed maps runs by the kernel. With int8 weights each column has a
+    scale; states stay float32."""
     kinds: dict[type, Any] = {layers.Linear: PackedLinear, layers.Embedding: PackedEmbedding}
-    made: dict[int, nnx.Module] = {}  # a table may stand in two places
+    made: dict[int, nnx.Module] = {}  # two modules may share a table
 
     def packed(child: Any) -> nnx.Module | None:
         if type(child) is layers.LayerNorm:

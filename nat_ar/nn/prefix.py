@@ -4,8 +4,8 @@ the target is causal.
 No position of the source sees the target. So the one sequence [source | target] falls into two passes
 through the same blocks: the source, whose keys and values every block hands on, and the target, which
 attends to them and to itself. That is the masked pass over both at once, less what its mask would hide,
-and several hypotheses share one source. The source's padding stands between the two: lengths hide it, and
-target positions go on from each row's own source length. Arrays only: no text, no search."""
+and several hypotheses share one source. The source's padding lies between the two: lengths hide it, and
+target positions count on from each row's own source length. Arrays only: no text, no search."""
 
 import jax
 import jax.numpy as jnp
@@ -57,9 +57,9 @@ def prefix_scores(
     prefix_lengths: Int[Array, "batch"],
 ) -> Float[Array, "batch heads queries source_length"]:
     """q k / sqrt(head_dim), NEGATIVE where the prefix has ended."""
-    found = dot_product.products(jnp.swapaxes(query, 1, 2), prefix.key)
-    is_source = jnp.arange(found.shape[-1]) < prefix_lengths[:, None, None, None]
-    return jnp.where(is_source, found, NEGATIVE)
+    scores = dot_product.products(jnp.swapaxes(query, 1, 2), prefix.key)
+    is_source = jnp.arange(scores.shape[-1]) < prefix_lengths[:, None, None, None]
+    return jnp.where(is_source, scores, NEGATIVE)
 
 
 def prefix_mix(
@@ -192,11 +192,11 @@ class PrefixStack(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "rows length d_model"]:
         """Targets after their sources, all positions at once. rows = batch * hypotheses; the rows of one
-        source stand together. Causality hides the padding on the right."""
+        source are neighbours. Causality hides the padding on the right."""
         length, d_model = inputs.shape[1:]
         transformer.require_positions(length, self.config)
         x = inputs.reshape(encoded.lengths.shape[0], -1, length, d_model)
-        x = x + self._places(encoded, jnp.arange(length)[None], length)[:, None]
+        x = x + self._added(encoded, jnp.arange(length)[None], length)[:, None]
         x = layers.dropout(x, self.config.dropout_rate, rngs=rngs)
         for block, memory in zip(self.blocks, encoded.memory, strict=True):
             x = block.write(x, memory, encoded.lengths, rngs=rngs)
@@ -219,22 +219,22 @@ class PrefixStack(nnx.Module):
         """States at target position `position`, one for all rows or one for each, and the cache that now holds
         it."""
         old, new = old.at(position), []
-        x = inputs + self._places(encoded, position.reshape(-1, 1), old.origin.shape[2])
+        x = inputs + self._added(encoded, position.reshape(-1, 1), old.origin.shape[2])
         for block, slots, memory in zip(self.blocks, old.blocks, encoded.memory, strict=True):
             x, slots = block.step(x, slots, old.origin, position, memory, encoded.lengths)
             new.append(slots)
         return self._final(x), Cache(new, old.origin)
 
-    def _places(
+    def _added(
         self, encoded: PrefixEncoded, target_positions: Int[Array, "#batch positions"], length: int
     ) -> Float[Array, "batch positions d_model"]:
-        """What is added to target embeddings at positions below `length`: their segment, and position
-        encodings that go on where each row's source ends."""
+        """What is added to target embeddings at positions below `length`: their segment, and position encodings that
+        count on from the end of each row's source."""
         assert self.positions is not None  # as require_prefix saw to
         width = encoded.states.shape[1]
         table = jnp.asarray(self.positions(width + length), self.config.dtype)
-        places = encoded.lengths[:, None] + target_positions
-        return table[places] + self.segments(jnp.int32(TARGET))
+        in_sequence = encoded.lengths[:, None] + target_positions
+        return table[in_sequence] + self.segments(jnp.int32(TARGET))
 
     def _final(self, x: Float[Array, "*rows d_model"]) -> Float[Array, "*rows d_model"]:
         return x if self.final_norm is None else self.final_norm(x)

@@ -1,7 +1,7 @@
 """LSTM encoder and decoder (Hochreiter & Schmidhuber 1997), the decoder with or without attention.
 
-What waits for no earlier position is computed for all positions at once, before the scan: the part of all
-four gates that comes from below is one matrix product. Rows are right-padded and lengths say how much of
+Whatever depends on no earlier position is computed for all positions at once, before the scan: the inputs' part of
+all four gates is one matrix product. Rows are right-padded and lengths say how much of
 them is real; the backward direction starts at each row's own last token. Arrays only: no text, no search."""
 
 import dataclasses
@@ -313,8 +313,8 @@ class RecurrentDecoder(nnx.Module):
         *,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "rows length d_model"]:
-        """The readouts of given inputs. rows = batch * hypotheses; the rows of one source stand
-        together. Every position sees the inputs up to it."""
+        """The readouts of given inputs. rows = batch * hypotheses; the rows of one source are
+        neighbours. Every position sees the inputs up to it."""
         rows, length, d_model = inputs.shape
         batch, rate = encoded.lengths.shape[0], self.config.dropout_rate
         gates = self.layers[0].input(layers.dropout(inputs, rate, rngs=rngs))

@@ -112,7 +112,7 @@ class FeedForward(nnx.Module):
 
 
 class Residual(nnx.Module):
-    """The place of the norm and the dropout around one sublayer: enter -> sublayer -> leave."""
+    """Norm and dropout around one sublayer: enter -> sublayer -> leave."""
 
     def __init__(self, config: TransformerConfig) -> None:
         self.norm = layers.LayerNorm(config.d_model)

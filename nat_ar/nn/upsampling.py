@@ -9,36 +9,36 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 
-def fertility_places(
+def fertility_sources(
     fertilities: Int[Array, "batch source_length"], target_length: int
 ) -> Int[Array, "batch target_length"]:
     """For each target position the source position it copies: position j is repeated fertilities[j]
-    times, in order (Gu et al. 2018, section 3.2). Places past the sum repeat the last position."""
+    times, in order (Gu et al. 2018, section 3.2). Target positions past the sum copy the last one."""
     ends = jnp.cumsum(fertilities, axis=1)
     positions = jnp.arange(target_length)
-    places = (ends[:, None, :] <= positions[:, None]).sum(axis=-1)
-    return jnp.minimum(places, fertilities.shape[1] - 1)
+    copied = (ends[:, None, :] <= positions[:, None]).sum(axis=-1)
+    return jnp.minimum(copied, fertilities.shape[1] - 1)
 
 
-def uniform_places(
+def uniform_sources(
     source_lengths: Int[Array, "batch"],
     target_lengths: Int[Array, "batch"],
     target_length: int,
 ) -> Int[Array, "batch target_length"]:
-    """Place t copies source position round(t * source / target), kept inside the source (Gu et al.
+    """Target position t copies source position round(t * source / target), kept inside the source (Gu et al.
     2018, section 3.1)."""
     positions = jnp.arange(target_length)
     ratio = source_lengths[:, None] / jnp.maximum(target_lengths, 1)[:, None]
-    places = jnp.round(positions * ratio).astype(jnp.int32)
-    return jnp.clip(places, 0, jnp.maximum(source_lengths - 1, 0)[:, None])
+    copied = jnp.round(positions * ratio).astype(jnp.int32)
+    return jnp.clip(copied, 0, jnp.maximum(source_lengths - 1, 0)[:, None])
 
 
 def copy(
     embeddings: Float[Array, "batch source_length d_model"],
-    places: Int[Array, "batch target_length"],
+    sources: Int[Array, "batch target_length"],
 ) -> Float[Array, "batch target_length d_model"]:
-    """Row t is the embedding at places[t]."""
-    return jnp.take_along_axis(embeddings, places[..., None], axis=1)
+    """Row t is the embedding at sources[t]."""
+    return jnp.take_along_axis(embeddings, sources[..., None], axis=1)
 
 
 def soft_copy(
@@ -69,11 +69,11 @@ def even_copies(
     kind: Literal["uniform", "soft"],
     temperature: float,
 ) -> Float[Array, "batch target_length d_model"]:
-    """The source spread evenly over the target: one embedding a place, or a mean of all around it; the
+    """The source spread evenly over the target: one embedding a position, or a mean of all around it; the
     temperature is the soft copy's."""
     if kind == "uniform":
-        places = uniform_places(source_lengths, target_lengths, target_length)
-        return copy(embeddings, places)
+        sources = uniform_sources(source_lengths, target_lengths, target_length)
+        return copy(embeddings, sources)
     return soft_copy(
         embeddings, source_lengths, target_lengths, target_length, temperature=temperature
     )

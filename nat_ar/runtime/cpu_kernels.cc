@@ -1,4 +1,4 @@
-// What decoding on a CPU spends its time on, as calls that XLA's programs make; kernels.py says what each computes.
+// What decoding on a CPU spends its time on, as calls that XLA's programs make; cpu_kernels.py says what each computes.
 //
 // Products with packed weights. A weight [depth, width] lies in panels of 16 columns, [panels, depth, 16], the last one
 // filled up with zeros: a product reads it from its first byte to its last, once for all rows. Up to 6 rows of a
@@ -37,7 +37,7 @@ namespace ffi = xla::ffi;
 
 namespace {
 
-constexpr int64_t kPanel = 16;  // columns, as in kernels.py
+constexpr int64_t kPanel = 16;  // columns, as in cpu_kernels.py
 constexpr int64_t kLanes = 8;
 constexpr int64_t kRows = 6;  // 6 rows x 2 vectors of results, 2 of weights and 1 of states: 15 of AVX2's 16 registers
 constexpr int64_t kWorthAThread = 1 << 15;  // operations on memory, or 4 in registers, for which waking a thread pays

@@ -1,16 +1,17 @@
-"""What decoding on a CPU spends its time on, in C++ that XLA's programs call (kernels.cc, built at first use).
+"""Kernels for decoding on a CPU, in C++ that XLA's programs call (cpu_kernels.cc, built at first use).
 
 Products with packed weights (nat_ar.nn.packed): a decoder that goes step by step multiplies each weight with one
-vector for each hypothesis, a one-pass decoder with one for each place of a sentence. At 2 to 32 rows XLA's libraries
-(YNNPACK, Eigen) reach a tenth to a third of the processor's rate: the time goes into bringing the weights in.
+vector for each hypothesis, a one-pass decoder with one for each position of a sentence. At 2 to 32 rows XLA's
+libraries (YNNPACK, Eigen) reach a tenth to a third of the processor's rate: most time goes into loading weights.
 
-Attention of few queries: XLA multiplies with all places that a cache has room for, those of all slots, and takes a
-dozen operations. Here it is one, which stops at the last place that counts.
+Attention of few queries: XLA multiplies with every position and slot that a cache has room for, in a dozen
+operations. The kernel is one operation and stops at the last position that counts.
 
-Layer normalisation: one operation where XLA takes five, each as long as its start. The likeliest of many logits:
-one where XLA goes over them three times.
+Layer normalisation: one operation for XLA's five, each of which takes no longer than its start. Argmax of many
+logits: one pass for XLA's three.
 
-Float32 only, and without gradients."""
+The result of a row depends on no other row: products, norms and attention of k rows have the bits of k single
+rows. Float32 only, without gradients."""
 
 import contextlib
 import contextvars
@@ -29,15 +30,15 @@ from nat_ar.runtime import native_library
 
 PRODUCT, PRODUCT_INT8 = "nat_ar_packed_product", "nat_ar_packed_product_int8"
 ATTEND, NORMALISE, LIKELIEST = "nat_ar_attend", "nat_ar_normalise", "nat_ar_likeliest"
-"""What XLA's programs call them."""
+"""Their names in XLA's programs."""
 PANEL = 16
-"""Columns of a packed weight that lie together."""
+"""Columns of a packed weight that are stored together."""
 NOTHING, ONE_SLOT = np.zeros(0, np.float32), np.zeros(0, np.int32)
 
 
 @functools.cache
 def are_available() -> bool:
-    """Whether there are kernels: on a CPU, where kernels.cc is or can be built."""
+    """Whether this process has kernels: on a CPU, if cpu_kernels.cc is or can be built."""
     if jax.default_backend() != "cpu":
         return False
     library = native_library.load(
@@ -63,7 +64,11 @@ _in_use: contextvars.ContextVar[bool] = contextvars.ContextVar("in_use", default
 
 @contextlib.contextmanager
 def in_use(are: bool) -> Iterator[None]:
-    """What is traced inside may call kernels where nothing of a network says so, as in a search."""
+    """Inside this context, code that holds no packed network (a search) may call kernels too.
+
+    It is a variable of the context, not an argument: a search gets logits from a step function and knows no
+    network, and every search and method between Model.decode and search.argmax would have to pass it on. It is read
+    while a program is traced, so a compiled program keeps the choice it was traced with."""
     token = _in_use.set(are)
     try:
         yield
@@ -72,7 +77,7 @@ def in_use(are: bool) -> Iterator[None]:
 
 
 def are_in_use() -> bool:
-    """Whether `in_use` says so; not while gradients or programs for other machines are traced."""
+    """The choice of the innermost `in_use`; False outside, as for gradients and programs for other machines."""
     return _in_use.get()
 
 
@@ -102,7 +107,8 @@ def attend(
     """softmax(q k / sqrt(head_dim)) v over the first `counts` positions of each sentence, or of each query; 0 where
     that is none. The result for a query depends on its own count only, whichever queries are beside it.
 
-    With `origin` there are several places (slots) at each position, and it says which of them a query reads."""
+    With `origin` each position has several slots, and origin[b, q, p] is the one that query q reads at p; key and
+    value then hold positions * slots places, the slots of a position side by side."""
     call = jax.ffi.ffi_call(ATTEND, jax.ShapeDtypeStruct(query.shape, jnp.float32))
     return call(query, key, value, counts, ONE_SLOT if origin is None else origin)
 
@@ -122,8 +128,8 @@ def normalise(
 def likeliest(
     logits: Float[Array, "rows vocabulary"], never: Sequence[int]
 ) -> tuple[Int[Array, "rows"], Float[Array, "rows"], Float[Array, "rows"]]:
-    """The place of the largest value of each row, but for places that are `never` taken (in ascending order), that
-    value, and the logarithm of the sum of the exponentials of all. Of equal values the first."""
+    """Argmax of each row over the tokens not in `never` (ascending), its logit, and the log of the sum of the
+    exponentials of all logits. Ties go to the lowest id."""
     rows = (logits.shape[0],)
     results = [jax.ShapeDtypeStruct(rows, dtype) for dtype in (jnp.int32, jnp.float32, jnp.float32)]
     call = jax.ffi.ffi_call(LIKELIEST, results)

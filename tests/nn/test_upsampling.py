@@ -11,9 +11,9 @@ EMBEDDINGS = jnp.array([[0.0, 1, 2, 3], [10, 11, 12, 13]])[..., None]
 LENGTHS = jnp.array([3, 2])
 
 
-def test_fertility_places_repeat_every_token_as_often_as_its_fertility() -> None:
+def test_fertility_sources_repeat_every_token_as_often_as_its_fertility() -> None:
     fertilities = jnp.array([[2, 0, 1, 0], [0, 3, 0, 0], [1, 1, 1, 1]])
-    places = upsampling.fertility_places(fertilities, 4)
+    places = upsampling.fertility_sources(fertilities, 4)
     assert places[0, :3].tolist() == [0, 0, 2]
     assert places[1, :3].tolist() == [1, 1, 1]
     assert places[2].tolist() == [0, 1, 2, 3]
@@ -23,13 +23,13 @@ def test_fertility_places_repeat_every_token_as_often_as_its_fertility() -> None
 def test_padding_the_source_moves_no_place() -> None:
     fertilities = jnp.array([[0, 2, 1], [3, 0, 0]])
     padded = jnp.pad(fertilities, ((0, 0), (0, 4)))
-    narrow, wide = (upsampling.fertility_places(f, 3) for f in (fertilities, padded))
+    narrow, wide = (upsampling.fertility_sources(f, 3) for f in (fertilities, padded))
     assert narrow.tolist() == wide.tolist() == [[1, 1, 2], [0, 0, 0]]
 
 
-def test_uniform_places_stay_inside_a_ragged_source() -> None:
+def test_uniform_sources_stay_inside_a_ragged_source() -> None:
     # Row 0: 3 tokens on 6 places, t / 2 rounded half to even. Row 1: 2 tokens on 2 places.
-    places = upsampling.uniform_places(LENGTHS, jnp.array([6, 2]), 6)
+    places = upsampling.uniform_sources(LENGTHS, jnp.array([6, 2]), 6)
     assert places[0].tolist() == [0, 0, 1, 2, 2, 2]
     assert places[1].tolist() == [0, 1, 1, 1, 1, 1]
 
