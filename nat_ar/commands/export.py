@@ -54,6 +54,11 @@ def run(arguments: Export) -> None:
     directory = Path(arguments.run_directory)
     default = directory / "exported" / arguments.format
     output = default if arguments.output is None else Path(arguments.output)
+    given = {
+        field.name: value
+        for field in dataclasses.fields(arguments)[1:]
+        if (value := getattr(arguments, field.name)) != field.default
+    }
     exported = export(
         Run(directory),
         output,
@@ -64,19 +69,10 @@ def run(arguments: Export) -> None:
         rows=1 if arguments.rows is None else arguments.rows,
         buckets=arguments.buckets or BUCKETS,
         platforms=arguments.platforms,
-        command=_command(arguments),
+        command=provenance.command_of("export", directory, **given),
     )
     size = sum(path.stat().st_size for path in output.iterdir())
     print(
         f"{output}: {arguments.format}, step {exported.step} of {directory}, {size / 1e6:,.1f} MB; "
         "card.json says how to use it"
     )
-
-
-def _command(arguments: Export) -> str:
-    fields = dataclasses.fields(arguments)[1:]
-    options = {field.name: getattr(arguments, field.name) for field in fields}
-    given = {
-        field.name: options[field.name] for field in fields if options[field.name] != field.default
-    }
-    return provenance.command_of("export", arguments.run_directory, **given)

@@ -1,9 +1,9 @@
-"""A run as a model of CTranslate2 (github.com/OpenNMT/CTranslate2), the engine that users deploy with, and
-that engine behind our rules of text.
+"""A run as a model of CTranslate2 (github.com/OpenNMT/CTranslate2), an engine for deployment, and that engine under our
+rules of text.
 
-The one door to the package `ctranslate2`, a development dependency that is imported when it is needed. Only
-`Autoregressive` has a counterpart there. Weights go over as they are, so that log-probabilities are the same;
-what is a choice of the search there and a rule here stands in `search_options`."""
+The only file that imports the package `ctranslate2`, a development dependency, and only when it is needed. The one
+method with a counterpart there is `Autoregressive`. Weights are copied unchanged, so that log-probabilities are equal;
+`search_options` makes the engine's search follow our rules."""
 
 import dataclasses
 import json
@@ -59,22 +59,21 @@ escape, space_mark = "\U0010fffd", "\u2581"
 def translate(line):
     text = line.replace(escape, 2 * escape).replace(space_mark, escape + "_")
     pieces = source.encode(text, out_type=str)[: card["longest_source"]]
-    (found,) = engine.translate_batch([pieces], **card["options"])
-    text = target.decode(found.hypotheses[0])
+    (result,) = engine.translate_batch([pieces], **card["options"])
+    text = target.decode(result.hypotheses[0])
     return re.sub(f"{escape}([_{escape}])", lambda x: space_mark if x[1] == "_" else escape, text)
 """
-"""For the card: `translate` of one line that is not empty. Tested as it stands."""
+"""For the card: `translate` of one line that is not empty. A test runs it as it is."""
 
 NOTES = (
-    "A source is the pieces of one line, without </s>: the engine adds it. An empty line is for the caller to "
-    "pass over.",
-    "SentencePiece writes a space as U+2581. A U+2581 of the text, and the escape U+10FFFD, are escaped before "
-    "encoding and taken back after decoding, as in usage.",
-    "options are the search of this run; return_end_token makes the length that divides a score count </s>.",
-    "nat_ar ends a translation at 2 * (source pieces + 1) + 10 pieces; max_decoding_length says that number for "
+    "A source is the pieces of one line, without </s>: the engine adds it. The caller handles empty lines.",
+    "SentencePiece writes a space as U+2581. A U+2581 in the text, and the escape U+10FFFD, are escaped before "
+    "encoding and restored after decoding, as in usage.",
+    "options are the search of this run; with return_end_token, </s> is part of the length that divides a score.",
+    "nat_ar ends a translation at 2 * (source pieces + 1) + 10 pieces; max_decoding_length is that number for "
     "the longest source, and one more for </s>.",
-    "nat_ar never says <pad>, <s>, <mask> and <blank>. A trained model does not either; to forbid them for certain, "
-    "give suppress_sequences: scores then differ by the little probability that they had.",
+    "nat_ar never produces <pad>, <s>, <mask> and <blank>. A trained model does not either; to forbid them, pass "
+    "suppress_sequences: scores then differ by the small probability that these had.",
 )
 
 
@@ -90,7 +89,7 @@ def write(
 ) -> None:
     """Fills an empty directory: the model, the SentencePiece models, card.json with `identity` and how to use it.
 
-    Raises ConfigError where the method or the decoding has no counterpart, or the package is not there."""
+    Raises ConfigError if the method or the decoding has no counterpart, or the package is missing."""
     autoregressive = check(method, decoding)
     package = _package()
     specification = _specification(package.specs, model, autoregressive, vocabulary)
@@ -117,8 +116,7 @@ def write(
 
 
 def check(method: AnyMethod, decoding: Any) -> Autoregressive:
-    """The method, if CTranslate2 has a counterpart of it and of the decoding, and is there; raises ConfigError
-    otherwise."""
+    """The method itself. Raises ConfigError if it or the decoding has no counterpart, or the package is missing."""
     if not isinstance(method, Autoregressive):
         raise ConfigError(
             f"--format ctranslate2 takes Autoregressive runs, got {type(method).__name__}; "
@@ -147,14 +145,14 @@ def check(method: AnyMethod, decoding: Any) -> Autoregressive:
 def search_options(decoding: Greedy | Beam) -> dict[str, Any]:
     """Arguments of ctranslate2.Translator.translate_batch under which it searches as we do.
 
-    A score is log p / length ** length_penalty on both sides if the end token is part of the result: then it
-    is part of the length. A beam stops on both sides when `size` hypotheses have finished (patience 1), and
-    may be empty (min_decoding_length 0). With a length penalty of 0 CTranslate2 stops as soon as the best
-    finishes: the best is the same, an n-best list may not be.
+    With return_end_token, </s> is part of the length, and a score is log p / length ** length_penalty on both sides. A
+    beam stops when `size` hypotheses have finished (patience 1) and may return an empty one (min_decoding_length 0).
+    With a length penalty of 0 CTranslate2 stops as soon as the best hypothesis finishes: the best is the same, an
+    n-best list may differ.
 
-    PAD, BOS, MASK and BLANK are not suppressed, as they are here: a trained model does not say them, and
-    CTranslate2 would give their probability to the other tokens, which changes every score a little and the
-    best of a beam now and then (2 of 200 toy sentences)."""
+    PAD, BOS, MASK and BLANK, which we forbid, are not suppressed: a trained model does not produce them, and
+    CTranslate2 would give their probability to the other tokens, which changes every score a little and sometimes the
+    best of a beam (2 of 200 toy sentences)."""
     beam = Beam(size=1, length_penalty=0.0) if isinstance(decoding, Greedy) else decoding
     return {
         "beam_size": beam.size,
@@ -169,7 +167,7 @@ def search_options(decoding: Greedy | Beam) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What the engine made of one sentence; lists are best first."""
+    """The engine's translations of one sentence; lists are best first."""
 
     texts: list[str]
     scores: list[float]
@@ -177,8 +175,7 @@ class Answer:
 
 
 class Engine:
-    """A directory that `write` filled, opened by CTranslate2: sentences in, translations out, under the same
-    rules of text as translator.Translator."""
+    """CTranslate2 on a directory that `write` filled. It treats text as translation.translator.Translator does."""
 
     def __init__(
         self,
@@ -188,7 +185,7 @@ class Engine:
         compute_type: str = "default",
         threads: int = 0,
     ) -> None:
-        """`threads` work on one batch; 0: as many as CTranslate2 likes. `compute_type` default: as stored."""
+        """`threads` work on one batch; 0: CTranslate2 chooses. `compute_type` default: as stored."""
         self.vocabulary = Vocabulary.load(directory)
         self.translator = _package().Translator(
             str(directory), device=device, compute_type=compute_type, intra_threads=threads
@@ -201,28 +198,28 @@ class Engine:
     def translate(
         self, sentences: Sequence[str], decoding: Greedy | Beam, *, max_rows: int = 64
     ) -> list[Answer]:
-        """One Answer for each sentence, in order, in batches of at most max_rows sentences of like length.
+        """One Answer for each sentence, in order, in batches of at most max_rows sentences of similar length.
 
-        The length limit of all is that of the longest of them: CTranslate2 has one a call. A translation
-        that our translator would cut goes on here."""
+        CTranslate2 has one length limit a call, that of the longest sentence here: a translation that our translator
+        would cut may go on."""
         rows = [row[:LONGEST_SOURCE] for row in self.vocabulary.encode_source(sentences)]
-        found = [Answer([""], [0.0], [[]]) for _ in rows]
-        places = [place for place, row in enumerate(rows) if row]
+        answers = [Answer([""], [0.0], [[]]) for _ in rows]
+        indices = [index for index, row in enumerate(rows) if row]
         longest = max((len(row) for row in rows), default=0)
         results = self.translator.translate_batch(
-            [[self.source_pieces[token] for token in rows[place]] for place in places],
+            [[self.source_pieces[token] for token in rows[index]] for index in indices],
             max_batch_size=max_rows,
             max_decoding_length=limits.length_limit(longest + 1) + 1,
             **search_options(decoding),
         )
-        for place, result in zip(places, results, strict=True):
+        for index, result in zip(indices, results, strict=True):
             tokens = [
                 [self.target_ids[piece] for piece in pieces if piece != "</s>"]
                 for pieces in result.hypotheses
             ]
             texts = self.vocabulary.decode_target(tokens)
-            found[place] = Answer(texts, [float(score) for score in result.scores], tokens)
-        return found
+            answers[index] = Answer(texts, [float(score) for score in result.scores], tokens)
+        return answers
 
 
 def _package() -> ModuleType:

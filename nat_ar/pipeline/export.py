@@ -74,13 +74,13 @@ def export(
 
 
 def _identity(run: Run, trained: TrainedModel, translator: Translator) -> dict[str, Any]:
-    """The entries that a card has in either format."""
+    """What a card has in either format."""
     return {
         "format": FORMAT,
         **provenance.identity(run, trained),
         "decoding": decodings.decoding_text(translator.decoding),
         "vocabulary_hash": trained.vocabulary.hash,
-        "rescorer": None if translator.scorer is None else trained.config.teacher,
+        "rescorer": trained.config.teacher if translator.scorer is not None else None,
         "versions": {
             "nat_ar": nat_ar.__version__,
             "python": platform.python_version(),
