@@ -23,7 +23,7 @@ from nat_ar.methods.da_transformer import DaTransformer, DaTransformerModel, Lin
 from nat_ar.methods.glancing import Glancing
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import limits
-from nat_ar.search.dag import Graph, Lookahead
+from nat_ar.search.dag import Graph, GraphBeam, Lookahead
 from nat_ar.special_tokens import EOS, NUM_SPECIAL, PAD, UNK
 from nat_ar.types import Batch, Encoded, Hypotheses, Loss
 
