@@ -235,12 +235,11 @@ def run_file(path: str | Path) -> types.ModuleType:
     module = types.ModuleType(name)
     module.__file__ = str(path)
     before = sys.modules.get(name)
-    sys.modules[name] = (
-        module  # where dataclasses and type hints look up the names of a class's module
-    )
+    # Dataclasses and type hints look up the names of a class's module here.
+    sys.modules[name] = module
     try:
         exec(compile(Path(path).read_bytes(), str(path), "exec"), vars(module))  # noqa: S102
-    except Exception as error:  # whatever a user's code may raise: one line that says where
+    except Exception as error:  # a user's code may raise anything
         if before is None:
             del sys.modules[name]
         else:

@@ -1,16 +1,16 @@
-// What word alignment spends its time on: passes over all token pairs; model.py has the formulas.
+// The loops of word alignment over all token pairs. model.py has the formulas.
 //
-// A corpus is read by source type. All occurrences of a type follow each other, and with each go the target tokens of
-// its sentence; while they are read, the type's row of the lexical table lies spread out by target type, in cache.
-// So no token pair is ever looked up. Two sweeps make a pass: the first adds up, for each target token, the scores of
-// all its source tokens; the second divides by these sums and counts. Sentences are met in no order that a processor
-// could guess, hence the prefetches.
+// The corpus is sorted by source type: all occurrences of a type are adjacent, each with the target tokens of its
+// sentence. While they are read, the type's row of the lexical table lies in cache, spread out by target type, so that
+// no token pair is looked up. Each iteration has two sweeps: the first sums, for each target token, the scores of all
+// its source tokens; the second divides by these sums and counts. The order of the sentences cannot be predicted by the
+// processor, hence the prefetches.
 //
 // The diagonal prior is geometric on either side of the diagonal: exp(-tension |i/m - j/n|) is that of the nearest i
-// on its side times a power of exp(-tension / m). Neither depends on the types, so they are computed once a pass,
-// the powers for each m that occurs, the nearest ones for each (j, m, n).
+// on its side times a power of exp(-tension / m). Neither depends on the types, so both are computed once: the powers
+// for each m, the nearest terms for each (j, m, n).
 //
-// Sums are in double precision and in one order: the same corpus gives the same bits.
+// Sums are in double precision and in a fixed order: the same corpus gives the same bits.
 
 #include <algorithm>
 #include <cmath>
@@ -21,11 +21,11 @@
 namespace {
 
 constexpr int64_t kLanes = 4;
-constexpr int64_t kAhead = 12;        // occurrences; as many may be read behind the last one, as in native_backend.py
+constexpr int64_t kAhead = 12;        // occurrences; as many may be read past the last one, as in native_backend.py
 constexpr int64_t kLine = 64;         // bytes of a cache line
-constexpr int64_t kSumLines = 4;      // 32 target tokens; from there on the processor sees where it goes
-constexpr double kEqual = 1e-12;      // scores nearer than this differ by rounding only
-constexpr double kSmallest = 1e-200;  // a product of probabilities below it goes into the logarithm
+constexpr int64_t kSumLines = 4;      // 32 target tokens; the processor prefetches the rest itself
+constexpr double kEqual = 1e-12;      // relative difference of scores that rounding may cause
+constexpr double kSmallest = 1e-200;  // products of probabilities below it are added to the log-likelihood
 
 typedef double Vector __attribute__((vector_size(sizeof(double) * kLanes), aligned(alignof(double)), may_alias));
 typedef float Floats __attribute__((vector_size(sizeof(float) * kLanes)));
@@ -36,14 +36,14 @@ inline void store(double* to, Vector value) { *reinterpret_cast<Vector*>(to) = v
 inline Vector everywhere(double x) { return Vector{x, x, x, x}; }
 inline Integers everywhere(int64_t x) { return Integers{x, x, x, x}; }
 
-// A source token: where the target of its sentence starts, and which (j, m, n) it is.
+// A source token: the first target token of its sentence, and the index of its (j, m, n).
 struct Occurrence {
-  uint32_t start, place;
+  uint32_t start, column;
 };
 
-// As in native_backend.py.
+// The same as _Corpus in native_backend.py.
 struct Corpus {
-  const void* tokens;      // of all targets, followed by kLanes that may be read
+  const void* tokens;      // of all targets, followed by kLanes that may be read, too
   int64_t token_bytes;     // 2: uint16_t, 4: int32_t
   const int64_t* offsets;  // [rows + 1], of the targets
   const int64_t* first;    // [rows], index of its first target token in Positions
@@ -63,7 +63,7 @@ struct Table {
   const float* probability;
 };
 
-// Calls `work` with tokens as what they are.
+// Calls `work` with the tokens as a pointer of their type.
 template <typename Work>
 auto with_tokens(const void* tokens, int64_t bytes, Work work) {
   if (bytes == 2) return work(static_cast<const uint16_t*>(tokens));
@@ -71,23 +71,23 @@ auto with_tokens(const void* tokens, int64_t bytes, Work work) {
 }
 
 // exp(-tension |i/m - j/n|) for all i of a (j, m, n).
-struct Place {
-  double left, right;  // for the last i with i/m <= j/n, and for the first behind it
+struct Column {
+  double left, right;  // for the last i with i/m <= j/n, and for the next i
   double step, at;     // 1/m, j/n
-  int32_t before;      // how many i lie at j/n or before
+  int32_t before;      // number of i with i/m <= j/n
   int32_t length;      // m
   int32_t position;    // j - 1
-  uint32_t powers;     // where exp(-tension 0/m) lies
+  uint32_t powers;     // index of exp(-tension 0/m)
 };
 
 struct Diagonal {
-  std::vector<Place> places;
+  std::vector<Column> columns;
   std::vector<double> powers;  // exp(-tension |k|/m) for k = -m .. m, for each m
 
-  Diagonal(const Corpus& corpus, double tension) : places(corpus.source_positions) {
+  Diagonal(const Corpus& corpus, double tension) : columns(corpus.source_positions) {
     std::vector<int64_t> middle;
-    for (int64_t place = 0; place < corpus.source_positions; ++place) {
-      const int64_t j = corpus.position[place], m = corpus.length[place], n = corpus.width[place];
+    for (int64_t index = 0; index < corpus.source_positions; ++index) {
+      const int64_t j = corpus.position[index], m = corpus.length[index], n = corpus.width[index];
       if (m == 0) continue;
       if (static_cast<int64_t>(middle.size()) <= m) middle.resize(m + 1, -1);
       if (middle[m] < 0) {
@@ -97,7 +97,7 @@ struct Diagonal {
       }
       const int64_t before = j * m / n;
       const double whole = static_cast<double>(m) * n;
-      places[place] = {std::exp(-tension * ((j * m - before * n) / whole)),
+      columns[index] = {std::exp(-tension * ((j * m - before * n) / whole)),
                        std::exp(-tension * (((before + 1) * n - j * m) / whole)),
                        1.0 / m,
                        j / static_cast<double>(n),
@@ -108,15 +108,15 @@ struct Diagonal {
     }
   }
 
-  // Calls work(i, prior) for the target positions i .. i + kLanes, from 0; the prior is 0 behind the last one.
+  // Calls work(i, prior) for the target positions i .. i + kLanes, from 0; the prior is 0 past the end.
   template <typename Work>
-  void along(const Place& place, Work work) const {
-    const double* power = powers.data() + place.powers - place.before;
-    const Integers before = everywhere(static_cast<int64_t>(place.before));
-    const Integers length = everywhere(static_cast<int64_t>(place.length));
+  void along(const Column& column, Work work) const {
+    const double* power = powers.data() + column.powers - column.before;
+    const Integers before = everywhere(static_cast<int64_t>(column.before));
+    const Integers length = everywhere(static_cast<int64_t>(column.length));
     Integers lane = {0, 1, 2, 3};
-    for (int64_t i = 0; i < place.length; i += kLanes, lane += kLanes) {
-      const Vector prior = lane < before ? load(power + i + 1) * place.left : load(power + i) * place.right;
+    for (int64_t i = 0; i < column.length; i += kLanes, lane += kLanes) {
+      const Vector prior = lane < before ? load(power + i + 1) * column.left : load(power + i) * column.right;
       work(i, lane < length ? prior : Vector{});
     }
   }
@@ -163,9 +163,10 @@ int64_t list_types(const Corpus& corpus, const Token* tokens, int64_t type, int6
     if (corpus.spans[type] == corpus.spans[type + 1]) continue;
     for_occurrences(corpus, tokens, nullptr, type, [&](Occurrence here) {
       const Token* target = tokens + here.start;
-      for (int64_t i = 0; i < corpus.length[here.place]; ++i) met[target[i]] = 1;
+      for (int64_t i = 0; i < corpus.length[here.column]; ++i) met[target[i]] = 1;
     });
-    for (int64_t f = 0; f < corpus.target_size; ++f) {  // without a branch: what was not met is written over
+    // Without a branch: the next key overwrites that of a type that does not co-occur.
+    for (int64_t f = 0; f < corpus.target_size; ++f) {
       *end = type * corpus.target_size + f;
       end += met[f];
       met[f] = 0;
@@ -184,7 +185,7 @@ void add_scores(const Corpus& corpus, const Table& table, const Diagonal& diagon
     for_occurrences(corpus, tokens, sums, type, [&](Occurrence here) {
       const Token* target = tokens + here.start;
       double* sum = sums + here.start;
-      diagonal.along(diagonal.places[here.place], [&](int64_t i, Vector prior) {
+      diagonal.along(diagonal.columns[here.column], [&](int64_t i, Vector prior) {
         const Token* f = target + i;
         store(sum + i, load(sum + i) + prior * Vector{row[f[0]], row[f[1]], row[f[2]], row[f[3]]});
       });
@@ -192,30 +193,31 @@ void add_scores(const Corpus& corpus, const Table& table, const Diagonal& diagon
   }
 }
 
-// Turns the sums into what makes posteriors of scores: scale / p(f). Counts the null word. Returns the log-likelihood.
+// Replaces the sums by scale / p(f), the factor from scores to posteriors. Counts the null word.
+// Returns the log-likelihood.
 template <typename Token>
 double divide(const Corpus& corpus, const Token* tokens, const double* scale, double p0, const double* null_probability,
               double* sums, double* null_counts, double* mass) {
   double log_likelihood = 0.0, product = 1.0;
   for (int64_t row = 0; row < corpus.rows; ++row) {
-    const int64_t to_place = corpus.first[row] - corpus.offsets[row];
+    const int64_t to_position = corpus.first[row] - corpus.offsets[row];
     for (int64_t i = corpus.offsets[row]; i < corpus.offsets[row + 1]; ++i) {
       const double null = p0 * null_probability[tokens[i]];
-      const double total = scale[i + to_place] * sums[i] + null;
+      const double total = scale[i + to_position] * sums[i] + null;
       product *= total;  // one logarithm for many tokens
       if (product < kSmallest) {
         log_likelihood += std::log(product);
         product = 1.0;
       }
-      sums[i] = scale[i + to_place] / total;
+      sums[i] = scale[i + to_position] / total;
       null_counts[tokens[i]] += null / total;
-      mass[i + to_place] += 1.0 - null / total;
+      mass[i + to_position] += 1.0 - null / total;
     }
   }
   return log_likelihood + std::log(product);
 }
 
-// The posteriors' sums for each entry; returns the sum of posterior * h.
+// The sums of the posteriors of each entry. Returns the sum of posterior * h.
 template <typename Token>
 double count(const Corpus& corpus, const Table& table, const Diagonal& diagonal, const Token* tokens,
              const double* sums, float* counts) {
@@ -228,18 +230,18 @@ double count(const Corpus& corpus, const Table& table, const Diagonal& diagonal,
     for_row(table, corpus.target_size, type,
             [&](int64_t entry, int64_t f) { row[f] = {table.probability[entry], 0.0}; });
     for_occurrences(corpus, tokens, sums, type, [&](Occurrence here) {
-      const Place& place = diagonal.places[here.place];
+      const Column& column = diagonal.columns[here.column];
       const Token* target = tokens + here.start;
       const double* share = sums + here.start;
-      const Vector steps = Vector{1.0, 2.0, 3.0, 4.0} * place.step - place.at;
-      diagonal.along(place, [&](int64_t i, Vector prior) {
+      const Vector steps = Vector{1.0, 2.0, 3.0, 4.0} * column.step - column.at;
+      diagonal.along(column, [&](int64_t i, Vector prior) {
         Entry* entries[kLanes];
         for (int64_t lane = 0; lane < kLanes; ++lane) entries[lane] = &row[target[i + lane]];
         const Vector posterior = prior * load(share + i) *
                                  Vector{entries[0]->probability, entries[1]->probability, entries[2]->probability,
                                         entries[3]->probability};
         for (int64_t lane = 0; lane < kLanes; ++lane) entries[lane]->count += posterior[lane];
-        const Vector distance = steps + i * place.step;
+        const Vector distance = steps + i * column.step;
         feature -= posterior * (distance < 0.0 ? -distance : distance);
       });
     });
@@ -257,15 +259,15 @@ void best_links(const Corpus& corpus, const Table& table, const Diagonal& diagon
     if (corpus.spans[type] == corpus.spans[type + 1]) continue;
     for_row(table, corpus.target_size, type, [&](int64_t entry, int64_t f) { row[f] = table.probability[entry]; });
     for_occurrences(corpus, tokens, best, type, [&](Occurrence here) {
-      const Place& place = diagonal.places[here.place];
+      const Column& column = diagonal.columns[here.column];
       const Token* target = tokens + here.start;
       double* score = best + here.start;
       int32_t* link = links + here.start;
-      diagonal.along(place, [&](int64_t i, Vector prior) {
-        for (int64_t lane = 0; lane < std::min(kLanes, place.length - i); ++lane) {
+      diagonal.along(column, [&](int64_t i, Vector prior) {
+        for (int64_t lane = 0; lane < std::min(kLanes, column.length - i); ++lane) {
           const double here = prior[lane] * row[target[i + lane]], most = score[i + lane];
           if (here < most * (1.0 - kEqual)) continue;
-          if (here > most * (1.0 + kEqual) || place.position < link[i + lane]) link[i + lane] = place.position;
+          if (here > most * (1.0 + kEqual) || column.position < link[i + lane]) link[i + lane] = column.position;
           score[i + lane] = std::max(here, most);
         }
       });
@@ -276,7 +278,7 @@ void best_links(const Corpus& corpus, const Table& table, const Diagonal& diagon
 
 // exp(x) for -700 < x < 700, to within rounding.
 inline Vector exponential(Vector x) {
-  constexpr double kRound = 6755399441055744.0;  // 1.5 * 2^52: adding and taking it away rounds to an integer
+  constexpr double kRound = 6755399441055744.0;  // 1.5 * 2^52: adding and subtracting it rounds to an integer
   constexpr int kTerms = 13;
   const Vector shifted = x * 1.4426950408889634 + kRound, power = shifted - kRound;
   const Vector rest = (x - power * 0.693147180369123816490) - power * 1.90821492927058770002e-10;  // ln 2 in two parts
@@ -288,7 +290,7 @@ inline Vector exponential(Vector x) {
 
 // exp(digamma(x)) for x > 0. With y = x + 8, digamma(x) = digamma(y) - sum over k < 8 of 1/(x + k), and around
 // z = y - 1/2 digamma(y) = log z - sum over k of B_2k(1/2) / (2k z^2k), B the Bernoulli polynomials; z >= 7.5, so that
-// the 7th term is below 5e-14. No logarithm: it goes with the exponential.
+// the 7th term is below 5e-14. The exponential cancels the logarithm.
 inline Vector exp_digamma(Vector x) {
   constexpr int kShift = 8;
   constexpr double kSeries[] = {1.0 / 24,       -7.0 / 960,    31.0 / 8064,
@@ -317,13 +319,14 @@ void NatArListOccurrences(const Corpus* corpus, const void* source, const int64_
               [&](const auto* tokens) { list_occurrences(*corpus, tokens, offsets, first); });
 }
 
-// Writes the keys of the source types from `type` on, as many whole ones as surely fit; returns the first one left.
+// Writes the keys of the source types from `type` on, as many whole rows as surely fit.
+// Returns the first type that is left.
 int64_t NatArListTypes(const Corpus* corpus, int64_t type, int64_t capacity, int64_t* keys, int64_t* filled) {
   return with_tokens(corpus->tokens, corpus->token_bytes,
                      [&](const auto* tokens) { return list_types(*corpus, tokens, type, capacity, keys, filled); });
 }
 
-// The E-step. sums: room for one of each target token, and kLanes more. totals: feature, log-likelihood.
+// The E-step. sums: scratch, one for each target token and kLanes more. totals: feature, log-likelihood.
 void NatArExpectation(const Corpus* corpus, const int64_t* keys, const int64_t* edges, const float* probability,
                       double tension, double p0, const double* scale, const double* null_probability, double* sums,
                       float* counts, double* null_counts, double* mass, double* totals) {
@@ -337,7 +340,7 @@ void NatArExpectation(const Corpus* corpus, const int64_t* keys, const int64_t* 
   });
 }
 
-// The most probable position, the left one of equals. sums: as above.
+// The most probable source position; ties go to the left. sums: scratch, as above.
 void NatArLinks(const Corpus* corpus, const int64_t* keys, const int64_t* edges, const float* probability,
                 double tension, double unmet, double* sums, int32_t* links) {
   const Table table{keys, edges, probability};

@@ -96,16 +96,16 @@ class Apt:
         """The newest version of every package whose full name matches the regular expression."""
         listed = self._run("apt-cache", "pkgnames").stdout.split()
         names = sorted(name for name in listed if re.fullmatch(pattern, name))
-        found: dict[str, Package] = {}
+        packages: dict[str, Package] = {}
         if not names:
-            return found
+            return packages
         shown = self._run("apt-cache", "--no-all-versions", "show", *names).stdout
         for stanza in shown.split("\n\n"):
             fields = dict(re.findall(r"^(Package|Version|SHA256): (.+)$", stanza, re.MULTILINE))
             if len(fields) == 3:
                 package = Package(fields["Package"], fields["Version"], fields["SHA256"])
-                found[package.name] = package
-        return found
+                packages[package.name] = package
+        return packages
 
     def download(self, package: Package, archive: Path) -> None:
         """Downloads to `archive`, which exists only if complete."""

@@ -45,13 +45,13 @@ def _pages(
     """(name of the page, English file, foreign file) for pages that exist in both languages. The group of
     either pattern is the name."""
     files = sorted(path for root in library.unpacked[domain] for path in root.rglob("*.*"))
-    found: list[dict[str, Path]] = []
+    paths_of_side: list[dict[str, Path]] = []
     for pattern in patterns:
         expression = re.compile(".*/" + pattern.format(language=re.escape(language)))
         matches = ((expression.fullmatch(path.as_posix()), path) for path in files)
-        found.append({match[1]: path for match, path in matches if match})
-    for name in sorted(found[0].keys() & found[1].keys()):
-        yield name, found[0][name], found[1][name]
+        paths_of_side.append({match[1]: path for match, path in matches if match})
+    for name in sorted(paths_of_side[0].keys() & paths_of_side[1].keys()):
+        yield name, paths_of_side[0][name], paths_of_side[1][name]
 
 
 def _read_books(*books: tuple[str, str, str]) -> Callable[[Library, str, str], Iterator[Passage]]:
@@ -213,10 +213,10 @@ def fetch(domains: Sequence[str], language: str, cache: Path, report: Report) ->
         for domain in domains
         if DOMAINS[domain].packages
     }
-    found = archives.packages("|".join(patterns.values()))
+    available = archives.packages("|".join(patterns.values()))
     wanted: list[tuple[str, Package]] = []
     for domain, pattern in patterns.items():
-        packages = [found[name] for name in sorted(found) if re.fullmatch(pattern, name)]
+        packages = [available[name] for name in sorted(available) if re.fullmatch(pattern, name)]
         if not packages:
             report.count(f"{domain}: no package in the archive for this language", number=0)
         wanted += [(domain, package) for package in packages]

@@ -51,7 +51,7 @@ def sentences(text: str) -> list[str]:
 
     A sentence does not end after a known abbreviation, a single letter or a number of one or two digits
     ("am 3. Oktober"), nor before a small letter."""
-    found = []
+    complete = []
     start = 0
     for boundary in _BOUNDARY.finditer(text):
         following = re.search(r"\w", text[boundary.end() :])
@@ -60,11 +60,11 @@ def sentences(text: str) -> list[str]:
             word in _ABBREVIATIONS or len(word) <= 1 or (word.isdigit() and len(word) <= 2)
         )
         if following and not following[0].islower() and not abbreviated:
-            found.append(text[start : boundary.end()].strip())
+            complete.append(text[start : boundary.end()].strip())
             start = boundary.end()
     if text[start:].strip():
-        found.append(text[start:].strip())
-    return found
+        complete.append(text[start:].strip())
+    return complete
 
 
 def align_sentences(english: str, foreign: str) -> list[tuple[str, str]]:
