@@ -73,7 +73,7 @@ def test_the_plain_cross_entropy_fades_out(step: int, weight: float) -> None:
     [
         ({"anneal_steps": 0}, "anneal_steps of at least 1, got 0 and 0"),
         ({"start_step": -1}, "got -1"),
-        ({"truncation_margin": 1.0}, "probability below 1, got 1.0"),
+        ({"truncation_margin": 1.0}, r"truncation_margin must be in \[0, 1\), got 1.0"),
     ],
 )
 def test_impossible_settings_are_refused(config: dict[str, float], message: str) -> None:

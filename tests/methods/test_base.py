@@ -108,7 +108,7 @@ def test_only_a_transformer_encoder_is_handed_over() -> None:
         ValueError, match="a Transformer encoder, got RecurrentModel and LengthNatModel"
     ):
         base.start_encoder(student, recurrent)
-    with pytest.raises(ValueError, match="a student that is RecurrentModel"):
+    with pytest.raises(ValueError, match="got AutoregressiveModel and RecurrentModel"):
         base.start_encoder(recurrent, teacher)
 
 
