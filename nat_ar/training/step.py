@@ -99,7 +99,8 @@ def build_train_step(
 
     `accumulation` splits the rows of a batch into that many parts run one after the other; parts weigh
     by their target tokens, so that a token loss equals that of the whole batch. A part starts from what the one
-    before it carried on. Terms hold the method's own, the `objective` and the `gradient_norm` before clipping. With
+    before it carried on. Terms hold the method's own, the `objective`, and three Euclidean norms: `gradient_norm`
+    before clipping, `update_norm`, and `parameter_norm` after the update. With
     `skips_non_finite`, a batch of which any term is not finite changes nothing but the number of the step."""
 
     def objective(
@@ -167,6 +168,8 @@ def build_train_step(
         terms["gradient_norm"] = Mean(optax.tree.norm(grads), jnp.float32(1))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        terms["update_norm"] = Mean(optax.tree.norm(updates), jnp.float32(1))
+        terms["parameter_norm"] = Mean(optax.tree.norm(params), jnp.float32(1))
         average = state.average
         if average_decay is not None:
             # A short run must not average over its random start: the decay grows with the step.

@@ -182,7 +182,8 @@ def test_what_a_run_leaves(uninterrupted: Training) -> None:
     ]
     train = [row for row in end["rows"] if row["kind"] == "train"]
     assert set(train[0]) == {
-        *("kind", "step", "square", "objective", "gradient_norm", "learning_rate", "epoch")
+        *("kind", "step", "square", "objective", "learning_rate", "epoch"),
+        *("gradient_norm", "update_norm", "parameter_norm"),
     }
     assert [row["epoch"] for row in train] == [0, 1, 2, 3, 4, 5, 6]
     assert train[0]["learning_rate"] == pytest.approx(1e-3 * 3 / 800)  # that of step 3

@@ -79,7 +79,8 @@ def test_a_step_moves_the_parameters_and_reports_its_terms(
     whole: tuple[TrainState, dict[str, Mean]],
 ) -> None:
     state, terms = whole
-    assert set(terms) == {"token", "objective", "gradient_norm"}
+    norms_of_step = {"gradient_norm", "update_norm", "parameter_norm"}
+    assert set(terms) == {"token", "objective", *norms_of_step}
     assert int(state.step) == 1
     assert float(terms["token"].count) == 26  # 1 + 8 + 2 + 7 + 1 + 3 + 4
     norms = [
@@ -90,6 +91,9 @@ def test_a_step_moves_the_parameters_and_reports_its_terms(
     ]
     moved = float(np.linalg.norm(norms))  # gradient descent: rate times the norm of the gradient
     assert moved == pytest.approx(0.5 * float(terms["gradient_norm"].value), rel=1e-4)
+    assert moved == pytest.approx(float(terms["update_norm"].value), rel=1e-4)
+    size = np.linalg.norm([float(jnp.linalg.norm(x)) for x in jax.tree.leaves(state.params)])
+    assert float(terms["parameter_norm"].value) == pytest.approx(float(size), rel=1e-4)
 
 
 def test_parts_one_after_the_other_are_the_whole_batch(
