@@ -70,9 +70,9 @@ class Run:
         return self.directory / "checkpoints"
 
     def start(self, config: ExperimentConfig, data: PreparedData) -> None:
-        """Makes the directory, or finds it made by the same config on the same data.
+        """Makes the directory, or accepts one that the same config made on the same data.
 
-        Raises ConfigError that lists the differing fields otherwise."""
+        Raises ConfigError with the differing fields for any other."""
         facts = {
             "format": FORMAT,
             "data_hash": data.hash,
@@ -131,7 +131,7 @@ class Run:
         return facts
 
     def vocabulary(self) -> Vocabulary:
-        """The run's vocabulary. Raises ConfigError where it is not the one that was trained with."""
+        """The run's vocabulary. Raises ConfigError if its files are not those of the training."""
         vocabulary = Vocabulary.load(self.directory / "vocabulary")
         expected = self.facts()["vocabulary_hash"]
         if vocabulary.hash != expected:

@@ -86,7 +86,9 @@ def evaluate(
 def _test_split(data: PreparedData, name: str, run: Run) -> Split:
     """A split with raw references, of the vocabulary that the run was trained with."""
     if name == "train":
-        raise ValueError("expected validation or a test split, got train: its targets were learnt")
+        raise ValueError(
+            "expected validation or a test split, got train: the model has seen its targets"
+        )
     if data.vocabulary.hash != run.facts()["vocabulary_hash"]:
         raise ValueError(
             f"{data.directory} was prepared with another vocabulary than {run.directory} was trained "

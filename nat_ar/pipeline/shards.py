@@ -24,7 +24,7 @@ Choose = Literal["first", "best_bleu"]
 
 
 def best_of(translation: Translation, reference: str) -> int:
-    """The place of the translation with the highest sentence BLEU; of equal ones the first."""
+    """The index of the translation with the highest sentence BLEU; ties go to the first."""
     scores = [metrics.sentence_bleu(text, reference) for text in translation.texts]
     return scores.index(max(scores))
 
@@ -59,7 +59,7 @@ def translate(
     *,
     title: str,
 ) -> list[dict[str, Any]]:
-    """All shards, in order. Those that an earlier start has finished are not translated again."""
+    """All shards, in order. Shards that exist already are read, not translated again."""
     spans = [
         range(first, min(first + shard_sentences, len(train)))
         for first in range(0, len(train), shard_sentences)
@@ -87,7 +87,7 @@ def translate(
 def _translate_shard(
     teacher: Translator, train: Split, rows: range, choose: Choose, *, title: str
 ) -> dict[str, Any]:
-    """The translations of some training sources, and what they cost."""
+    """The translations of the training sources in `rows`, and the seconds they took."""
     began = time.perf_counter()
     found = teacher.translate([train.source_text[row] for row in rows], title=title)
     texts, num_cut = [], 0
@@ -118,7 +118,7 @@ def _read_shard(path: Path, rows: range) -> dict[str, Any]:
 
 
 def validation_bleu(path: Path, teacher: Translator, validation: Split) -> dict[str, Any]:
-    """BLEU of the teacher with the same decoding. References choose nothing here: always the first."""
+    """BLEU of the teacher under the same decoding, of its first translations whatever `choose` is."""
     if path.exists():
         return read_json(path)
     found = teacher.translate(validation.source_text, title="validation")

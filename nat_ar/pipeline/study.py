@@ -1,8 +1,7 @@
 """Runs the stages of a study: teacher, distilled data, students, baselines -> one table and one picture.
 
-Every stage leaves a complete result or none, and is passed over when its result is there and its inputs
-have not changed. So a study may be killed at any moment and started again by the same command, and ends
-with the same table:
+Every stage leaves a complete result or none, and is skipped if its result exists and its inputs have not changed.
+A study may therefore be killed at any moment and started again by the same command, and ends with the same table:
 
     DIRECTORY/data, DIRECTORY/distilled     prepared directories, raw and by the teacher
     DIRECTORY/runs/NAME                     a run for each entry
@@ -30,7 +29,7 @@ from nat_ar.translation import decodings
 
 
 class _Stages:
-    """Says on stderr what is done and how long it took."""
+    """Reports on stderr each stage and its duration."""
 
     def __init__(self) -> None:
         self.start = time.perf_counter()
@@ -73,7 +72,9 @@ def _study(config: StudyConfig, command: str, publish: str | Path | None) -> Com
 
     stage("prepare", lambda: prepare.prepare(data))
     for name in config.tests:
-        PreparedData.load(data.directory).split(name)  # an unknown one is said before any training
+        PreparedData.load(data.directory).split(
+            name
+        )  # an unknown split is an error before any training
     teacher = runs[config.teacher.name]
     if any(entry.distilled for entry in entries):
         stage(f"train {config.teacher.name}", lambda: train.train(experiments[0], teacher))

@@ -50,7 +50,7 @@ def train(config: ExperimentConfig | str | Path, run: Run | str | Path | None = 
     model = _initial_model(config, data.vocabulary, teacher)
     if config.training.tensorboard:
         logging.require_tensorboard()
-    to.start(config, data)  # last: a config that cannot be must not lay claim to the directory
+    to.start(config, data)  # last: an impossible config must not claim the directory
     with files.locked(to.directory):
         _train(config, to, data, teacher, mesh, batches, model)
     return to
@@ -135,7 +135,7 @@ def _loader(data: PreparedData, config: TrainingConfig, num_devices: int) -> Loa
 def _initial_model(
     config: ExperimentConfig, vocabulary: Vocabulary, teacher: TrainedModel | None
 ) -> nnx.Module:
-    """Random parameters, then whatever the config takes over from the teacher or another run."""
+    """Random parameters, except those that the config takes from the teacher or another run."""
     sizes = vocabulary_sizes(vocabulary)
     model = config.method.build(sizes, rngs=nnx.Rngs(config.training.seed))
     if config.encoder_from_teacher and teacher is not None:

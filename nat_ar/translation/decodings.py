@@ -10,13 +10,13 @@ from nat_ar.config_json import ConfigError
 from nat_ar.methods.base import Method
 
 INT8 = " int8"
-"""Behind a decoding: by weights of 8 bits."""
+"""suffix of a decoding's text: with 8-bit weights"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Int8:
-    """A decoding by weights that are rounded to 8 bits, each column of a matrix with a scale of its own; states
-    and sums stay float32. On CPUs. Written "Greedy() int8"."""
+    """A decoding with weights rounded to 8 bits, one scale a column of each matrix; activations and sums stay float32.
+    CPUs only. Written "Greedy() int8"."""
 
     decoding: Any
 
@@ -24,8 +24,8 @@ class Int8:
 def parse_decoding(method: Method, text: Any | str | None) -> Any:
     """A decoding of the method, written as in Python: "Beam(size=4, length_penalty=0.6)".
 
-    With " int8" behind it, by weights of 8 bits. None: the method's default. A decoding that is an object is handed
-    back. Raises ConfigError that lists what the method has."""
+    With " int8" behind it: with 8-bit weights. None: the method's default. An object is checked and returned.
+    Raises ConfigError that lists what the method has."""
     if text is None:
         return method.decoding
     if isinstance(text, Int8):
@@ -54,8 +54,8 @@ def parse_decoding(method: Method, text: Any | str | None) -> Any:
 
 
 def decoding_text(decoding: Any) -> str:
-    """A decoding as `parse_decoding` reads it and tables show it: the first field, which says how much is
-    searched, and what differs from the defaults. "Beam(size=4)", "NoisyParallel(samples=8, seed=1)"."""
+    """A decoding as `parse_decoding` reads it and tables show it: its first field, the amount of search, and the fields
+    that differ from their defaults. "Beam(size=4)", "NoisyParallel(samples=8, seed=1)"."""
     if isinstance(decoding, Int8):
         return decoding_text(decoding.decoding) + INT8
     fields = dataclasses.fields(decoding)
@@ -83,7 +83,7 @@ def _signature(cls: type) -> str:
 
 
 def needs_scorer(method: Method, decoding: Any) -> bool:
-    """Whether the decoding chooses by another model's scores: the teacher's."""
+    """Whether the decoding rescores with another model, the teacher."""
     decoding = decoding.decoding if isinstance(decoding, Int8) else decoding
     return decoding.rescore and not method.rescores_itself
 

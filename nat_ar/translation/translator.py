@@ -35,14 +35,14 @@ BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 ROWS = (1, 4, 16, 64, 256)
 """sentences to which batches are padded, besides the largest batch allowed"""
 BATCH_TOKENS = 4096
-"""padded source tokens of a batch, if nobody says another number"""
+"""default padded source tokens per batch"""
 TOKENIZER, DETOKENIZER = "nat_ar.tokenizer", "nat_ar.detokenizer"
 """what a profiler's trace calls them"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Translation:
-    """What became of one sentence; lists are best first."""
+    """The translations of one sentence, best first, with their scores and tokens."""
 
     texts: list[str]
     scores: list[float]
@@ -87,11 +87,11 @@ class Translator:
         self.compile_seconds = 0.0
 
     def use(self, model: Model) -> None:
-        """Goes on with other parameters of the same model, whose programs are kept."""
+        """Takes other parameters of the same model; compiled programs are kept."""
         self.model, self.ready_model = model, self._ready(model)
 
     def _ready(self, model: Model) -> Model:
-        """What programs are compiled for."""
+        """The model for which programs are compiled."""
         return model.packed(self.weights) if self.is_packed else model
 
     def translate(
@@ -214,8 +214,8 @@ class Translator:
         return jax.jit(internals, static_argnames="max_length")
 
     def plan(self, lengths: Sequence[int]) -> list[tuple[list[int], int, int]]:
-        """Batches as (places, rows of the padded batch, bucket), longest first so that the time left is
-        not underrated. Rows come from a short ladder too, and the last batch of a bucket takes the shape of
+        """Batches as (indices of sentences, rows of the padded batch, bucket), longest first, so that a progress bar
+        does not promise too much. Rows come from a short ladder too, and the last batch of a bucket has the shape of
         those before it, so that few shapes are compiled."""
         order = sorted(
             (i for i, length in enumerate(lengths) if length), key=lambda i: (-lengths[i], i)
@@ -255,8 +255,8 @@ class Translator:
         return self.compiled[rows, bucket]
 
     def function(self, bucket: int) -> Callable[..., Hypotheses]:
-        """What is compiled for sources of up to `bucket` tokens: the whole decode, from source tokens to
-        hypotheses, a pure function of `arguments`."""
+        """The decode function for one bucket: (leaves, scorer leaves, source) -> Hypotheses. Pure; from source
+        tokens, at most `bucket` a row, to hypotheses."""
         model, scorer = self.ready_model, self.ready_scorer
         max_length = limits.length_limit(bucket)
         decoding = self.decoding.decoding if isinstance(self.decoding, Int8) else self.decoding
@@ -282,8 +282,8 @@ class Translator:
         return *leaves, jax.ShapeDtypeStruct((rows, bucket), jnp.int32)
 
     def texts(self, hypotheses: Hypotheses) -> list[Translation]:
-        """Detokenised rows of a batch. Places of the n-best list that the search left empty (score
-        -inf) are dropped."""
+        """Detokenised rows of a batch. Entries of the n-best list that the search left empty (score -inf) are
+        dropped."""
         # jax.device_get and, in `decode`, jnp.asarray do no more: together a quarter of a millisecond of a call.
         tokens, scores, passes = (
             np.asarray(x) for x in (hypotheses.tokens, hypotheses.scores, hypotheses.passes)
