@@ -79,6 +79,19 @@ def _fail(message: str) -> int:
     return 2
 
 
+FORMER_OPTIONS = {".transformer.attention": ".transformer.implementation"}
+"""how the names of options ended in earlier versions, and how they end today"""
+
+
+def _todays(word: str) -> str:
+    """A word of a command line, with the option that it names under today's name."""
+    option, equals, value = word.partition("=")
+    for former, name in FORMER_OPTIONS.items():
+        if option.startswith("--") and option.endswith(former):
+            option = option.removesuffix(former) + name
+    return option + equals + value
+
+
 def parse(verb: str, words: list[str]) -> Any:
     """The verb's dataclass, filled from the words. Fields without a default are positional; where the first one
     is a config, the first word is its file and all of its fields become options.
@@ -104,7 +117,7 @@ def parse(verb: str, words: list[str]) -> Any:
     with _one_line():
         arguments = tyro.cli(
             parsed,
-            args=words[1:],
+            args=[_todays(word) for word in words[1:]],
             prog=f"{program} {words[0]}",
             default=parsed(config=config),
             config=markers,

@@ -320,3 +320,17 @@ def test_the_compilation_cache_can_be_moved(
     finally:
         for name, value in before.items():
             jax.config.update(name, value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--method.transformer.attention", "cudnn"],
+        ["--method.transformer.attention=cudnn"],
+        ["--method.transformer.implementation", "cudnn"],
+    ],
+)
+def test_an_option_is_read_under_its_earlier_name_too(words: list[str]) -> None:
+    options = ["--run", "runs/x", "--method.transformer.dtype", "bfloat16", *words]
+    arguments = command_line.parse("train", ["configs/toy/teacher.py", *options])
+    assert arguments.config.method.transformer.implementation == "cudnn"
