@@ -335,7 +335,7 @@ class FertilityNatModel(base.Seq2Seq):
             "length": Internal(length, {}),
             "tokens": Internal(candidates.chosen(tokens, best), {1: length}),
             "fertile_positions": Internal(
-                upsampling.fertility_places(chosen, max_length), {1: length}
+                upsampling.fertility_sources(chosen, max_length), {1: length}
             ),
         }
 

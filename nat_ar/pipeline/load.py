@@ -39,6 +39,10 @@ class TranslationSystem:
         subwords of source ("source_pieces") and translation ("target_pieces"). docs/methods.md lists them."""
         return self.translator.internals(_list_of(sources, "sources"))
 
+    def pieces(self, tokens: Sequence[int] | np.ndarray) -> list[str]:
+        """The target subwords of token ids, such as those of `internals`; special tokens by their names."""
+        return self.translator.vocabulary.target_pieces([int(token) for token in tokens])
+
     def __repr__(self) -> str:
         return (
             f"TranslationSystem({str(self.run.directory)!r}, step {self.trained.step:,}, "
