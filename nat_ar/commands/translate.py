@@ -4,12 +4,12 @@ import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from nat_ar.config_json import ConfigError
 from nat_ar.data import vocabulary
 from nat_ar.experiment.run import Run, open_translator
 from nat_ar.translation import decodings
-from nat_ar.translation.decodings import Int8
 from nat_ar.translation.translator import BATCH_TOKENS, Translation
 
 
@@ -42,11 +42,12 @@ class Translate:
 
 
 def run(arguments: Translate) -> None:
-    decoding = arguments.decoding
-    directory = Run(Path(arguments.run_directory))
+    run = Run.of(arguments.run_directory)
+    decoding: Any = arguments.decoding
     if arguments.n_best > 1:
-        decoding = _with_n_best(directory, decoding, arguments.n_best)
-    _, translator = open_translator(directory, decoding, arguments.checkpoint)
+        decoding = decodings.parse_decoding(run.config().method, decoding)
+        decoding = decodings.with_n_best(decoding, arguments.n_best)
+    _, translator = open_translator(run, decoding, arguments.checkpoint)
     translator.batch_tokens = arguments.batch_tokens
     lines = list(_read(arguments.input))
     found = translator.translate(lines)
@@ -59,20 +60,6 @@ def run(arguments: Translate) -> None:
     else:
         Path(arguments.output).write_text("".join(written), "utf-8", newline="\n")
     _warn(found)
-
-
-def _with_n_best(run: Run, text: str | None, n_best: int) -> str:
-    """The decoding with its n_best set, as text."""
-    chosen = decodings.parse_decoding(run.config().method, text)
-    if isinstance(chosen, Int8):
-        inner = decodings.decoding_text(chosen.decoding)
-        return _with_n_best(run, inner, n_best) + decodings.INT8
-    names = {field.name for field in dataclasses.fields(chosen)}
-    if "n_best" not in names:
-        raise ConfigError(
-            f"{chosen} gives one translation; expected a decoding with n_best, got n_best {n_best}"
-        )
-    return decodings.decoding_text(dataclasses.replace(chosen, n_best=n_best))
 
 
 def _read(name: str) -> Iterator[str]:

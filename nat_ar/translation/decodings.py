@@ -68,6 +68,17 @@ def decoding_text(decoding: Any) -> str:
     return f"{type(decoding).__name__}({', '.join(shown)})"
 
 
+def with_n_best(decoding: Any, n_best: int) -> Any:
+    """The decoding with that many translations of each sentence. Raises ConfigError for one without n_best."""
+    if isinstance(decoding, Int8):
+        return Int8(with_n_best(decoding.decoding, n_best))
+    if "n_best" not in {field.name for field in dataclasses.fields(decoding)}:
+        raise ConfigError(
+            f"{decoding} gives one translation; expected a decoding with n_best, got n_best {n_best}"
+        )
+    return dataclasses.replace(decoding, n_best=n_best)
+
+
 def renamed(method: type, text: str) -> str:
     """The text of a decoding that an earlier version wrote, under the name that its class has today."""
     for cls in decodings_of(method):

@@ -12,7 +12,11 @@ from nat_ar.commands import translate
 from nat_ar.commands.translate import Translate
 from nat_ar.config_json import ConfigError
 from nat_ar.experiment.run import TrainedModel, open_translator
+from nat_ar.search.beam import Beam
+from nat_ar.search.greedy import Greedy
+from nat_ar.search.one_pass import LengthBeam
 from nat_ar.translation import decodings
+from nat_ar.translation.decodings import Int8
 from nat_ar.translation.translator import Translation, Translator
 
 
@@ -107,17 +111,15 @@ def test_scores_and_n_best(pipe, opened) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
-def test_n_best_is_asked_of_the_decoding(tiny_runs) -> None:
-    ar, nat = tiny_runs.autoregressive, tiny_runs.length_nat
-    chosen = decodings.parse_decoding(ar.config().method, translate._with_n_best(ar, None, 3))
-    assert (chosen.size, chosen.n_best) == (4, 3)
-    assert translate._with_n_best(ar, "Beam() int8", 2) == "Beam(size=4, n_best=2) int8"
+def test_n_best_is_asked_of_the_decoding() -> None:
+    assert decodings.with_n_best(Beam(), 3) == Beam(size=4, n_best=3)
+    assert decodings.with_n_best(Int8(Beam()), 2) == Int8(Beam(n_best=2))
     with pytest.raises(ConfigError, match=r"Greedy\(\) gives one translation; .* got n_best 2"):
-        translate._with_n_best(ar, "Greedy()", 2)
+        decodings.with_n_best(Greedy(), 2)
     with pytest.raises(ConfigError, match="n_best must be at least 1, got 0"):
         Translate("run", n_best=0)
     with pytest.raises(ConfigError, match="n_best 5 and size 1"):
-        translate._with_n_best(nat, None, 5)
+        decodings.with_n_best(LengthBeam(), 5)
 
 
 def test_what_was_cut_is_counted(pipe, opened) -> None:
