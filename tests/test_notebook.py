@@ -41,9 +41,7 @@ def test_the_notebook_runs(
 ) -> None:
     """Untrained models of seven methods on letters: every cell ends, and each method's picture is drawn."""
     data = PreparedData.load(tiny_runs.data)
-    aligned = dataclasses.replace(
-        tiny_runs.length_nat.config().data, aligner=AlignerConfig()
-    )
+    aligned = dataclasses.replace(tiny_runs.length_nat.config().data, aligner=AlignerConfig())
     for name, method in METHODS.items():
         config = ExperimentConfig(name, aligned, method)
         start_run(Run(tmp_path / "runs" / name), config, data)
@@ -52,7 +50,9 @@ def test_the_notebook_runs(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": NOTEBOOK.parent}}).execute()
+    NotebookClient(
+        notebook, timeout=600, resources={"metadata": {"path": NOTEBOOK.parent}}
+    ).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     pictures = [o for o in outputs if "image/png" in o.get("data", {})]
     assert len(pictures) == 6

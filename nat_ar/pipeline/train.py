@@ -6,6 +6,7 @@ order and log, bit for bit. A directory with another config is refused."""
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 from flax import nnx
@@ -137,7 +138,7 @@ def _initial_model(
 ) -> nnx.Module:
     """Random parameters, except those that the config takes from the teacher or another run."""
     sizes = vocabulary_sizes(vocabulary)
-    model = config.method.build(sizes, rngs=nnx.Rngs(config.training.seed))
+    model: Any = config.method.build(sizes, rngs=nnx.Rngs(config.training.seed))
     if config.encoder_from_teacher and teacher is not None:
         source = nnx.merge(teacher.model.graphdef, teacher.model.params)
         base.start_encoder(model, source)
