@@ -1,5 +1,6 @@
 """The toy world that tests share: a tiny Transformer, random sentences, a scorer, and decoding compiled once."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -33,6 +34,7 @@ def sentences(seed: int, lengths: list[int], width: int, *, vocabulary: int) -> 
     return jnp.asarray(rows, jnp.int32)
 
 
+@dataclasses.dataclass(frozen=True)
 class SmallIds:
     """A scorer that likes short translations of small ids: 6 7 is worth -13."""
 
@@ -40,19 +42,30 @@ class SmallIds:
         return -hypotheses.sum(axis=-1).astype(jnp.float32)
 
 
-SMALL_IDS = SmallIds()
+def one_width(max_length: int) -> tuple[int, ...]:
+    """`widths` of a decode whose narrower branches, which only save time, need not be compiled."""
+    return (max_length,)
 
 
 def decode(
-    model: nnx.Module, source: jax.Array, decoding: Any, *, max_length: int, scorer: Any = None
+    model: Any,
+    source: jax.Array,
+    decoding: Any,
+    max_length: int,
+    *,
+    scorer: Any = None,
+    **options: Any,
 ) -> Hypotheses:
-    """model.decode, compiled once for a shape and a decoding. The scorer is a model or SMALL_IDS."""
+    """model.decode, compiled once for each shape and decoding. The scorer is a model or SmallIds."""
     scorer_parts = nnx.split(scorer, nnx.Param) if isinstance(scorer, nnx.Module) else (scorer, {})
-    parts = nnx.split(model, nnx.Param)
-    return jax.device_get(_decode(*parts, *scorer_parts, source, decoding, max_length))
+    parts = (*nnx.split(model, nnx.Param), *scorer_parts)
+    hypotheses = _decode(*parts, source, decoding, max_length, tuple(options.items()))
+    return jax.device_get(hypotheses)
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "scorer_graph", "decoding", "max_length"))
+@functools.partial(
+    jax.jit, static_argnames=("graph", "scorer_graph", "decoding", "max_length", "options")
+)
 def _decode(
     graph: nnx.GraphDef,
     params: nnx.State,
@@ -61,9 +74,11 @@ def _decode(
     source: jax.Array,
     decoding: Any,
     max_length: int,
+    options: tuple[tuple[str, Any], ...],
 ) -> Hypotheses:
     scorer = scorer_graph
     if isinstance(scorer_graph, nnx.GraphDef):
         scorer = nnx.merge(scorer_graph, scorer_params)
-    model = nnx.merge(graph, params)
-    return model.decode(source, decoding=decoding, max_length=max_length, scorer=scorer)
+    return nnx.merge(graph, params).decode(
+        source, decoding=decoding, max_length=max_length, scorer=scorer, **dict(options)
+    )

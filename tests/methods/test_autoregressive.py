@@ -1,6 +1,7 @@
 """The autoregressive model, and what one must know of autoregressive decoding: the parallel pass of
 training and the cached steps of translating are one function, held together by the causal mask."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -11,37 +12,24 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import toys
 from nat_ar.losses import cross_entropy
 from nat_ar.methods import left_to_right
 from nat_ar.methods.autoregressive import Autoregressive, AutoregressiveModel
 from nat_ar.methods.base import VocabularySizes
-from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import limits
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
 from nat_ar.special_tokens import BOS, EOS, NUM_SPECIAL, PAD
-from nat_ar.types import Batch, Hypotheses, append_eos, lengths_of
+from nat_ar.types import Batch, append_eos, lengths_of
+from toys import TINY
 
 VOCABULARY = 16
-TRANSFORMER = TransformerConfig(
-    d_model=32,
-    d_hidden=64,
-    num_heads=2,
-    num_encoder_layers=1,
-    num_decoder_layers=1,
-    dropout_rate=0.0,
-)
+TRANSFORMER = dataclasses.replace(TINY, d_model=32, d_hidden=64)
 SIZES = VocabularySizes(VOCABULARY, VOCABULARY, is_joint=True)
 
 
-def sentences(seed: int, lengths: list[int], width: int) -> jax.Array:
-    """Random words, EOS after each row's length (0: no sentence), padded to width."""
-    rows = np.random.default_rng(seed).integers(NUM_SPECIAL, VOCABULARY, (len(lengths), width))
-    for row, length in zip(rows, lengths, strict=True):
-        row[length:] = PAD
-        if length:
-            row[length - 1] = EOS
-    return jnp.asarray(rows, jnp.int32)
+sentences = functools.partial(toys.sentences, vocabulary=VOCABULARY)
 
 
 @pytest.fixture(scope="module")
@@ -174,18 +162,6 @@ def test_a_row_without_a_sentence_changes_no_loss(model: AutoregressiveModel, ba
     assert float(value(empty)) == pytest.approx(float(value(batch)), rel=1e-5)
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "decoding", "max_length"))
-def decode(
-    graph: nnx.GraphDef,
-    params: nnx.State,
-    source: jax.Array,
-    decoding: Greedy | Beam,
-    max_length: int,
-) -> Hypotheses:
-    model = nnx.merge(graph, params)
-    return model.decode(source, decoding=decoding, max_length=max_length)
-
-
 LENGTHS = [1, 2, 3, 4, 5, 6, 7, 8]
 
 
@@ -194,13 +170,12 @@ def test_company_padding_and_room_change_no_translation(
     model: AutoregressiveModel, decoding: Greedy | Beam
 ) -> None:
     """The same sentence alone, among seven others, with wider padding, with a larger max_length."""
-    graph, params = nnx.split(model, nnx.Param)
     source, max_length = sentences(2, LENGTHS, 8), limits.length_limit(8)
     wider = jnp.pad(source, ((0, 0), (0, 5)), constant_values=PAD)
-    together = jax.device_get(decode(graph, params, source, decoding, max_length))
+    together = toys.decode(model, source, decoding, max_length)
     others = {
-        "alone": [decode(graph, params, source[i : i + 1], decoding, max_length) for i in range(8)],
-        "wider": [decode(graph, params, wider, decoding, max_length + 10)],
+        "alone": [toys.decode(model, source[i : i + 1], decoding, max_length) for i in range(8)],
+        "wider": [toys.decode(model, wider, decoding, max_length + 10)],
     }
     for name, parts in others.items():
         tokens = np.concatenate([part.tokens for part in parts])
@@ -217,9 +192,8 @@ def test_company_padding_and_room_change_no_translation(
 
 def test_beam_scores_are_those_of_score(model: AutoregressiveModel) -> None:
     """Length penalty 1 in both: the mean log p of the tokens and EOS."""
-    graph, params = nnx.split(model, nnx.Param)
     source = sentences(3, LENGTHS, 8)
-    found = decode(graph, params, source, Beam(3, n_best=3), 26)
+    found = toys.decode(model, source, Beam(3, n_best=3), 26)
     scores = jax.jit(model.score)(source, found.tokens)
     assert np.isfinite(found.scores).all()
     np.testing.assert_allclose(scores, found.scores, atol=1e-5)
@@ -243,10 +217,9 @@ def test_score_counts_eos_and_divides_by_the_length(
 
 
 def test_a_row_without_a_sentence_decodes_to_nothing(model: AutoregressiveModel) -> None:
-    graph, params = nnx.split(model, nnx.Param)
     source = sentences(4, [3, 0, 5, 0, 0, 0, 0, 0], 8)
     for decoding in (Greedy(), Beam(3, n_best=3)):
-        found = jax.device_get(decode(graph, params, source, decoding, 26))
+        found = toys.decode(model, source, decoding, 26)
         assert not found.tokens[[1, 3]].any()
         assert not found.passes[[1, 3]].any()
         assert (found.passes[[0, 2]] > 0).all()
@@ -263,7 +236,7 @@ def test_eight_pairs_are_learned_by_heart(learn: Callable[..., Any]) -> None:
     params, history = learn(objective, params, jnp.arange(100))
     assert history[0] > 2.0
     assert history[-1] < 0.05
-    found = decode(graph, params, batch.source, Greedy(), 26)
+    found = toys.decode(nnx.merge(graph, params), batch.source, Greedy(), 26)
     expected = np.where(batch.target == EOS, PAD, batch.target)
     np.testing.assert_array_equal(found.tokens[:, 0, :8], expected)
     assert not np.asarray(found.tokens[:, 0, 8:]).any()

@@ -17,13 +17,10 @@ from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.length_nat import LengthNat, LengthNatModel
 from nat_ar.methods.recurrent import Recurrent
 from nat_ar.nn.recurrent import RecurrentConfig
-from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.special_tokens import EOS, PAD
 from nat_ar.types import lengths_of
+from toys import TINY
 
-TRANSFORMER = TransformerConfig(
-    d_model=16, d_hidden=32, num_heads=2, num_encoder_layers=1, num_decoder_layers=1
-)
 JOINT, SEPARATE = VocabularySizes(12, 12, True), VocabularySizes(12, 15, False)
 SOURCE = jnp.array([[6, 7, 8, EOS], [9, EOS, PAD, PAD]])
 
@@ -31,8 +28,8 @@ SOURCE = jnp.array([[6, 7, 8, EOS], [9, EOS, PAD, PAD]])
 def teacher_and_student(
     sizes: VocabularySizes,
 ) -> tuple[AutoregressiveModel, LengthNatModel]:
-    teacher = Autoregressive(TRANSFORMER).build(sizes, rngs=nnx.Rngs(0))
-    return teacher, LengthNat(TRANSFORMER).build(sizes, rngs=nnx.Rngs(1))
+    teacher = Autoregressive(TINY).build(sizes, rngs=nnx.Rngs(0))
+    return teacher, LengthNat(TINY).build(sizes, rngs=nnx.Rngs(1))
 
 
 def leaves(module: nnx.Module | None) -> list[np.ndarray]:
@@ -90,7 +87,7 @@ def test_a_teacher_of_another_shape_is_refused_and_the_student_left_as_it_was(
     change: dict, name: str
 ) -> None:
     teacher, _ = teacher_and_student(JOINT)
-    config = LengthNat(dataclasses.replace(TRANSFORMER, **change))
+    config = LengthNat(dataclasses.replace(TINY, **change))
     student = config.build(JOINT, rngs=nnx.Rngs(1))
     before = leaves(student)
     with pytest.raises(ValueError, match=f"teacher's {name} does not fit the student") as error:
@@ -135,20 +132,18 @@ def test_a_method_that_reaches_every_target_says_so_of_every_pair() -> None:
 
 
 def test_the_network_of_a_method_is_its_transformer_or_its_own() -> None:
-    assert LengthNat(TRANSFORMER).network == TRANSFORMER
+    assert LengthNat(TINY).network == TINY
     assert Recurrent(RecurrentConfig(16)).network == RecurrentConfig(16)
 
 
 def test_a_teacher_of_other_vocabularies_is_refused() -> None:
     teacher, joint_student = teacher_and_student(JOINT)
-    larger = LengthNat(TRANSFORMER).build(VocabularySizes(13, 13, True), rngs=nnx.Rngs(1))
+    larger = LengthNat(TINY).build(VocabularySizes(13, 13, True), rngs=nnx.Rngs(1))
     with pytest.raises(ValueError, match="teacher's target_embedding does not fit"):
         base.start_encoder(larger, teacher)
-    separate = LengthNat(TRANSFORMER).build(VocabularySizes(12, 12, False), rngs=nnx.Rngs(1))
+    separate = LengthNat(TINY).build(VocabularySizes(12, 12, False), rngs=nnx.Rngs(1))
     with pytest.raises(ValueError, match="teacher's source_embedding does not fit"):
         base.start_encoder(separate, teacher)
-    separate_teacher = Autoregressive(TRANSFORMER).build(
-        VocabularySizes(12, 12, False), rngs=nnx.Rngs(1)
-    )
+    separate_teacher = Autoregressive(TINY).build(VocabularySizes(12, 12, False), rngs=nnx.Rngs(1))
     with pytest.raises(ValueError, match="teacher's source_embedding does not fit"):
         base.start_encoder(joint_student, separate_teacher)

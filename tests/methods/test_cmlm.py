@@ -12,28 +12,21 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import toys
 from nat_ar.config_json import ConfigError
 from nat_ar.methods import cmlm
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.cmlm import Cmlm, CmlmModel
 from nat_ar.methods.length_nat import LengthNat, LengthNatModel
-from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import limits
 from nat_ar.search.one_pass import LengthBeam
 from nat_ar.search.refinement import MaskPredict
-from nat_ar.special_tokens import BLANK, BOS, EOS, MASK, NUM_SPECIAL, PAD
+from nat_ar.special_tokens import BLANK, BOS, EOS, MASK, PAD
 from nat_ar.types import Batch, Hypotheses, Loss
+from toys import TINY, SmallIds, one_width
 
 VOCABULARY = 16
-TRANSFORMER = TransformerConfig(
-    d_model=16,
-    d_hidden=32,
-    num_heads=2,
-    num_encoder_layers=1,
-    num_decoder_layers=1,
-    dropout_rate=0.0,
-)
-CONFIG = Cmlm(TRANSFORMER, max_length_offset=5, label_smoothing=0.0)
+CONFIG = Cmlm(TINY, max_length_offset=5, label_smoothing=0.0)
 SIZES = VocabularySizes(VOCABULARY, VOCABULARY, is_joint=True)
 LENGTHS = [1, 2, 3, 3, 0, 3, 2]  # of sources, EOS counted
 ROOM = limits.length_limit(3)
@@ -42,14 +35,7 @@ TEN = MaskPredict(10, length_beam=1)
 RESCORED = MaskPredict(4, length_beam=2, rescore=True, n_best=2)
 
 
-def sentences(seed: int, lengths: list[int], width: int) -> jax.Array:
-    """Random words, EOS after each row's length (0: no sentence), padded to width."""
-    rows = np.random.default_rng(seed).integers(NUM_SPECIAL, VOCABULARY, (len(lengths), width))
-    for row, length in zip(rows, lengths, strict=True):
-        row[length:] = PAD
-        if length:
-            row[length - 1] = EOS
-    return jnp.asarray(rows, jnp.int32)
+sentences = functools.partial(toys.sentences, vocabulary=VOCABULARY)
 
 
 @pytest.fixture(scope="module")
@@ -60,40 +46,13 @@ def model() -> CmlmModel:
     return model
 
 
-class SmallIds:
-    """A scorer that likes short translations of small ids: 6 7 is worth -13."""
-
-    def score(self, source: jax.Array, hypotheses: jax.Array) -> jax.Array:
-        return -hypotheses.sum(axis=-1).astype(jnp.float32)
-
-
-def one_width(max_length: int) -> tuple[int, ...]:
-    """The narrower branches only save time (tests/methods/test_length_nat.py): not compiled here."""
-    return (max_length,)
-
-
-@functools.partial(jax.jit, static_argnames=("graph", "decoding", "max_length"))
-def decode_jitted(
-    graph: nnx.GraphDef,
-    params: nnx.State,
-    source: jax.Array,
-    decoding: MaskPredict | LengthBeam,
-    max_length: int,
-) -> Hypotheses:
-    model = nnx.merge(graph, params)
-    return model.decode(
-        source, decoding=decoding, max_length=max_length, scorer=SmallIds(), widths=one_width
-    )
-
-
 def decode(
     model: CmlmModel | LengthNatModel,
     source: jax.Array,
     decoding: MaskPredict | LengthBeam,
     max_length: int = ROOM,
 ) -> Hypotheses:
-    parts = nnx.split(model, nnx.Param)
-    return jax.device_get(decode_jitted(*parts, source, decoding, max_length))
+    return toys.decode(model, source, decoding, max_length, scorer=SmallIds(), widths=one_width)
 
 
 def loss_of(params: nnx.State, graph: nnx.GraphDef, batch: Batch, rngs: nnx.Rngs | None) -> Loss:
@@ -181,7 +140,7 @@ class FromMasks(LengthNatModel):
 
 def test_with_one_pass_it_is_the_one_pass_model(model: CmlmModel) -> None:
     """The parameters of the one are those of the other, and so are two translations of each row."""
-    config = LengthNat(TRANSFORMER, max_length_offset=5)
+    config = LengthNat(TINY, max_length_offset=5)
     one_pass = FromMasks(config, SIZES, rngs=nnx.Rngs(1))
     nnx.update(one_pass, nnx.state(model, nnx.Param))
     source = sentences(2, LENGTHS, 3)

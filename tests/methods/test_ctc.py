@@ -14,27 +14,21 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import toys
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.methods import ctc
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.ctc import Ctc, CtcModel, Gaussian, Latent
 from nat_ar.methods.glancing import Glancing
-from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import limits
 from nat_ar.search.ctc import BestPath, PrefixBeam
 from nat_ar.special_tokens import BLANK, EOS, NUM_SPECIAL, PAD, UNK
 from nat_ar.types import Batch, Hypotheses, Loss, Mean
+from toys import TINY
 
 VOCABULARY = 16
-TRANSFORMER = TransformerConfig(
-    d_model=32,
-    d_hidden=64,
-    num_heads=2,
-    num_encoder_layers=1,
-    num_decoder_layers=1,
-    dropout_rate=0.0,
-)
+TRANSFORMER = dataclasses.replace(TINY, d_model=32, d_hidden=64)
 SIZES = VocabularySizes(VOCABULARY, VOCABULARY, is_joint=True)
 SPLIT = Ctc(TRANSFORMER, upsample_factor=2)
 ALL = Ctc(
@@ -70,31 +64,16 @@ def built(config: Ctc) -> CtcModel:
     return config.build(SIZES, rngs=nnx.Rngs(0))
 
 
-def sentences(seed: int, lengths: list[int], width: int) -> jax.Array:
-    """Random words, EOS after each row's length (0: no sentence), padded to width."""
-    rows = np.random.default_rng(seed).integers(NUM_SPECIAL, VOCABULARY, (len(lengths), width))
-    for row, length in zip(rows, lengths, strict=True):
-        row[length:] = PAD
-        if length:
-            row[length - 1] = EOS
-    return jnp.asarray(rows, jnp.int32)
+sentences = functools.partial(toys.sentences, vocabulary=VOCABULARY)
 
 
 SOURCE = sentences(2, [1, 2, 5, 4, 3, 5, 2, 3], 5)
 DECODINGS = (BestPath(), PrefixBeam(size=3, top_k=3, n_best=2))
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "max_length"))
-def decode_jitted(
-    graph: nnx.GraphDef, params: nnx.State, source: jax.Array, max_length: int
-) -> list[Hypotheses]:
-    model = nnx.merge(graph, params)
-    return [model.decode(source, decoding=d, max_length=max_length) for d in DECODINGS]
-
-
 def decode(model: CtcModel, source: jax.Array, max_length: int = ROOM) -> list[Hypotheses]:
     """What each of DECODINGS finds."""
-    return jax.device_get(decode_jitted(*nnx.split(model, nnx.Param), source, max_length))
+    return [toys.decode(model, source, decoding, max_length) for decoding in DECODINGS]
 
 
 def test_sentences_with_too_few_frames_are_counted_and_have_no_part() -> None:

@@ -15,28 +15,22 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import toys
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import dag
 from nat_ar.methods import da_transformer
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.da_transformer import DaTransformer, DaTransformerModel, Links, TargetGraph
 from nat_ar.methods.glancing import Glancing
-from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import limits
 from nat_ar.search.dag import Graph, GraphBeam, Lookahead
 from nat_ar.special_tokens import EOS, NUM_SPECIAL, PAD, UNK
 from nat_ar.types import Batch, Encoded, Hypotheses, Loss
+from toys import TINY
 
 VOCABULARY = 14
 CONFIG = DaTransformer(
-    TransformerConfig(
-        d_model=16,
-        d_hidden=32,
-        num_heads=2,
-        num_encoder_layers=1,
-        num_decoder_layers=1,
-        dropout_rate=0.01,
-    ),
+    dataclasses.replace(TINY, dropout_rate=0.01),
     upsample_factor=3,
     num_link_heads=2,
     glancing=Glancing(1.0, 0.0, anneal_steps=10),
@@ -46,14 +40,7 @@ ROWS, WIDTH, TARGET_WIDTH = 8, 5, 8
 ROOM = limits.length_limit(WIDTH)
 
 
-def sentences(seed: int, lengths: list[int], width: int) -> jax.Array:
-    """Random words, EOS after each row's length (0: no sentence), padded to width."""
-    rows = np.random.default_rng(seed).integers(NUM_SPECIAL, VOCABULARY, (len(lengths), width))
-    for row, length in zip(rows, lengths, strict=True):
-        row[length:] = PAD
-        if length:
-            row[length - 1] = EOS
-    return jnp.asarray(rows, jnp.int32)
+sentences = functools.partial(toys.sentences, vocabulary=VOCABULARY)
 
 
 def ragged(seed: int) -> Batch:
@@ -112,15 +99,8 @@ def in_evaluation(model: DaTransformerModel, batch: Batch) -> Loss:
     return loss_jitted(*nnx.split(model, nnx.Param), batch)
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "max_length"))
-def decode_jitted(
-    graph: nnx.GraphDef, params: nnx.State, source: jax.Array, max_length: int
-) -> Hypotheses:
-    return nnx.merge(graph, params).decode(source, decoding=Lookahead(), max_length=max_length)
-
-
 def decode(model: DaTransformerModel, source: jax.Array, max_length: int = ROOM) -> Hypotheses:
-    return jax.device_get(decode_jitted(*nnx.split(model, nnx.Param), source, max_length))
+    return toys.decode(model, source, Lookahead(), max_length)
 
 
 def even_moves(graph: int) -> jax.Array:

@@ -12,6 +12,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import toys
 from nat_ar.config_json import ConfigError
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.decoder_only import DecoderOnly, DecoderOnlyModel
@@ -21,16 +22,9 @@ from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
 from nat_ar.special_tokens import EOS, NUM_SPECIAL, PAD
 from nat_ar.types import Batch, Hypotheses
+from toys import TINY
 
 VOCABULARY = 14
-TRANSFORMER = TransformerConfig(
-    d_model=16,
-    d_hidden=32,
-    num_heads=2,
-    num_encoder_layers=1,
-    num_decoder_layers=1,
-    dropout_rate=0.0,
-)
 SIZES = VocabularySizes(VOCABULARY, VOCABULARY, is_joint=True)
 LENGTHS = [1, 2, 3, 4, 5, 4, 3, 2]
 ROOM = limits.length_limit(5)
@@ -39,43 +33,21 @@ RAGGED = st.lists(st.integers(0, 5), min_size=8, max_size=8)
 """Lengths of eight sources, EOS counted; 0: no sentence."""
 
 
-def sentences(seed: int, lengths: list[int], width: int) -> jax.Array:
-    """Random words, EOS after each row's length (0: no sentence), padded to width."""
-    rows = np.random.default_rng(seed).integers(NUM_SPECIAL, VOCABULARY, (len(lengths), width))
-    for row, length in zip(rows, lengths, strict=True):
-        row[length:] = PAD
-        if length:
-            row[length - 1] = EOS
-    return jnp.asarray(rows, jnp.int32)
+sentences = functools.partial(toys.sentences, vocabulary=VOCABULARY)
 
 
 @pytest.fixture(scope="module")
 def model() -> DecoderOnlyModel:
     """Random, but with opinions: embeddings twice as large make peaked distributions."""
-    model = DecoderOnly(TRANSFORMER, label_smoothing=0.0).build(SIZES, rngs=nnx.Rngs(0))
+    model = DecoderOnly(TINY, label_smoothing=0.0).build(SIZES, rngs=nnx.Rngs(0))
     model.target_embedding.table[...] = 2.0 * model.target_embedding.table[...]
     return model
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "decoding", "max_length"))
-def decode_jitted(
-    graph: nnx.GraphDef,
-    params: nnx.State,
-    source: jax.Array,
-    decoding: Greedy | Beam,
-    max_length: int,
-) -> Hypotheses:
-    return nnx.merge(graph, params).decode(source, decoding=decoding, max_length=max_length)
-
-
 def decode(
-    model: DecoderOnlyModel,
-    source: jax.Array,
-    decoding: Greedy | Beam,
-    max_length: int = ROOM,
+    model: DecoderOnlyModel, source: jax.Array, decoding: Greedy | Beam, max_length: int = ROOM
 ) -> Hypotheses:
-    parts = nnx.split(model, nnx.Param)
-    return jax.device_get(decode_jitted(*parts, source, decoding, max_length))
+    return toys.decode(model, source, decoding, max_length)
 
 
 @given(RAGGED, st.permutations(range(8)), st.integers(0, 99))
@@ -141,7 +113,7 @@ def test_a_row_without_a_sentence_decodes_to_nothing(model: DecoderOnlyModel) ->
 def test_a_causal_source_is_a_language_model_of_its_own() -> None:
     """Every source token but the first is predicted, from those before it only; the row of padding and
     wider padding change no loss."""
-    config = DecoderOnly(TRANSFORMER, source_attention="causal", source_loss_weight=0.5)
+    config = DecoderOnly(TINY, source_attention="causal", source_loss_weight=0.5)
     model = config.build(SIZES, rngs=nnx.Rngs(0))
     batch = Batch(sentences(0, [5, 3, 4], 5), sentences(1, [6, 4, 5], 6))
     wider = jax.tree.map(lambda ids: jnp.pad(ids, ((0, 1), (0, 3))), batch)
@@ -163,7 +135,7 @@ def test_a_causal_source_is_a_language_model_of_its_own() -> None:
 
 def test_vocabularies_may_differ() -> None:
     sizes = VocabularySizes(9, 12, is_joint=False)
-    model = DecoderOnly(TRANSFORMER, source_attention="causal").build(sizes, rngs=nnx.Rngs(0))
+    model = DecoderOnly(TINY, source_attention="causal").build(sizes, rngs=nnx.Rngs(0))
     source, target = sentences(0, [3, 2], 3), sentences(1, [4, 2], 4)
     assert jax.eval_shape(model.logits, source, target).shape == (2, 4, 12)
     logits = jax.eval_shape(lambda source: model.source_logits(model.encode(source)), source)
@@ -190,7 +162,7 @@ def test_impossible_settings_are_refused(change: dict, message: str) -> None:
 
 
 def test_eight_pairs_are_learned_by_heart(learn: Callable[..., Any]) -> None:
-    config = DecoderOnly(TRANSFORMER, label_smoothing=0.0)
+    config = DecoderOnly(TINY, label_smoothing=0.0)
     graph, params = nnx.split(config.build(SIZES, rngs=nnx.Rngs(0)), nnx.Param)
     batch = Batch(sentences(5, [5, 4, 3, 3, 5, 5, 4, 5], 5), sentences(6, LENGTHS, 5))
 

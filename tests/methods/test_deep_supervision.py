@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import toys
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
 from nat_ar.losses.axe import Axe
@@ -22,18 +23,12 @@ from nat_ar.nn import layers
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import limits
 from nat_ar.search.one_pass import LengthBeam
-from nat_ar.special_tokens import BLANK, EOS, NUM_SPECIAL, PAD
+from nat_ar.special_tokens import BLANK, EOS, PAD
 from nat_ar.types import Batch, Hypotheses, lengths_of, without_eos
+from toys import TINY, one_width
 
 SIZES = VocabularySizes(14, 14, is_joint=True)
-TRANSFORMER = TransformerConfig(
-    d_model=16,
-    d_hidden=32,
-    num_heads=2,
-    num_encoder_layers=1,
-    num_decoder_layers=2,
-    dropout_rate=0.0,
-)
+TRANSFORMER = dataclasses.replace(TINY, num_decoder_layers=2)
 WITH_AXE = LengthNat(
     TRANSFORMER,
     max_length_offset=5,
@@ -44,33 +39,12 @@ WITH_AXE = LengthNat(
 ROOM = limits.length_limit(3)
 
 
-def sentences(seed: int, lengths: list[int], width: int) -> jax.Array:
-    """Random words, EOS after each row's length (0: no sentence), padded to width."""
-    rows = np.random.default_rng(seed).integers(NUM_SPECIAL, 14, (len(lengths), width))
-    for row, length in zip(rows, lengths, strict=True):
-        row[length:] = PAD
-        if length:
-            row[length - 1] = EOS
-    return jnp.asarray(rows, jnp.int32)
-
-
-def one_width(max_length: int) -> tuple[int, ...]:
-    """The narrower branches only save time (tests/methods/test_length_nat.py): not compiled here."""
-    return (max_length,)
-
-
-@functools.partial(jax.jit, static_argnames=("graph", "max_length"))
-def decode_jitted(
-    graph: nnx.GraphDef, params: nnx.State, source: jax.Array, max_length: int
-) -> Hypotheses:
-    model = nnx.merge(graph, params)
-    return model.decode(
-        source, decoding=LengthBeam(2, n_best=2), max_length=max_length, widths=one_width
-    )
+sentences = functools.partial(toys.sentences, vocabulary=14)
 
 
 def decode(model: LengthNatModel, source: jax.Array, max_length: int = ROOM) -> Hypotheses:
-    return jax.device_get(decode_jitted(*nnx.split(model, nnx.Param), source, max_length))
+    decoding = LengthBeam(2, n_best=2)
+    return toys.decode(model, source, decoding, max_length, widths=one_width)
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])

@@ -27,18 +27,11 @@ from nat_ar.search import fertility, limits
 from nat_ar.search.fertility import Argmax, Average, NoisyParallel
 from nat_ar.special_tokens import EOS, PAD
 from nat_ar.types import Batch, Hypotheses, Loss
+from toys import TINY
 
 SIZES = base.VocabularySizes(source=30, target=30, is_joint=True)
-TINY = TransformerConfig(
-    d_model=16,
-    d_hidden=32,
-    num_heads=2,
-    num_encoder_layers=1,
-    num_decoder_layers=1,
-    dropout_rate=0.0,
-    max_length=64,
-)
-CONFIG = FertilityNat(transformer=TINY, max_fertility=10)
+SHORT = dataclasses.replace(TINY, max_length=64)
+CONFIG = FertilityNat(transformer=SHORT, max_fertility=10)
 SOURCE = np.array([[7, 8, EOS], [12, EOS, PAD], [14, 15, EOS], [PAD, PAD, PAD]], np.int32)
 FERTILITIES = np.array([[3, 2, 0], [2, 0, 0], [0, 3, 0], [0, 0, 0]], np.int32)
 TARGET = np.array(
@@ -68,7 +61,7 @@ def merge(config: Any, params: Any) -> Any:
     return nnx.merge(graphdef_of(config), params)
 
 
-TEACHER_CONFIG = Autoregressive(transformer=TINY)
+TEACHER_CONFIG = Autoregressive(transformer=SHORT)
 
 
 @pytest.fixture(scope="module")
@@ -469,7 +462,7 @@ def test_a_small_model_learns_eight_sentences_by_heart() -> None:
         target[row, : words.size + 1] = [*words, EOS]
         fertilities[row, : tokens.size] = counts
     batch = Batch(jnp.asarray(source), jnp.asarray(target), jnp.asarray(fertilities))
-    transformer = dataclasses.replace(TINY, d_model=32, d_hidden=64)
+    transformer = dataclasses.replace(SHORT, d_model=32, d_hidden=64)
     config = FertilityNat(transformer=transformer, max_fertility=4, label_smoothing=0.0)
     optimizer = optax.adam(5e-3)
 

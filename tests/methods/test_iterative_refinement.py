@@ -13,6 +13,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import toys
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
 from nat_ar.methods import iterative_refinement
@@ -25,21 +26,14 @@ from nat_ar.methods.iterative_refinement import (
     IterativeRefinement,
     IterativeRefinementModel,
 )
-from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import limits, refinement
 from nat_ar.search.refinement import Refine
 from nat_ar.special_tokens import BLANK, BOS, EOS, MASK, NUM_SPECIAL, PAD
 from nat_ar.types import Batch, Hypotheses, Loss
+from toys import TINY, SmallIds, one_width
 
 VOCABULARY = 16
-TRANSFORMER = TransformerConfig(
-    d_model=16,
-    d_hidden=32,
-    num_heads=2,
-    num_encoder_layers=1,
-    num_decoder_layers=1,
-    dropout_rate=0.05,
-)
+TRANSFORMER = dataclasses.replace(TINY, dropout_rate=0.05)
 CONFIG = IterativeRefinement(
     TRANSFORMER, training_iterations=3, max_length_offset=5, label_smoothing=0.0
 )
@@ -51,14 +45,7 @@ STOPPED = Refine(5, stop_distance=0.5, length_beam=2, n_best=2)
 RESCORED = Refine(5, length_beam=2, rescore=True, remove_repeats=True, n_best=2)
 
 
-def sentences(seed: int, lengths: list[int], width: int) -> jax.Array:
-    """Random words, EOS after each row's length (0: no sentence), padded to width."""
-    rows = np.random.default_rng(seed).integers(NUM_SPECIAL, VOCABULARY, (len(lengths), width))
-    for row, length in zip(rows, lengths, strict=True):
-        row[length:] = PAD
-        if length:
-            row[length - 1] = EOS
-    return jnp.asarray(rows, jnp.int32)
+sentences = functools.partial(toys.sentences, vocabulary=VOCABULARY)
 
 
 RAGGED = Batch(sentences(0, LENGTHS, 3), sentences(1, [4, 6, 2, 5, 0, 1, 1], ROOM))
@@ -70,40 +57,10 @@ def model() -> IterativeRefinementModel:
     return CONFIG.build(SIZES, rngs=nnx.Rngs(1))
 
 
-class SmallIds:
-    """A scorer that likes short translations of small ids: 6 7 is worth -13."""
-
-    def score(self, source: jax.Array, hypotheses: jax.Array) -> jax.Array:
-        return -hypotheses.sum(axis=-1).astype(jnp.float32)
-
-
-def one_width(max_length: int) -> tuple[int, ...]:
-    """The narrower branches only save time (tests/methods/test_length_nat.py): not compiled here."""
-    return (max_length,)
-
-
-@functools.partial(jax.jit, static_argnames=("graph", "decoding", "max_length"))
-def decode_jitted(
-    graph: nnx.GraphDef,
-    params: nnx.State,
-    source: jax.Array,
-    decoding: Refine,
-    max_length: int,
-) -> Hypotheses:
-    model = nnx.merge(graph, params)
-    return model.decode(
-        source, decoding=decoding, max_length=max_length, scorer=SmallIds(), widths=one_width
-    )
-
-
 def decode(
-    model: IterativeRefinementModel,
-    source: jax.Array,
-    decoding: Refine,
-    max_length: int = ROOM,
+    model: IterativeRefinementModel, source: jax.Array, decoding: Refine, max_length: int = ROOM
 ) -> Hypotheses:
-    parts = nnx.split(model, nnx.Param)
-    return jax.device_get(decode_jitted(*parts, source, decoding, max_length))
+    return toys.decode(model, source, decoding, max_length, scorer=SmallIds(), widths=one_width)
 
 
 def loss_of(params: nnx.State, graph: nnx.GraphDef, batch: Batch, rngs: nnx.Rngs | None) -> Loss:

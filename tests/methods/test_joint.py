@@ -11,6 +11,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import toys
 from nat_ar.config_json import ConfigError
 from nat_ar.methods.autoregressive import Autoregressive, AutoregressiveModel
 from nat_ar.methods.base import VocabularySizes
@@ -21,35 +22,19 @@ from nat_ar.search import limits
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
 from nat_ar.search.one_pass import LengthBeam
-from nat_ar.special_tokens import EOS, NUM_SPECIAL, PAD
+from nat_ar.special_tokens import PAD
 from nat_ar.types import Batch, Hypotheses
+from toys import TINY, one_width
 
 VOCABULARY = 14
-TRANSFORMER = TransformerConfig(
-    d_model=16,
-    d_hidden=32,
-    num_heads=2,
-    num_encoder_layers=1,
-    num_decoder_layers=1,
-    dropout_rate=0.0,
-)
 SIZES = VocabularySizes(VOCABULARY, VOCABULARY, is_joint=True)
-CONFIG = Joint(
-    TRANSFORMER, max_length_offset=4, autoregressive_weight=0.25, rescoring_length_penalty=0.5
-)
+CONFIG = Joint(TINY, max_length_offset=4, autoregressive_weight=0.25, rescoring_length_penalty=0.5)
 LENGTHS = [1, 2, 3, 3]  # of sources, EOS counted
 ROOM = limits.length_limit(3)
 RESCORED = LengthBeam(3, rescore=True, n_best=3)
 
 
-def sentences(seed: int, lengths: list[int], width: int) -> jax.Array:
-    """Random words, EOS after each row's length (0: no sentence), padded to width."""
-    rows = np.random.default_rng(seed).integers(NUM_SPECIAL, VOCABULARY, (len(lengths), width))
-    for row, length in zip(rows, lengths, strict=True):
-        row[length:] = PAD
-        if length:
-            row[length - 1] = EOS
-    return jnp.asarray(rows, jnp.int32)
+sentences = functools.partial(toys.sentences, vocabulary=VOCABULARY)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +53,7 @@ def with_parameters_of(model: JointModel, other: Any, **names: str) -> Any:
 @pytest.fixture(scope="module")
 def autoregressive(model: JointModel) -> AutoregressiveModel:
     """The causal half as a model of its own."""
-    config = Autoregressive(TRANSFORMER, rescoring_length_penalty=0.5)
+    config = Autoregressive(TINY, rescoring_length_penalty=0.5)
     other = config.build(SIZES, rngs=nnx.Rngs(1))
     return with_parameters_of(model, other, decoder="causal_decoder")
 
@@ -76,37 +61,15 @@ def autoregressive(model: JointModel) -> AutoregressiveModel:
 @pytest.fixture(scope="module")
 def length_nat(model: JointModel) -> LengthNatModel:
     """The other half."""
-    other = LengthNat(TRANSFORMER, max_length_offset=4).build(SIZES, rngs=nnx.Rngs(1))
+    other = LengthNat(TINY, max_length_offset=4).build(SIZES, rngs=nnx.Rngs(1))
     return with_parameters_of(model, other, decoder="decoder", length_predictor="length_predictor")
-
-
-def one_width(max_length: int) -> tuple[int, ...]:
-    """The narrower branches only save time (tests/methods/test_length_nat.py): not compiled here."""
-    return (max_length,)
-
-
-@functools.partial(jax.jit, static_argnames=("graph", "scorer_graph", "decoding", "max_length"))
-def decode_jitted(
-    graph: nnx.GraphDef,
-    params: nnx.State,
-    scorer_graph: nnx.GraphDef | None,
-    scorer_params: nnx.State | None,
-    source: jax.Array,
-    decoding: Any,
-    max_length: int,
-) -> Hypotheses:
-    scorer = None if scorer_graph is None else nnx.merge(scorer_graph, scorer_params)
-    model = nnx.merge(graph, params)
-    options = {"widths": one_width} if isinstance(model, LengthNatModel) else {}
-    return model.decode(source, decoding=decoding, max_length=max_length, scorer=scorer, **options)
 
 
 def decode(
     model: Any, source: jax.Array, decoding: Any, scorer: Any = None, max_length: int = ROOM
 ) -> Hypotheses:
-    scorer_parts = (None, None) if scorer is None else nnx.split(scorer, nnx.Param)
-    parts = (*nnx.split(model, nnx.Param), *scorer_parts)
-    return jax.device_get(decode_jitted(*parts, source, decoding, max_length))
+    options = {"widths": one_width} if isinstance(model, LengthNatModel) else {}
+    return toys.decode(model, source, decoding, max_length, scorer=scorer, **options)
 
 
 def assert_equal(found: Hypotheses, expected: Hypotheses) -> None:

@@ -12,6 +12,7 @@ import optax
 import pytest
 from flax import nnx
 
+import toys
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
 from nat_ar.losses.axe import Axe
@@ -22,22 +23,15 @@ from nat_ar.methods.autoregressive import Autoregressive, AutoregressiveModel
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.length_nat import LengthNat, LengthNatModel
-from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import limits, one_pass
 from nat_ar.search.candidates import Ladder
 from nat_ar.search.one_pass import LengthBeam
-from nat_ar.special_tokens import BLANK, EOS, NUM_SPECIAL, PAD, UNK
+from nat_ar.special_tokens import BLANK, EOS, PAD, UNK
 from nat_ar.types import Batch, Hypotheses
+from toys import TINY, one_width
 
 VOCABULARY = 16
-TRANSFORMER = TransformerConfig(
-    d_model=32,
-    d_hidden=64,
-    num_heads=2,
-    num_encoder_layers=1,
-    num_decoder_layers=1,
-    dropout_rate=0.0,
-)
+TRANSFORMER = dataclasses.replace(TINY, d_model=32, d_hidden=64)
 SOFT = LengthNat(TRANSFORMER, label_smoothing=0.0)
 SIZES = VocabularySizes(VOCABULARY, VOCABULARY, is_joint=True)
 LENGTHS = [1, 2, 3, 3, 2, 3, 3, 2]  # of sources, EOS counted
@@ -49,14 +43,7 @@ DECODINGS = {
 }
 
 
-def sentences(seed: int, lengths: list[int], width: int) -> jax.Array:
-    """Random words, EOS after each row's length (0: no sentence), padded to width."""
-    rows = np.random.default_rng(seed).integers(NUM_SPECIAL, VOCABULARY, (len(lengths), width))
-    for row, length in zip(rows, lengths, strict=True):
-        row[length:] = PAD
-        if length:
-            row[length - 1] = EOS
-    return jnp.asarray(rows, jnp.int32)
+sentences = functools.partial(toys.sentences, vocabulary=VOCABULARY)
 
 
 @pytest.fixture(scope="module")
@@ -77,26 +64,6 @@ def teacher() -> AutoregressiveModel:
     return Autoregressive(TRANSFORMER).build(SIZES, rngs=nnx.Rngs(1))
 
 
-@functools.partial(
-    jax.jit, static_argnames=("graph", "scorer_graph", "decoding", "max_length", "widths")
-)
-def decode_jitted(
-    graph: nnx.GraphDef,
-    params: nnx.State,
-    scorer_graph: nnx.GraphDef,
-    scorer_params: nnx.State,
-    source: jax.Array,
-    decoding: LengthBeam,
-    max_length: int,
-    widths: Ladder = limits.width_ladder,
-) -> Hypotheses:
-    scorer = nnx.merge(scorer_graph, scorer_params)
-    model = nnx.merge(graph, params)
-    return model.decode(
-        source, decoding=decoding, max_length=max_length, scorer=scorer, widths=widths
-    )
-
-
 def decode(
     model: LengthNatModel,
     teacher: AutoregressiveModel,
@@ -105,8 +72,7 @@ def decode(
     max_length: int = ROOM,
     widths: Ladder = limits.width_ladder,
 ) -> Hypotheses:
-    parts = (*nnx.split(model, nnx.Param), *nnx.split(teacher, nnx.Param))
-    return jax.device_get(decode_jitted(*parts, source, decoding, max_length, widths))
+    return toys.decode(model, source, decoding, max_length, scorer=teacher, widths=widths)
 
 
 def lengths_of(tokens: np.ndarray) -> np.ndarray:
@@ -178,7 +144,7 @@ def test_the_width_ladder_equals_decoding_at_full_width(
     source, decoding = sentences(2, LENGTHS, 3), DECODINGS["three"]
     by_ladder = decode(model, teacher, source, decoding)
     assert lengths_of(by_ladder.tokens).max() <= 8 < ROOM  # the narrowest width was enough
-    in_full = decode(model, teacher, source, decoding, widths=lambda max_length: (max_length,))
+    in_full = decode(model, teacher, source, decoding, widths=one_width)
     np.testing.assert_array_equal(by_ladder.tokens, in_full.tokens)
     np.testing.assert_allclose(by_ladder.scores, in_full.scores, atol=1e-5)
     np.testing.assert_array_equal(by_ladder.passes, in_full.passes)

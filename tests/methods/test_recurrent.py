@@ -13,13 +13,14 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import toys
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.recurrent import Recurrent, RecurrentModel
 from nat_ar.nn.recurrent import RecurrentConfig
 from nat_ar.search import limits
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
-from nat_ar.special_tokens import EOS, NUM_SPECIAL, PAD
+from nat_ar.special_tokens import EOS, PAD
 from nat_ar.types import Batch, Hypotheses
 
 VOCABULARY = 14
@@ -31,14 +32,7 @@ RAGGED = st.lists(st.integers(0, 5), min_size=8, max_size=8)
 """Lengths of eight sources, EOS counted; 0: no sentence."""
 
 
-def sentences(seed: int, lengths: list[int], width: int) -> jax.Array:
-    """Random words, EOS after each row's length (0: no sentence), padded to width."""
-    rows = np.random.default_rng(seed).integers(NUM_SPECIAL, VOCABULARY, (len(lengths), width))
-    for row, length in zip(rows, lengths, strict=True):
-        row[length:] = PAD
-        if length:
-            row[length - 1] = EOS
-    return jnp.asarray(rows, jnp.int32)
+sentences = functools.partial(toys.sentences, vocabulary=VOCABULARY)
 
 
 @functools.cache
@@ -50,25 +44,10 @@ def model_of(kind: str) -> RecurrentModel:
     return model
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "decoding", "max_length"))
-def decode_jitted(
-    graph: nnx.GraphDef,
-    params: nnx.State,
-    source: jax.Array,
-    decoding: Greedy | Beam,
-    max_length: int,
-) -> Hypotheses:
-    return nnx.merge(graph, params).decode(source, decoding=decoding, max_length=max_length)
-
-
 def decode(
-    model: RecurrentModel,
-    source: jax.Array,
-    decoding: Greedy | Beam,
-    max_length: int = ROOM,
+    model: RecurrentModel, source: jax.Array, decoding: Greedy | Beam, max_length: int = ROOM
 ) -> Hypotheses:
-    parts = nnx.split(model, nnx.Param)
-    return jax.device_get(decode_jitted(*parts, source, decoding, max_length))
+    return toys.decode(model, source, decoding, max_length)
 
 
 @pytest.mark.parametrize(("kind", "decoding"), [("additive", BEAM), ("dot", Greedy())])
