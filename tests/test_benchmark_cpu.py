@@ -21,6 +21,8 @@ from scripts.benchmark_cpu.models import Program, Scale
 from scripts.benchmark_cpu.report import Figure, Section
 from toys import TINY
 
+pytestmark = pytest.mark.slow
+
 SCALE = dataclasses.replace(models.QUICK, transformer=TINY, vocabulary=60, positions=5)
 
 

@@ -89,6 +89,7 @@ def test_experiments_of_a_study_are_possible(config: Config) -> None:
             config.experiment(entry)
 
 
+@pytest.mark.slow
 def test_its_models_can_be_built(config: Config) -> None:
     """As shapes only: nothing is computed. One or two blocks of each depth: the others are alike."""
     words: VocabularyConfig = config.data.vocabulary

@@ -16,6 +16,8 @@ from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.experiment.config import load_file
 from nat_ar.experiment.study import StudyConfig
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("data", "export")
 TEXTS = {page: (ROOT / "docs" / f"{page}.md").read_text("utf-8") for page in PAGES}

@@ -12,6 +12,8 @@ from nat_ar.config_json import ConfigError
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

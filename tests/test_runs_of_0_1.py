@@ -27,6 +27,8 @@ from nat_ar.search.sampling import Sampling
 from nat_ar.training.config import TrainingConfig, ValidationConfig
 from nat_ar.training.optimizer import OptimizerConfig
 
+pytestmark = pytest.mark.slow
+
 STORED = Path(__file__).parent / "data" / "runs_of_0_1"
 TINY = TransformerConfig(
     d_model=8,

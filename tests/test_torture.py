@@ -17,6 +17,8 @@ from nat_ar.translation.translator import Translation, Translator
 from scripts.torture import batch_invariance, faults, inputs, kills, models, tiny_study
 from scripts.torture.faults import FAULTS, Fault
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -13,6 +13,8 @@ from nat_ar.config_json import ConfigError
 from nat_ar.export import stablehlo
 from nat_ar.runtime import files
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_run_becomes_a_directory_of_either_format(
     tiny_runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -30,6 +30,8 @@ from nat_ar.special_tokens import EOS
 from nat_ar.translation.model import Model, vocabulary_sizes
 from nat_ar.translation.translator import Translator
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def exported(toy_run, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -28,6 +28,8 @@ from nat_ar.translation.model import Model
 from nat_ar.translation.translator import Translator
 from scripts.torture import models
 
+pytestmark = pytest.mark.slow
+
 SIZES = base.VocabularySizes(24, 24, True)
 SOURCE = np.array([[7, 8, 9, 10, 2, 0, 0, 0], [12, 13, 2, 0, 0, 0, 0, 0]], np.int32)
 

@@ -225,6 +225,7 @@ def test_a_row_without_a_sentence_decodes_to_nothing(model: AutoregressiveModel)
         assert (found.passes[[0, 2]] > 0).all()
 
 
+@pytest.mark.slow
 def test_eight_pairs_are_learned_by_heart(learn: Callable[..., Any]) -> None:
     config = Autoregressive(TRANSFORMER, label_smoothing=0.0)
     graph, params = nnx.split(config.build(SIZES, rngs=nnx.Rngs(0)), nnx.Param)

@@ -256,6 +256,7 @@ def test_impossible_settings_are_refused() -> None:
         MaskPredict(length_beam=2, n_best=3)
 
 
+@pytest.mark.slow
 def test_five_pairs_are_learned_by_heart(learn: Callable[..., Any]) -> None:
     """From masks drawn anew in every step, beside a row without a sentence and a target without words;
     translated in 1, 4 and 10 passes with the same parameters."""

@@ -266,6 +266,7 @@ def test_a_row_without_a_sentence_decodes_to_nothing() -> None:
         assert np.isfinite(found.scores[:, 0]).all()
 
 
+@pytest.mark.slow
 def test_eight_pairs_are_learned_by_heart_beside_what_cannot_be() -> None:
     """By state splitting, with glancing and a latent variable whose posterior decoding does not see. The
     last rows, infeasible, empty, and without a word to say, must do no harm: one NaN in a gradient and nothing

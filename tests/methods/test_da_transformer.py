@@ -400,6 +400,7 @@ def test_impossible_settings_are_refused(changes: dict[str, float], message: str
         dataclasses.replace(CONFIG, **changes)
 
 
+@pytest.mark.slow
 def test_eight_pairs_are_learned_by_heart_with_glancing(model: DaTransformerModel) -> None:
     graph, params = nnx.split(model, nnx.Param)
     lengths = [5, 4, 5, 3, 5, 5, 4, 5], [2, 3, 4, 5, 6, 7, 8, 8]

@@ -161,6 +161,7 @@ def test_impossible_settings_are_refused(change: dict, message: str) -> None:
         DecoderOnly(**change)
 
 
+@pytest.mark.slow
 def test_eight_pairs_are_learned_by_heart(learn: Callable[..., Any]) -> None:
     config = DecoderOnly(TINY, label_smoothing=0.0)
     graph, params = nnx.split(config.build(SIZES, rngs=nnx.Rngs(0)), nnx.Param)

@@ -128,6 +128,7 @@ def test_company_padding_and_room_change_no_translation_with_blanks() -> None:
     assert not np.isin(together.tokens, [EOS, BLANK]).any()
 
 
+@pytest.mark.slow
 def test_pairs_are_learned_by_heart_with_axe(learn: Callable[..., Any]) -> None:
     model = WITH_AXE.build(SIZES, rngs=nnx.Rngs(0))
     graph, params = nnx.split(model, nnx.Param)

@@ -447,6 +447,7 @@ def test_fine_tuning_without_rngs_samples_nothing(params: Any, teacher_params: A
 # Learning
 
 
+@pytest.mark.slow
 def test_a_small_model_learns_eight_sentences_by_heart() -> None:
     generator = np.random.default_rng(0)
     source = np.full((8, 7), PAD, np.int32)

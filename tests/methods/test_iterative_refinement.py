@@ -274,6 +274,7 @@ def test_impossible_settings_are_refused() -> None:
         IterativeRefinement(corruption_probability=1.5)
 
 
+@pytest.mark.slow
 def test_five_pairs_are_learned_by_heart(learn: Callable[..., Any]) -> None:
     """Beside a row without a sentence and a target without words."""
     graph, params = nnx.split(CONFIG.build(SIZES, rngs=nnx.Rngs(0)), nnx.Param)

@@ -366,6 +366,7 @@ def test_padding_changes_no_option_and_no_words_cost_nothing(config: Axe | Oaxe)
     assert not np.asarray(gradient).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("token_loss", [CrossEntropy(), Oaxe(20, anneal_steps=40)])
 def test_eight_pairs_are_learned_by_heart(
     token_loss: CrossEntropy | Oaxe, teacher: AutoregressiveModel

@@ -78,6 +78,8 @@ from nat_ar.special_tokens import EOS
 from nat_ar.translation import decodings
 from nat_ar.types import Batch
 
+pytestmark = pytest.mark.slow
+
 new = config_json.run_file("new.py")
 from toys import TINY
 

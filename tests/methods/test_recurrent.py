@@ -125,6 +125,7 @@ def test_vocabularies_may_differ() -> None:
     assert jax.eval_shape(model.logits, source, target).shape == (2, 4, 12)
 
 
+@pytest.mark.slow
 def test_eight_pairs_are_learned_by_heart(learn: Callable[..., Any]) -> None:
     """Without attention: through nothing but the states that the decoder starts with."""
     network = dataclasses.replace(NETWORK, d_model=32, attention="none")

@@ -20,6 +20,8 @@ from nat_ar.pipeline import benchmark
 from nat_ar.pipeline.benchmark import System
 from nat_ar.search.greedy import Greedy
 
+pytestmark = pytest.mark.slow
+
 QUICK = SpeedConfig(sentences=6, repetitions=3, batch_sizes=(1, 4), throughput_sentences=8)
 PEAKS = Peaks(matmul={"float32": 1e9}, bandwidth={8: 1e9})
 BEAM = "Beam(size=4)"

@@ -99,6 +99,7 @@ def test_targets_stand_where_their_sources_do(
     assert train.target_text == [right(source).texts[0] for source in train.source_text]
 
 
+@pytest.mark.slow
 def test_the_model_itself_translates_the_first_sentences(
     teacher: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -158,6 +159,7 @@ def test_shards_of_other_inputs_are_refused(
             distill(teacher, tmp_path / "d", **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "part"),
     [

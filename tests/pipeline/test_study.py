@@ -164,6 +164,7 @@ def outcome(directory: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_a_killed_study_ends_with_the_same_results(
     make_study: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -34,6 +34,8 @@ from nat_ar.search.greedy import Greedy
 from nat_ar.training.config import TrainingConfig, ValidationConfig
 from nat_ar.training.optimizer import OptimizerConfig
 
+pytestmark = pytest.mark.slow
+
 tiny = Run(Path({run!r})).config()
 config = dataclasses.replace(
     tiny,

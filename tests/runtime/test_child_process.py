@@ -12,6 +12,8 @@ import pytest
 
 from nat_ar.runtime import child_process
 
+pytestmark = pytest.mark.slow
+
 T = TypeVar("T")
 
 

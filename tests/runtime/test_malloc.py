@@ -12,6 +12,8 @@ from nat_ar.runtime import malloc
 if sys.argv[1] == "keep" and not malloc.keep_freed_memory():
     print("no glibc"); sys.exit()
 import jax, jax.numpy as jnp
+
+pytestmark = pytest.mark.slow
 call = jax.jit(lambda x: jnp.cumsum(jnp.flip(x) * 2.0).sum())
 x = jnp.ones(8_000_000)
 assert call.lower(x).compile().memory_analysis().temp_size_in_bytes > 63e6

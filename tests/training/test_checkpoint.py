@@ -176,6 +176,7 @@ def two_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [flip_a_bit, cut_in_half])
 def test_damage_to_any_file_is_found(
     two_steps: Path, tmp_path: Path, damage: Callable[[Path], None]
@@ -218,6 +219,7 @@ def test_damage_to_any_file_is_found(
     assert fallen_back >= {"params", "training", "progress"}
 
 
+@pytest.mark.slow
 def test_python_complains_of_no_read_that_a_damaged_file_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

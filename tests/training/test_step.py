@@ -241,6 +241,7 @@ def test_devices_that_are_not_there_are_refused() -> None:
             step.data_mesh(wrong)
 
 
+@pytest.mark.slow
 def test_eight_devices_are_one_device() -> None:
     """In a process of its own: the number of host devices is fixed before JAX starts."""
     program = f"""

@@ -14,6 +14,8 @@ from nat_ar.data.debian.corpus import DebianCorpus
 from nat_ar.data.debian.sentences import Passage
 from nat_ar.data.pair import Pair, Report
 
+pytestmark = pytest.mark.slow
+
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 

@@ -20,6 +20,8 @@ from nat_ar.special_tokens import EOS
 from nat_ar.translation.model import Model
 from toys import TINY
 
+pytestmark = pytest.mark.slow
+
 X, W = jnp.ones((8, 16)), jnp.ones((16, 16))
 PRODUCT = 2 * 8 * 16 * 16
 """FLOPs of X @ W."""

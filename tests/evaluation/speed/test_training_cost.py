@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 from nat_ar.evaluation.speed import training_cost
 from nat_ar.evaluation.speed.training_cost import StepCost
@@ -10,6 +11,8 @@ from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.special_tokens import EOS, NUM_SPECIAL
 from toys import TINY
+
+pytestmark = pytest.mark.slow
 
 SIZES = VocabularySizes(20, 20, True)
 
