@@ -19,7 +19,7 @@ from jaxtyping import Float
 from nat_ar.config_json import ConfigError
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.methods.autoregressive import Autoregressive, AutoregressiveModel
-from nat_ar.methods.catalogue import AnyMethod
+from nat_ar.methods.base import Method
 from nat_ar.nn import attention, layers, transformer
 from nat_ar.nn.attention import Full
 from nat_ar.runtime import files
@@ -79,7 +79,7 @@ NOTES = (
 
 def write(
     model: Model,
-    method: AnyMethod,
+    method: Method,
     vocabulary: Vocabulary,
     directory: Path,
     *,
@@ -115,7 +115,7 @@ def write(
     files.write_text(directory / "card.json", text)
 
 
-def check(method: AnyMethod, decoding: Any) -> Autoregressive:
+def check(method: Method, decoding: Any) -> Autoregressive:
     """The method itself. Raises ConfigError if it or the decoding has no counterpart, or the package is missing."""
     if not isinstance(method, Autoregressive):
         raise ConfigError(

@@ -114,8 +114,8 @@ class Method(config_json.Open, abc.ABC):
         """What validation and translating use unless told otherwise."""
 
     @abc.abstractmethod
-    def build(self, sizes: VocabularySizes, *, rngs: nnx.Rngs) -> TranslationModel:
-        """A model with random parameters."""
+    def build(self, sizes: VocabularySizes, *, rngs: nnx.Rngs) -> nnx.Module:
+        """A TranslationModel with random parameters."""
 
     @property
     def network(self) -> NetworkConfig:
@@ -181,7 +181,7 @@ class Seq2Seq(TokenEmbeddings):
         return self.encoder(self.embed_source(source), lengths_of(source), rngs=rngs)
 
 
-def start_encoder(student: TokenEmbeddings, teacher: TokenEmbeddings) -> None:
+def start_encoder(student: nnx.Module, teacher: nnx.Module) -> None:
     """Gives the student a copy of the teacher's embeddings and encoder (Gu et al. 2018, section 4.2).
 
     Raises ValueError if they do not fit, and leaves the student as it was."""
