@@ -113,7 +113,7 @@ def test_exit_status(
     monkeypatch.setattr(benchmark, "RECORD", record)
     monkeypatch.setattr(benchmark.machine, "pin", lambda threads: None)
     measured = None if share is None else section("train", share=share)
-    monkeypatch.setattr(benchmark, "_run", lambda name, arguments: measured)
+    monkeypatch.setattr(benchmark, "run_section", lambda name, arguments: measured)
     words = ["benchmark_cpu", "--only", "train", "--output", str(tmp_path / "new"), *words]
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit) as stop:
@@ -163,7 +163,7 @@ def test_a_worker_answers_and_its_end_is_an_error() -> None:
     with timing.Worker([sys.executable, "-c", code], {}) as worker:
         assert worker.ask("step") == {"got": "step"}
         with pytest.raises(RuntimeError, match="ended with status 0"):
-            worker._answer()
+            worker.answer()
 
 
 # The systems

@@ -79,7 +79,7 @@ def test_a_directory_may_vanish_while_it_is_looked_at(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", looked_at_too_late)
-    found = {path.name for path, _ in kills._half_written(tmp_path / "run")}
+    found = {path.name for path, _ in kills.half_written(tmp_path / "run")}
     assert found == {"a.partial", "10.orbax-checkpoint-tmp"}
 
 

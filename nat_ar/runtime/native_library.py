@@ -54,7 +54,7 @@ def load(source: Path, *, without: str, headers: Headers | None = None) -> ctype
 
 
 def _built(source: Path, headers: Headers | None) -> Path:
-    compiler = _compiler()
+    compiler = find_compiler()
     key = hashlib.sha256(source.read_bytes())
     for part in (*FLAGS, headers.version if headers is not None else "", _target(compiler)):
         key.update(part.encode())
@@ -62,11 +62,12 @@ def _built(source: Path, headers: Headers | None) -> Path:
     library = cache / f"{source.stem}-{key.hexdigest()[:16]}.so"
     if not library.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        _build(compiler, source, library, headers)
+        build(compiler, source, library, headers)
     return library
 
 
-def _compiler() -> str:
+def find_compiler() -> str:
+    """The path of $CXX, or of the first of COMPILERS on this machine. Raises UnavailableError."""
     names = [os.environ["CXX"]] if "CXX" in os.environ else COMPILERS
     for name in names:
         found = shutil.which(name)
@@ -80,7 +81,7 @@ def _target(compiler: str) -> str:
     return _run([compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull])
 
 
-def _build(compiler: str, source: Path, library: Path, headers: Headers | None) -> None:
+def build(compiler: str, source: Path, library: Path, headers: Headers | None) -> None:
     """Writes beside the library and moves it into place, so that nobody loads half of one."""
     handle, partial = tempfile.mkstemp(dir=library.parent, suffix=".partial")
     os.close(handle)

@@ -75,13 +75,13 @@ class Stopped(Exception):  # noqa: N818, not an error
     """The run was asked to stop, and saved itself."""
 
 
-class _StopRequest:
+class StopRequest:
     """True once SIGINT or SIGTERM came; the second SIGINT interrupts at once."""
 
     def __init__(self) -> None:
         self.is_set = False
 
-    def __enter__(self) -> "_StopRequest":
+    def __enter__(self) -> "StopRequest":
         self._previous: dict[signal.Signals, Any] = {}
         try:
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -147,7 +147,7 @@ def run(
         f"training.accumulation (now {config.accumulation})"
     )
     clock = time.perf_counter()
-    with out_of_memory.explained(lower), _StopRequest() as stop, bar, contextlib.closing(stream):
+    with out_of_memory.explained(lower), StopRequest() as stop, bar, contextlib.closing(stream):
         for epoch, position, batch, num_tokens in stream:
             state, terms = train_step(state, batch, teacher_params)
             number += 1

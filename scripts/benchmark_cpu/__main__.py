@@ -57,7 +57,7 @@ def main() -> None:
     start = time.monotonic()
     measured, failed = [], []
     for name in (name for name in ALL if name in arguments.only):
-        section = _run(name, arguments)
+        section = run_section(name, arguments)
         if section is None:
             failed.append(name)
         else:
@@ -78,7 +78,7 @@ def main() -> None:
     sys.exit(report.exit_status([] if arguments.record else fallen, failed))
 
 
-def _run(name: str, arguments: argparse.Namespace) -> Section | None:
+def run_section(name: str, arguments: argparse.Namespace) -> Section | None:
     """A section, measured in a process of its own; None if it failed, after it has printed why."""
     print(f"{name} ...", file=sys.stderr, flush=True)
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}

@@ -63,15 +63,16 @@ class Worker:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
-        self.greeting = self._answer()
+        self.greeting = self.answer()
 
     def ask(self, question: Any) -> dict[str, Any]:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(question) + "\n")
         self.process.stdin.flush()
-        return self._answer()
+        return self.answer()
 
-    def _answer(self) -> dict[str, Any]:
+    def answer(self) -> dict[str, Any]:
+        """The next line of its output. Raises RuntimeError where it has ended."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:

@@ -223,10 +223,10 @@ def _ended_before(
     """Waits for a random moment; every other one comes right after something began to be written."""
     if draw.random() < 0.5:
         return running.wait(draw.uniform(0.0, longest))
-    known = set(_half_written(made))
+    known = set(half_written(made))
     deadline = time.monotonic() + draw.uniform(0.5, 1.0) * longest
     while time.monotonic() < deadline:
-        if set(_half_written(made)) - known:
+        if set(half_written(made)) - known:
             tally.while_writing += 1
             return running.wait(draw.choice([0.0, draw.uniform(0.0, 0.02)]))
         if running.wait(0.001):
@@ -234,7 +234,7 @@ def _ended_before(
     return False
 
 
-def _half_written(made: Path) -> Iterator[tuple[Path, int]]:
+def half_written(made: Path) -> Iterator[tuple[Path, int]]:
     """With the inode: what an earlier kill left has the same name. Directories may vanish meanwhile."""
     inside = [
         Path(place, name) for place, *names in os.walk(made) for name in itertools.chain(*names)

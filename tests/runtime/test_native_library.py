@@ -31,7 +31,7 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def compiler() -> str:
     try:
-        return native_library._compiler()
+        return native_library.find_compiler()
     except native_library.UnavailableError as error:
         pytest.skip(str(error))
 
@@ -51,7 +51,7 @@ def test_a_library_is_built_once(
     assert name.endswith(".so")
 
     native_library.load.cache_clear()
-    monkeypatch.setattr(native_library, "_build", lambda *_: pytest.fail("it was there already"))
+    monkeypatch.setattr(native_library, "build", lambda *_: pytest.fail("it was there already"))
     assert load(source) is not None
 
 

@@ -60,16 +60,17 @@ def test_tensorboard_without_its_package_is_a_clear_error(
 
 
 def test_tensorboard_gets_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scalars: list[tuple[str, float, int]] = []
+
     class SummaryWriter:
         def __init__(self, directory: str) -> None:
             assert directory == str(tmp_path / "tensorboard")
-            self.scalars: list[tuple[str, float, int]] = []
 
         def add_scalar(self, name: str, value: float, step: int) -> None:
-            self.scalars.append((name, value, step))
+            scalars.append((name, value, step))
 
         def close(self) -> None:
-            self.scalars.append(("closed", 0.0, 0))
+            scalars.append(("closed", 0.0, 0))
 
     package = type(sys)("tensorboardX")
     package.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
@@ -78,5 +79,5 @@ def test_tensorboard_gets_the_same_numbers(tmp_path: Path, monkeypatch: pytest.M
     log.write("train", 3, {"token": 2.5, "learning_rate": 0.1})
     log.close()
     expected = [("train/token", 2.5, 3), ("train/learning_rate", 0.1, 3), ("closed", 0.0, 0)]
-    assert log._writer.scalars == expected
+    assert scalars == expected
     assert len(logging.read(tmp_path)) == 1

@@ -279,7 +279,7 @@ def test_a_kill_in_a_validation_repeats_it(uninterrupted: Training, tmp_path: Pa
 
 def test_a_second_ctrl_c_does_not_wait() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with loop._StopRequest() as stop:
+    with loop.StopRequest() as stop:
         assert not stop.is_set
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.is_set
