@@ -181,6 +181,10 @@ class Seq2Seq(TokenEmbeddings):
         return self.encoder(self.embed_source(source), lengths_of(source), rngs=rngs)
 
 
+def _shapes(module: nnx.Module) -> Any:
+    return jax.tree.map(jnp.shape, nnx.to_pure_dict(nnx.state(module)))
+
+
 def start_encoder(student: nnx.Module, teacher: nnx.Module) -> None:
     """Gives the student a copy of the teacher's embeddings and encoder (Gu et al. 2018, section 4.2).
 
@@ -198,6 +202,7 @@ def start_encoder(student: nnx.Module, teacher: nnx.Module) -> None:
                 f"the teacher's {name} does not fit the student: expected shape {expected}, got "
                 f"{got}; give both the same vocabulary and d_model"
             )
+    same_shapes = _shapes(student.encoder) == _shapes(teacher.encoder)
     for field in (
         "d_hidden",
         "num_heads",
@@ -206,6 +211,7 @@ def start_encoder(student: nnx.Module, teacher: nnx.Module) -> None:
         "attention",
         "positions",
         "encoder_attention",
+        *(() if same_shapes else ("max_length",)),  # the rows of a table of positions
     ):
         expected, got = (getattr(x.encoder.config, field) for x in (student, teacher))
         if expected != got:

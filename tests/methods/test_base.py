@@ -16,6 +16,7 @@ from nat_ar.methods.base import Method, VocabularySizes
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.length_nat import LengthNat, LengthNatModel
 from nat_ar.methods.recurrent import Recurrent
+from nat_ar.nn.positions import Learned
 from nat_ar.nn.recurrent import RecurrentConfig
 from nat_ar.special_tokens import EOS, PAD
 from nat_ar.types import lengths_of
@@ -96,6 +97,17 @@ def test_a_teacher_of_another_shape_is_refused_and_the_student_left_as_it_was(
     assert len(str(error.value)) < 400
     for old, new in zip(before, leaves(student), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_learned_positions_of_another_number_are_refused() -> None:
+    learned = dataclasses.replace(TINY, positions=Learned())
+    teacher = LengthNat(learned).build(JOINT, rngs=nnx.Rngs(0))
+    shorter = LengthNat(dataclasses.replace(learned, max_length=600))
+    student = shorter.build(JOINT, rngs=nnx.Rngs(1))
+    with pytest.raises(
+        ValueError, match=r"expected max_length 600, got 1024; give both transformers the same"
+    ):
+        base.start_encoder(student, teacher)
 
 
 def test_only_a_transformer_encoder_is_handed_over() -> None:
