@@ -29,6 +29,7 @@ from nat_ar.data.catalogue import AnyCorpus
 from nat_ar.data.pair import Pair, Report
 from nat_ar.data.text_files import TextFiles
 from nat_ar.data.vocabulary import Vocabulary, VocabularyConfig
+from nat_ar.runtime import bars
 
 T = TypeVar("T")
 _CHUNK = 10_000
@@ -344,7 +345,7 @@ class _Progress:
     """Bars and messages on stderr; silent if asked to be, and if stderr is no terminal."""
 
     def __init__(self, quiet: bool) -> None:
-        self._silent = quiet or not sys.stderr.isatty()
+        self._silent = quiet or not bars.are_drawn()
 
     def bar(self, pairs: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
         yield from tqdm(pairs, desc=what, total=total, unit=" pairs", disable=self._silent)

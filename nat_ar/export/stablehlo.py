@@ -14,7 +14,6 @@ was lowered for; jax.export keeps serialised programs readable for six months of
 import contextlib
 import json
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +28,7 @@ from tqdm.auto import tqdm
 
 from nat_ar.config_json import ConfigError
 from nat_ar.export import runner
-from nat_ar.runtime import files
+from nat_ar.runtime import bars, files
 from nat_ar.translation.decodings import Int8
 from nat_ar.translation.model import Model
 from nat_ar.translation.translator import BUCKETS, Translator
@@ -78,7 +77,7 @@ def write(
     with (directory / "weights.npz").open("wb") as file:
         np.savez(file, **weights)  # type: ignore[arg-type]
     programs = {}
-    for bucket in tqdm(buckets, desc="export", unit="bucket", disable=not sys.stderr.isatty()):
+    for bucket in tqdm(buckets, desc="export", unit="bucket", disable=not bars.are_drawn()):
         exported = lower(portable_translator, names, weights, rows, bucket, platforms)
         programs[str(bucket)] = f"decode_{bucket}.stablehlo"
         (directory / programs[str(bucket)]).write_bytes(serialise(exported))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from nat_ar import config_json
 from nat_ar.data.arrays import Split
 from nat_ar.evaluation import metrics
 from nat_ar.evaluation.speed import machine
-from nat_ar.runtime import files
+from nat_ar.runtime import bars, files
 from nat_ar.search import limits
 from nat_ar.translation import decodings, translator
 from nat_ar.translation.translator import Translation, Translator
@@ -71,7 +70,7 @@ def translate(
         initial=sum(len(rows) for rows, made in zip(spans, is_made, strict=True) if made),
         unit="sentence",
         desc=f"distill {title}",
-        disable=not sys.stderr.isatty(),
+        disable=not bars.are_drawn(),
         dynamic_ncols=True,
     )
     with bar:

@@ -6,7 +6,6 @@ run ends with the parameters, the optimizer, the data order and the log of an un
 import contextlib
 import dataclasses
 import signal
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +16,7 @@ from tqdm.auto import tqdm
 
 from nat_ar.data import loader
 from nat_ar.data.loader import HostBatch, Loader
-from nat_ar.runtime import out_of_memory
+from nat_ar.runtime import bars, out_of_memory
 from nat_ar.training import optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.config import TrainingConfig
@@ -139,7 +138,7 @@ def run(
         total=config.max_steps,
         initial=number,
         unit="step",
-        disable=not sys.stderr.isatty(),
+        disable=not bars.are_drawn(),
         dynamic_ncols=True,
     )
     lower = (

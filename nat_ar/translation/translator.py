@@ -6,7 +6,6 @@ becomes does not depend on the sentences beside it."""
 
 import dataclasses
 import functools
-import sys
 import textwrap
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ from nat_ar.data import loader
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.nn import packed
-from nat_ar.runtime import compilation, out_of_memory
+from nat_ar.runtime import bars, compilation, out_of_memory
 from nat_ar.search import limits
 from nat_ar.search.candidates import Scorer
 from nat_ar.special_tokens import EOS, PAD
@@ -112,7 +111,7 @@ class Translator:
             total=len(rows),
             unit="sentence",
             desc=title,
-            disable=is_quiet or not sys.stderr.isatty(),
+            disable=is_quiet or not bars.are_drawn(),
             dynamic_ncols=True,
         )
         remedy = (

@@ -6,14 +6,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from nat_ar.data.pair import Report
-from nat_ar.runtime import files
+from nat_ar.runtime import bars, files
 
 ALTERNATIVE = (
     "without Debian's packages, use a Hugging Face data set (corpus=HuggingFace(...)) or your own "
@@ -30,7 +29,7 @@ class Package(NamedTuple):
 
 
 def is_quiet() -> bool:
-    return not sys.stderr.isatty()
+    return not bars.are_drawn()
 
 
 @dataclasses.dataclass(frozen=True)

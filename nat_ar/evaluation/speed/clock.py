@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import Any, TypeVar
@@ -11,6 +10,8 @@ import jax
 import numpy as np
 from jaxtyping import Float
 from tqdm.auto import tqdm
+
+from nat_ar.runtime import bars
 
 T = TypeVar("T")
 
@@ -80,7 +81,7 @@ def bar(title: str, total: int, is_quiet: bool) -> tqdm:
     return tqdm(
         total=total,
         desc=title,
-        disable=is_quiet or not sys.stderr.isatty(),
+        disable=is_quiet or not bars.are_drawn(),
         dynamic_ncols=True,
         mininterval=0.5,
     )
