@@ -423,7 +423,7 @@ def test_fine_tuning_draws_to_the_teacher_and_leaves_it_alone(
         gradient = jax.grad(objective, argnums=(0, 1), has_aux=True)
         (mine, theirs), terms = gradient(params, teacher_params, key)
         updates, opt_state = optimizer.update(mine, opt_state)
-        reached = optax.global_norm(theirs)
+        reached = optax.tree.norm(theirs)
         return optax.apply_updates(params, updates), opt_state, terms, reached
 
     opt_state, history = optimizer.init(params), []
