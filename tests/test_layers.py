@@ -3,6 +3,7 @@ functions and under TYPE_CHECKING count as well."""
 
 import ast
 import functools
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -212,3 +213,23 @@ def test_a_config_file_is_read_without_checkpoints_and_plots() -> None:
 def test_translating_does_not_wait_for_what_only_preparing_needs() -> None:
     """SciPy is a quarter of a second of the five in which a first sentence must be there."""
     assert loaded_after_importing(["nat_ar.commands.translate"], {"scipy", "datasets"}) == set()
+
+
+def test_no_name_is_undefined() -> None:
+    """pyproject.toml switches F821 off, since ruff reads shapes of jaxtyping as names; here all counts that does not
+    stand in quotes."""
+    root = PACKAGE.parent
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821"]
+    run = subprocess.run(
+        [*command, "--output-format", "json", "nat_ar", "tests", "scripts", "configs"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    undefined = []
+    for found in json.loads(run.stdout):
+        row, column = found["location"]["row"], found["location"]["column"]
+        line = Path(found["filename"]).read_text("utf-8").splitlines()[row - 1]
+        if found["code"] == "F821" and line[column - 2] not in "\"'*#":
+            undefined.append(f"{found['filename']}:{row}: {found['message']}")
+    assert not undefined

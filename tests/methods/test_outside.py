@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 FILE = """
 import dataclasses
 
@@ -77,8 +81,6 @@ from nat_ar.methods.length_nat import LengthNat
 from nat_ar.special_tokens import EOS
 from nat_ar.translation import decodings
 from nat_ar.types import Batch
-
-pytestmark = pytest.mark.slow
 
 new = config_json.run_file("new.py")
 from toys import TINY

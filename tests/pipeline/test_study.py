@@ -115,13 +115,14 @@ def make_study(tmp_path: Path) -> Callable[[str], Path]:
 
 def start(directory: Path, cache: Path, command: list[str] = STUDY) -> subprocess.Popen[bytes]:
     """The study as a process of its own, in `directory`."""
-    return subprocess.Popen(
-        command,
-        cwd=directory,
-        env={**os.environ, **kills.settings(cache)},
-        stdout=(directory / "table").open("wb"),
-        stderr=(directory / "progress").open("wb"),
-    )
+    with (directory / "table").open("wb") as table, (directory / "progress").open("wb") as progress:
+        return subprocess.Popen(
+            command,
+            cwd=directory,
+            env={**os.environ, **kills.settings(cache)},
+            stdout=table,
+            stderr=progress,
+        )
 
 
 def finish(process: subprocess.Popen[bytes], directory: Path) -> None:
@@ -245,9 +246,11 @@ def test_a_corpus_file_takes_the_place_of_the_corpus(
     text = text.replace("import TextFiles", "import HoldOut, TextFiles")
     Path("study.py").write_text(text, "utf-8")
     command_line.run(command_line.Study("study.py", "elsewhere", "/some/pairs.tsv", publish="docs"))
-    ((config, command), more) = seen[0]
+    ((config,), more) = seen[0]
     assert config.directory == "elsewhere"
     assert config.data.corpus.train == ("/some/pairs.tsv",)
-    assert command == "python -m nat_ar study study.py --corpus-file pairs.tsv"
-    assert more == {"publish": "docs"}
+    assert more == {
+        "command": "python -m nat_ar study study.py --corpus-file pairs.tsv",
+        "publish": "docs",
+    }
     assert (config.data.corpus.hold_out.validation, config.data.corpus.hold_out.test) == (5, 6)

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import resource, sys
 from nat_ar.runtime import malloc
@@ -13,7 +15,6 @@ if sys.argv[1] == "keep" and not malloc.keep_freed_memory():
     print("no glibc"); sys.exit()
 import jax, jax.numpy as jnp
 
-pytestmark = pytest.mark.slow
 call = jax.jit(lambda x: jnp.cumsum(jnp.flip(x) * 2.0).sum())
 x = jnp.ones(8_000_000)
 assert call.lower(x).compile().memory_analysis().temp_size_in_bytes > 63e6
@@ -38,4 +39,4 @@ def test_a_call_meets_the_pages_of_earlier_calls() -> None:
     """64 MB of temporary memory are 15,600 pages of 4 kB. The first calls may find their buffers at another
     place each (eight of them did), and one now and then after them."""
     assert statistics.median(page_faults("keep")) < 1_000
-    assert min(page_faults("as it comes")) > 15_000
+    assert statistics.median(page_faults("as it comes")) > 15_000
