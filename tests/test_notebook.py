@@ -58,3 +58,11 @@ def test_the_notebook_runs(
     assert len(pictures) == 6
     assert any("text/markdown" in o.get("data", {}) for o in outputs)  # the table
     assert not any(o.output_type == "error" for o in outputs)
+
+
+def test_the_notebook_was_run_when_it_was_committed() -> None:
+    """It shows the pictures of trained models, of cells in order, and no path of the machine that ran it."""
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert str(Path.home()) not in NOTEBOOK.read_text("utf-8")
