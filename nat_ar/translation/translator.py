@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -120,10 +120,7 @@ class Translator:
         )
         with out_of_memory.explained(remedy), bar:
             bar.update(sum(not row for row in rows))
-            for members, num_rows, bucket in self.plan([len(row) for row in rows]):
-                padded = np.full(num_rows, -1, np.int64)
-                padded[: len(members)] = members
-                batch = loader.pad_rows(source, padded, bucket, end=EOS)
+            for members, _, batch in self._batches(source, [len(row) for row in rows]):
                 hypotheses = self.decode(batch)
                 for place, translation in zip(members, self.texts(hypotheses), strict=False):
                     limit = limits.length_limit(len(rows[place]) + 1)
@@ -153,16 +150,13 @@ class Translator:
         _check_lengths([*sources, *targets], [*source_rows, *target_rows])
         source, target = Ragged.from_rows(source_rows), Ragged.from_rows(target_rows)
         scores = [0.0] * len(sources)
-        # A source without tokens is its EOS alone: [1, 2, ...] for plan, which passes over what is empty.
+        # `plan` skips empty sources; one whose target has tokens counts as one token, and is its EOS alone.
         lengths = [
             len(row) + (not row and bool(goal))
             for row, goal in zip(source_rows, target_rows, strict=True)
         ]
-        for members, num_rows, bucket in self.plan(lengths):
-            padded = np.full(num_rows, -1, np.int64)
-            padded[: len(members)] = members
+        for members, padded, batch in self._batches(source, lengths):
             width = bucket_of(max(len(target_rows[member]) for member in members) + 1)
-            batch = loader.pad_rows(source, padded, bucket, end=EOS)
             hypotheses = loader.pad_rows(target, padded, width, end=None)[:, None]
             values = np.asarray(self._score(self.model.leaves, batch, hypotheses))[:, 0]
             for member, value in zip(members, values, strict=False):
@@ -192,11 +186,8 @@ class Translator:
             }
             for row, translation in zip(rows, translations, strict=True)
         ]
-        for members, num_rows, bucket in self.plan([len(row) for row in rows]):
-            padded = np.full(num_rows, -1, np.int64)
-            padded[: len(members)] = members
-            batch = loader.pad_rows(source, padded, bucket, end=EOS)
-            most = limits.length_limit(bucket)
+        for members, _, batch in self._batches(source, [len(row) for row in rows]):
+            most = limits.length_limit(batch.shape[1])
             arrays = self._inspect(self.ready_model.leaves, batch, max_length=most)
             for name, internal in jax.device_get(arrays).items():
                 for index, member in enumerate(members):
@@ -211,6 +202,15 @@ class Translator:
         decoding = self.decoding.decoding if isinstance(self.decoding, Int8) else self.decoding
         internals = functools.partial(self.ready_model.internals, decoding=decoding)
         return jax.jit(internals, static_argnames="max_length")
+
+    def _batches(
+        self, source: Ragged, lengths: Sequence[int]
+    ) -> Iterator[tuple[list[int], Int[np.ndarray, "rows"], Int[np.ndarray, "rows bucket"]]]:
+        """The batches of `plan`: their sentences, the sentence of each row (-1: padding), and the padded sources."""
+        for members, num_rows, bucket in self.plan(lengths):
+            padded = np.full(num_rows, -1, np.int64)
+            padded[: len(members)] = members
+            yield members, padded, loader.pad_rows(source, padded, bucket, end=EOS)
 
     def plan(self, lengths: Sequence[int]) -> list[tuple[list[int], int, int]]:
         """Batches as (indices of sentences, rows of the padded batch, bucket), longest first, so that a progress bar
