@@ -1,0 +1,175 @@
+"""The directory of a run: found again, loaded, and refused where something does not fit."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import pytest
+
+from nat_ar import config_json
+from nat_ar.config_json import ConfigError
+from nat_ar.data import vocabulary
+from nat_ar.data.arrays import PreparedData
+from nat_ar.data.vocabulary import VocabularyConfig
+from nat_ar.experiment.run import Run, open_translator
+from nat_ar.methods.autoregressive import Autoregressive
+from nat_ar.search.one_pass import LengthBeam
+from nat_ar.training.config import TrainingConfig
+from nat_ar.translation.model import abstract_model
+
+
+def copy_of(run: Run, directory: Path) -> Run:
+    shutil.copytree(run.directory, directory)
+    return Run(directory)
+
+
+def change(path: Path, **fields: object) -> None:
+    """Rewrites some fields of a run's config or facts, which then say so nowhere."""
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **fields}), "utf-8")
+    facts_path = path.with_name("facts.json")
+    facts = json.loads(facts_path.read_text("utf-8"))
+    facts = {k: v for k, v in facts.items() if k not in ("checksum", "config_hash")}
+    facts_path.write_text(json.dumps(facts), "utf-8")
+
+
+def test_a_run_remembers_its_config(tiny_runs) -> None:
+    config = tiny_runs.length_nat.config()
+    assert config == dataclasses.replace(
+        config, name="nat", teacher=str(tiny_runs.autoregressive.directory)
+    )
+    text = tiny_runs.length_nat.config_path.read_text("utf-8")
+    assert text == config_json.dumps(config)
+
+
+def test_a_run_is_found_again_by_the_same_config_and_data(tiny_runs, tmp_path: Path) -> None:
+    run = copy_of(tiny_runs.length_nat, tmp_path / "run")
+    files = {path: path.read_bytes() for path in run.directory.glob("*.json")}
+    run.start(run.config(), PreparedData.load(tiny_runs.data))
+    assert files == {path: path.read_bytes() for path in run.directory.glob("*.json")}
+
+
+def test_another_config_is_refused_by_the_name_of_its_field(tiny_runs, tmp_path: Path) -> None:
+    run = copy_of(tiny_runs.length_nat, tmp_path / "run")
+    data = PreparedData.load(tiny_runs.data)
+    other = dataclasses.replace(run.config(), training=TrainingConfig(seed=5))
+    with pytest.raises(ConfigError, match=r"another experiment: training\.seed: 1 -> 5\. "):
+        run.start(other, data)
+    other = dataclasses.replace(run.config(), method=Autoregressive())
+    with pytest.raises(ConfigError, match=r'method\.type: "LengthNat" -> "Autoregressive"'):
+        run.start(other, data)
+    assert run.config() == tiny_runs.length_nat.config()
+
+
+def test_other_data_are_refused(tiny_runs, tmp_path: Path) -> None:
+    run = copy_of(tiny_runs.length_nat, tmp_path / "run")
+    data = PreparedData.load(tiny_runs.data)
+    changed = dataclasses.replace(data, manifest={**data.manifest, "data_hash": "0" * 64})
+    with pytest.raises(ConfigError, match=r'another experiment: data_hash: "[0-9a-f]+" -> "000'):
+        run.start(run.config(), changed)
+
+
+def test_a_start_that_was_interrupted_is_done_again(tiny_runs, tmp_path: Path) -> None:
+    """config.json is written last: without it there is no run yet."""
+    run = copy_of(tiny_runs.length_nat, tmp_path / "run")
+    config = run.config()
+    run.config_path.unlink()
+    change(run.directory / "facts.json", data_hash="of an earlier attempt")
+    data = PreparedData.load(tiny_runs.data)
+    run.start(config, data)
+    assert run.config() == config
+    assert run.facts()["data_hash"] == data.hash
+
+
+def test_a_directory_without_a_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is no run: it has no config\.json; train one first"):
+        Run(tmp_path).config()
+
+
+def test_a_damaged_config_names_its_file(tiny_runs, tmp_path: Path) -> None:
+    run = copy_of(tiny_runs.length_nat, tmp_path / "run")
+    change(run.config_path, nmae="nat")
+    with pytest.raises(ConfigError, match=r"config\.json: .* no field 'nmae'; .*'name'"):
+        run.config()
+    run.config_path.write_text("{", "utf-8")
+    with pytest.raises(ValueError, match=r"config\.json cannot be used: .*; restore it, or train"):
+        run.config()
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("config.json", '"num_heads": 2', '"num_heads": 1'),
+        ("facts.json", '"training_data": "raw"', '"training_data": "ram"'),
+    ],
+)
+def test_a_config_and_facts_that_changed_are_refused(
+    tiny_runs, tmp_path: Path, name: str, old: str, new: str
+) -> None:
+    run = copy_of(tiny_runs.length_nat, tmp_path / "run")
+    path = run.directory / name
+    text = path.read_text("utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), "utf-8")
+    with pytest.raises(ValueError, match=f"{name}.* has changed since"):
+        run.load()
+
+
+def test_a_run_of_another_format_is_refused(tiny_runs, tmp_path: Path) -> None:
+    run = copy_of(tiny_runs.length_nat, tmp_path / "run")
+    change(run.directory / "facts.json", format=99)
+    with pytest.raises(ConfigError, match="has format 99, this version reads 1"):
+        run.load()
+
+
+def test_another_vocabulary_than_the_trained_one_is_refused(tiny_runs, tmp_path: Path) -> None:
+    run = copy_of(tiny_runs.length_nat, tmp_path / "run")
+    change(run.directory / "facts.json", vocabulary_hash="f" * 64)
+    with pytest.raises(ConfigError, match="trained with ffffffffffff; restore the files"):
+        run.load()
+
+
+def test_a_run_loads_without_its_data(tiny_runs, tmp_path: Path) -> None:
+    run = copy_of(tiny_runs.length_nat, tmp_path / "run")
+    change(run.config_path, teacher=None)
+    loaded = run.load("latest")
+    assert loaded.step == 0
+    _, shapes = abstract_model(loaded.config.method, loaded.vocabulary)
+    expected = [leaf.shape for leaf in jax.tree.leaves(shapes)]
+    assert [leaf.shape for leaf in jax.tree.leaves(loaded.model.params)] == expected
+    assert loaded.num_parameters == sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    with pytest.raises(ValueError, match="best, latest or one of 0; got '7'"):
+        run.load("7")
+
+
+def test_rescoring_without_a_teacher_is_refused(tiny_runs, tmp_path: Path) -> None:
+    run = copy_of(tiny_runs.length_nat, tmp_path / "run")
+    change(run.config_path, teacher=None)
+    with pytest.raises(ConfigError, match="was trained without one; choose another decoding"):
+        open_translator(run, "LengthBeam(size=2, rescore=True)")
+
+
+def test_a_teacher_of_another_vocabulary_cannot_rescore(tiny_runs, tmp_path: Path) -> None:
+    teacher = copy_of(tiny_runs.autoregressive, tmp_path / "teacher")
+    letters = ["a b c d e f g h", "A B C D E F G H"]
+    shutil.rmtree(teacher.directory / "vocabulary")
+    other = vocabulary.train(
+        letters,
+        letters,
+        teacher.directory / "vocabulary",
+        VocabularyConfig(24, byte_fallback=False),
+    )
+    change(teacher.directory / "facts.json", vocabulary_hash=other.hash)
+    run = copy_of(tiny_runs.length_nat, tmp_path / "run")
+    change(run.config_path, teacher=str(teacher.directory))
+    with pytest.raises(ConfigError, match="has another vocabulary than"):
+        open_translator(run, "LengthBeam(rescore=True)")
+
+
+def test_the_teacher_is_opened_only_where_it_rescores(tiny_runs) -> None:
+    _, plain = open_translator(tiny_runs.length_nat)
+    assert plain.scorer is None
+    _, rescoring = open_translator(tiny_runs.length_nat, "LengthBeam(rescore=True)")
+    assert rescoring.scorer is not None
+    assert rescoring.decoding == LengthBeam(rescore=True)

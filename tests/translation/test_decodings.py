@@ -1,0 +1,118 @@
+"""Decodings as text: read, written and refused."""
+
+import pytest
+
+from nat_ar import config_json
+from nat_ar.config_json import ConfigError
+from nat_ar.methods.autoregressive import Autoregressive
+from nat_ar.methods.catalogue import AnyMethod
+from nat_ar.methods.ctc import Ctc
+from nat_ar.methods.fertility_nat import FertilityNat
+from nat_ar.methods.joint import Joint
+from nat_ar.methods.length_nat import LengthNat
+from nat_ar.search.beam import Beam
+from nat_ar.search.ctc import BestPath
+from nat_ar.search.fertility import Argmax, Average, NoisyParallel
+from nat_ar.search.greedy import Greedy
+from nat_ar.search.one_pass import LengthBeam
+from nat_ar.search.sampling import Sampling
+from nat_ar.translation import decodings
+from nat_ar.translation.decodings import Int8
+
+
+@pytest.mark.parametrize(
+    ("method", "text", "decoding"),
+    [
+        (Autoregressive(), None, Beam()),
+        (Autoregressive(decoding=Greedy()), None, Greedy()),
+        (Autoregressive(), "Greedy", Greedy()),
+        (Autoregressive(), " Beam( size = 3 , length_penalty=0.6 )", Beam(3, length_penalty=0.6)),
+        (LengthNat(), "LengthBeam(size=5, rescore=True)", LengthBeam(5, rescore=True)),
+        (FertilityNat(), "Average()", Average()),
+        (FertilityNat(), "NoisyParallel(temperature=0.5)", NoisyParallel(temperature=0.5)),
+        (Autoregressive(), "Beam(size=3) int8", Int8(Beam(3))),
+        (Autoregressive(), "Sampled(seed=1)", Sampling(seed=1)),  # as earlier versions called it
+        (Ctc(), "Collapse()", BestPath()),
+    ],
+)
+def test_a_decoding_is_written_as_in_python(
+    method: AnyMethod, text: str | None, decoding: object
+) -> None:
+    assert decodings.parse_decoding(method, text) == decoding
+
+
+def test_a_decoding_written_out_is_read_back() -> None:
+    for method in (Autoregressive(), LengthNat(), FertilityNat()):
+        for cls in decodings.decodings_of(type(method)):
+            assert decodings.parse_decoding(method, decodings.decoding_text(cls())) == cls()
+
+
+def test_a_decoding_is_read_by_its_earlier_name() -> None:
+    for method, old in ((Autoregressive(decoding=Sampling()), "Sampled"), (Ctc(), "Collapse")):
+        data = config_json.to_json(method)
+        data["decoding"]["type"] = old
+        assert config_json.from_json(type(method), data) == method
+
+
+@pytest.mark.parametrize(
+    ("decoding", "text"),
+    [
+        (Greedy(), "Greedy()"),
+        (Beam(), "Beam(size=4)"),  # the first field always: it says how much is searched
+        (LengthBeam(5, rescore=True), "LengthBeam(size=5, rescore=True)"),
+        (NoisyParallel(2, seed=1, n_best=2), "NoisyParallel(samples=2, seed=1, n_best=2)"),
+        (Int8(Beam()), "Beam(size=4) int8"),
+    ],
+)
+def test_a_written_decoding_leaves_out_the_defaults(decoding: object, text: str) -> None:
+    assert decodings.decoding_text(decoding) == text
+
+
+def test_each_method_knows_its_decodings() -> None:
+    assert decodings.decodings_of(Autoregressive) == (Greedy, Beam, Sampling)
+    assert decodings.decodings_of(LengthNat) == (LengthBeam,)
+    assert decodings.decodings_of(FertilityNat) == (Argmax, Average, NoisyParallel)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Beam()",  # of another method
+        "Argmax(size=2)",  # no such field
+        "NoisyParallel(3)",  # fields have names
+        "NoisyParallel(**{'samples': 3})",
+        "NoisyParallel(samples='many')",
+        "NoisyParallel(samples=None)",
+        "argmax()",
+        "",
+        "Argmax(",
+        "Argmax() and Average()",
+        "Argmax()()",
+        "Argmax\0()",
+        "__import__('os')",
+        "__import__('os').system('false')",
+        "NoisyParallel(samples=__import__('os').getpid())",
+        "NoisyParallel(samples=[1 for _ in 'a'][0])",
+        "(lambda: Argmax())()",
+    ],
+)
+def test_anything_else_is_refused_with_the_choices(text: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        decodings.parse_decoding(FertilityNat(), text)
+    message = str(refusal.value)
+    for part in ("FertilityNat", "Argmax()", "Average()", "NoisyParallel(samples=10", repr(text)):
+        assert part in message
+    assert "\n" not in message
+
+
+def test_a_decoding_that_cannot_be_says_why() -> None:
+    with pytest.raises(ConfigError, match="1 <= n_best <= samples, got n_best 3 and samples 2"):
+        decodings.parse_decoding(FertilityNat(), "NoisyParallel(samples=2, n_best=3)")
+
+
+def test_a_rescoring_decoding_needs_a_scorer_unless_the_model_rescores_itself() -> None:
+    rescoring = LengthBeam(2, rescore=True)
+    assert decodings.needs_scorer(LengthNat(), rescoring)
+    assert not decodings.needs_scorer(Joint(), rescoring)
+    assert not decodings.needs_scorer(LengthNat(), LengthBeam(2))
+    assert not decodings.needs_scorer(Autoregressive(), Greedy())
