@@ -204,6 +204,14 @@ def test_training_and_translating_load_nothing_that_only_a_corpus_needs() -> Non
     assert loaded_after_importing(modules, CORPORA) == set()
 
 
+def test_training_starts_without_what_only_its_validation_needs() -> None:
+    """sacreBLEU, which loads lxml, is imported where the first score is computed."""
+    start = "from nat_ar.commands import train; train.load_config('configs/toy/teacher.py')"
+    assert loaded_after_running(start, {"sacrebleu", *CORPORA}) == set()
+    score = "; from nat_ar.evaluation import metrics; metrics.corpus_bleu(['a'], ['a'])"
+    assert loaded_after_running(start + score, {"sacrebleu"}) == {"sacrebleu"}
+
+
 def test_a_config_file_is_read_without_checkpoints_and_plots() -> None:
     code = "from nat_ar.experiment.config import load_file; load_file('configs/toy/study.py')"
     suspects = {"orbax", "tensorstore", "matplotlib", *CORPORA}

@@ -14,12 +14,13 @@ import re
 import runpy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
-from sacrebleu.metrics import BLEU, CHRF, TER
-from sacrebleu.metrics.base import Metric as SacreBleuMetric
+
+if TYPE_CHECKING:
+    import sacrebleu.metrics.base  # takes 0.13 s, and training needs it at its first validation only
 
 SEED = 12345
 """sacreBLEU's default, so that our resamples are those of `sacrebleu --confidence`."""
@@ -107,25 +108,29 @@ def bleu(
 ) -> Score:
     """Corpus BLEU of sacreBLEU (Post 2018) for mixed case and `tokenize`, e.g. "13a", "zh",
     "char"."""
-    return _score(BLEU(tokenize=tokenize, force=True), hypotheses, references, n_bootstrap)
+    return _score(_bleu(tokenize), hypotheses, references, n_bootstrap)
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[str], *, n_bootstrap: int = 1000) -> Score:
     """chrF++ (Popovic 2017): character 6-grams and word 2-grams."""
-    return _score(CHRF(word_order=2), hypotheses, references, n_bootstrap)
+    import sacrebleu.metrics
+
+    return _score(sacrebleu.metrics.CHRF(word_order=2), hypotheses, references, n_bootstrap)
 
 
 def ter(hypotheses: Sequence[str], references: Sequence[str], *, n_bootstrap: int = 1000) -> Score:
     """Translation edit rate (Snover et al. 2006) with Tercom's defaults; lower is better, may
     exceed 100."""
-    return _score(TER(), hypotheses, references, n_bootstrap)
+    import sacrebleu.metrics
+
+    return _score(sacrebleu.metrics.TER(), hypotheses, references, n_bootstrap)
 
 
 def corpus_bleu(
     hypotheses: Sequence[str], references: Sequence[str], *, tokenize: str = "13a"
 ) -> float:
     """BLEU without an interval, for validation during training."""
-    metric = BLEU(tokenize=tokenize, force=True)
+    metric = _bleu(tokenize)
     return _value(metric, _statistics(metric, hypotheses, references).sum(0))
 
 
@@ -212,7 +217,7 @@ def bleu_by_group(
     """{group: {"sentences": count, "bleu": corpus BLEU of them}}, groups sorted by name."""
     if len(groups) != len(references):
         raise ValueError(f"{len(groups)} groups for {len(references)} references; one a sentence")
-    metric = BLEU(tokenize=tokenize, force=True)
+    metric = _bleu(tokenize)
     scores = _by_group(metric, _statistics(metric, hypotheses, references), groups)
     return {group: scores[group] for group in sorted(scores)}
 
@@ -224,7 +229,7 @@ def bleu_by_length(
 
     Buckets are "1-10", "11-20", ..., "51+"; "0" holds empty references. Empty buckets are left
     out."""
-    metric = BLEU(tokenize=tokenize, force=True)
+    metric = _bleu(tokenize)
     statistics = _statistics(metric, hypotheses, references)
     lengths = statistics[:, 1].astype(np.int64)
     scores = _by_group(metric, statistics, [length_bucket(int(length)) for length in lengths])
@@ -259,7 +264,7 @@ def paired_bootstrap(
     (count + 1) / (n_bootstrap + 1) so that it is never zero. `sacrebleu --paired-bs` shifts the absolute differences
     instead, which halves p if one system is clearly ahead and calls two identical outputs significantly
     different; here those give p = 1."""
-    metric = BLEU(tokenize=tokenize, force=True)
+    metric = _bleu(tokenize)
     ours = _statistics(metric, system, references)
     theirs = _statistics(metric, baseline, references)
     differences = _resampled(metric, ours, n_bootstrap) - _resampled(metric, theirs, n_bootstrap)
@@ -288,13 +293,22 @@ def without_bootstrap(signature: str) -> str:
     )
 
 
+def _bleu(tokenize: str, **options: Any) -> "sacrebleu.metrics.BLEU":
+    import sacrebleu.metrics
+
+    return sacrebleu.metrics.BLEU(tokenize=tokenize, force=True, **options)
+
+
 @functools.cache
-def _sentence_metric(tokenize: str) -> BLEU:
-    return BLEU(tokenize=tokenize, effective_order=True, smooth_method="exp", force=True)
+def _sentence_metric(tokenize: str) -> "sacrebleu.metrics.BLEU":
+    return _bleu(tokenize, effective_order=True, smooth_method="exp")
 
 
 def _score(
-    metric: SacreBleuMetric, hypotheses: Sequence[str], references: Sequence[str], n_bootstrap: int
+    metric: "sacrebleu.metrics.base.Metric",
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    n_bootstrap: int,
 ) -> Score:
     statistics = _statistics(metric, hypotheses, references)
     low, high = _interval(_resampled(metric, statistics, n_bootstrap))
@@ -303,7 +317,7 @@ def _score(
 
 
 def _statistics(
-    metric: SacreBleuMetric, hypotheses: Sequence[str], references: Sequence[str]
+    metric: "sacrebleu.metrics.base.Metric", hypotheses: Sequence[str], references: Sequence[str]
 ) -> Float[np.ndarray, "sentences statistics"]:
     """sacreBLEU's sufficient statistics of every sentence; their sum over sentences gives the
     score."""
@@ -312,12 +326,16 @@ def _statistics(
     return np.asarray(rows, dtype=np.float64)
 
 
-def _value(metric: SacreBleuMetric, total: Float[np.ndarray, "statistics"]) -> float:
+def _value(
+    metric: "sacrebleu.metrics.base.Metric", total: Float[np.ndarray, "statistics"]
+) -> float:
     return float(metric._compute_score_from_stats(total.tolist()).score)
 
 
 def _resampled(
-    metric: SacreBleuMetric, statistics: Float[np.ndarray, "sentences statistics"], n_bootstrap: int
+    metric: "sacrebleu.metrics.base.Metric",
+    statistics: Float[np.ndarray, "sentences statistics"],
+    n_bootstrap: int,
 ) -> Float[np.ndarray, "n_bootstrap"]:
     """The score of every resample; the resamples depend on the number of sentences only."""
     if n_bootstrap < 40:
@@ -350,7 +368,7 @@ def _interval(samples: Float[np.ndarray, "n_bootstrap"]) -> tuple[float, float]:
 
 
 def _by_group(
-    metric: SacreBleuMetric,
+    metric: "sacrebleu.metrics.base.Metric",
     statistics: Float[np.ndarray, "sentences statistics"],
     groups: Sequence[str],
 ) -> dict[str, dict[str, float | int]]:
