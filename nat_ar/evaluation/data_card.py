@@ -96,6 +96,51 @@ def warnings_of(card: dict[str, Any]) -> list[str]:
     return warnings + [f"{count} {what}" for what, count in counts.items() if count]
 
 
+def summary(manifest: dict[str, Any]) -> str:
+    """The data card of a distilled directory's manifest, in lines for a person."""
+    card, teacher = manifest["distilled"], manifest["distilled"]["teacher"]
+    real, distilled = card["raw"], card["distilled"]
+    validation, train = card["validation_bleu"], card["train_bleu"]
+    seconds = card["seconds"]
+    lines = [
+        f"{manifest['config']['directory']}: {manifest['splits']['train']['sentences']:,} distilled "
+        f"training pairs; data hash {manifest['data_hash'][:12]}",
+        f"  teacher {teacher['name']} ({teacher['run']}), checkpoint {card['checkpoint_step']:,}, "
+        f"{teacher['parameters']:,} parameters, config {card['config_hash']}",
+        f"  {card['decoding']}, choose {card['choose']}",
+        f"  teacher BLEU on validation {_interval(validation)}",
+        f"  distilled targets against the raw ones: BLEU {_interval(train)}, "
+        f"length ratio {card['length_ratio']:.3f}",
+        f"    {train['signature']}",
+        f"  {'on ' + format(card['aligned_sentences'], ',') + ' pairs':<30}{'raw':>8}{'distilled':>11}",
+    ]
+    rows = {
+        "complexity C(d), nats": "complexity",
+        "reordering, Kendall tau": "reordering",
+        "repeated words, %": "repetition",
+        "sentences with repetition, %": "repetition_sentences",
+    }
+    lines += [
+        f"    {title:<28}{real[key]:>8.3f}{distilled[key]:>11.3f}" for title, key in rows.items()
+    ]
+    lines += [
+        f"    {'faithfulness F(d), nats':<28}{0:>8.3f}{card['faithfulness']:>11.3f}  (0: as the raw data)",
+        f"  {card['sentences']:,} sentences in {seconds:,.1f} s, {card['sentences_per_second']:,.1f} "
+        f"sentences/s on {card['device']}",
+        f"  {card['empty']:,} empty, {card['cut']:,} cut at the length limit, {card['shortened']:,} "
+        "from shortened sources",
+    ]
+    lines += [f"  {reason}: {count:,}" for reason, count in manifest["report"]["counts"].items()]
+    return "\n".join([*lines, *(f"  warning: {text}" for text in card["warnings"])])
+
+
+def _interval(bleu: dict[str, Any]) -> str:
+    return (
+        f"{bleu['score']:.2f} [{bleu['low']:.2f}, {bleu['high']:.2f}] "
+        f"({bleu['sentences']:,} sentences)"
+    )
+
+
 def _say(message: str) -> None:
     if sys.stderr.isatty():
         tqdm.write(message, file=sys.stderr)

@@ -17,6 +17,7 @@ from nat_ar.data.arrays import PreparedData
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.text_files import TextFiles
 from nat_ar.data.vocabulary import VocabularyConfig
+from nat_ar.evaluation import data_card
 from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.experiment.run import Run, open_translator
 from nat_ar.methods.autoregressive import Autoregressive
@@ -292,7 +293,7 @@ def test_empty_cut_and_shortened_translations_are_counted(
     assert manifest["splits"]["train"]["sentences"] == 36 - expected[0]
     assert card["aligned_sentences"] == 36 - expected[0]
     assert card["distilled"]["repetition"] > card["raw"]["repetition"]
-    text = command.summary(manifest)
+    text = data_card.summary(manifest)
     assert f"{expected[0]} empty, {expected[1]} cut" in text
     assert f"warning: {expected[0]} of 36 translations are empty" in text
 
