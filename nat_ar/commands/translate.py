@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nat_ar.config_json import ConfigError
-from nat_ar.data import vocabulary
+from nat_ar.data import text_files, vocabulary
 from nat_ar.experiment.run import Run, open_translator
 from nat_ar.translation import decodings
 from nat_ar.translation.translator import BATCH_TOKENS, Translation
@@ -49,8 +49,7 @@ def run(arguments: Translate) -> None:
         decoding = decodings.with_n_best(decoding, arguments.n_best)
     _, translator = open_translator(run, decoding, arguments.checkpoint)
     translator.batch_tokens = arguments.batch_tokens
-    lines = list(_read(arguments.input))
-    found = translator.translate(lines)
+    found = translator.translate(_read(arguments.input))
     written = [
         line for number, item in enumerate(found) for line in _format(number, item, arguments)
     ]
@@ -62,17 +61,12 @@ def run(arguments: Translate) -> None:
     _warn(found)
 
 
-def _read(name: str) -> Iterator[str]:
-    """Lines as text. Bytes that are not UTF-8 become U+FFFD, and are counted on stderr."""
-    raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-    num_broken = 0
-    for line in raw.removesuffix(b"\n").split(b"\n") if raw else []:
-        line = line.removesuffix(b"\r")
-        text = line.decode("utf-8", errors="replace")
-        num_broken += text.encode() != line
-        yield vocabulary.one_line(text.removeprefix("\ufeff"))
+def _read(name: str) -> list[str]:
+    text = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    lines, num_broken = text_files.lines_to_translate(text)
     if num_broken:
         print(f"nat-ar: {num_broken} lines hold bytes that are not UTF-8", file=sys.stderr)
+    return lines
 
 
 def _format(number: int, translation: Translation, arguments: Translate) -> Iterator[str]:

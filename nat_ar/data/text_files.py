@@ -1,4 +1,4 @@
-"""A corpus of plain text files: tab-separated columns, or a file a language."""
+"""Plain text: a corpus of tab-separated columns or of a file a language, and lines to translate."""
 
 import dataclasses
 import gzip
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from nat_ar.config_json import ConfigError
-from nat_ar.data import corpus, hold_out
+from nat_ar.data import corpus, hold_out, vocabulary
 from nat_ar.data.corpus import Corpus
 from nat_ar.data.hold_out import HoldOut
 from nat_ar.data.pair import Pair, Report
@@ -159,3 +159,16 @@ def _hash(path: str) -> str:
     if not Path(path).is_file():
         raise ValueError(f"{path}: no such file")
     return files.file_hash(Path(path))
+
+
+def lines_to_translate(text: bytes) -> tuple[list[str], int]:
+    """The lines of a text, and how many of them are not UTF-8: there U+FFFD replaces the invalid bytes.
+
+    Only LF and CRLF end a line; any other line break becomes a space. Byte order marks are removed."""
+    lines, num_broken = [], 0
+    for line in text.removesuffix(b"\n").split(b"\n") if text else []:
+        line = line.removesuffix(b"\r")
+        decoded = line.decode("utf-8", errors="replace")
+        num_broken += decoded.encode() != line
+        lines.append(vocabulary.one_line(decoded.removeprefix("\ufeff")))
+    return lines, num_broken

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from nat_ar.data import text_files
 from nat_ar.data.hold_out import HoldOut
 from nat_ar.data.pair import Pair, Report
 from nat_ar.data.text_files import NamedTest, TextFiles
@@ -113,3 +114,19 @@ def test_wrong_fields_are_told_at_once() -> None:
             TextFiles(train=("a.tsv",), more_tests=tests)
     with pytest.raises(ValueError, match="expected pairs for validation or test"):
         HoldOut(0, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "lines", "num_broken"),
+    [
+        (b"", [], 0),
+        (b"\n\n", ["", ""], 0),
+        (b"a\nb", ["a", "b"], 0),  # the last line may lack its end
+        (b"\xef\xbb\xbfa\r\n\xef\xbb\xbfb\r\n", ["a", "b"], 0),  # two files, one after the other
+        ("a\u2028b\vc\rd\n".encode(), ["a b c d"], 0),
+        (b"a \xff b\nc\n\xc3\n", ["a \ufffd b", "c", "\ufffd"], 2),
+        ("\ufffd\n".encode(), ["\ufffd"], 0),
+    ],
+)
+def test_lines_to_translate(text: bytes, lines: list[str], num_broken: int) -> None:
+    assert text_files.lines_to_translate(text) == (lines, num_broken)
