@@ -1,8 +1,8 @@
 """LSTM encoder and decoder (Hochreiter & Schmidhuber 1997), the decoder with or without attention.
 
-Whatever depends on no earlier position is computed for all positions at once, before the scan: the inputs' part of
-all four gates is one matrix product. Rows are right-padded and lengths say how much of
-them is real; the backward direction starts at each row's own last token. Arrays only: no text, no search."""
+What does not depend on earlier positions is computed for all positions at once, before the scan: one matrix product
+gives the inputs' contribution to all four gates. Rows are right-padded, and their lengths are given; the backward
+direction starts at the last token of each row. Arrays only: no text, no search."""
 
 import dataclasses
 from typing import Literal
@@ -18,26 +18,27 @@ from nat_ar.nn import layers
 from nat_ar.nn.dot_product import NEGATIVE
 from nat_ar.types import Encoded, pytree_dataclass
 
-FORGET_BIAS = 1.0  # remember at first: Gers et al. 2000; Jozefowicz et al. 2015, section 5
+FORGET_BIAS = 1.0
+"""Cells keep their content at first (Gers et al. 2000; Jozefowicz et al. 2015, section 5)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RecurrentConfig:
-    """Sizes of an LSTM encoder and decoder; the defaults are a model for two CPU cores."""
+    """Sizes and attention of an LSTM encoder and decoder; the defaults suit training on two CPU cores."""
 
     d_model: int = 256
-    """width of embeddings and states; each direction of the encoder has half of it"""
+    """width of embeddings and states; half of it for each direction of the encoder"""
     num_encoder_layers: int = 1
-    """encoder depth, each layer in both directions"""
+    """encoder depth; every layer is bidirectional"""
     num_decoder_layers: int = 1
     """decoder depth"""
     attention: Literal["none", "additive", "dot"] = "additive"
-    """what the decoder sees of the source: its last states only (Sutskever et al. 2014), or a mean of
-    all, weighted additively (Bahdanau et al. 2015) or by inner products (Luong et al. 2015)"""
+    """what the decoder sees of the source. none: the encoder's final states only (Sutskever et al. 2014);
+    additive (Bahdanau et al. 2015) and dot (Luong et al. 2015): also a weighted mean of all its states"""
     dropout_rate: float = 0.2
     """dropout between layers, on embeddings and before the vocabulary projection (Zaremba et al. 2014)"""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """type of activations; parameters and memory cells stay float32"""
+    """type of activations; parameters and cell states stay float32"""
 
     def __post_init__(self) -> None:
         if min(self.d_model, self.num_encoder_layers, self.num_decoder_layers) < 1:
@@ -53,24 +54,25 @@ class RecurrentConfig:
 
     @property
     def max_length(self) -> None:
-        """A recurrence counts no positions: sentences of any length fit."""
+        """None: a recurrent network has no embeddings of positions, so that sentences of any length fit."""
         return None
 
 
 @pytree_dataclass
 class LstmState:
-    """What one layer remembers."""
+    """The state of one layer."""
 
     hidden: Float[Array, "*rows d_hidden"]
     cell: Float[Array, "*rows d_hidden"]
 
 
 class Lstm(nnx.Module):
-    """One layer. Gates i, f, o = sigmoid and g = tanh of linear maps of the input and the last state:
+    """One layer. The gates i, f, o (sigmoid) and the candidate g (tanh) are computed from linear maps of the input and
+    the previous hidden state:
 
     cell' = f * cell + i * g,    hidden' = o * tanh(cell')
 
-    `d_fed` is the width of a further input that is known only position by position."""
+    `d_fed` is the width of a second input that becomes known only one position at a time."""
 
     def __init__(
         self,
@@ -94,7 +96,7 @@ class Lstm(nnx.Module):
         state: LstmState,
         fed: Float[Array, "*rows d_fed"] | None = None,
     ) -> LstmState:
-        """The next state, from the input's part of the gates (`self.input` of it)."""
+        """The next state; `gates` is the contribution of the input x to the gates, self.input(x)."""
         before = state.hidden if fed is None else jnp.concatenate([fed, state.hidden], axis=-1)
         kernel = self.recurrent[...].astype(self.dtype)
         flat = before.reshape(-1, before.shape[-1]) @ kernel
@@ -110,8 +112,8 @@ class Lstm(nnx.Module):
         *,
         is_backward: bool = False,
     ) -> tuple[Float[Array, "rows length d_hidden"], LstmState]:
-        """States of all positions, and the last one of each row (backward: that at position 0). Padding
-        leaves a state as it is."""
+        """The hidden states of all positions, and the final state of each row (backward: that at position 0). Padding
+        does not change a state."""
         gates = self.input(x).swapaxes(0, 1)
         is_token = jnp.arange(x.shape[1])[:, None] < lengths  # [length, rows]
 
@@ -131,15 +133,15 @@ class Lstm(nnx.Module):
 
 @pytree_dataclass
 class RecurrentEncoded(Encoded):
-    """States of both directions side by side, and where they ended."""
+    """The states of both directions, concatenated, and the final states."""
 
     last: Float[Array, "batch 2*d_model"]
-    """hidden states and cells of the last layer after a row's last token (forward) and after its first
+    """hidden and cell states of the last layer, after the last token of a row (forward) and after its first
     (backward)"""
 
 
 class RecurrentEncoder(nnx.Module):
-    """Source embeddings to states, each layer in both directions (Schuster & Paliwal 1997)."""
+    """Source embeddings to states, by bidirectional layers (Schuster & Paliwal 1997)."""
 
     def __init__(self, config: RecurrentConfig, *, rngs: nnx.Rngs) -> None:
         def layer() -> Lstm:
@@ -193,8 +195,8 @@ class AdditiveAttention(nnx.Module):
         query: Float[Array, "batch queries d_model"],
         keys: Float[Array, "batch source_length d_model"],
     ) -> Float[Array, "batch queries source_length"]:
-        """The tanh of all pairs is computed again in the backward pass: kept for every position of a
-        scan it would be target length times as large as the source states."""
+        """The tanh of all pairs is computed again in the backward pass: if a scan kept it for every position, it would
+        take target_length times the memory of the source states."""
 
         def energies(query: Array, keys: Array, energy: Array) -> Array:
             return jnp.tanh(query[:, :, None] + keys[:, None]) @ energy
@@ -222,7 +224,7 @@ class DotAttention(nnx.Module):
 def attention_of(
     config: RecurrentConfig, *, rngs: nnx.Rngs
 ) -> AdditiveAttention | DotAttention | None:
-    """The attention that the config names."""
+    """The attention that the config names; None for "none"."""
     if config.attention == "additive":
         return AdditiveAttention(config.d_model, dtype=config.dtype, rngs=rngs)
     return DotAttention() if config.attention == "dot" else None
@@ -230,7 +232,7 @@ def attention_of(
 
 @pytree_dataclass
 class Memory:
-    """What every step asks of the source, computed once."""
+    """What the decoder reads of the source at every position, computed once."""
 
     keys: Float[Array, "batch source_length d_model"]
     states: Float[Array, "batch source_length d_model"]
@@ -243,19 +245,19 @@ class DecoderState:
 
     layers: list[LstmState]
     readout: Float[Array, "batch beam d_model"] | None = None
-    """of the last position, where it is fed to the next (attention "dot")"""
+    """of the previous position, if it is fed to the next one (attention "dot")"""
 
 
 class RecurrentDecoder(nnx.Module):
-    """Decoder inputs and encoder states to readouts; the vocabulary projection is the model's.
+    """Decoder inputs and encoder states to readouts, which the model projects to the vocabulary.
 
-    additive: the context belongs to the state before the step and enters the first layer with the input
-              word (Bahdanau et al. 2015, section 3.1)
-    dot:      the context belongs to the new state; the readout of both is fed to the next step (Luong
-              et al. 2015, section 3.3, input feeding)
-    none:     the source is known by the states that the decoder starts with
+    additive: the query is the previous state of the top layer; the context enters the first layer beside the
+              input embedding (Bahdanau et al. 2015, section 3.1)
+    dot:      the query is the new state of the top layer; the readout of this state and its context is fed to
+              the next position (input feeding: Luong et al. 2015, section 3.3)
+    none:     only the initial states depend on the source
 
-    A learned map of the encoder's last hidden states and cells makes the first states of all layers."""
+    The initial states of all layers are a learned map of the encoder's final states."""
 
     def __init__(self, config: RecurrentConfig, *, rngs: nnx.Rngs) -> None:
         d_model, dtype, depth = config.d_model, config.dtype, config.num_decoder_layers
@@ -285,7 +287,7 @@ class RecurrentDecoder(nnx.Module):
         return Memory(keys, states, encoded.lengths)
 
     def start_state(self, encoded: RecurrentEncoded, beam: int) -> DecoderState:
-        """Before BOS, the same for every hypothesis of a source."""
+        """The state before BOS, the same for every hypothesis of a source."""
         depth = self.config.num_decoder_layers
         parts = jnp.split(self.start(encoded.last), 2 * depth, axis=-1)
         shape = (encoded.lengths.shape[0], beam, self.config.d_model)
@@ -300,7 +302,7 @@ class RecurrentDecoder(nnx.Module):
     def context(
         self, query: Float[Array, "batch queries d_model"], memory: Memory
     ) -> Float[Array, "batch queries d_model"]:
-        """The mean of the source states, by the weights of the attention."""
+        """The mean of the source states, weighted by the attention."""
         assert self.attention is not None
         weights = attention_weights(self.attention.scores(query, memory.keys), memory.lengths)
         return jnp.einsum("bqs,bsd->bqd", weights.astype(memory.states.dtype), memory.states)
@@ -314,12 +316,12 @@ class RecurrentDecoder(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "rows length d_model"]:
         """The readouts of given inputs. rows = batch * hypotheses; the rows of one source are
-        neighbours. Every position sees the inputs up to it."""
+        adjacent. Every position sees the inputs up to and including its own."""
         rows, length, d_model = inputs.shape
         batch, rate = encoded.lengths.shape[0], self.config.dropout_rate
         gates = self.layers[0].input(layers.dropout(inputs, rate, rngs=rngs))
         gates = jnp.moveaxis(gates.reshape(batch, -1, length, 4 * d_model), 2, 0)
-        # What dropout leaves between layers is drawn before the scan, where rngs can count.
+        # Dropout masks between layers are drawn before the scan: inside, rngs cannot advance its counter.
         kept = None
         if rngs is not None and len(self.layers) > 1:
             ones = jnp.ones((length, len(self.layers) - 1, *gates.shape[1:3], d_model), gates.dtype)
@@ -356,8 +358,8 @@ class RecurrentDecoder(nnx.Module):
         memory: Memory,
         kept: Float[Array, "layers_above batch beam d_model"] | None,
     ) -> tuple[Float[Array, "batch beam d_read"], DecoderState]:
-        """The top state and its context, to be read out, and the state after one position. Only where the
-        readout is fed to the next position must it be made here."""
+        """One position: what is to be read out (the top layer's hidden state, with its context if there is attention),
+        and the next state. The readout itself is computed here only if it is fed to the next position."""
         fed = state.readout
         if self.config.attention == "additive":
             fed = self.context(state.layers[-1].hidden, memory)

@@ -1,6 +1,6 @@
-"""Decoder inputs made of source embeddings: copies by fertility, uniform copies, soft copies.
+"""Decoder inputs made from source embeddings: copies by fertility, uniform copies, soft copies.
 
-Everything is right-padded; lengths say how much of a row is real."""
+Rows are right-padded, and their lengths are given."""
 
 from typing import Literal
 
@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, Int
 def fertility_sources(
     fertilities: Int[Array, "batch source_length"], target_length: int
 ) -> Int[Array, "batch target_length"]:
-    """For each target position the source position it copies: position j is repeated fertilities[j]
-    times, in order (Gu et al. 2018, section 3.2). Target positions past the sum copy the last one."""
+    """The source position that each target position copies: source position j is repeated fertilities[j] times, in
+    order (Gu et al. 2018, section 3.2). Target positions beyond their sum copy the last source position."""
     ends = jnp.cumsum(fertilities, axis=1)
     positions = jnp.arange(target_length)
     copied = (ends[:, None, :] <= positions[:, None]).sum(axis=-1)
@@ -25,8 +25,8 @@ def uniform_sources(
     target_lengths: Int[Array, "batch"],
     target_length: int,
 ) -> Int[Array, "batch target_length"]:
-    """Target position t copies source position round(t * source / target), kept inside the source (Gu et al.
-    2018, section 3.1)."""
+    """Target position t copies source position round(t * source_length / target_length), at most the last one
+    (Gu et al. 2018, section 3.1)."""
     positions = jnp.arange(target_length)
     ratio = source_lengths[:, None] / jnp.maximum(target_lengths, 1)[:, None]
     copied = jnp.round(positions * ratio).astype(jnp.int32)
@@ -37,7 +37,7 @@ def copy(
     embeddings: Float[Array, "batch source_length d_model"],
     sources: Int[Array, "batch target_length"],
 ) -> Float[Array, "batch target_length d_model"]:
-    """Row t is the embedding at sources[t]."""
+    """Target position t gets the embedding of source position sources[t]."""
     return jnp.take_along_axis(embeddings, sources[..., None], axis=1)
 
 
@@ -49,7 +49,8 @@ def soft_copy(
     *,
     temperature: float,
 ) -> Float[Array, "batch target_length d_model"]:
-    """Row t is a mean of all embeddings, weighted by softmax(-|j - t * source / target| / temperature)
+    """Target position t gets a mean of the embeddings of all source positions j, weighted by
+    softmax(-|j - t * source_length / target_length| / temperature)
     (Wei et al. 2019, arXiv:1906.02041, section 3.2; used by GLAT)."""
     ratio = source_lengths[:, None] / jnp.maximum(target_lengths, 1)[:, None]
     centres = jnp.arange(target_length) * ratio  # [batch, target_length]
@@ -69,8 +70,8 @@ def even_copies(
     kind: Literal["uniform", "soft"],
     temperature: float,
 ) -> Float[Array, "batch target_length d_model"]:
-    """The source spread evenly over the target: one embedding a position, or a mean of all around it; the
-    temperature is the soft copy's."""
+    """The source embeddings spread evenly over the target positions: a uniform or a soft copy. `temperature` is the
+    soft copy's."""
     if kind == "uniform":
         sources = uniform_sources(source_lengths, target_lengths, target_length)
         return copy(embeddings, sources)
@@ -82,15 +83,15 @@ def even_copies(
 def repeat(
     embeddings: Float[Array, "batch source_length d_model"], factor: int
 ) -> Float[Array, "batch frames d_model"]:
-    """Every row `factor` times in turn: uniform copies for a decoder that is `factor` times as long as the
-    source (Gu & Kong 2020, arXiv:2012.15833)."""
+    """Every source position `factor` times in a row: uniform copies for a decoder with `factor` times as many positions
+    as the source (Gu & Kong 2020, arXiv:2012.15833)."""
     return jnp.repeat(embeddings, factor, axis=1)
 
 
 def split(
     states: Float[Array, "batch source_length wide"], factor: int
 ) -> Float[Array, "batch frames d_model"]:
-    """Every row cut into `factor` rows of wide / factor (Libovicky & Helcl 2018, arXiv:1811.04719, section
-    3, state splitting)."""
+    """The state of every source position split into `factor` states of wide / factor features (Libovicky & Helcl 2018,
+    arXiv:1811.04719, section 3, state splitting)."""
     batch, length, wide = states.shape
     return states.reshape(batch, factor * length, wide // factor)
