@@ -3,10 +3,10 @@ source token, each a word or BLANK, and no length to predict.
 
 Libovicky & Helcl 2018 (arXiv:1811.04719) split every encoder state into frames and train with CTC, which
 sums over all alignments of the target's words with the frames. Gu & Kong 2020 (arXiv:2012.15833, "Fully
-non-autoregressive neural machine translation: tricks of the trade") copy source embeddings instead and add
-glancing (Qian et al. 2021) or a latent variable (as Shu et al. 2020, arXiv:1908.07181). One config has all
-of it: their CTC + GLAT is Ctc(upsampling="copy", glancing=Glancing(...)), their CTC + VAE is
-Ctc(upsampling="copy", latent=Latent()), both on distilled data.
+non-autoregressive neural machine translation: tricks of the trade") spread the source evenly over the frames, in their
+code the encoder's states, and add glancing (Qian et al. 2021) or a latent variable (as Shu et al. 2020,
+arXiv:1908.07181). One config has all of it: their CTC + GLAT is Ctc(upsampling="states", glancing=Glancing(...)),
+their CTC + VAE is Ctc(upsampling="states", latent=Latent()), both on distilled data.
 
 Glancing follows the best alignment: the first pass determines the most probable labelling of the frames that
 collapses to the target (Viterbi); a frame whose best label differs is an error; the input of a revealed frame is the
@@ -14,6 +14,9 @@ embedding of its label, BLANK included; the second pass has the whole CTC loss.
 
 What differs from the papers:
 - the CTC loss is a mean over target words, and label smoothing a mean over frames;
+- with "states" a learned vector for the first, second, ... frame of a token tells its frames apart, which are otherwise
+  the same but for sinusoids of neighbouring positions; a revealed frame keeps it. Their frames are means of
+  neighbouring states instead;
 - the number of revealed frames is that of methods.glancing, chosen uniformly, not by a Poisson mask;
 - the posterior reads the encoder's states and those of a small separate encoder of the target's embeddings;
   its free nats fall linearly to 0, since decoding takes the mean of the prior;
@@ -91,8 +94,9 @@ class Ctc(base.Method):
     """sizes of encoder and decoder; max_length counts tokens, not frames"""
     upsample_factor: int = 3
     """frames for each source token, EOS counted"""
-    upsampling: Literal["split", "copy"] = "split"
-    """decoder inputs: encoder states, each projected to several frames, or copies of source embeddings"""
+    upsampling: Literal["split", "states", "copy"] = "split"
+    """decoder inputs: encoder states, each projected to several frames, copies of encoder states with a learned vector
+    for each frame of a token, or copies of source embeddings"""
     label_smoothing: float = 0.0
     """weight of the cross entropy of every frame against the uniform distribution"""
     glancing: Glancing | None = None
@@ -201,6 +205,11 @@ class CtcModel(base.Seq2Seq):
             if config.upsampling == "split"
             else None
         )
+        self.frame_embedding = (
+            layers.Embedding(factor, d_model, dtype=dtype, rngs=rngs)
+            if config.upsampling == "states"
+            else None
+        )
         self.latent = (
             None if config.latent is None else LatentNetworks(config, config.latent, rngs=rngs)
         )
@@ -212,11 +221,14 @@ class CtcModel(base.Seq2Seq):
     def decoder_inputs(
         self, source: Int[Array, "batch source_length"], encoded: Encoded
     ) -> Float[Array, "batch frames d_model"]:
-        """An input for each frame, without the latent variable's part."""
+        """An input for each frame, without the latent variable's part and the frame's own vector."""
         factor = self.config.upsample_factor
-        if self.splitter is None:
-            return upsampling.repeat(self.embed_source(source), factor)
-        return upsampling.split(self.splitter(encoded.states), factor)
+        if self.splitter is not None:
+            return upsampling.split(self.splitter(encoded.states), factor)
+        is_of_states = self.config.upsampling == "states"
+        return upsampling.repeat(
+            encoded.states if is_of_states else self.embed_source(source), factor
+        )
 
     def logits(
         self,
@@ -226,6 +238,9 @@ class CtcModel(base.Seq2Seq):
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "batch frames vocabulary"]:
         """All frames at once: none sees the labels of the others."""
+        if self.frame_embedding is not None:
+            frames = jnp.arange(inputs.shape[1]) % self.config.upsample_factor
+            inputs = inputs + self.frame_embedding(frames)
         states = self.decoder(inputs, self.frame_lengths(encoded), encoded, rngs=rngs)
         return self.target_embedding.attend(states)
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import toys
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.methods import ctc
+from nat_ar.methods import ctc, glancing
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.ctc import Ctc, CtcModel, Gaussian, Latent
 from nat_ar.methods.glancing import Glancing
@@ -112,6 +112,65 @@ def test_a_batch_of_no_sentences_costs_nothing() -> None:
     loss = loss_of(built(ALL), nothing)
     assert float(loss.objective) == 0.0
     assert all(float(mean.count) == 0.0 for mean in loss.terms.values())
+
+
+@pytest.mark.parametrize("upsampling", ["split", "states", "copy"])
+def test_what_each_frame_reads(upsampling: Any) -> None:
+    """The decoder answers its inputs: of "split" a part of a projected state, of "copy" its token's embedding, of
+    "states" its token's state and the vector of the frame's place within the token."""
+
+    class Answering(CtcModel):
+        """Decoder inputs in place of logits."""
+
+        def __init__(self, config: Ctc) -> None:
+            super().__init__(config, SIZES, rngs=nnx.Rngs(0))
+            self.decoder = lambda inputs, lengths, encoded, *, rngs: inputs
+            self.target_embedding.attend = lambda states: states
+
+    model = Answering(dataclasses.replace(SPLIT, upsampling=upsampling, upsample_factor=3))
+    encoded = model.encode(BATCH.source)
+    inputs = model.logits(model.decoder_inputs(BATCH.source, encoded), encoded)
+    assert inputs.shape == (3, 15, 32)
+    embeddings, states = model.embed_source(BATCH.source), encoded.states
+    for frame in (0, 4, 11):  # of the tokens 0, 1 and 3, the first, second and third of each
+        token, place = divmod(frame, 3)
+        if upsampling == "split":
+            expected = model.splitter(states[:, token])[:, 32 * place :][:, :32]
+        elif upsampling == "states":
+            expected = states[:, token] + model.frame_embedding(jnp.array(place))
+        else:
+            expected = embeddings[:, token]
+        np.testing.assert_allclose(inputs[:, frame], expected, atol=1e-5)
+
+
+STATES = dataclasses.replace(ALL, upsampling="states")
+
+
+def test_padding_changes_no_loss_from_states() -> None:
+    expected = loss_of(built(STATES), BATCH, step=100)
+    wider = jax.tree.map(lambda ids: jnp.pad(ids, ((0, 1), (0, 2))), BATCH)
+    found = float(loss_of(built(STATES), wider, step=100).objective)
+    assert found == pytest.approx(float(expected.objective), rel=1e-5)
+
+
+def test_a_revealed_frame_keeps_its_vector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every frame revealed the decoder still reads the vectors: they have a gradient."""
+    config = dataclasses.replace(STATES, latent=None)
+
+    def all_frames(is_wrong: jax.Array, is_frame: jax.Array, *more: Any) -> jax.Array:
+        return is_frame
+
+    monkeypatch.setattr(glancing, "revealed", all_frames)
+    graph, params = nnx.split(built(config), nnx.Param)
+
+    @jax.jit
+    @jax.grad
+    def gradient(params: nnx.State) -> jax.Array:
+        rngs = nnx.Rngs(dropout=jax.random.key(0))
+        return nnx.merge(graph, params).loss(BATCH, step=jnp.int32(0), rngs=rngs).objective
+
+    table = gradient(params)["frame_embedding"]["table"][...]
+    assert (jnp.abs(table).max(axis=1) > 1e-4).all()
 
 
 def test_wrong_are_the_frames_that_differ_from_the_best_alignment() -> None:
