@@ -160,7 +160,7 @@ def test_help_after_a_config_explains_its_fields(say: Any, experiment_file: Path
     assert said.status == 0
     text = " ".join(said.output.replace("│", " ").split())
     for option, help_text in {
-        "--run": "directory of the run; default runs/NAME",
+        "--run": "directory of the run; default: runs/NAME",
         "--training.max-steps INT": "optimizer updates (default: 10000)",
         "--method.transformer.norm {pre,post}": "layer normalisation before (pre) or after",
         "--data.corpus.num-train INT": "training pairs (default: 30000)",

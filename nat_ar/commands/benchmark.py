@@ -1,12 +1,12 @@
 """benchmark RUN ...: latency and throughput of several systems, interleaved in one process.
 
-A system is a run under one decoding, written RUN or "RUN:Decoding(field=value)"; repeat the run for
-several decodings. RUN alone is the method's default decoding; of an autoregressive run both its beam
-search and Greedy(), since no speed-up is fair without both:
+A system is a run with one decoding, written RUN or "RUN:Decoding(field=value)"; repeat the run for several
+decodings. RUN alone is the run with its own decoding; an autoregressive RUN is also timed with beam search and with
+greedy search, since a speed-up needs both:
 
     python -m nat_ar benchmark runs/teacher runs/nat "runs/nat:LengthBeam(size=5)"
 
-nat_ar/evaluation/speed/protocol.py is the protocol, docs/speed.md explains the numbers. Every system appends a row
+nat_ar/evaluation/speed/protocol.py has the protocol, docs/speed.md explains the numbers. Each system appends a row
 to its run's results.jsonl. Ratios are exact only between systems of one call: name them together."""
 
 import dataclasses
@@ -18,25 +18,24 @@ from nat_ar.pipeline.benchmark import benchmark
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark(SpeedConfig):
-    """Time systems: batch-1 latency with interval, throughput by batch size, and where the time goes."""
+    """Time systems: latency at batch size 1, throughput by batch size, and where the time goes."""
 
     systems: tuple[str, ...]
-    """RUN or "RUN:Decoding(field=value)", as many as are to be compared"""
+    """the systems to compare: RUN or "RUN:Decoding(field=value)", one or more"""
     split: str = "test"
     """split of the prepared data whose sources are translated"""
     checkpoint: str = "best"
-    """best (by validation), latest, or a step; of every run"""
+    """checkpoint of every run: best (by validation BLEU), latest, or a step"""
     data: str | None = None
-    """prepared directory; default: the one that each run was configured with"""
+    """prepared directory; default: that of each run's config"""
     threads: int | None = None
-    """cores that the process is kept to, and threads of XLA's pool on the CPU; default: all it may use"""
+    """CPU cores to which the process is pinned, and threads of XLA's pool; default: all available"""
     plots: str | None = None
-    """directory for two pictures: latency against length, throughput against batch size"""
+    """directory for two plots: latency against length, throughput against batch size"""
     profile: str | None = None
-    """directory for a trace of each system (TensorBoard and Perfetto open it), and a table of where the
-    time goes"""
+    """directory for a profiler trace of each system; also prints a table of where the time goes"""
     quiet: bool = False
-    """no progress bars"""
+    """show no progress bars"""
 
 
 def run(arguments: Benchmark) -> None:

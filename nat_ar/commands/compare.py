@@ -21,26 +21,23 @@ class Compare:
     runs: tuple[str, ...]
     """run directories, each with a results.jsonl"""
     format: Literal["terminal", "markdown", "csv", "latex"] = "terminal"
-    """how the table is printed"""
+    """format in which the table is printed"""
     output: tuple[str, ...] = ()
-    """files to write the table to as well, in the format of their suffix: .txt, .md, .csv or .tex"""
+    """files to which the table is also written, in the format of their suffix: .txt, .md, .csv or .tex"""
     teacher: str | None = None
-    """name or directory of the run that speed-ups and paired tests refer to; its beam and greedy
-    search are AR beam and AR greedy. By default the first autoregressive run trained on raw
-    data."""
+    """name or directory of the baseline of speed-ups and paired tests; default: the first AR run trained on raw data"""
     split: str = "test"
     """the split whose results are compared"""
     picture: str | None = None
-    """file for the picture of quality against latency; .png or .svg, or no suffix for both"""
+    """file for the picture of quality against latency: .png or .svg; without a suffix, both"""
     title: str = ""
-    """name of the data in the picture; by default the split and its hash"""
+    """name of the data in the picture; default: the split and its hash"""
     metrics: tuple[str, ...] = ()
     """Python files with further METRICS, each of which becomes a column (docs/metrics.md)"""
     picture_metric: str | None = None
-    """name of the metric that the picture shows; by default percent of valid translations where every row has
-    it, else bleu"""
+    """metric that the picture shows; default: percentage of valid translations if every row has it, else bleu"""
     n_bootstrap: int = 1000
-    """resamples of the paired test"""
+    """resamples of the paired bootstrap test"""
 
 
 def run(arguments: Compare) -> None:

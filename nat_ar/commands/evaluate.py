@@ -1,7 +1,7 @@
-"""evaluate RUN: translates a split with one or more decodings and says how good that is.
+"""evaluate RUN: translates a split with one or more decodings and scores the translations.
 
-Against raw references; every decoding appends a row to the run's results.jsonl and leaves its
-translations in the run's translations/."""
+References are raw. Each decoding appends a row to the run's results.jsonl and writes its translations to the run's
+translations/."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,18 +19,17 @@ class Evaluate:
     run_directory: str
     """the trained run"""
     decoding: tuple[str, ...] = ()
-    """one or more, such as "Greedy()" "Beam(size=4)"; default: the run's own"""
+    """one or more decodings, such as "Greedy()" "Beam(size=4)"; default: the run's own"""
     split: str = "test"
     """split of the prepared data: validation, test, test_NAME"""
     checkpoint: str = "best"
     """best (by validation BLEU), latest, or a step"""
     data: str | None = None
-    """prepared directory; default: the one that the run was configured with"""
+    """prepared directory; default: that of the run's config"""
     metrics: tuple[str, ...] = ()
-    """Python files with further METRICS, such as a COMET of your own (docs/metrics.md)"""
+    """Python files with further METRICS, such as COMET (docs/metrics.md)"""
     batch_tokens: int = BATCH_TOKENS
-    """padded source tokens of a batch, which has at most 64 sentences: fewer take less memory, and change no
-    translation"""
+    """padded source tokens per batch of at most 64 sentences; fewer take less memory and change no translation"""
 
 
 def run(arguments: Evaluate) -> None:
@@ -49,7 +48,7 @@ def run(arguments: Evaluate) -> None:
 
 
 def summary(row: results.Row, chosen: Sequence[Metric] = METRICS) -> str:
-    """The row in a few lines for a person."""
+    """The row as text of a few lines."""
     quality = "   ".join(metric.summary(row[metric.name]) for metric in chosen)
     lines = [
         f"{row['name']} {row['decoding']} on {row['split']} ({row['sentences']:,} sentences, "

@@ -1,4 +1,4 @@
-"""export RUN: a run as files for an engine that needs no nat_ar. docs/export.md compares the two formats."""
+"""export RUN: a run in a format that is used without nat_ar; docs/export.md compares the two formats."""
 
 import dataclasses
 from pathlib import Path
@@ -15,28 +15,27 @@ from nat_ar.translation.translator import BUCKETS
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """Write a run for other programs: a model of CTranslate2 (Autoregressive runs), or StableHLO programs with a
-    runner that needs jax, flatbuffers, numpy and sentencepiece (every method)."""
+    """Export a run for use without nat_ar: as a CTranslate2 model (Autoregressive runs only), or as StableHLO programs
+    with a runner that needs only jax, flatbuffers, numpy and sentencepiece (every method)."""
 
     run_directory: str
     """the trained run"""
     format: Format = "stablehlo"
-    """what to write"""
+    """format of the export"""
     output: str | None = None
-    """new directory to fill; default RUN/exported/FORMAT"""
+    """new or empty directory; default: RUN/exported/FORMAT"""
     checkpoint: str = "best"
     """best (by validation BLEU), latest, or a step"""
     decoding: str | None = None
-    """such as "Beam(size=4)"; default: the run's own. CTranslate2 takes its search with every call: for it the card
-    has the options of this decoding"""
+    """such as "Beam(size=4)"; default: the run's own; ctranslate2: only for the search options in card.json"""
     quantization: Quantization | None = None
-    """ctranslate2: how weights are stored; default: as they are, in float32"""
+    """ctranslate2: type of the stored weights; default: float32, as trained"""
     rows: int | None = None
-    """stablehlo: sentences of a batch; default 1"""
+    """stablehlo: sentences per batch; default: 1"""
     buckets: tuple[int, ...] = ()
-    """stablehlo: lengths to which sources are padded, one program each; default: all of the translator's"""
+    """stablehlo: lengths to which sources are padded, one program each; default: those of `translate`"""
     platforms: tuple[Platform, ...] = ()
-    """stablehlo: what the programs run on; default: the device of the export"""
+    """stablehlo: platforms on which the programs run; default: that of this machine"""
 
     def __post_init__(self) -> None:
         is_hlo = self.format == "stablehlo"

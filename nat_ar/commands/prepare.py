@@ -24,7 +24,7 @@ class Prepare:
     """Read the corpus of a config file, learn its vocabulary, write token arrays and a manifest."""
 
     config: DataConfig
-    """the data of an experiment's or a study's config file"""
+    """the data of the config file of an experiment or a study"""
 
 
 def run(arguments: Prepare) -> None:
@@ -32,7 +32,7 @@ def run(arguments: Prepare) -> None:
 
 
 def summary(manifest: dict[str, Any], directory: str) -> str:
-    """What became of the corpus, a line each."""
+    """The sizes of the splits, and the counts of what was read and dropped, one on a line."""
     sizes = ", ".join(
         f"{name} {split['sentences']:,}" for name, split in manifest["splits"].items()
     )

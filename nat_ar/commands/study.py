@@ -1,12 +1,7 @@
 """study CONFIG: a teacher, its distilled data, students, baselines -> one table and one picture.
 
-Every stage leaves a complete result or none, and is passed over when its result is there and its inputs
-have not changed. So a study may be killed at any moment and started again by the same command, and ends
-with the same table:
-
-    DIRECTORY/data, DIRECTORY/distilled     prepared directories, raw and by the teacher
-    DIRECTORY/runs/NAME                     a run for each entry
-    DIRECTORY/table.{txt,md,csv,tex}, picture.{png,svg}, examples.md"""
+A study may be killed at any moment: the same command continues it. nat_ar/pipeline/study.py lists what it
+writes."""
 
 import dataclasses
 import shlex
@@ -19,19 +14,18 @@ from nat_ar.pipeline.study import study
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Run all stages of a study, or those that are missing, and print its table."""
+    """Run the stages of a study whose results are missing or out of date, and print its table."""
 
     path: str
     """Python file that assigns a StudyConfig to `config`"""
     directory: str | None = None
-    """where everything goes; default: the config's directory"""
+    """directory for everything that the study writes; default: that of the config"""
     corpus_file: str | None = None
-    """tab-separated file (source, target), plain or gzipped, to read in place of the config's corpus and
-    split by the same hold-out"""
+    """tab-separated file (source, target), plain or gzipped, to read instead of the corpus; the hold-out stays"""
     only: tuple[str, ...] = ()
-    """names of entries: the teacher, these, and those that they start from; none: all"""
+    """entries to run, besides the teacher and the entries that they start from; default: all"""
     publish: str | None = None
-    """also write table.md, picture and examples to this directory, such as docs/results/toy"""
+    """directory to which table.md, the picture and the examples are also written, such as docs/results/toy"""
 
 
 def run(arguments: Study) -> None:

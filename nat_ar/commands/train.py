@@ -1,7 +1,6 @@
-"""train CONFIG --run DIRECTORY: trains, or goes on training.
+"""train CONFIG --run DIRECTORY: trains the model of an experiment, or resumes its training.
 
-The same command after an interruption resumes at the last checkpoint, to the same parameters, data
-order and log, bit for bit. A directory with another config is refused."""
+nat_ar/pipeline/train.py says what resuming keeps."""
 
 import dataclasses
 
@@ -14,12 +13,12 @@ __all__ = ["Train", "load_config", "run"]
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """Train the experiment of a config file, or resume it."""
+    """Train the model of a config file, or resume its training."""
 
     config: ExperimentConfig
-    """the experiment; every field can be overridden by its dotted name"""
+    """the experiment; every field is an option with a dotted name"""
     run: str | None = None
-    """directory of the run; default runs/NAME"""
+    """directory of the run; default: runs/NAME"""
 
 
 def run(arguments: Train) -> None:

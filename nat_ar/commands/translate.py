@@ -1,4 +1,4 @@
-"""translate RUN: lines of text in, translations out, in order; it pipes."""
+"""translate RUN: lines of text in, translations out, in the same order; works in a pipe."""
 
 import dataclasses
 import sys
@@ -15,26 +15,24 @@ from nat_ar.translation.translator import BATCH_TOKENS, Translation
 
 @dataclasses.dataclass(frozen=True)
 class Translate:
-    """Translate lines of standard input or of a file to standard output, one line for each."""
+    """Translate standard input or a file, line by line."""
 
     run_directory: str
     """the trained run"""
     input: str = "-"
-    """file to translate; - is standard input"""
+    """file to translate; -: standard input"""
     output: str = "-"
-    """file to write; - is standard output"""
+    """file to write; -: standard output"""
     decoding: str | None = None
     """such as "Beam(size=4)"; default: the run's own"""
     checkpoint: str = "best"
     """best (by validation BLEU), latest, or a step"""
     n_best: int = 1
-    """translations of each line, best first, on lines "number TAB translation"; needs a decoding with at
-    least as many hypotheses"""
+    """translations per line, best first; if above 1, the number of the line (from 0) and a TAB precede each"""
     scores: bool = False
-    """put the score (nats) and a TAB before each translation"""
+    """write the score (nats) and a TAB before each translation"""
     batch_tokens: int = BATCH_TOKENS
-    """padded source tokens of a batch, which has at most 64 sentences: fewer take less memory, and change no
-    translation"""
+    """padded source tokens per batch of at most 64 sentences; fewer take less memory and change no translation"""
 
     def __post_init__(self) -> None:
         if self.n_best < 1:

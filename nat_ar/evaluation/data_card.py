@@ -97,7 +97,7 @@ def warnings_of(card: dict[str, Any]) -> list[str]:
 
 
 def summary(manifest: dict[str, Any]) -> str:
-    """The data card of a distilled directory's manifest, in lines for a person."""
+    """The data card in the manifest of a distilled directory, as text."""
     card, teacher = manifest["distilled"], manifest["distilled"]["teacher"]
     real, distilled = card["raw"], card["distilled"]
     validation, train = card["validation_bleu"], card["train_bleu"]

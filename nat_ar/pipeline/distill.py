@@ -1,11 +1,10 @@
 """The teacher's translations of the training source, as a prepared directory for students.
 
-Sequence-level knowledge distillation (Kim & Rush 2016, arXiv:1606.07947): students then learn from one
-consistent translation of each sentence instead of from one of many (Zhou et al. 2020, arXiv:1911.02727).
-Sentence i of the result is the translation of sentence i; validation and tests stay raw. The work is
-kept in shards beside the directory: the same command after an interruption goes on at the first shard
-that is missing. The manifest's "distilled" is the data card: who translated, how well, and what that
-did to the data."""
+Sequence-level knowledge distillation (Kim & Rush 2016, arXiv:1606.07947): a teacher's translations vary less than
+those of a corpus, and are easier to learn for a non-autoregressive student (Zhou et al. 2020, arXiv:1911.02727).
+Sentence i of the result is the translation of sentence i; validation and tests stay raw. Finished shards are kept
+beside the directory: the same call after an interruption continues at the first missing one. The manifest's
+"distilled" is the data card: who translated, how well, and what that did to the data."""
 
 import dataclasses
 import shutil

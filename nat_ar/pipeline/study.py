@@ -1,7 +1,8 @@
 """Runs the stages of a study: teacher, distilled data, students, baselines -> one table and one picture.
 
 Every stage leaves a complete result or none, and is skipped if its result exists and its inputs have not changed.
-A study may therefore be killed at any moment and started again by the same command, and ends with the same table:
+A study may therefore be killed at any moment and started again by the same command, and ends with the same table.
+It writes:
 
     DIRECTORY/data, DIRECTORY/distilled     prepared directories, raw and by the teacher
     DIRECTORY/runs/NAME                     a run for each entry

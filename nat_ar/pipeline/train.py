@@ -1,4 +1,4 @@
-"""Trains the model of an experiment, or goes on training it.
+"""Trains the model of an experiment, or resumes its training.
 
 The same command after an interruption resumes at the last checkpoint, to the same parameters, data
 order and log, bit for bit. A directory with another config is refused."""
