@@ -4,11 +4,17 @@ layer predicts the words, learns from them, and passes its words on to the next 
 Layer l predicts by the shared output embedding; the next layer reads W_l [h_l ; e(argmax)]. It works with any decoder
 that predicts all words at once: layer_logits runs it.
 
-What differs from the paper: under pre-norm, h_l has its own layer normalisation before both uses, as the last layer
-has; losses are averaged over layers, not added, so that one weight of the length loss fits any depth; the words passed
-on are always predicted ones (no mixed training)."""
+What differs from the paper:
+- W_l starts as [I; 0], so that a decoder starts as the one without deep supervision; from random W_l every layer would
+  start with a random map of the one below, where the residual stream should carry it on;
+- under pre-norm, the prediction of a layer has a layer normalisation of its own, as that of the last has; the next
+  layer reads h_l as it is, or normalised too (`reads="normalised"`), which is no start from the decoder without;
+- losses are averaged over layers (as in the authors' code), not added, so that one weight of the length loss fits any
+  depth;
+- the words passed on are always predicted ones (no mixed training)."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax.numpy as jnp
 from flax import nnx
@@ -18,6 +24,8 @@ from nat_ar.config_json import ConfigError
 from nat_ar.nn import layers
 from nat_ar.nn.decoder import BetweenBlocks
 from nat_ar.nn.transformer import TransformerConfig
+
+Reads = Literal["states", "normalised"]
 
 
 def check(transformer: TransformerConfig) -> None:
@@ -32,13 +40,18 @@ def check(transformer: TransformerConfig) -> None:
 class DeepSupervision(nnx.Module):
     """The parameters of every decoder layer but the last for predicting and for passing its words on."""
 
-    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, config: TransformerConfig, *, reads: Reads = "states", rngs: nnx.Rngs
+    ) -> None:
         below = range(config.num_decoder_layers - 1)
         is_pre, d_model = config.norm == "pre", config.d_model
         self.norms = nnx.List([layers.LayerNorm(d_model) for _ in below]) if is_pre else None
         self.merges = nnx.List(
             [layers.Linear(2 * d_model, d_model, dtype=config.dtype, rngs=rngs) for _ in below]
         )
+        for merge in self.merges:
+            merge.kernel[...] = jnp.eye(2 * d_model, d_model)
+        self.reads = reads
 
     def layer_logits(
         self,
@@ -53,11 +66,11 @@ class DeepSupervision(nnx.Module):
         def pass_on(
             layer: int, states: Float[Array, "rows length d_model"]
         ) -> Float[Array, "rows length d_model"]:
-            if self.norms is not None:
-                states = self.norms[layer](states)
-            logits = embedding.attend(states)
+            said = states if self.norms is None else self.norms[layer](states)
+            logits = embedding.attend(said)
             predictions.append(logits)
             words = embedding(best_words(logits))
+            states = said if self.reads == "normalised" else states
             return self.merges[layer](jnp.concatenate([states, words], axis=-1))
 
         states = run_decoder(pass_on)

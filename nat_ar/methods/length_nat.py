@@ -17,7 +17,7 @@ and equal neighbours are not removed from their translations. With AXE the predi
 ones included: LengthBeam.length_multiplier makes room for blanks."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ from nat_ar.losses import cross_entropy
 from nat_ar.losses.catalogue import AnyTokenLoss
 from nat_ar.losses.cross_entropy import CrossEntropy
 from nat_ar.methods import base, deep_supervision, glancing, length_prediction
-from nat_ar.methods.deep_supervision import DeepSupervision
+from nat_ar.methods.deep_supervision import DeepSupervision, Reads
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.length_prediction import LengthPredictor
 from nat_ar.nn import upsampling
@@ -79,8 +79,16 @@ class LengthNat(base.Method):
     """training reveals some of the true words to the decoder (GLAT); None: none"""
     deep_supervision: bool = False
     """every decoder layer predicts, learns, and hands its words to the next (DSLP)"""
+    deep_supervision_reads: Reads = "states"
+    """what the next layer reads beside the words: the states as they are, or, under pre-norm, normalised ones"""
     decoding: LengthBeam = LengthBeam()
     """decoding used unless the command says otherwise"""
+
+    @classmethod
+    def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Once, deep supervision handed on normalised states."""
+        was_deep = data.get("deep_supervision", False)
+        return {"deep_supervision_reads": "normalised" if was_deep else "states", **data}
 
     def __post_init__(self) -> None:
         config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
@@ -113,7 +121,9 @@ class LengthNatModel(base.Seq2Seq):
             transformer.d_model, config.max_length_offset, rngs=rngs
         )
         self.deep_supervision = (
-            DeepSupervision(transformer, rngs=rngs) if config.deep_supervision else None
+            DeepSupervision(transformer, reads=config.deep_supervision_reads, rngs=rngs)
+            if config.deep_supervision
+            else None
         )
         self.config = config
 

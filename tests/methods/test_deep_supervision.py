@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 
 import toys
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
 from nat_ar.losses.axe import Axe
@@ -47,11 +48,15 @@ def decode(model: LengthNatModel, source: jax.Array, max_length: int = ROOM) -> 
     return toys.decode(model, source, decoding, max_length, widths=one_width)
 
 
-@pytest.mark.parametrize("norm", ["pre", "post"])
-def test_the_next_layer_reads_the_state_and_the_word_it_predicts(norm: str) -> None:
+@pytest.mark.parametrize(
+    ("norm", "reads"), [("pre", "states"), ("pre", "normalised"), ("post", "states")]
+)
+def test_the_next_layer_reads_the_state_and_the_word_it_predicts(norm: Any, reads: Any) -> None:
     """Two layers by hand, the second of which answers what it reads."""
-    config = TransformerConfig(4, 8, num_heads=2, num_decoder_layers=2, norm=norm)  # type: ignore[arg-type]
-    supervision = DeepSupervision(config, rngs=nnx.Rngs(0))
+    config = TransformerConfig(4, 8, num_heads=2, num_decoder_layers=2, norm=norm)
+    supervision = DeepSupervision(config, reads=reads, rngs=nnx.Rngs(0))
+    kernel = np.random.default_rng(1).normal(size=(8, 4))
+    supervision.merges[0].kernel[...] = jnp.asarray(kernel, jnp.float32)
     embedding = layers.Embedding(8, 4, rngs=nnx.Rngs(1))
     states = jnp.asarray(np.random.default_rng(0).normal(size=(1, 2, 4)), jnp.float32)
     words = jnp.array([[6, 7]])
@@ -63,10 +68,40 @@ def test_the_next_layer_reads_the_state_and_the_word_it_predicts(norm: str) -> N
         mean, deviation = states.mean(axis=-1, keepdims=True), states.std(axis=-1, keepdims=True)
         said = (states - mean) / deviation
     np.testing.assert_allclose(first, said @ embedding.table[...].T, atol=1e-4)
-    read = jnp.concatenate([said, embedding(words)], axis=-1)
+    read = jnp.concatenate([said if reads == "normalised" else states, embedding(words)], axis=-1)
     merge = supervision.merges[0]
     expected = (read @ merge.kernel[...] + merge.bias[...]) @ embedding.table[...].T
     np.testing.assert_allclose(second, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_it_starts_as_the_decoder_without(norm: Any) -> None:
+    """The same decoder parameters under both: the last layer says the same, until the merges have learned."""
+    plain = LengthNat(dataclasses.replace(TRANSFORMER, num_decoder_layers=3, norm=norm))
+    deep = dataclasses.replace(plain, deep_supervision=True)
+    source, lengths = sentences(0, [5, 3], 5), jnp.array([4, 6])
+
+    def last_logits(config: LengthNat, share_of_words: float = 0.0) -> jax.Array:
+        model = config.build(SIZES, rngs=nnx.Rngs(0))
+        if model.deep_supervision is not None:
+            of_words = share_of_words * jnp.eye(32, 16, -16)
+            model.deep_supervision.merges[0].kernel[...] += of_words
+        inputs = model.decoder_inputs(source, lengths, 6)
+        return model.logits(inputs, lengths, model.encode(source))
+
+    np.testing.assert_allclose(last_logits(deep), last_logits(plain), atol=1e-5)
+    learned = last_logits(deep, share_of_words=0.5)
+    assert float(jnp.abs(learned - last_logits(plain)).max()) > 0.1
+
+
+def test_runs_of_earlier_versions_go_on_reading_normalised_states() -> None:
+    data = config_json.to_json(WITH_AXE)
+    assert config_json.from_json(LengthNat, data) == WITH_AXE
+    del data["deep_supervision_reads"]
+    of_today = dataclasses.replace(WITH_AXE, deep_supervision_reads="normalised")
+    assert config_json.from_json(LengthNat, data) == of_today
+    data = {**data, "deep_supervision": False}
+    assert config_json.from_json(LengthNat, data).deep_supervision_reads == "states"
 
 
 def test_the_loss_is_the_mean_of_all_layers_and_all_layers_learn() -> None:
