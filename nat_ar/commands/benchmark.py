@@ -1,6 +1,6 @@
 """benchmark RUN ...: latency and throughput of several systems, interleaved in one process.
 
-A system is a run with one decoding, written RUN or "RUN:Decoding(field=value)"; repeat the run for several
+A system is a run under one decoding, written RUN or "RUN:Decoding(field=value)"; repeat the run for several
 decodings. RUN alone is the run with its own decoding; an autoregressive RUN is also timed with beam search and with
 greedy search, since a speed-up needs both:
 
