@@ -66,11 +66,11 @@ def test_decodings_of_the_readme_are_those_of_their_runs(monkeypatch: pytest.Mon
         elif isinstance(arguments, Evaluate | Distill | Translate):
             given = arguments.decoding
             for text in given if isinstance(given, tuple) else [given]:
-                decodings.parse_decoding(methods[arguments.run_directory], text)
+                decodings.choose(methods[arguments.run_directory], text)
         elif isinstance(arguments, Benchmark):
             for system in arguments.systems:
                 directory, _, text = system.partition(":")
-                decodings.parse_decoding(methods[directory], text or None)
+                decodings.choose(methods[directory], text or None)
     assert len(methods) >= 2
 
 

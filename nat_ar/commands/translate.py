@@ -43,8 +43,9 @@ def run(arguments: Translate) -> None:
     run = Run.of(arguments.run_directory)
     decoding: Any = arguments.decoding
     if arguments.n_best > 1:
-        decoding = decodings.parse_decoding(run.config().method, decoding)
-        decoding = decodings.with_n_best(decoding, arguments.n_best)
+        chosen = decodings.choose(run.config().method, decoding)
+        widened = decodings.with_n_best(chosen.decoding, arguments.n_best)
+        decoding = dataclasses.replace(chosen, decoding=widened)
     _, translator = open_translator(run, decoding, arguments.checkpoint)
     translator.batch_tokens = arguments.batch_tokens
     found = translator.translate(_read(arguments.input))

@@ -168,16 +168,16 @@ class Run:
 def open_translator(
     run: Run | str | Path, decoding: Any | str | None = None, checkpoint: str = "best"
 ) -> tuple[TrainedModel, Translator]:
-    """A run's model and a translator for one of its decodings, an object or text; the teacher is loaded where the
-    decoding rescores with it."""
+    """A run's model and a translator for one of its decodings: text, an object or a Choice; the teacher is loaded where
+    the decoding rescores with it."""
     run = Run.of(run)
     loaded = run.load(checkpoint)
-    chosen = decodings.parse_decoding(loaded.config.method, decoding)
+    chosen = decodings.choose(loaded.config.method, decoding)
     scorer = None
-    if decodings.needs_scorer(loaded.config.method, chosen):
+    if decodings.needs_scorer(loaded.config.method, chosen.decoding):
         if loaded.config.teacher is None:
             raise ConfigError(
-                f"{chosen} rescores with a teacher, but {run.directory} was trained without one; "
+                f"{chosen.text} rescores with a teacher, but {run.directory} was trained without one; "
                 "choose another decoding"
             )
         teacher = Run(Path(loaded.config.teacher)).load()
@@ -186,5 +186,11 @@ def open_translator(
                 f"the teacher {loaded.config.teacher} has another vocabulary than {run.directory}"
             )
         scorer = teacher.model
-    translator = Translator(loaded.model, loaded.vocabulary, decoding=chosen, scorer=scorer)
+    translator = Translator(
+        loaded.model,
+        loaded.vocabulary,
+        decoding=chosen.decoding,
+        weights=chosen.weights,
+        scorer=scorer,
+    )
     return loaded, translator

@@ -35,7 +35,7 @@ class Entry:
 
     def __post_init__(self) -> None:
         for text in self.decodings:
-            decodings.parse_decoding(self.method, text)
+            decodings.choose(self.method, text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,7 @@ class StudyConfig:
                     f"{entry.start_from!r}"
                 )
             _check_start(entry, {e.name: e for e in (self.teacher, *self.entries)}, self.teacher)
-        decodings.parse_decoding(self.teacher.method, self.distillation)
+        decodings.choose(self.teacher.method, self.distillation)
         if not self.tests:
             raise ConfigError("tests: expected at least one split, got none")
 

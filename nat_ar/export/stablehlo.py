@@ -28,8 +28,8 @@ from tqdm.auto import tqdm
 
 from nat_ar.config_json import ConfigError
 from nat_ar.export import runner
+from nat_ar.nn.packed import Weights
 from nat_ar.runtime import bars, files
-from nat_ar.translation.decodings import Int8
 from nat_ar.translation.model import Model
 from nat_ar.translation.translator import BUCKETS, Translator
 
@@ -49,12 +49,7 @@ def write(
     The card starts with `identity`.
 
     Raises ConfigError for buckets that the translator does not have, no rows, and int8 weights."""
-    check(rows, buckets)
-    if isinstance(translator.decoding, Int8):
-        raise ConfigError(
-            f"--format stablehlo has float32 weights, got {translator.decoding}: leave int8 out, or choose "
-            "--format ctranslate2 --quantization int8"
-        )
+    check(rows, buckets, translator.weights)
     models = [portable(translator.model)]
     if translator.scorer is not None:
         models.append(portable(translator.scorer))
@@ -109,8 +104,13 @@ def serialise(exported: export.Exported) -> bytes:
         ) from error
 
 
-def check(rows: int, buckets: Sequence[int]) -> None:
-    """Raises ConfigError for buckets that the translator does not have, and for no rows."""
+def check(rows: int, buckets: Sequence[int], weights: Weights = "float32") -> None:
+    """Raises ConfigError for buckets that the translator does not have, no rows, and int8 weights."""
+    if weights == "int8":
+        raise ConfigError(
+            "--format stablehlo has float32 weights, got int8: leave int8 out, or choose "
+            "--format ctranslate2 --quantization int8"
+        )
     if rows < 1:
         raise ConfigError(f"rows must be at least 1, got {rows}")
     if not buckets or sorted(set(buckets)) != list(buckets) or not set(buckets) <= set(BUCKETS):

@@ -41,11 +41,7 @@ class System:
     def resolved(self) -> "System":
         """With the decoding as text, all that differs from the defaults spelt out. Raises ConfigError for one that
         the method lacks."""
-        text = self.decoding
-        if text is not None and not isinstance(text, str):
-            text = decodings.decoding_text(text)
-        chosen = decodings.parse_decoding(self.run.config().method, text)
-        return System(self.run, decodings.decoding_text(chosen))
+        return System(self.run, decodings.choose(self.run.config().method, self.decoding).text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,7 +207,7 @@ def _identity(
     return {
         "kind": "speed",
         **provenance.identity(system.run, loaded),
-        "decoding": decodings.decoding_text(translator.decoding),
+        "decoding": translator.choice.text,
         "split": split,
         "data_hash": data.hash,
         "device": machine.device_name(),

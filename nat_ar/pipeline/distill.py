@@ -114,14 +114,15 @@ def distill(
 
 def _decoding(method: Any, text: Any | str | None, choose: Choose) -> str:
     """The decoding in full; to choose from the beam, the search must hand the whole beam back."""
-    chosen = decodings.parse_decoding(method, text)
+    chosen = decodings.choose(method, text)
     if choose == "best_bleu":
-        if not {"size", "n_best"} <= {field.name for field in dataclasses.fields(chosen)}:
+        beam = chosen.decoding
+        if not {"size", "n_best"} <= {field.name for field in dataclasses.fields(beam)}:
             raise ValueError(
-                f"choose best_bleu needs a beam to choose from, got {chosen}; use Beam()"
+                f"choose best_bleu needs a beam to choose from, got {chosen.text}; use Beam()"
             )
-        chosen = dataclasses.replace(chosen, n_best=chosen.size)
-    return decodings.decoding_text(chosen)
+        chosen = dataclasses.replace(chosen, decoding=decodings.with_n_best(beam, beam.size))
+    return chosen.text
 
 
 def _raw_data(run: Run, directory: str) -> PreparedData:

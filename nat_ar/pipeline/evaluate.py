@@ -18,7 +18,6 @@ from nat_ar.evaluation.speed import machine
 from nat_ar.experiment import provenance
 from nat_ar.experiment.run import Run, open_translator
 from nat_ar.runtime import files
-from nat_ar.translation import decodings
 from nat_ar.translation.translator import BATCH_TOKENS, Translation
 
 
@@ -46,7 +45,7 @@ def evaluate(
     test = _test_split(data, split, run)
     found = translator.translate(test.source_text, title=f"evaluate {loaded.config.name}")
     texts = [" ".join(translation.texts[0].split("\n")) for translation in found]
-    shown = decodings.decoding_text(translator.decoding)
+    shown = translator.choice.text
     label = re.sub(r"[^A-Za-z0-9]+", "_", shown).strip("_")
     folder = run.directory / "translations"
     folder.mkdir(exist_ok=True)

@@ -43,11 +43,16 @@ def export(
     the one that the card shows. Raises ConfigError for a method or a decoding that the format cannot represent, before
     anything is written."""
     method = run.config().method
-    chosen = decodings.parse_decoding(method, decoding)
+    chosen = decodings.choose(method, decoding)
     if format == "ctranslate2":
-        ctranslate2.check(method, chosen)
+        ctranslate2.check(method, chosen.decoding)
+        if chosen.weights == "int8":
+            raise ConfigError(
+                f"--format ctranslate2 rounds the weights itself, got {chosen.text}: leave int8 out and give "
+                "--quantization int8"
+            )
     else:
-        stablehlo.check(rows, buckets)
+        stablehlo.check(rows, buckets, chosen.weights)
     with files.new_directory(output) as partial:
         trained, translator = open_translator(run, decoding, checkpoint)
         identity = {"kind": format, **_identity(run, trained, translator), "command": command}
@@ -57,7 +62,7 @@ def export(
                 method,
                 trained.vocabulary,
                 partial,
-                decoding=chosen,
+                decoding=chosen.decoding,
                 quantization=quantization,
                 identity=identity,
             )
@@ -78,7 +83,7 @@ def _identity(run: Run, trained: TrainedModel, translator: Translator) -> dict[s
     return {
         "format": FORMAT,
         **provenance.identity(run, trained),
-        "decoding": decodings.decoding_text(translator.decoding),
+        "decoding": translator.choice.text,
         "vocabulary_hash": trained.vocabulary.hash,
         "rescorer": trained.config.teacher if translator.scorer is not None else None,
         "versions": {

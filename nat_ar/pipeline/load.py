@@ -8,7 +8,6 @@ import numpy as np
 
 from nat_ar.experiment import run as runs
 from nat_ar.experiment.run import Run, TrainedModel
-from nat_ar.translation import decodings
 from nat_ar.translation.translator import Translation, Translator
 
 
@@ -46,7 +45,7 @@ class TranslationSystem:
     def __repr__(self) -> str:
         return (
             f"TranslationSystem({str(self.run.directory)!r}, step {self.trained.step:,}, "
-            f"{decodings.decoding_text(self.decoding)}, {self.trained.num_parameters:,} parameters)"
+            f"{self.translator.choice.text}, {self.trained.num_parameters:,} parameters)"
         )
 
 
@@ -55,9 +54,10 @@ def load(
 ) -> TranslationSystem:
     """Opens a run for translating.
 
-    `decoding`: an object such as NoisyParallel(samples=10), its text, or None for the run's own; text may end in
-    " int8". `checkpoint`: "best" (by validation), "latest" or a step. A decoding that rescores loads the run's
-    teacher. Raises ConfigError (a ValueError) where the directory is no run, or the decoding is none of its method."""
+    `decoding`: an object such as NoisyParallel(samples=10), its text, or None for the run's own. For 8-bit weights text
+    ends in " int8", and an object becomes decodings.Choice(object, "int8"). `checkpoint`: "best" (by validation),
+    "latest" or a step. A decoding that rescores loads the run's teacher. Raises ConfigError (a ValueError) where the
+    directory is no run, or the decoding is none of its method."""
     directory = Run(Path(run))
     trained, translator = runs.open_translator(directory, decoding, str(checkpoint))
     return TranslationSystem(directory, trained, translator)

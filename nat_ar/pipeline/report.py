@@ -67,10 +67,7 @@ def _rows_of(entry: Entry, run: Run, split: str) -> list[results.Row]:
         r for r in results.read(run.directory) if r["kind"] == "quality" and r["split"] == split
     ]
     latest = {row["decoding"]: row for row in sorted(rows, key=lambda row: row["date"])}
-    wanted = [
-        decodings.decoding_text(decodings.parse_decoding(entry.method, t))
-        for t in entry.decodings or (None,)
-    ]
+    wanted = [decodings.choose(entry.method, text).text for text in entry.decodings or (None,)]
     return [latest[decoding] for decoding in wanted]
 
 

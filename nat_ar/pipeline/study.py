@@ -115,7 +115,7 @@ def _evaluate_missing(entry: Entry, run: Run, split: str, data: DataConfig) -> N
         "test_hash": evaluate.test_hash(PreparedData.load(data.directory).split(split)),
     }
     for text in entry.decodings or (None,):
-        decoding = decodings.decoding_text(decodings.parse_decoding(entry.method, text))
+        decoding = decodings.choose(entry.method, text).text
         if not _has_row(run, {**expected, "decoding": decoding}):
             evaluate.evaluate(run, decoding=text, split=split)
 

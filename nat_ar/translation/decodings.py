@@ -1,4 +1,7 @@
-"""Decodings as text: "Beam(size=4, length_penalty=0.6)" on a command line, in a table and in results.jsonl."""
+"""Decodings as text: "Beam(size=4, length_penalty=0.6)" on a command line, in a table and in results.jsonl.
+
+Text ends in " int8" where the weights are rounded to 8 bits, one scale a column of each matrix; activations and sums
+stay float32. CPUs only."""
 
 import ast
 import dataclasses
@@ -8,30 +11,43 @@ from typing import Any
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.methods.base import Method
+from nat_ar.nn.packed import Weights
 
 INT8 = " int8"
 """suffix of a decoding's text: with 8-bit weights"""
 
 
 @dataclasses.dataclass(frozen=True)
-class Int8:
-    """A decoding with weights rounded to 8 bits, one scale a column of each matrix; activations and sums stay float32.
-    CPUs only. Written "Greedy() int8"."""
+class Choice:
+    """A decoding, and the precision of the weights that it runs with."""
 
     decoding: Any
+    weights: Weights = "float32"
+
+    @property
+    def text(self) -> str:
+        """As `choose` reads it and tables show it: "NoisyParallel(samples=8, seed=1)", "Beam(size=4) int8"."""
+        return decoding_text(self.decoding) + (INT8 if self.weights == "int8" else "")
+
+
+def choose(method: Method, decoding: Any | str | None) -> Choice:
+    """A choice of the method from its text, such as "Beam(size=4)" or "Greedy() int8"; None: the method's default.
+
+    A Choice or a decoding object is checked. Raises ConfigError that lists what the method has."""
+    if isinstance(decoding, Choice):
+        return Choice(parse_decoding(method, decoding.decoding), decoding.weights)
+    if isinstance(decoding, str) and decoding.endswith(INT8):
+        return Choice(parse_decoding(method, decoding.removesuffix(INT8)), "int8")
+    return Choice(parse_decoding(method, decoding))
 
 
 def parse_decoding(method: Method, text: Any | str | None) -> Any:
     """A decoding of the method, written as in Python: "Beam(size=4, length_penalty=0.6)".
 
-    With " int8" behind it: with 8-bit weights. None: the method's default. An object is checked and returned.
-    Raises ConfigError that lists what the method has."""
+    None: the method's default. An object is checked and returned. Raises ConfigError that lists what the method
+    has."""
     if text is None:
         return method.decoding
-    if isinstance(text, Int8):
-        return Int8(parse_decoding(method, text.decoding))
-    if isinstance(text, str) and text.endswith(INT8):
-        return Int8(parse_decoding(method, text.removesuffix(INT8)))
     known = decodings_of(type(method))
     classes = {name: cls for cls in known for name in config_json.names_of(cls)}
     choices = ", ".join(f"{cls.__name__}({_signature(cls)})" for cls in known)
@@ -56,8 +72,6 @@ def parse_decoding(method: Method, text: Any | str | None) -> Any:
 def decoding_text(decoding: Any) -> str:
     """A decoding as `parse_decoding` reads it and tables show it: its first field, the amount of search, and the fields
     that differ from their defaults. "Beam(size=4)", "NoisyParallel(samples=8, seed=1)"."""
-    if isinstance(decoding, Int8):
-        return decoding_text(decoding.decoding) + INT8
     fields = dataclasses.fields(decoding)
     values = [(field, getattr(decoding, field.name)) for field in fields]
     shown = [
@@ -70,8 +84,6 @@ def decoding_text(decoding: Any) -> str:
 
 def with_n_best(decoding: Any, n_best: int) -> Any:
     """The decoding with that many translations of each sentence. Raises ConfigError for one without n_best."""
-    if isinstance(decoding, Int8):
-        return Int8(with_n_best(decoding.decoding, n_best))
     if "n_best" not in {field.name for field in dataclasses.fields(decoding)}:
         raise ConfigError(
             f"{decoding} gives one translation; expected a decoding with n_best, got n_best {n_best}"
@@ -95,7 +107,6 @@ def _signature(cls: type) -> str:
 
 def needs_scorer(method: Method, decoding: Any) -> bool:
     """Whether the decoding rescores with another model, the teacher."""
-    decoding = decoding.decoding if isinstance(decoding, Int8) else decoding
     return decoding.rescore and not method.rescores_itself
 
 

@@ -25,7 +25,7 @@ from nat_ar.runtime import bars, compilation, out_of_memory
 from nat_ar.search import limits
 from nat_ar.search.candidates import Scorer
 from nat_ar.special_tokens import EOS, PAD
-from nat_ar.translation.decodings import Int8
+from nat_ar.translation.decodings import Choice
 from nat_ar.translation.model import Model
 from nat_ar.types import Hypotheses, Internal
 
@@ -68,15 +68,16 @@ class Translator:
         vocabulary: Vocabulary,
         *,
         decoding: Any,
+        weights: packed.Weights = "float32",
         scorer: Model | None = None,
         batch_tokens: int = BATCH_TOKENS,
         max_rows: int = 64,
         is_packed: bool = True,
     ) -> None:
         """A batch has at most `max_rows` sentences and `batch_tokens` padded source tokens. `is_packed` False
-        leaves the weights as they are, for programs that other machines run."""
-        self.is_packed = is_packed
-        self.weights: packed.Weights = "int8" if isinstance(decoding, Int8) else "float32"
+        leaves the weights as they are, for programs that other machines run. `weights` "int8" needs a CPU: raises
+        ConfigError where there is none."""
+        self.is_packed, self.weights = is_packed, weights
         self.use(model)
         self.scorer = scorer
         self.ready_scorer = self._ready(scorer) if scorer is not None else None
@@ -84,6 +85,11 @@ class Translator:
         self.batch_tokens, self.max_rows = batch_tokens, max_rows
         self.compiled: dict[tuple[int, int], Any] = {}
         self.compile_seconds = 0.0
+
+    @property
+    def choice(self) -> Choice:
+        """The decoding and its weights; its text names the system in tables."""
+        return Choice(self.decoding, self.weights)
 
     def use(self, model: Model) -> None:
         """Takes other parameters of the same model; compiled programs are kept."""
@@ -199,8 +205,7 @@ class Translator:
 
     @functools.cached_property
     def _inspect(self) -> Callable[..., dict[str, Internal]]:
-        decoding = self.decoding.decoding if isinstance(self.decoding, Int8) else self.decoding
-        internals = functools.partial(self.ready_model.internals, decoding=decoding)
+        internals = functools.partial(self.ready_model.internals, decoding=self.decoding)
         return jax.jit(internals, static_argnames="max_length")
 
     def _batches(
@@ -256,9 +261,8 @@ class Translator:
     def function(self, bucket: int) -> Callable[..., Hypotheses]:
         """The decode function for one bucket: (leaves, scorer leaves, source) -> Hypotheses. Pure; from source
         tokens, at most `bucket` a row, to hypotheses."""
-        model, scorer = self.ready_model, self.ready_scorer
+        model, scorer, decoding = self.ready_model, self.ready_scorer, self.decoding
         max_length = limits.length_limit(bucket)
-        decoding = self.decoding.decoding if isinstance(self.decoding, Int8) else self.decoding
 
         def decode(
             leaves: list[jax.Array], scorer_leaves: list[jax.Array] | None, source: jax.Array

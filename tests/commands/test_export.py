@@ -91,6 +91,10 @@ def test_mistakes_are_named_before_any_work(tiny_runs, tmp_path: Path) -> None:
     nat, output = str(tiny_runs.length_nat.directory), str(tmp_path / "out")
     with pytest.raises(ConfigError, match=r"got LengthNat; --format stablehlo takes every method"):
         export.run(Export(nat, "ctranslate2", output))
+    ar = str(tiny_runs.autoregressive.directory)
+    for name in ("ctranslate2", "stablehlo"):
+        with pytest.raises(ConfigError, match=r"leave int8 out"):
+            export.run(Export(ar, name, output, decoding="Greedy() int8"))
     with pytest.raises(ConfigError, match=r"decoding of LengthNat: .* got 'Beam\(\)'"):
         export.run(Export(nat, "stablehlo", output, decoding="Beam()"))
     with pytest.raises(ConfigError, match="ctranslate2 takes no rows, got 4: leave it out"):

@@ -16,7 +16,6 @@ from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
 from nat_ar.search.one_pass import LengthBeam
 from nat_ar.translation import decodings
-from nat_ar.translation.decodings import Int8
 from nat_ar.translation.translator import Translation, Translator
 
 
@@ -113,7 +112,6 @@ def test_scores_and_n_best(pipe, opened) -> None:
 
 def test_n_best_is_asked_of_the_decoding() -> None:
     assert decodings.with_n_best(Beam(), 3) == Beam(size=4, n_best=3)
-    assert decodings.with_n_best(Int8(Beam()), 2) == Int8(Beam(n_best=2))
     with pytest.raises(ConfigError, match=r"Greedy\(\) gives one translation; .* got n_best 2"):
         decodings.with_n_best(Greedy(), 2)
     with pytest.raises(ConfigError, match="n_best must be at least 1, got 0"):

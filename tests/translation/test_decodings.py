@@ -17,7 +17,7 @@ from nat_ar.search.greedy import Greedy
 from nat_ar.search.one_pass import LengthBeam
 from nat_ar.search.sampling import Sampling
 from nat_ar.translation import decodings
-from nat_ar.translation.decodings import Int8
+from nat_ar.translation.decodings import Choice
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,6 @@ from nat_ar.translation.decodings import Int8
         (LengthNat(), "LengthBeam(size=5, rescore=True)", LengthBeam(5, rescore=True)),
         (FertilityNat(), "Average()", Average()),
         (FertilityNat(), "NoisyParallel(temperature=0.5)", NoisyParallel(temperature=0.5)),
-        (Autoregressive(), "Beam(size=3) int8", Int8(Beam(3))),
         (Autoregressive(), "Sampled(seed=1)", Sampling(seed=1)),  # as earlier versions called it
         (Ctc(), "Collapse()", BestPath()),
     ],
@@ -61,11 +60,22 @@ def test_a_decoding_is_read_by_its_earlier_name() -> None:
         (Beam(), "Beam(size=4)"),  # the first field always: it says how much is searched
         (LengthBeam(5, rescore=True), "LengthBeam(size=5, rescore=True)"),
         (NoisyParallel(2, seed=1, n_best=2), "NoisyParallel(samples=2, seed=1, n_best=2)"),
-        (Int8(Beam()), "Beam(size=4) int8"),
     ],
 )
 def test_a_written_decoding_leaves_out_the_defaults(decoding: object, text: str) -> None:
     assert decodings.decoding_text(decoding) == text
+
+
+def test_a_choice_is_a_decoding_and_the_precision_of_its_weights() -> None:
+    method = Autoregressive()
+    assert decodings.choose(method, None) == Choice(Beam(), "float32")
+    rounded = decodings.choose(method, "Beam(size=3) int8")
+    assert rounded == Choice(Beam(3), "int8")
+    assert rounded.text == "Beam(size=3) int8"
+    assert decodings.choose(method, rounded) == rounded
+    assert Choice(Greedy()).text == "Greedy()"
+    with pytest.raises(ConfigError, match="expected a decoding of Autoregressive"):
+        decodings.choose(method, Choice(BestPath(), "int8"))
 
 
 def test_each_method_knows_its_decodings() -> None:

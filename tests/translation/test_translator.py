@@ -14,8 +14,7 @@ from nat_ar.experiment.run import open_translator
 from nat_ar.runtime import cpu_kernels, out_of_memory
 from nat_ar.search import limits
 from nat_ar.special_tokens import PAD
-from nat_ar.translation import translator
-from nat_ar.translation.decodings import Int8
+from nat_ar.translation import decodings, translator
 from nat_ar.translation.model import Model
 from nat_ar.translation.translator import BUCKETS, ROWS, Translation, Translator
 from nat_ar.types import Hypotheses, Internal
@@ -165,8 +164,8 @@ def test_places_that_a_search_left_empty_are_dropped(greedy: Translator) -> None
 @pytest.mark.skipif(not cpu_kernels.are_available(), reason="int8 needs the kernels")
 def test_weights_of_8_bits_score_nearly_the_same(greedy: Translator, sentences: list[str]) -> None:
     """The model of random parameters, tripled: its first words are mostly the same, and their scores near."""
-    rounded = Translator(greedy.model, greedy.vocabulary, decoding=Int8(greedy.decoding))
-    assert rounded.weights == "int8"
+    rounded = Translator(greedy.model, greedy.vocabulary, decoding=greedy.decoding, weights="int8")
+    assert rounded.choice.text == decodings.decoding_text(greedy.decoding) + " int8"
     pairs = zip(greedy.translate(sentences), rounded.translate(sentences), strict=True)
     same = [(a, b) for a, b in pairs if a.tokens == b.tokens]
     assert len(same) > len(sentences) / 3
@@ -179,7 +178,7 @@ def test_int8_without_kernels_is_an_error(
 ) -> None:
     monkeypatch.setattr(cpu_kernels, "are_available", lambda: False)
     with pytest.raises(ConfigError, match="int8 weights need a CPU"):
-        Translator(greedy.model, greedy.vocabulary, decoding=Int8(greedy.decoding))
+        Translator(greedy.model, greedy.vocabulary, decoding=greedy.decoding, weights="int8")
     plain = Translator(greedy.model, greedy.vocabulary, decoding=greedy.decoding)
     assert plain.ready_model is plain.model
 
