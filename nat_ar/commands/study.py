@@ -20,8 +20,9 @@ class Study:
     """Python file that assigns a StudyConfig to `config`"""
     directory: str | None = None
     """directory for everything that the study writes; default: that of the config"""
-    corpus_file: str | None = None
-    """tab-separated file (source, target), plain or gzipped, to read instead of the corpus; the hold-out stays"""
+    corpus_file: tuple[str, ...] = ()
+    """tab-separated files (source, target), plain or gzipped, to read instead of the corpus: one, with its hold-out, or
+    three, training, validation and test"""
     only: tuple[str, ...] = ()
     """entries to run, besides the teacher and the entries that they start from; default: all"""
     publish: str | None = None
@@ -35,10 +36,10 @@ def run(arguments: Study) -> None:
     if arguments.directory is not None:
         config = dataclasses.replace(config, directory=arguments.directory)
     command = f"python -m nat_ar study {arguments.path}"
-    if arguments.corpus_file is not None:
-        data = prepare.from_file(config.data, arguments.corpus_file)
+    if arguments.corpus_file:
+        data = prepare.from_files(config.data, arguments.corpus_file)
         config = dataclasses.replace(config, data=data)
-        command += f" --corpus-file {Path(arguments.corpus_file).name}"
+        command += f" --corpus-file {shlex.join(Path(name).name for name in arguments.corpus_file)}"
     if arguments.only:
         command += f" --only {shlex.join(arguments.only)}"
     study(config, command=command, publish=arguments.publish)

@@ -66,15 +66,24 @@ class DataConfig:
             raise ConfigError(f"max_length_ratio {self.max_length_ratio}: expected at least 1")
 
 
-def from_file(config: DataConfig, path: str) -> DataConfig:
-    """The same config for one tab-separated file as corpus, with the hold-out of the config's corpus."""
+def from_files(config: DataConfig, paths: Sequence[str]) -> DataConfig:
+    """The same config for tab-separated files as corpus: one, with the hold-out of the config's corpus, or three,
+    training, validation and test."""
+    if len(paths) == 3:
+        train, validation, test = paths
+        corpus = TextFiles(train=(train,), validation=(validation,), test=(test,))
+        return dataclasses.replace(config, corpus=corpus)
+    if len(paths) != 1:
+        raise ConfigError(
+            f"corpus_file: expected one file, or three for training, validation and test, got {len(paths)}"
+        )
     hold_out = config.corpus.hold_out
     if hold_out is None:
         raise ConfigError(
-            f"corpus_file {path}: {type(config.corpus).__name__} has no hold_out by which to split one "
-            "file; write a config with TextFiles"
+            f"corpus_file {paths[0]}: {type(config.corpus).__name__} has no hold_out by which to split one "
+            "file; give three, for training, validation and test, or write a config with TextFiles"
         )
-    return dataclasses.replace(config, corpus=TextFiles(train=(path,), hold_out=hold_out))
+    return dataclasses.replace(config, corpus=TextFiles(train=(paths[0],), hold_out=hold_out))
 
 
 def config_of(data: PreparedData) -> DataConfig:

@@ -232,10 +232,12 @@ def test_a_split_that_is_not_there_is_said_before_any_training(
 def test_a_corpus_file_takes_the_place_of_the_corpus(
     make_study: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Split by the hold-out of the config's corpus; without one it cannot be."""
+    """One is split by the hold-out of the config's corpus, and cannot be without one; three are the splits."""
     monkeypatch.chdir(make_study("here"))
     with pytest.raises(ValueError, match=r"corpus_file pairs\.tsv: TextFiles has no hold_out"):
-        command_line.run(command_line.Study("study.py", corpus_file="pairs.tsv"))
+        command_line.run(command_line.Study("study.py", corpus_file=("pairs.tsv",)))
+    with pytest.raises(ValueError, match=r"expected one file, or three .* got 2"):
+        command_line.run(command_line.Study("study.py", corpus_file=("a.tsv", "b.tsv")))
     seen: list[Any] = []
     monkeypatch.setattr(command_line, "study", lambda *words, **more: seen.append((words, more)))
     text = (
@@ -245,7 +247,9 @@ def test_a_corpus_file_takes_the_place_of_the_corpus(
     )
     text = text.replace("import TextFiles", "import HoldOut, TextFiles")
     Path("study.py").write_text(text, "utf-8")
-    command_line.run(command_line.Study("study.py", "elsewhere", "/some/pairs.tsv", publish="docs"))
+    command_line.run(
+        command_line.Study("study.py", "elsewhere", ("/some/pairs.tsv",), publish="docs")
+    )
     ((config,), more) = seen[0]
     assert config.directory == "elsewhere"
     assert config.data.corpus.train == ("/some/pairs.tsv",)
@@ -254,3 +258,8 @@ def test_a_corpus_file_takes_the_place_of_the_corpus(
         "publish": "docs",
     }
     assert (config.data.corpus.hold_out.validation, config.data.corpus.hold_out.test) == (5, 6)
+
+    command_line.run(command_line.Study("study.py", corpus_file=("/a.tsv", "/b.tsv", "/c d.tsv")))
+    ((config,), more) = seen[1]
+    assert config.data.corpus == TextFiles(("/a.tsv",), ("/b.tsv",), ("/c d.tsv",))
+    assert more["command"] == "python -m nat_ar study study.py --corpus-file a.tsv b.tsv 'c d.tsv'"

@@ -1,0 +1,81 @@
+"""What makes a NAT learn fast: one lever at a time on Multi30k English-German, Transformer-tiny.
+
+    python -m nat_ar study configs/multi30k_en_de/levers.py --only ctc_split            # from the hub
+    python -m nat_ar study configs/multi30k_en_de/levers.py --only ctc_split \
+        --corpus-file train.tsv.gz validation.tsv.gz test2016.tsv.gz                    # English TAB German
+
+A teacher of 2,000 steps, and students of at most 1,500 on its translations. Every entry differs from `length`,
+`fertility` or `ctc` in what its name says. docs/log.md has what came out, with date and machine; an entry that it does
+not mention has not been run. Two cores take some 20 minutes for the teacher and 8 to 25 for a student: name the entries
+that are wanted."""
+
+import dataclasses
+
+from nat_ar.data.batching import BatchingConfig
+from nat_ar.data.hugging_face import HuggingFace
+from nat_ar.data.prepare import DataConfig
+from nat_ar.data.vocabulary import VocabularyConfig
+from nat_ar.evaluation.speed.config import SpeedConfig
+from nat_ar.experiment.study import Entry, StudyConfig
+from nat_ar.methods.autoregressive import Autoregressive
+from nat_ar.methods.base import Method
+from nat_ar.methods.ctc import Ctc
+from nat_ar.methods.fertility_nat import FertilityNat
+from nat_ar.methods.length_nat import LengthNat
+from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.training.config import TrainingConfig, ValidationConfig
+from nat_ar.training.optimizer import OptimizerConfig
+
+TINY = TransformerConfig(
+    d_model=128,
+    d_hidden=256,
+    num_heads=4,
+    num_encoder_layers=4,
+    num_decoder_layers=4,
+    dropout_rate=0.3,
+)
+STUDENT = dataclasses.replace(TINY, dropout_rate=0.1)
+
+
+def training(max_steps: int, peak_learning_rate: float) -> TrainingConfig:
+    return TrainingConfig(
+        max_steps=max_steps,
+        batching=BatchingConfig(batch_tokens=4096, buckets=(12, 16, 20, 24, 32, 48, 64)),
+        optimizer=OptimizerConfig(
+            peak_learning_rate=peak_learning_rate, warmup_steps=200, schedule="cosine"
+        ),
+        average_decay=0.99,
+        validation=ValidationConfig(every_steps=500, sentences=500),
+        log_every=50,
+    )
+
+
+def student(name: str, method: Method, *decodings: str, max_steps: int = 1500) -> Entry:
+    return Entry(
+        name,
+        method,
+        training(max_steps, 3e-3),
+        distilled=True,
+        encoder_from_teacher=True,
+        decodings=decodings,
+    )
+
+
+config = StudyConfig(
+    name="Multi30k English-German, levers",
+    directory="studies/multi30k_levers",
+    data=DataConfig(
+        "data/multi30k_levers",
+        HuggingFace("bentrevett/multi30k", source="en", target="de"),
+        VocabularyConfig(size=6000, kind="bpe"),
+    ),
+    teacher=Entry(
+        "ar", Autoregressive(TINY), training(2000, 5e-3), decodings=("Beam(size=4)", "Greedy()")
+    ),
+    entries=(
+        student("length", LengthNat(STUDENT), "LengthBeam()"),
+        student("fertility", FertilityNat(STUDENT), "Argmax()", "NoisyParallel(samples=10)"),
+        student("ctc_split", Ctc(STUDENT, upsample_factor=2), "BestPath()"),
+    ),
+    speed=SpeedConfig(sentences=50, throughput_sentences=128, max_seconds=6.0),
+)
