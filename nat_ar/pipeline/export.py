@@ -9,6 +9,7 @@ from typing import Any, Literal
 import jax.export
 
 import nat_ar
+from nat_ar.config_json import ConfigError
 from nat_ar.experiment import provenance
 from nat_ar.experiment.run import Run, TrainedModel, open_translator
 from nat_ar.export import ctranslate2, stablehlo
