@@ -36,8 +36,9 @@ from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.cmlm import Cmlm, CmlmModel
 from nat_ar.methods.ctc import Ctc
-from nat_ar.methods.da_transformer import DaTransformer, DaTransformerModel, Links
+from nat_ar.methods.da_transformer import DaTransformer, DaTransformerModel
 from nat_ar.methods.fertility_nat import FertilityNat, FertilityNatModel
+from nat_ar.methods.graph import Links
 from nat_ar.methods.length_nat import LengthNat, LengthNatModel
 from nat_ar.methods.length_prediction import LengthPredictor
 from nat_ar.nn import positions

@@ -18,10 +18,15 @@ from hypothesis import strategies as st
 import toys
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import dag
-from nat_ar.methods import da_transformer
 from nat_ar.methods.base import VocabularySizes
-from nat_ar.methods.da_transformer import DaTransformer, DaTransformerModel, Links, TargetGraph
+from nat_ar.methods.da_transformer import DaTransformer, DaTransformerModel
 from nat_ar.methods.glancing import Glancing
+from nat_ar.methods.graph import (
+    Links,
+    TargetGraph,
+    log_normalisers,
+    transition_log_probabilities,
+)
 from nat_ar.search import limits
 from nat_ar.search.dag import Graph, GraphBeam, Lookahead
 from nat_ar.special_tokens import EOS, NUM_SPECIAL, PAD, UNK
@@ -128,7 +133,7 @@ def test_transitions_mix_heads_by_their_gates() -> None:
     key = np.zeros((1, 3, 2, 1), np.float32)
     key[0, 2, 1] = math.log(3.0)
     gates = np.broadcast_to(np.log(np.array([1.0, 4.0], np.float32)), (1, 3, 2))
-    mix = jax.jit(da_transformer.transition_log_probabilities)
+    mix = jax.jit(transition_log_probabilities)
     found = mix(query, key, gates, np.array([3], np.int32))
     expected = [[0.0, 0.3, 0.7], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
     np.testing.assert_allclose(np.exp(found[0]), expected, rtol=1e-6)
@@ -145,9 +150,7 @@ def test_normalisers_in_blocks_are_those_of_all_logits(rows: int) -> None:
     @jax.jit
     def normalisers(states: jax.Array, table: jax.Array) -> tuple[jax.Array, Any]:
         found, back = jax.vjp(
-            lambda states, table: da_transformer.log_normalisers(
-                lambda block: block @ table.T, states, rows=rows
-            ),
+            lambda states, table: log_normalisers(lambda block: block @ table.T, states, rows=rows),
             states,
             table,
         )
