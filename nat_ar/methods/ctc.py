@@ -35,7 +35,7 @@ from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
 from nat_ar.losses import ctc as ctc_losses
-from nat_ar.methods import base, glancing
+from nat_ar.methods import base
 from nat_ar.methods.glancing import Glancing
 from nat_ar.nn import layers, upsampling
 from nat_ar.nn.decoder import Decoder
@@ -290,8 +290,7 @@ class CtcModel(base.Seq2Seq):
             first = self.logits(inputs, encoded, rngs=nnx.Rngs(dropout=key))
             first = jax.lax.stop_gradient(first)
             path, is_wrong = wrong_frames(first, frame_lengths, target)
-            ratio = settings.ratio(step)
-            is_revealed = glancing.revealed(is_wrong, is_frame, ratio, rngs.dropout())
+            is_revealed = settings.revealed(is_wrong, is_frame, step, rngs.dropout())
             inputs = jnp.where(is_revealed[..., None], self.target_embedding(path), inputs)
             logits = self.logits(inputs, encoded, rngs=nnx.Rngs(dropout=key))
             token = terms["glanced"] = nats_per_word(logits)

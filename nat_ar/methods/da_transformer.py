@@ -36,7 +36,7 @@ from jaxtyping import Array, Bool, Float, Int
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
-from nat_ar.methods import base, glancing
+from nat_ar.methods import base
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.graph import Links, TargetGraph, log_normalisers
 from nat_ar.nn import layers, upsampling
@@ -213,7 +213,7 @@ class DaTransformerModel(base.Seq2Seq):
         path = first.best_path()
         is_word = (target != PAD) & (target != EOS) & first.has_path()[:, None]
         is_wrong = (self.words_at(states, path) != target) & is_word
-        is_revealed = glancing.revealed(is_wrong, is_word, settings.ratio(step), rngs.dropout())
+        is_revealed = settings.revealed(is_wrong, is_word, step, rngs.dropout())
         vertices = jnp.arange(states.shape[1])
         is_at = is_revealed[..., None] & (path[..., None] == vertices)  # [batch, target, graph]
         shown = jnp.where(is_at, target[..., None], PAD).max(axis=1)

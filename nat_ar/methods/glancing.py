@@ -2,9 +2,12 @@
 2021, arXiv:2008.07905, section 3.2).
 
 A first pass predicts. The second pass sees ratio * errors of the true words, where the ratio falls with the step; its
-loss is taken over the positions that stay hidden."""
+loss is taken over the positions that stay hidden. The authors' code rounds that number down, so that a sentence with
+a single error is never helped. Here it is rounded at random, and right on average; other authors' counts are choices
+(`count`)."""
 
 import dataclasses
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +26,19 @@ class Glancing:
     """the ratio from `anneal_steps` on"""
     anneal_steps: int = 300_000
     """optimizer steps until end_ratio; in the paper the whole training"""
+    count: Literal[
+        "stochastic", "round", "floor_half_up", "uniform", "fixed", "bernoulli", "poisson"
+    ] = "stochastic"
+    """how many of a sentence's positions are revealed. stochastic: ratio * errors, rounded up with the probability of
+    its fraction; round: to the nearest, halves to even; floor_half_up: to the nearest, halves up (DA-Transformer,
+    number-random); uniform: any share of the positions, whatever ratio and errors (its `cmlm`); fixed: ratio *
+    positions (its `fix`); bernoulli: each position with probability ratio * errors / positions (DSLP, GLAT with CTC);
+    poisson: a Poisson number around ratio * errors, one position stays hidden (Gu & Kong 2020)"""
+
+    @classmethod
+    def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Before there was a choice, halves were rounded to even."""
+        return {"count": "round", **data}
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.end_ratio <= self.start_ratio <= 1.0:
@@ -38,16 +54,37 @@ class Glancing:
         done = jnp.minimum(step / self.anneal_steps, 1.0)
         return self.start_ratio + (self.end_ratio - self.start_ratio) * done
 
-
-def revealed(
-    is_wrong: Bool[Array, "batch width"],
-    is_position: Bool[Array, "batch width"],
-    ratio: Float[Array, ""],
-    key: PRNGKeyArray,
-) -> Bool[Array, "batch width"]:
-    """True at round(ratio * errors) of each row's positions, drawn uniformly from right and wrong ones alike; halves
-    round to even. Errors elsewhere do not count."""
-    wanted = jnp.round(ratio * (is_wrong & is_position).sum(axis=1))
-    noise = jnp.where(is_position, jax.random.uniform(key, is_position.shape), 2.0)
-    ranks = jnp.argsort(jnp.argsort(noise, axis=1), axis=1)
-    return (ranks < wanted[:, None]) & is_position
+    def revealed(
+        self,
+        is_wrong: Bool[Array, "batch width"],
+        is_position: Bool[Array, "batch width"],
+        step: Int[Array, ""],
+        key: PRNGKeyArray,
+    ) -> Bool[Array, "batch width"]:
+        """True at the positions that an optimizer step reveals, drawn from right and wrong ones alike. Errors elsewhere
+        do not count."""
+        ratio, positions = self.ratio(step), is_position.sum(axis=1)
+        expected = ratio * (is_wrong & is_position).sum(axis=1)
+        noise = jax.random.uniform(key, is_position.shape)
+        if self.count == "bernoulli":
+            shares = expected / jnp.maximum(positions, 1)
+            return (noise < shares[:, None]) & is_position
+        draw = jax.random.uniform(jax.random.fold_in(key, 1), positions.shape)
+        if self.count == "stochastic":
+            number = jnp.floor(expected + draw)
+        elif self.count == "round":
+            number = jnp.round(expected)
+        elif self.count == "floor_half_up":
+            number = jnp.floor(expected + 0.5)
+        elif self.count == "uniform":
+            number = jnp.floor(draw * positions + 0.5)
+        elif self.count == "fixed":
+            number = jnp.floor(ratio * positions + 0.5)
+        else:
+            # Arrivals within `expected` units of time, at one a unit. As many as positions are enough: one fewer
+            # is the most that is used.
+            waits = jax.random.exponential(jax.random.fold_in(key, 2), is_position.shape)
+            arrivals = (jnp.cumsum(waits, axis=1) <= expected[:, None]).sum(axis=1)
+            number = jnp.minimum(arrivals, positions - 1).astype(jnp.float32)
+        ranks = jnp.argsort(jnp.argsort(jnp.where(is_position, noise, 2.0), axis=1), axis=1)
+        return (ranks < number[:, None]) & is_position

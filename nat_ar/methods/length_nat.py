@@ -29,7 +29,7 @@ from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
 from nat_ar.losses.catalogue import AnyTokenLoss
 from nat_ar.losses.cross_entropy import CrossEntropy
-from nat_ar.methods import base, deep_supervision, glancing, length_prediction
+from nat_ar.methods import base, deep_supervision, length_prediction
 from nat_ar.methods.deep_supervision import DeepSupervision, Reads
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.length_prediction import LengthPredictor
@@ -216,8 +216,7 @@ class LengthNatModel(base.Seq2Seq):
         first = jax.lax.stop_gradient(first)
         is_word = target != PAD
         is_wrong = one_pass.best_words(first).tokens != target
-        ratio = self.config.glancing.ratio(step)
-        is_revealed = glancing.revealed(is_wrong, is_word, ratio, rngs.dropout())
+        is_revealed = self.config.glancing.revealed(is_wrong, is_word, step, rngs.dropout())
         inputs = jnp.where(is_revealed[..., None], self.target_embedding(target), inputs)
         layers = self.layer_logits(inputs, lengths, encoded, rngs=nnx.Rngs(dropout=key))
         objective, glanced = self.token_loss(layers, jnp.where(is_revealed, PAD, target), step)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import toys
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.methods import ctc, glancing
+from nat_ar.methods import ctc
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.ctc import Ctc, CtcModel, Gaussian, Latent
 from nat_ar.methods.glancing import Glancing
@@ -157,10 +157,12 @@ def test_a_revealed_frame_keeps_its_vector(monkeypatch: pytest.MonkeyPatch) -> N
     """With every frame revealed the decoder still reads the vectors: they have a gradient."""
     config = dataclasses.replace(STATES, latent=None)
 
-    def all_frames(is_wrong: jax.Array, is_frame: jax.Array, *more: Any) -> jax.Array:
+    def all_frames(
+        self: Glancing, is_wrong: jax.Array, is_frame: jax.Array, *more: Any
+    ) -> jax.Array:
         return is_frame
 
-    monkeypatch.setattr(glancing, "revealed", all_frames)
+    monkeypatch.setattr(Glancing, "revealed", all_frames)
     graph, params = nnx.split(built(config), nnx.Param)
 
     @jax.jit

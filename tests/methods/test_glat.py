@@ -9,7 +9,6 @@ import pytest
 from flax import nnx
 
 from nat_ar.losses import cross_entropy
-from nat_ar.methods import glancing
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.length_nat import LengthNat, LengthNatModel
@@ -22,7 +21,7 @@ SOURCE = jnp.array([[6, 7, 8, EOS], [9, 6, EOS, PAD], [8, EOS, PAD, PAD], [PAD] 
 LENGTHS = jnp.array([4, 3, 1, 0])  # words of the targets; the last row is no sentence
 IS_WORD = np.arange(5) < np.asarray(LENGTHS)[:, None]
 NUM_WORDS = 8
-GLANCING = Glancing(start_ratio=1.0, end_ratio=0.0, anneal_steps=100)
+GLANCING = Glancing(start_ratio=1.0, end_ratio=0.0, anneal_steps=100, count="round")
 
 
 def build(dropout_rate: float, *, num_layers: int = 1) -> LengthNatModel:
@@ -131,7 +130,7 @@ def test_the_second_pass_sees_the_revealed_words(
     """The second and third word of the first sentence, the first of the second."""
     is_revealed = np.zeros((4, 5), bool)
     is_revealed[0, 1:3] = is_revealed[1, 0] = True
-    monkeypatch.setattr(glancing, "revealed", lambda *arguments: jnp.asarray(is_revealed))
+    monkeypatch.setattr(Glancing, "revealed", lambda *arguments: jnp.asarray(is_revealed))
     words = all_wrong(predicted)
 
     def token_nats(model: LengthNatModel) -> tuple[Loss, jax.Array]:
