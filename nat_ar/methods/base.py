@@ -181,6 +181,21 @@ class Seq2Seq(TokenEmbeddings):
         return self.encoder(self.embed_source(source), lengths_of(source), rngs=rngs)
 
 
+ENCODER = ("target_embedding", "source_embedding", "encoder")
+"""The modules of a Seq2Seq that `start_encoder` copies."""
+
+
+def names_of(path: tuple[Any, ...]) -> tuple[str, ...]:
+    """The modules on the path of a parameter in a model's state, and its own name."""
+    text = jax.tree_util.keystr(path, simple=True, separator=".")
+    return tuple(text.removesuffix(".value").split("."))
+
+
+def is_encoder(path: tuple[Any, ...]) -> bool:
+    """Whether a parameter belongs to what `start_encoder` copies."""
+    return names_of(path)[0] in ENCODER
+
+
 def _shapes(module: nnx.Module) -> Any:
     return jax.tree.map(jnp.shape, nnx.to_pure_dict(nnx.state(module)))
 
@@ -219,7 +234,7 @@ def start_encoder(student: nnx.Module, teacher: nnx.Module) -> None:
                 f"the teacher's encoder does not fit the student: expected {field} {expected}, got "
                 f"{got}; give both transformers the same"
             )
-    for name in ("target_embedding", "source_embedding", "encoder"):
+    for name in ENCODER:
         mine, theirs = getattr(student, name), getattr(teacher, name)
         if mine is not None:
             # Copies: a train step donates the student's arrays.

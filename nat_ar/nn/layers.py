@@ -32,7 +32,7 @@ class Linear(nnx.Module):
     ) -> None:
         initial = jax.nn.initializers.xavier_uniform()
         kernels = [initial(rngs.params(), (d_in, d_out)) for _ in range(parts)]
-        self.kernel = nnx.Param(jnp.concatenate(kernels, axis=1))
+        self.kernel = nnx.Param(jnp.concatenate(kernels, axis=1), parts=parts)
         self.bias = nnx.Param(jnp.zeros(parts * d_out))
         self.is_rectified = is_rectified
         self.dtype = dtype

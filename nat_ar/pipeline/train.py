@@ -4,6 +4,7 @@ The same command after an interruption resumes at the last checkpoint, to the sa
 order and log, bit for bit. A directory with another config is refused."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,8 @@ def _train(
             f"warning: {damage}; moved to {to.directory / 'damaged'}, going on from an older step"
         )
     _say_start(log, config, batches, params, int(state.step))
-    train_step = step.build_train_step(
+    build_step = functools.partial(
+        step.build_train_step,
         graphdef,
         updates,
         mesh,
@@ -99,7 +101,7 @@ def _train(
         loop.run(
             state,
             progress,
-            train_step,
+            build_step(),
             batches,
             _validation(config, data, graphdef, teacher),
             config=config.training,
@@ -107,6 +109,7 @@ def _train(
             checkpoints=checkpoints,
             log=log,
             teacher_params=None if teacher is None else teacher.model.params,
+            frozen_step=build_step(freezes_encoder=True),
         )
     finally:
         log.close()

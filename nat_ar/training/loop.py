@@ -111,8 +111,10 @@ def run(
     checkpoints: Checkpoints,
     log: RunLog,
     teacher_params: Any = None,
+    frozen_step: TrainStep | None = None,
 ) -> TrainState:
-    """Trains from `progress` to config.max_steps, or until validation stops gaining.
+    """Trains from `progress` to config.max_steps, or until validation stops gaining. `frozen_step` takes the updates
+    that leave the encoder as it is (OptimizerConfig.freezes_encoder), where there are some.
 
     Raises Stopped after SIGINT or SIGTERM (a checkpoint is written first) and NonFiniteLossError as soon as a
     term is not finite and config.skip_non_finite batches have been skipped (the last checkpoint is the last good
@@ -148,7 +150,9 @@ def run(
     clock = time.perf_counter()
     with out_of_memory.explained(lower), StopRequest() as stop, bar, contextlib.closing(stream):
         for epoch, position, batch, num_tokens in stream:
-            state, terms = train_step(state, batch, teacher_params)
+            is_frozen = config.optimizer.freezes_encoder(number)
+            update = frozen_step if is_frozen and frozen_step is not None else train_step
+            state, terms = update(state, batch, teacher_params)
             number += 1
             meter.add(number, terms, batch)
             progress.advance(epoch, position, num_tokens, batches_in_epoch=len(batches.plan))

@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from nat_ar.config_json import ConfigError
+from nat_ar.methods import base
 from nat_ar.special_tokens import PAD
 from nat_ar.types import Averaged, Batch, Carried, Mean, pytree_dataclass
 
@@ -93,6 +94,7 @@ def build_train_step(
     accumulation: int = 1,
     average_decay: float | None = None,
     skips_non_finite: bool = False,
+    freezes_encoder: bool = False,
     teacher_graphdef: nnx.GraphDef | None = None,
 ) -> TrainStep:
     """(state, batch, teacher_params) -> (state, terms).
@@ -101,7 +103,8 @@ def build_train_step(
     by their target tokens, so that a token loss equals that of the whole batch. A part starts from what the one
     before it carried on. Terms hold the method's own, the `objective`, and three Euclidean norms: `gradient_norm`
     before clipping, `update_norm`, and `parameter_norm` after the update. With
-    `skips_non_finite`, a batch of which any term is not finite changes nothing but the number of the step."""
+    `skips_non_finite`, a batch of which any term is not finite changes nothing but the number of the step. With
+    `freezes_encoder` the gradients of embeddings and encoder are 0 and cost no backward pass."""
 
     def objective(
         params: nnx.State,
@@ -114,6 +117,8 @@ def build_train_step(
         own = jax.tree.map(
             lambda x: x, carried
         )  # variables of this trace: the loss may assign them
+        if freezes_encoder:
+            params = jax.tree_util.tree_map_with_path(_without_gradient_of_encoder, params)
         model = nnx.merge(graphdef, params, own)
         teacher = None if teacher_graphdef is None else nnx.merge(teacher_graphdef, teacher_params)
         key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), part)
@@ -188,6 +193,10 @@ def build_train_step(
 
     replicated = NamedSharding(mesh, PartitionSpec())
     return jax.jit(train_step, donate_argnums=0, out_shardings=replicated)
+
+
+def _without_gradient_of_encoder(path: tuple[Any, ...], leaf: Array) -> Array:
+    return jax.lax.stop_gradient(leaf) if base.is_encoder(path) else leaf
 
 
 def place(mesh: Mesh, tree: Any, *, is_batch: bool) -> Any:

@@ -90,6 +90,8 @@ class Training:
         self.seen: list[list[list[int]]] = []
         """The source of each batch that was trained on, over all starts."""
         self.teachers: list[Any] = []
+        self.frozen: list[int] = []
+        """The steps that were taken with a frozen encoder."""
 
     def start(
         self,
@@ -113,6 +115,12 @@ class Training:
                 terms["square"] = Mean(jnp.float32(np.nan), jnp.float32(1))
             return state, terms
 
+        def frozen_step(
+            state: TrainState, batch: Batch, teacher: Any
+        ) -> tuple[TrainState, dict[str, Mean]]:
+            self.frozen.append(int(state.step) + 1)
+            return train_step(state, batch, teacher)
+
         checkpoints = Checkpoints(self.run / "checkpoints")
         state, progress = initial_state(), Progress()
         if checkpoints.latest_step is not None:
@@ -133,6 +141,7 @@ class Training:
                 checkpoints=checkpoints,
                 log=log,
                 teacher_params=teacher_params,
+                frozen_step=frozen_step,
             )
         finally:
             log.close()
@@ -376,6 +385,15 @@ def test_the_teacher_goes_where_the_batches_go(tmp_path: Path) -> None:
     training.start(teacher_params={"weights": restored})
     expected = NamedSharding(MESH, PartitionSpec())
     assert [teacher["weights"].sharding for teacher in training.teachers] == [expected]
+
+
+def test_the_encoder_thaws_at_its_step_whatever_interrupts_the_run(tmp_path: Path) -> None:
+    frozen = dataclasses.replace(CONFIG.optimizer, encoder_frozen_steps=11)
+    training = Training(tmp_path, dataclasses.replace(CONFIG, optimizer=frozen))
+    with pytest.raises(loop.Stopped):
+        training.start(at_step=terminate(9))
+    training.start()
+    assert training.frozen == list(range(1, 12))
 
 
 def test_no_thread_is_left_behind(tmp_path: Path) -> None:

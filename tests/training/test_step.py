@@ -16,6 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from nat_ar.config_json import ConfigError
+from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import Teacher, VocabularySizes
 from nat_ar.training import optimizer, step
@@ -207,6 +208,33 @@ def test_a_batch_that_is_not_finite_can_be_skipped(skips: bool) -> None:
     assert int(state.step) == 2
     state, _ = train_step(state, good, None)
     assert bool(jnp.isfinite(state.params["weight"][...])) == skips
+
+
+def test_a_frozen_encoder_has_no_gradient_and_changes_no_other() -> None:
+    graphdef, params = autoregressive()
+    found = []
+    for freezes_encoder in (False, True):
+        train_step = step.build_train_step(
+            graphdef, DESCENT, step.data_mesh(1), freezes_encoder=freezes_encoder
+        )
+        state = step.initial_state(params, DESCENT, seed=1, has_average=False)
+        state, terms = train_step(
+            step.place(step.data_mesh(1), state, is_batch=False), ragged_batch(), None
+        )
+        found.append((state.params, terms))
+    (usual, usual_terms), (frozen, terms) = found
+    for (path, before), free, held in zip(
+        jax.tree_util.tree_flatten_with_path(params)[0],
+        jax.tree.leaves(usual),
+        jax.tree.leaves(frozen),
+        strict=True,
+    ):
+        if base.is_encoder(path):
+            np.testing.assert_array_equal(held, before)
+        else:
+            np.testing.assert_allclose(held, free, rtol=1e-5, atol=1e-7)
+    assert float(terms["gradient_norm"].value) < float(usual_terms["gradient_norm"].value)
+    np.testing.assert_allclose(terms["token"].total, usual_terms["token"].total, rtol=1e-6)
 
 
 def test_the_teacher_is_seen_and_left_alone() -> None:
