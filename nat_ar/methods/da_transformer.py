@@ -8,24 +8,28 @@ it, and the second pass sees some of its tokens.
 
 What differs from the paper:
 - BOS and EOS are not emitted: a path starts at vertex 0 and ends at the last vertex;
-- decoder inputs are uniform copies of the source embeddings (Gu et al. 2018); `inputs="positions"` is the paper's:
-  nothing but the vertex's position. Positions are sinusoidal, not learned, and each of a source token's vertices has a
-  learned vector (`vertex_embeddings`): sinusoids of neighbours are so alike that two ways to say a thing came to share
-  their vertices, each of which then emitted words of both;
+- decoder inputs are copies of the source embeddings, each token's for all of its vertices (uniform copies, Gu et al.
+  2018); `inputs="positions"` is the paper's: nothing but the vertex's position. Positions are sinusoidal, and each of a
+  source token's vertices has a learned vector (`vertex_embeddings`): sinusoids of neighbours are so alike that two ways
+  to say a thing came to share their vertices, each of which then emitted words of both. The authors' code learns a
+  vector for each position of the graph, once for the decoder and once for the transitions: `learned_positions`;
 - a glanced token has probability 1 at its vertex, and the vertex emits no other (the authors' code keeps the vertex's
   own probability of the token, without its gradient);
+- the loss is a mean over tokens; the authors' code takes sentences for equal (`loss_mean`);
 - beam search sums over all paths of a prefix, not only over those in the beam; no n-gram model;
 - sentences whose target does not fit into the graph are left out of the loss and counted as `infeasible`; the
   authors' code trims them.
 
-The transition features are the decoder states beside position encodings, as in the authors' code.
+As in the authors' code, the features of transitions are the decoder states beside encodings of the positions, and a
+glanced token keeps the vector of its vertex. `fuzzy_alignment` is the objective of FA-DAT (Ma et al. 2023), to go on
+from a trained model; `transition_smoothing` and `link_scale`, which keep transitions even for longer, are ours.
 
 Training never holds the logits of all vertices, several times a batch's tokens times the vocabulary: the loss needs
 only those of the target's tokens, and the normaliser of each vertex (log_normalisers). At 32 sentences of 30 tokens,
 240 vertices and 6,000 words value and gradient need 561 MiB of temporary memory instead of 887."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -36,9 +40,16 @@ from jaxtyping import Array, Bool, Float, Int
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
+from nat_ar.losses.fuzzy_alignment import FuzzyAlignment
 from nat_ar.methods import base
 from nat_ar.methods.glancing import Glancing
-from nat_ar.methods.graph import Links, TargetGraph, log_normalisers
+from nat_ar.methods.graph import (
+    Links,
+    TargetGraph,
+    TransitionSmoothing,
+    VertexEmbedding,
+    log_normalisers,
+)
 from nat_ar.nn import layers, upsampling
 from nat_ar.nn.decoder import Decoder
 from nat_ar.nn.transformer import TransformerConfig
@@ -52,6 +63,7 @@ from nat_ar.types import (
     Hypotheses,
     Internal,
     Loss,
+    Mean,
     append_eos,
     lengths_of,
 )
@@ -68,16 +80,39 @@ class DaTransformer(base.Method):
     num_link_heads: int = 4
     """heads of the transitions, mixed by a gate; d_model must be divisible by it"""
     inputs: Literal["uniform", "positions"] = "uniform"
-    """decoder inputs: a source embedding each, copied evenly, or the same vector for all vertices, which
-    then know their position only"""
+    """decoder inputs: the embedding of each vertex's source token, or the same vector for all vertices, which then know
+    their position only"""
+    layout: Literal["token", "even"] = "token"
+    """token: every source token has its upsample_factor vertices; even: of version 0.1, by rounding, so that a token
+    may have fewer or more, two of them with one vector, and a glanced token hides its vertex's vector"""
     vertex_embeddings: bool = True
     """a learned vector for the first, second, ... vertex of every source token tells them apart"""
+    learned_positions: int | None = None
+    """so many vertices of a graph, from the first on, have learned vectors, in the decoder's inputs and in the
+    transitions, beside their sinusoids; those beyond have none. None: none has"""
+    link_scale: float = 1.0
+    """factor of the transitions' initial parameters: near 0, all transitions start alike"""
     glancing: Glancing | None = Glancing(start_ratio=0.5, end_ratio=0.1, anneal_steps=200_000)
     """how much of the best path the decoder sees in training; None: nothing, and a single pass"""
     label_smoothing: float = 0.0
     """share of each vertex's log p that is the mean over the vocabulary instead of the target token's"""
+    transition_smoothing: TransitionSmoothing | None = None
+    """training mixes the transitions with even ones, which keeps paths open; None: none"""
+    loss_mean: Literal["tokens", "sentences"] = "tokens"
+    """the objective: nats of a batch by its tokens, or nats a token of each sentence by sentences"""
+    fuzzy_alignment: FuzzyAlignment | None = None
+    """the objective is the expected overlap of n-grams, to go on from a trained model; None: the likelihood"""
     decoding: GraphDecoding = Lookahead()
     """decoding used unless the command says otherwise"""
+
+    @classmethod
+    def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Version 0.1 spread the source evenly, and had none of the choices that came with `layout`."""
+        if "layout" in data:
+            return data
+        none = ("learned_positions", "transition_smoothing", "fuzzy_alignment")
+        values = {"layout": "even", "link_scale": 1.0, "loss_mean": "tokens"}
+        return {**data, **values, **dict.fromkeys(none)}
 
     def __post_init__(self) -> None:
         if self.upsample_factor < 2:
@@ -91,6 +126,17 @@ class DaTransformer(base.Method):
                 f"{self.transformer.d_model} and num_link_heads {self.num_link_heads}; change one "
                 "of them"
             )
+        if self.learned_positions is not None and self.learned_positions < 1:
+            raise ConfigError(
+                f"learned_positions must be at least 1, or None, got {self.learned_positions}"
+            )
+        if self.fuzzy_alignment is not None and (self.label_smoothing or self.transition_smoothing):
+            raise ConfigError(
+                "fuzzy_alignment takes the place of the likelihood, which label_smoothing and transition_smoothing "
+                "are for; set them to 0 and None"
+            )
+        if self.link_scale <= 0.0:
+            raise ConfigError(f"link_scale must be above 0, got {self.link_scale}")
         config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
 
     def is_feasible(
@@ -114,33 +160,60 @@ class DaTransformerModel(base.Seq2Seq):
         transformer = config.transformer
         vertices = transformer.max_length * config.upsample_factor
         self.decoder = Decoder(dataclasses.replace(transformer, max_length=vertices), rngs=rngs)
+        d_model, dtype = transformer.d_model, transformer.dtype
         self.links = Links(
-            transformer.d_model, config.num_link_heads, dtype=transformer.dtype, rngs=rngs
+            d_model,
+            config.num_link_heads,
+            learned_positions=config.learned_positions,
+            scale=config.link_scale,
+            dtype=dtype,
+            rngs=rngs,
         )
         self.vertex_embedding = (
-            layers.Embedding(
-                config.upsample_factor, transformer.d_model, dtype=transformer.dtype, rngs=rngs
-            )
+            layers.Embedding(config.upsample_factor, d_model, dtype=dtype, rngs=rngs)
             if config.vertex_embeddings
             else None
+        )
+        self.learned_positions = (
+            None
+            if config.learned_positions is None
+            else VertexEmbedding(config.learned_positions, d_model, dtype=dtype, rngs=rngs)
         )
         self.config = config
 
     def decoder_inputs(
-        self, source: Int[Array, "batch source_length"], width: int
-    ) -> Float[Array, "batch width d_model"]:
-        """An input for each vertex, before glancing."""
-        factor = self.config.upsample_factor
+        self,
+        source: Int[Array, "batch source_length"],
+        shown: Int[Array, "batch graph"] | None = None,
+    ) -> Float[Array, "batch graph d_model"]:
+        """An input for each vertex; `shown` is the token of each vertex that glancing reveals, PAD elsewhere."""
+        factor, is_even = self.config.upsample_factor, self.config.layout == "even"
+        graph = factor * source.shape[1]
         if self.config.inputs == "positions":
             hidden = self.target_embedding(jnp.int32(MASK))
-            inputs = jnp.broadcast_to(hidden, (source.shape[0], width, hidden.shape[0]))
-        else:
+            inputs = jnp.broadcast_to(hidden, (source.shape[0], graph, hidden.shape[0]))
+        elif is_even:
             lengths = lengths_of(source)
-            places = upsampling.uniform_sources(lengths, lengths * factor, width)
+            places = upsampling.uniform_sources(lengths, lengths * factor, graph)
             inputs = upsampling.copy(self.embed_source(source), places)
+        else:
+            inputs = upsampling.repeat(self.embed_source(source), factor)
+        vectors = self.vertex_vectors(graph)
+        if is_even:
+            inputs = inputs + vectors
+        if shown is not None:
+            inputs = jnp.where((shown != PAD)[..., None], self.target_embedding(shown), inputs)
+        return inputs if is_even else inputs + vectors
+
+    def vertex_vectors(self, graph: int) -> Float[Array, "graph d_model"]:
+        """What is learned of each vertex, whatever it copies or shows."""
+        transformer = self.config.transformer
+        vectors = jnp.zeros((graph, transformer.d_model), transformer.dtype)
         if self.vertex_embedding is not None:
-            inputs = inputs + self.vertex_embedding(jnp.arange(width) % factor)
-        return inputs
+            vectors += self.vertex_embedding(jnp.arange(graph) % self.config.upsample_factor)
+        if self.learned_positions is not None:
+            vectors += self.learned_positions(graph)
+        return vectors
 
     def graph_lengths(self, encoded: Encoded) -> Int[Array, "batch"]:
         return self.config.upsample_factor * encoded.lengths
@@ -153,10 +226,8 @@ class DaTransformerModel(base.Seq2Seq):
         *,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "batch graph d_model"]:
-        """One decoder pass; `shown` is the token of each vertex that glancing reveals, PAD elsewhere."""
-        inputs = self.decoder_inputs(source, self.config.upsample_factor * source.shape[1])
-        if shown is not None:
-            inputs = jnp.where((shown != PAD)[..., None], self.target_embedding(shown), inputs)
+        """One decoder pass."""
+        inputs = self.decoder_inputs(source, shown)
         return self.decoder(inputs, self.graph_lengths(encoded), encoded, rngs=rngs)
 
     def graph(self, source: Int[Array, "batch source_length"], encoded: Encoded) -> Graph:
@@ -203,8 +274,9 @@ class DaTransformerModel(base.Seq2Seq):
         if rngs is None or settings is None:
             states = self.states(batch.source, encoded, rngs=rngs)
             graph = self.target_graph(states, encoded, target)
-            objective, plain = graph.nats()
-            return Loss(objective.value, {"token": plain, "infeasible": graph.infeasible()})
+            even_share = None if rngs is None else self.even_share(step)
+            objective, terms = self.learned(graph, graph, target, even_share)
+            return Loss(objective, {**terms, "infeasible": graph.infeasible()})
 
         key = rngs.dropout()  # one key: the same dropout in both passes
         states = self.states(batch.source, encoded, rngs=nnx.Rngs(dropout=key))
@@ -219,16 +291,48 @@ class DaTransformerModel(base.Seq2Seq):
         shown = jnp.where(is_at, target[..., None], PAD).max(axis=1)
 
         states = self.states(batch.source, encoded, shown, rngs=nnx.Rngs(dropout=key))
-        second = self.target_graph(states, encoded, target).showing(is_at)
-        objective, glanced = second.nats()
+        second = self.target_graph(states, encoded, target)
+        objective, terms = self.learned(
+            second, second.showing(is_at), target, self.even_share(step)
+        )
         terms = {
-            "token": first.nats()[1],
-            "glanced": glanced,
+            **terms,
+            "token": first.per_token(first.nats()[1]),
+            "glanced": terms["token"],
             "wrong": cross_entropy.masked_mean(is_wrong.astype(jnp.float32), is_word),
             "revealed": cross_entropy.masked_mean(is_revealed.astype(jnp.float32), is_word),
+            "move_entropy": first.move_entropy(path),
             "infeasible": first.infeasible(),
         }
-        return Loss(objective.value, terms)
+        return Loss(objective, terms)
+
+    def even_share(self, step: Int[Array, ""]) -> Float[Array, ""] | None:
+        """Of the transitions that training learns from."""
+        smoothing = self.config.transition_smoothing
+        return None if smoothing is None else smoothing.share(step)
+
+    def learned(
+        self,
+        graph: TargetGraph,
+        certain: TargetGraph,
+        target: Int[Array, "batch target_length"],
+        even_share: Float[Array, ""] | None,
+    ) -> tuple[Float[Array, ""], dict[str, Mean]]:
+        """The objective and its terms; `certain` is the graph with the glanced tokens at their vertices, which the
+        likelihood takes for given. `token` is without any smoothing."""
+        settings = self.config.fuzzy_alignment
+        if settings is not None:
+            overlap, has_path = graph.overlap(target, settings.ngram), graph.has_path()
+            terms = {
+                "precision": cross_entropy.masked_mean(overlap.precision, has_path),
+                "brevity": cross_entropy.masked_mean(overlap.brevity, has_path),
+                "token": certain.per_token(jax.lax.stop_gradient(certain.nats()[1])),
+            }
+            score = cross_entropy.masked_mean(overlap.precision * overlap.brevity, has_path)
+            return -score.value, terms
+        nats, plain = certain.nats(even_share)
+        mean = certain.per_token if self.config.loss_mean == "tokens" else certain.per_sentence
+        return mean(nats).value, {"token": certain.per_token(plain)}
 
     def words_at(
         self,
@@ -285,7 +389,7 @@ class DaTransformerModel(base.Seq2Seq):
             "transitions": Internal(jnp.exp(graph.transitions), {1: lengths, 2: lengths}),
             "vertex_tokens": Internal(words, {1: lengths}),
             "vertex_log_probabilities": Internal(gains, {1: lengths}),
-            "visits": Internal(dag_search.expected_visits(graph), {1: lengths}),
+            "visits": Internal(dag_search.expected_visits(graph.transitions), {1: lengths}),
             "path": Internal(jnp.pad(path, ((0, 0), (1, 0))), {1: num_vertices}),
             "path_tokens": Internal(target, {1: target_lengths}),
             "move_log_probabilities": Internal(

@@ -9,17 +9,73 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from nat_ar.losses import cross_entropy, dag
+from nat_ar import config_json
+from nat_ar.config_json import ConfigError
+from nat_ar.losses import cross_entropy, dag, fuzzy_alignment
+from nat_ar.losses.fuzzy_alignment import Overlap
 from nat_ar.nn import layers, positions
+from nat_ar.search.dag import expected_visits
 from nat_ar.types import Mean, pytree_dataclass
 
 
-class Links(nnx.Module):
-    """Vertex states to transitions: several heads of queries and keys, mixed by a gate (section 3.2)."""
+@dataclasses.dataclass(frozen=True)
+class TransitionSmoothing:
+    """Training mixes the transitions with even ones, fewer and fewer of them. Where transitions have committed to a
+    path, two ways to say a thing that share its vertices stay together."""
 
-    def __init__(self, d_model: int, num_heads: int, *, dtype: str, rngs: nnx.Rngs) -> None:
+    start: float = 0.2
+    """share of even transitions, to any vertex on the right alike, at step 0"""
+    anneal_steps: int = 100_000
+    """optimizer steps until none is left; until then the share falls linearly"""
+
+    def __post_init__(self) -> None:
+        config_json.require_share("transition_smoothing.start", self.start, may_be_one=False)
+        if self.anneal_steps < 1:
+            raise ConfigError(
+                f"transition_smoothing.anneal_steps must be at least 1, got {self.anneal_steps}"
+            )
+
+    def share(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        """Of the even transitions, at an optimizer step."""
+        return self.start * (1.0 - jnp.minimum(step / self.anneal_steps, 1.0))
+
+
+class VertexEmbedding(nnx.Module):
+    """A learned vector for each of the first vertices of a graph; 0 for those beyond."""
+
+    def __init__(self, num_vertices: int, d_model: int, *, dtype: str, rngs: nnx.Rngs) -> None:
+        self.embedding = layers.Embedding(num_vertices, d_model, dtype=dtype, rngs=rngs)
+        self.num_vertices = num_vertices
+
+    def __call__(self, graph: int) -> Float[Array, "graph d_model"]:
+        known = self.embedding(jnp.arange(min(graph, self.num_vertices)))
+        return jnp.pad(known, ((0, graph - known.shape[0]), (0, 0)))
+
+
+class Links(nnx.Module):
+    """Vertex states to transitions: several heads of queries and keys, mixed by a gate (section 3.2). Their features
+    are the states beside encodings of the vertices' positions: sinusoids, plus learned vectors of the first
+    `learned_positions`. Initial kernels are `scale` times Xavier's."""
+
+    def __init__(
+        self,
+        d_model: int,
+        num_heads: int,
+        *,
+        learned_positions: int | None = None,
+        scale: float = 1.0,
+        dtype: str,
+        rngs: nnx.Rngs,
+    ) -> None:
         self.query_key = layers.Linear(2 * d_model, d_model, parts=2, dtype=dtype, rngs=rngs)
         self.gate = layers.Linear(2 * d_model, num_heads, dtype=dtype, rngs=rngs)
+        for linear in (self.query_key, self.gate):
+            linear.kernel[...] = scale * linear.kernel[...]
+        self.positions = (
+            None
+            if learned_positions is None
+            else VertexEmbedding(learned_positions, d_model, dtype=dtype, rngs=rngs)
+        )
         self.num_heads = num_heads
 
     def __call__(
@@ -27,6 +83,8 @@ class Links(nnx.Module):
     ) -> Float[Array, "batch graph graph"]:
         batch, graph, d_model = states.shape
         places = jnp.asarray(positions.sinusoids(graph, d_model), states.dtype)
+        if self.positions is not None:
+            places = places + self.positions(graph)
         places = jnp.broadcast_to(places, states.shape)
         features = jnp.concatenate([states, places], axis=-1)
         shape = (batch, graph, self.num_heads, d_model // self.num_heads)
@@ -51,6 +109,22 @@ def transition_log_probabilities(
     scores = jnp.where(may_move[:, None], scores, dag.IMPOSSIBLE)
     gates = jax.nn.log_softmax(gate_logits.astype(jnp.float32)).swapaxes(1, 2)
     mixed = jax.nn.logsumexp(jax.nn.log_softmax(scores) + gates[..., None], axis=1)
+    return jnp.where(may_move, mixed, dag.IMPOSSIBLE)
+
+
+def smoothed_transitions(
+    transitions: Float[Array, "batch graph graph"],
+    graph_lengths: Int[Array, "batch"],
+    share: Float[Array, ""],
+) -> Float[Array, "batch graph graph"]:
+    """log of (1 - share) p + share / n, where n vertices can be reached; IMPOSSIBLE where p is 0 by the graph's
+    shape."""
+    vertices = jnp.arange(transitions.shape[1])
+    is_inside = (vertices < graph_lengths[:, None])[:, None]
+    may_move = (vertices > vertices[:, None]) & is_inside
+    reachable = jnp.maximum(may_move.sum(axis=2, keepdims=True), 1)
+    even = jnp.log(jnp.maximum(share, jnp.finfo(jnp.float32).tiny) / reachable)
+    mixed = jnp.logaddexp(jnp.log1p(-share) + transitions, even)
     return jnp.where(may_move, mixed, dag.IMPOSSIBLE)
 
 
@@ -81,6 +155,14 @@ class TargetGraph:
         )
         return path
 
+    def move_entropy(self, path: Int[Array, "batch target_length"]) -> Mean:
+        """The entropy of the transitions from the vertices of a path, vertex 0 included, in nats."""
+        before = jnp.pad(path, ((0, 0), (1, 0)))[:, :-1]
+        moves = jnp.take_along_axis(self.transitions, before[..., None], axis=1)
+        entropy = -(jnp.exp(moves) * moves).sum(axis=-1)
+        is_move = jnp.arange(path.shape[1]) < self.target_lengths[:, None]
+        return cross_entropy.masked_mean(entropy, is_move & self.has_path()[:, None])
+
     def showing(self, is_at: Bool[Array, "batch target_length graph"]) -> "TargetGraph":
         """The graph in which each shown token has probability 1 at its vertex, and the vertex emits no other."""
 
@@ -91,20 +173,49 @@ class TargetGraph:
         smoothed = None if self.smoothed is None else certain(self.smoothed)
         return dataclasses.replace(self, emissions=certain(self.emissions), smoothed=smoothed)
 
-    def nats(self) -> tuple[Mean, Mean]:
-        """-log p per token, EOS counted, of the targets with a path: with label smoothing, to minimise, and without,
-        to report."""
-        is_learned = self.has_path()
-        num_tokens = jnp.where(is_learned, self.target_lengths, 0).sum().astype(jnp.float32)
+    def overlap(self, target: Int[Array, "batch target_length"], ngram: int) -> Overlap:
+        """Of a random path with the target; see losses.fuzzy_alignment."""
+        return fuzzy_alignment.expected_overlap(
+            self.emissions,
+            self.transitions,
+            expected_visits(self.transitions),
+            target,
+            self.target_lengths,
+            self.graph_lengths,
+            ngram=ngram,
+        )
 
-        def mean(emissions: Array) -> Mean:
+    def nats(
+        self, even_share: Float[Array, ""] | None = None
+    ) -> tuple[Float[Array, "batch"], Float[Array, "batch"]]:
+        """-log p of every target, 0 of those without a path: to minimise, with label smoothing and with transitions of
+        which this share is even; and plain, to report."""
+
+        def of(emissions: Array, transitions: Array) -> Array:
             log_p = dag.log_likelihood(
-                emissions, self.transitions, self.target_lengths, self.graph_lengths
+                emissions, transitions, self.target_lengths, self.graph_lengths
             )
-            return Mean(-jnp.where(is_learned, log_p, 0.0).sum(), num_tokens)
+            return -jnp.where(self.has_path(), log_p, 0.0)
 
-        plain = mean(self.emissions)
-        return (plain if self.smoothed is None else mean(self.smoothed)), plain
+        plain = of(self.emissions, self.transitions)
+        if self.smoothed is None and even_share is None:
+            return plain, plain
+        transitions = self.transitions
+        if even_share is not None:
+            transitions = smoothed_transitions(transitions, self.graph_lengths, even_share)
+        emissions = self.emissions if self.smoothed is None else self.smoothed
+        return of(emissions, transitions), plain
+
+    def per_token(self, nats: Float[Array, "batch"]) -> Mean:
+        """Nats of all sentences by their tokens, EOS counted, without the sentences that have no path."""
+        num_tokens = jnp.where(self.has_path(), self.target_lengths, 0).sum()
+        return Mean(nats.sum(), num_tokens.astype(jnp.float32))
+
+    def per_sentence(self, nats: Float[Array, "batch"]) -> Mean:
+        """Nats a token of each sentence, by sentences: a token of a short one weighs more."""
+        return cross_entropy.masked_mean(
+            nats / jnp.maximum(self.target_lengths, 1), self.has_path()
+        )
 
 
 def log_normalisers(

@@ -249,10 +249,12 @@ def _viterbi(
     return Hypotheses(tokens[:, None], normalised.max(axis=0)[:, None], _passes(graph))
 
 
-def expected_visits(graph: Graph) -> Float[Array, "batch graph"]:
+def expected_visits(
+    transitions: Float[Array, "batch graph graph"],
+) -> Float[Array, "batch graph"]:
     """The probability that a random path visits each vertex: visits = start + visits @ moves, solved for all
     vertices at once, as the matrix of moves is strictly triangular."""
-    moves = jnp.exp(graph.transitions)
+    moves = jnp.exp(transitions)
     batch, width, _ = moves.shape
     start = jnp.broadcast_to((jnp.arange(width) == 0).astype(moves.dtype), (batch, width))
     return jax.lax.linalg.triangular_solve(
@@ -274,7 +276,7 @@ def likely_tokens(
     text = limits.text_logits(graph.logits, may_end=False)
     log_p = text - argmax.normalisers(graph.logits)[..., None]
     emissions = jnp.where(emits[..., None], jnp.exp(log_p), 0.0)
-    counts = jnp.einsum("bg,bgv->bv", expected_visits(graph), emissions)
+    counts = jnp.einsum("bg,bgv->bv", expected_visits(graph.transitions), emissions)
     _, candidates = jax.lax.top_k(counts, min(num_candidates, counts.shape[1]))
     return candidates, jnp.take_along_axis(emissions, candidates[:, None], axis=2)
 

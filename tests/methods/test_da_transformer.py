@@ -16,15 +16,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import toys
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import dag
+from nat_ar.losses.fuzzy_alignment import FuzzyAlignment
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.da_transformer import DaTransformer, DaTransformerModel
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.graph import (
     Links,
     TargetGraph,
+    TransitionSmoothing,
     log_normalisers,
+    smoothed_transitions,
     transition_log_probabilities,
 )
 from nat_ar.search import limits
@@ -211,10 +215,11 @@ def test_the_loss_is_minus_log_of_the_sum_over_paths() -> None:
     emissions = jnp.zeros((1, 3, 4)).at[:, 0].set(-math.log(VOCABULARY))
     lengths = jnp.array([2]), jnp.array([4])
     graph = TargetGraph(emissions, emissions.at[:, 0].add(-1.0), even_moves(4), *lengths)
-    smoothed, plain = jax.jit(TargetGraph.nats)(graph)
+    means = jax.jit(lambda graph: [graph.per_token(nats).value for nats in graph.nats()])
+    smoothed, plain = means(graph)
     expected = -math.log((1 / 6 + 1 / 3) / VOCABULARY) / 2
-    assert float(plain.value) == pytest.approx(expected, rel=1e-5)
-    assert float(smoothed.value) == pytest.approx(expected + 0.5, rel=1e-5)
+    assert float(plain) == pytest.approx(expected, rel=1e-5)
+    assert float(smoothed) == pytest.approx(expected + 0.5, rel=1e-5)
 
 
 def test_a_shown_token_is_certain_at_its_vertex_and_the_vertex_emits_no_other() -> None:
@@ -227,7 +232,7 @@ def test_a_shown_token_is_certain_at_its_vertex_and_the_vertex_emits_no_other() 
     graph = TargetGraph(emissions, emissions, even_moves(5), *lengths)
     for found in jax.jit(lambda graph, is_at: graph.showing(is_at).nats())(graph, is_at):
         expected = 1 / VOCABULARY / 24 + 1 / VOCABULARY**2 / 12
-        assert float(jnp.exp(-found.total)) == pytest.approx(expected, rel=1e-5)
+        assert float(jnp.exp(-found[0])) == pytest.approx(expected, rel=1e-5)
 
 
 def test_tokens_and_sentences_without_a_path_are_counted(model: DaTransformerModel) -> None:
@@ -307,7 +312,7 @@ def test_both_passes_drop_the_same_values(model: DaTransformerModel) -> None:
     assert float(terms["token"].value) != pytest.approx(float(without_dropout.value), rel=1e-4)
 
 
-def test_shown_tokens_replace_the_inputs_of_their_vertices(model: DaTransformerModel) -> None:
+def test_shown_tokens_are_seen_by_all_vertices(model: DaTransformerModel) -> None:
     source = sentences(0, [2, 2], 2)
 
     @jax.jit
@@ -316,23 +321,66 @@ def test_shown_tokens_replace_the_inputs_of_their_vertices(model: DaTransformerM
 
     hidden = states(jnp.full((2, 6), PAD))
     shown = states(jnp.full((2, 6), PAD).at[0, 3].set(9))
-    assert (np.abs(shown[0] - hidden[0]).max(axis=1) > 1e-4).all()  # all vertices see it
+    assert (np.abs(shown[0] - hidden[0]).max(axis=1) > 1e-4).all()
     np.testing.assert_allclose(shown[1], hidden[1], atol=1e-6)
 
 
-def test_vertices_start_as_copies_of_the_source_or_all_alike() -> None:
+def inputs_of(
+    config: DaTransformer, source: jax.Array, shown: jax.Array | None = None
+) -> tuple[DaTransformerModel, np.ndarray]:
+    model = config.build(SIZES, rngs=nnx.Rngs(0))
+    return model, np.asarray(jax.jit(lambda: model.decoder_inputs(source, shown))())
+
+
+def test_a_shown_token_keeps_the_vector_of_its_vertex() -> None:
+    """Vertex 4 of three a token is the second of its token; with layout "even" the token stands alone."""
+    source, shown = sentences(0, [3], 4), jnp.full((1, 12), PAD).at[0, 4].set(9)
+    for layout, is_kept in (("token", 1.0), ("even", 0.0)):
+        config = dataclasses.replace(CONFIG, layout=layout)  # type: ignore[arg-type]
+        model, inputs = inputs_of(config, source, shown)
+        vector = is_kept * model.vertex_embedding(jnp.int32(1))
+        np.testing.assert_allclose(
+            inputs[0, 4], model.target_embedding(jnp.int32(9)) + vector, atol=1e-6
+        )
+        _, hidden = inputs_of(config, source)
+        np.testing.assert_array_equal(np.delete(inputs[0], 4, axis=0), np.delete(hidden[0], 4, 0))
+
+
+@pytest.mark.parametrize("factor", [3, 4, 8])
+def test_every_source_token_has_its_vertices_and_no_two_are_alike(factor: int) -> None:
+    """Vertex t copies token t // factor, with vector t % factor."""
+    config = dataclasses.replace(CONFIG, upsample_factor=factor)
+    source = sentences(0, [5], 5)
+    model, inputs = inputs_of(config, source)
+    embeddings = np.repeat(np.asarray(model.embed_source(source)[0]), factor, axis=0)
+    own = np.tile(np.asarray(model.vertex_embedding(jnp.arange(factor))), (5, 1))
+    np.testing.assert_allclose(inputs[0], embeddings + own, atol=1e-6)
+    assert len(np.unique(inputs[0].round(4), axis=0)) == 5 * factor
+
+
+def test_a_run_of_version_0_1_spreads_its_source_as_it_did() -> None:
     """Two tokens and EOS on nine vertices: 0 0 1 1 1 2 2 2 2, as 3 / 9 of a place rounds."""
+    written = config_json.to_json(CONFIG)
+    later = ("layout", "learned_positions", "link_scale", "transition_smoothing", "loss_mean")
+    for name in (*later, "fuzzy_alignment"):
+        del written[name]
+    del written["glancing"]["count"]
+    old = config_json.from_json(DaTransformer, written)
+    glancing = dataclasses.replace(CONFIG.glancing, count="round")
+    assert old == dataclasses.replace(CONFIG, layout="even", glancing=glancing)
+    assert config_json.from_json(DaTransformer, config_json.to_json(CONFIG)) == CONFIG
+
     source = sentences(0, [3], 4)
-    plain = dataclasses.replace(CONFIG, vertex_embeddings=False)
-    model = plain.build(SIZES, rngs=nnx.Rngs(0))
-    copies, embeddings = jax.jit(
-        lambda source: (model.decoder_inputs(source, 12), model.embed_source(source))
-    )(source)
+    model, copies = inputs_of(dataclasses.replace(old, vertex_embeddings=False), source)
+    embeddings = model.embed_source(source)
     np.testing.assert_array_equal(
         copies[0, :9], embeddings[0, jnp.array([0, 0, 1, 1, 1, 2, 2, 2, 2])]
     )
-    alike = dataclasses.replace(plain, inputs="positions").build(SIZES, rngs=nnx.Rngs(0))
-    inputs = jax.jit(lambda source: alike.decoder_inputs(source, 12))(source)
+
+
+def test_vertices_that_know_their_position_only_start_all_alike() -> None:
+    config = dataclasses.replace(CONFIG, vertex_embeddings=False, inputs="positions")
+    _, inputs = inputs_of(config, sentences(0, [3], 4))
     assert inputs.shape == (1, 12, 16)
     assert np.ptp(inputs, axis=1).max() == 0.0
 
@@ -344,13 +392,135 @@ def test_a_vector_of_its_own_tells_each_vertex_of_a_source_token_from_the_others
     """Three vertices a token: 0 1 2 0 1 2 ... of the learned vectors, on top of what there is without."""
     config = dataclasses.replace(CONFIG, inputs=inputs)
     source = sentences(0, [3], 4)
-    model = config.build(SIZES, rngs=nnx.Rngs(0))
-    told = jax.jit(lambda source: model.decoder_inputs(source, 12))(source)
+    model, told = inputs_of(config, source)
     own = jax.jit(lambda: model.vertex_embedding(jnp.arange(3)))()
     model.vertex_embedding = None
-    plain = jax.jit(lambda source: model.decoder_inputs(source, 12))(source)
+    plain = jax.jit(lambda source: model.decoder_inputs(source))(source)
     np.testing.assert_allclose(told - plain, jnp.tile(own, (4, 1))[None], atol=1e-5)
     assert np.abs(own[0] - own[1]).max() > 0.1
+
+
+def test_every_position_may_have_a_learned_vector_in_the_decoder_and_another_in_the_links() -> None:
+    """Seven of the twelve vertices of a graph: the others have none, and the graph is as wide as ever."""
+    source = sentences(0, [4], 4)
+    plain, without = inputs_of(CONFIG, source)
+    model, inputs = inputs_of(dataclasses.replace(CONFIG, learned_positions=7), source)
+    table = model.learned_positions.embedding.table[...]
+    assert table.shape == model.links.positions.embedding.table[...].shape == (7, 16)
+    model.vertex_embedding, model.target_embedding = plain.vertex_embedding, plain.target_embedding
+    inputs = np.asarray(jax.jit(lambda: model.decoder_inputs(source))())
+    np.testing.assert_allclose((inputs - without)[0, :7], 4.0 * table, atol=1e-5)  # sqrt(d_model)
+    np.testing.assert_array_equal(inputs[0, 7:], without[0, 7:])
+
+    states = jnp.asarray(np.random.default_rng(0).normal(size=(1, 12, 16)), jnp.float32)
+    move = jax.jit(lambda links: links(states, jnp.array([12])))
+    links = model.links
+    told = move(links)
+    links.positions = None
+    assert np.abs(told - move(links))[0, 0, 1:].max() > 0.01
+    np.testing.assert_allclose(np.exp(told).sum(axis=-1)[0, :-1], 1.0, rtol=1e-5)
+
+
+def test_transitions_may_start_all_alike() -> None:
+    """At a tenth of the usual scale a product of two is a hundredth: so far from a fifth each, from vertex 0 of six."""
+    states = jnp.asarray(np.random.default_rng(0).normal(size=(1, 6, 16)), jnp.float32)
+    spread = {}
+    for scale in (1.0, 0.1):
+        links = Links(16, 1, scale=scale, dtype="float32", rngs=nnx.Rngs(0))
+        moves = jax.jit(lambda links=links: links(states, jnp.array([6])))()[0, 0, 1:]
+        spread[scale] = np.ptp(moves)
+    assert spread[0.1] == pytest.approx(0.01 * spread[1.0], rel=1e-2)
+    assert spread[1.0] > 0.1
+
+
+def test_smoothed_transitions_are_mixed_with_even_ones() -> None:
+    """Of four vertices the first goes to 1 for certain. A fifth of it to 1, 2 and 3 alike: 13/15, 1/15, 1/15."""
+    moves = np.full((2, 4, 4), dag.IMPOSSIBLE, np.float32)
+    moves[:, 0, 1] = moves[:, 1, 2] = moves[0, 2, 3] = 0.0
+    smooth = jax.jit(smoothed_transitions)
+    found = np.exp(smooth(moves, jnp.array([4, 3]), jnp.float32(0.2)))
+    expected = [[0, 13 / 15, 1 / 15, 1 / 15], [0, 0, 0.9, 0.1], [0, 0, 0, 1], [0, 0, 0, 0]]
+    np.testing.assert_allclose(found[0], expected, atol=1e-6)
+    expected = [[0, 0.9, 0.1, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    np.testing.assert_allclose(found[1], expected, atol=1e-6)
+    np.testing.assert_allclose(
+        np.exp(smooth(moves, jnp.array([4, 3]), jnp.float32(0.0))), np.exp(moves), atol=1e-6
+    )
+
+
+def test_training_alone_smooths_transitions_and_less_and_less() -> None:
+    """The same parameters, dropout and glanced tokens: at step 0 half even, from step 10 on as they are."""
+    plain = dataclasses.replace(CONFIG, glancing=None)
+    smoothing = TransitionSmoothing(0.5, anneal_steps=10)
+    smooth = dataclasses.replace(plain, transition_smoothing=smoothing)
+    models = [config.build(SIZES, rngs=nnx.Rngs(0)) for config in (plain, smooth)]
+    assert [float(smoothing.share(jnp.int32(step))) for step in (0, 5, 10, 99)] == [0.5, 0.25, 0, 0]
+    before, after = (
+        [float(in_training(model, example(), step)[0].objective) for model in models]
+        for step in (0, 10)
+    )
+    assert before[0] == pytest.approx(after[0])
+    assert abs(before[0] - before[1]) > 0.01
+    assert after[1] == pytest.approx(after[0], rel=1e-5)
+    evaluated = [float(in_evaluation(model, example()).objective) for model in models]
+    assert evaluated[1] == evaluated[0]
+
+
+def test_a_token_of_a_short_sentence_may_weigh_more() -> None:
+    """6 nats of 3 tokens and 5 of 1, and a target that does not fit: 11 / 4 a token, (2 + 5) / 2 a sentence."""
+    lengths = jnp.array([3, 1, 5]), jnp.array([6, 6, 4])
+    graph = TargetGraph(jnp.zeros((3, 5, 6)), None, jnp.zeros((3, 6, 6)), *lengths)
+    nats = jnp.array([6.0, 5.0, 0.0])
+    assert float(graph.per_token(nats).value) == pytest.approx(11 / 4)
+    assert float(graph.per_sentence(nats).value) == pytest.approx(7 / 2)
+
+
+def test_the_mean_over_sentences_is_the_objective_where_it_is_asked_for(
+    model: DaTransformerModel,
+) -> None:
+    """Of the two sentences with a path, each in evaluation alone."""
+    by_sentence = dataclasses.replace(CONFIG, loss_mean="sentences").build(SIZES, rngs=nnx.Rngs(0))
+    each = [float(in_evaluation(model, alone(example(), row)).objective) for row in (0, 1)]
+    loss = in_evaluation(by_sentence, example())
+    assert float(loss.objective) == pytest.approx(sum(each) / 2, rel=1e-4)
+    tokens = float(in_evaluation(model, example()).objective)
+    assert float(loss.terms["token"].value) == pytest.approx(tokens, rel=1e-5)
+
+
+def test_the_entropy_of_moves_along_a_path() -> None:
+    """0 1 3 of four vertices with even moves: from 0 to three vertices, from 1 to two."""
+    lengths = jnp.array([2]), jnp.array([4])
+    graph = TargetGraph(jnp.zeros((1, 3, 4)), None, even_moves(4), *lengths)
+    found = jax.jit(lambda graph: graph.move_entropy(jnp.array([[1, 3, 0]])))(graph)
+    assert float(found.value) == pytest.approx((math.log(3) + math.log(2)) / 2, rel=1e-5)
+    assert float(found.count) == 2
+
+
+def test_the_overlap_of_ngrams_takes_the_place_of_the_likelihood(
+    model: DaTransformerModel,
+) -> None:
+    """Of sentences that fit, with the decoder pass that glancing has helped."""
+    config = dataclasses.replace(CONFIG, fuzzy_alignment=FuzzyAlignment())
+    fuzzy = config.build(SIZES, rngs=nnx.Rngs(0))
+    batch = example()
+    found, plain = in_evaluation(fuzzy, batch), in_evaluation(model, batch)
+    assert float(found.terms["token"].value) == float(plain.terms["token"].value)
+
+    @jax.jit
+    def overlap() -> jax.Array:
+        encoded = fuzzy.encode(batch.source)
+        graph = fuzzy.target_graph(fuzzy.states(batch.source, encoded), encoded, batch.target)
+        found = graph.overlap(batch.target, 2)
+        return (found.precision * found.brevity)[:2].mean()
+
+    assert float(found.objective) == pytest.approx(-float(overlap()), rel=1e-5)
+    trained, gradients = in_training(fuzzy, batch)
+    assert {"token", "glanced", "precision", "brevity", "revealed"} <= set(trained.terms)
+    assert float(trained.terms["precision"].count) == 2
+    for name in ("links", "decoder", "encoder", "target_embedding"):
+        leaves = [np.asarray(x) for x in jax.tree.leaves(gradients[name])]
+        assert all(np.isfinite(x).all() for x in leaves)
+        assert any(x.any() for x in leaves)
 
 
 @settings(max_examples=8, deadline=None)
@@ -396,11 +566,24 @@ def test_searches_get_the_limits_of_each_sentence(
         ({"upsample_factor": 1}, "upsample_factor must be at least 2"),
         ({"num_link_heads": 3}, "got d_model 16 and num_link_heads 3"),
         ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), got 1.0"),
+        ({"learned_positions": 0}, "learned_positions must be at least 1, or None, got 0"),
+        ({"link_scale": 0.0}, "link_scale must be above 0, got 0.0"),
+        (
+            {"fuzzy_alignment": FuzzyAlignment(), "label_smoothing": 0.1},
+            "fuzzy_alignment takes the place of the likelihood",
+        ),
     ],
 )
-def test_impossible_settings_are_refused(changes: dict[str, float], message: str) -> None:
+def test_impossible_settings_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(CONFIG, **changes)
+
+
+def test_impossible_smoothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="anneal_steps must be at least 1, got 0"):
+        TransitionSmoothing(anneal_steps=0)
+    with pytest.raises(ConfigError, match="start must be in"):
+        TransitionSmoothing(1.0)
 
 
 @pytest.mark.slow

@@ -220,7 +220,7 @@ def test_a_beam_goes_on_while_a_longer_translation_may_win() -> None:
 
 def test_expected_visits_are_the_sums_over_all_paths() -> None:
     graph, _ = random_graph(4)
-    visits = np.asarray(jax.jit(dag.expected_visits)(graph))
+    visits = np.asarray(jax.jit(dag.expected_visits)(graph.transitions))
     for row in range(BATCH):
         last = int(graph.lengths[row]) - 1
         transitions = np.asarray(graph.transitions[row], float)
