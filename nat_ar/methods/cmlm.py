@@ -13,6 +13,7 @@ What differs from the paper:
 - without rngs the loss hides every word: it is the loss of the first pass, comparable with one-pass models."""
 
 import dataclasses
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +24,12 @@ from nat_ar import config_json
 from nat_ar.losses import cross_entropy
 from nat_ar.methods import base
 from nat_ar.methods.length_prediction import LengthPredictor
+from nat_ar.nn import decoder_inputs
 from nat_ar.nn.decoder import Decoder
+from nat_ar.nn.decoder_inputs import Copier, Copies, Inputs
 from nat_ar.nn.dot_product import KeyValue
 from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.nn.upsampling import EvenCopy
 from nat_ar.search import candidates, limits, refinement
 from nat_ar.search.candidates import Candidates, Ladder
 from nat_ar.search.refinement import LogitsFunction, MaskPredict
@@ -39,6 +43,13 @@ class Cmlm(base.Method):
 
     transformer: TransformerConfig = TransformerConfig()
     """sizes of encoder and decoder"""
+    copy: Literal["none"] | EvenCopy = "none"
+    """what a hidden word's position reads beside MASK: nothing, one source token each, or a mean of all, weighted by
+    distance or by its square"""
+    soft_copy_temperature: float = 1.0
+    """width of such a mean: softmax(-distance / width), in source positions; 0.3 is usual for squares"""
+    inputs: Copies = Copies()
+    """what is copied, if anything, and what tells the copies apart"""
     max_length_offset: int = 64
     """target lengths from source length minus to plus this many tokens can be predicted"""
     length_loss_weight: float = 0.1
@@ -48,7 +59,14 @@ class Cmlm(base.Method):
     decoding: MaskPredict = MaskPredict()
     """decoding used unless the command says otherwise"""
 
+    @classmethod
+    def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Once, hidden words were all alike."""
+        copies = config_json.to_json(Copies())
+        return {"copy": "none", "soft_copy_temperature": 1.0, "inputs": copies, **data}
+
     def __post_init__(self) -> None:
+        decoder_inputs.require_fit(self.inputs, self.copy, self.soft_copy_temperature)
         config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
 
     def build(self, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> "CmlmModel":
@@ -63,19 +81,47 @@ class CmlmModel(base.Seq2Seq):
         self.length_predictor = LengthPredictor(
             transformer.d_model, config.max_length_offset, rngs=rngs
         )
+        self.copier = (
+            None
+            if config.copy == "none"
+            else Copier(
+                config.inputs,
+                transformer,
+                kind=config.copy,
+                temperature=config.soft_copy_temperature,
+                rngs=rngs,
+            )
+        )
         self.config = config
+
+    def decoder_inputs(
+        self,
+        tokens: Int[Array, "rows width"],
+        lengths: Int[Array, "rows"],
+        source: Int[Array, "batch source_length"],
+        encoded: Encoded,
+    ) -> Float[Array, "rows width d_model"]:
+        """The words, and at hidden ones what MASK and the copy add up to."""
+        words = self.target_embedding(tokens)
+        if self.copier is None:
+            return words
+        width = tokens.shape[1]
+        copies = self.copier.evenly(self.embed_source(source), encoded, lengths, width)
+        is_hidden = (tokens == MASK)[..., None]
+        return Inputs(jnp.where(is_hidden, words + copies.copied, words), copies.marks).read()
 
     def logits(
         self,
         tokens: Int[Array, "rows width"],
         lengths: Int[Array, "rows"],
+        source: Int[Array, "batch source_length"],
         encoded: Encoded,
         *,
         memory: list[KeyValue] | None = None,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "rows width vocabulary"]:
         """The words at every position, given a target with MASK for hidden words."""
-        inputs = self.target_embedding(tokens)
+        inputs = self.decoder_inputs(tokens, lengths, source, encoded)
         states = self.decoder(inputs, lengths, encoded, memory=memory, rngs=rngs)
         return self.target_embedding.attend(states)
 
@@ -95,8 +141,8 @@ class CmlmModel(base.Seq2Seq):
         is_hidden = is_word
         if rngs is not None:
             is_hidden = random_masks(target_lengths, target.shape[1], rngs.dropout())
-        inputs = jnp.where(is_hidden, MASK, target)
-        logits = self.logits(inputs, target_lengths, encoded, rngs=rngs)
+        seen = jnp.where(is_hidden, MASK, target)
+        logits = self.logits(seen, target_lengths, batch.source, encoded, rngs=rngs)
         smoothed, plain = cross_entropy.smoothed_cross_entropy(
             logits, jnp.where(is_hidden, target, PAD), smoothing=self.config.label_smoothing
         )
@@ -119,7 +165,7 @@ class CmlmModel(base.Seq2Seq):
         score = candidates.rescorer(decoding, source, scorer)
         encoded = self.encode(source)
         lengths = self.length_predictor.best(encoded, decoding.length_beam, max_length=max_length)
-        logits_of = self.logits_function(encoded, lengths)
+        logits_of = self.logits_function(source, encoded, lengths)
 
         def decode_at(width: int) -> Candidates:
             refined = decoding.search(logits_of, lengths, width)
@@ -146,7 +192,7 @@ class CmlmModel(base.Seq2Seq):
         encoded = self.encode(source)
         lengths = self.length_predictor.best(encoded, decoding.length_beam, max_length=max_length)
         trace = refinement.mask_predict_trace(
-            self.logits_function(encoded, lengths),
+            self.logits_function(source, encoded, lengths),
             lengths,
             max_length,
             iterations=decoding.iterations,
@@ -154,7 +200,10 @@ class CmlmModel(base.Seq2Seq):
         return refinement.internals(trace, lengths)
 
     def logits_function(
-        self, encoded: Encoded, lengths: Int[Array, "batch size"]
+        self,
+        source: Int[Array, "batch source_length"],
+        encoded: Encoded,
+        lengths: Int[Array, "batch size"],
     ) -> LogitsFunction:
         """The model as search.refinement sees it: several translations of each source, of given lengths."""
         memory = self.decoder.memory(encoded)
@@ -163,7 +212,7 @@ class CmlmModel(base.Seq2Seq):
             tokens: Int[Array, "batch size width"],
         ) -> Float[Array, "batch size width vocabulary"]:
             flat = tokens.reshape(-1, tokens.shape[-1])  # [batch * size, width]
-            logits = self.logits(flat, lengths.reshape(-1), encoded, memory=memory)
+            logits = self.logits(flat, lengths.reshape(-1), source, encoded, memory=memory)
             return logits.reshape(*tokens.shape, -1)
 
         return logits_of

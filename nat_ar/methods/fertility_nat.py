@@ -9,13 +9,14 @@ What differs from the paper:
 - EOS is in the encoder but has no fertility: it is neither predicted nor trained;
 - the first candidate of noisy parallel decoding has the most probable fertilities, so that the result is never
   worse than Argmax under its own score, and it may choose without a teacher;
-- decoder inputs can also be uniform or soft copies; fertilities then only determine the target's length;
+- decoder inputs can also be uniform or soft copies, or be copies of encoder states; with even copies fertilities only
+  determine the target's length;
 - fine-tuning minimises the whole divergence KL(student || teacher), as the text of section 4.3 describes it; its
   formula leaves out the student's entropy, without which the words' distribution is driven to a single
   peak. It is a mean over tokens, so that REINFORCE does not favour short translations."""
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +27,11 @@ from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy, distillation
 from nat_ar.methods import base
-from nat_ar.nn import layers, upsampling
+from nat_ar.nn import decoder_inputs, layers, upsampling
 from nat_ar.nn.decoder import Decoder
+from nat_ar.nn.decoder_inputs import Copier, Copies
 from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.nn.upsampling import EvenCopy
 from nat_ar.search import candidates, fertility, limits, one_pass
 from nat_ar.search.candidates import Candidates, Ladder
 from nat_ar.search.fertility import Argmax, FertilityDecoding
@@ -75,11 +78,13 @@ class FertilityNat(base.Method):
 
     transformer: TransformerConfig = TransformerConfig()
     """sizes of encoder and decoder"""
-    copy: Literal["fertility", "uniform", "soft"] = "fertility"
-    """decoder inputs: source embeddings copied by fertility, or evenly, or a distance-weighted mean of
-    all; in every case the target is as long as the sum of the fertilities"""
+    copy: Literal["fertility"] | EvenCopy = "fertility"
+    """decoder inputs: source tokens copied by fertility, or evenly, or a mean of all, weighted by distance or by its
+    square; in every case the target is as long as the sum of the fertilities"""
     soft_copy_temperature: float = 1.0
-    """width, in source positions, of the soft copy"""
+    """width of such a mean: softmax(-distance / width), in source positions; 0.3 is usual for squares"""
+    inputs: Copies = Copies()
+    """what is copied, and what tells the copies apart"""
     max_fertility: int = 50
     """classes of the fertility predictor: fertilities 0 to max_fertility - 1"""
     fertility_loss_weight: float = 1.0
@@ -95,8 +100,14 @@ class FertilityNat(base.Method):
     decoding: FertilityDecoding = Argmax()
     """decoding used unless the command says otherwise"""
 
+    @classmethod
+    def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Once, inputs were embeddings."""
+        return {"inputs": config_json.to_json(Copies()), **data}
+
     def __post_init__(self) -> None:
         config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
+        decoder_inputs.require_fit(self.inputs, self.copy, self.soft_copy_temperature)
         if self.max_fertility < 2:
             raise ConfigError(
                 f"max_fertility counts classes, 0 among them, and must be at least 2, "
@@ -126,6 +137,13 @@ class FertilityNatModel(base.Seq2Seq):
             transformer, has_positional_attention=config.positional_attention, rngs=rngs
         )
         self.fertility_head = layers.Linear(transformer.d_model, config.max_fertility, rngs=rngs)
+        self.copier = Copier(
+            config.inputs,
+            transformer,
+            kind="uniform" if config.copy == "fertility" else config.copy,
+            temperature=config.soft_copy_temperature,
+            rngs=rngs,
+        )
         self.config = config
 
     def fertility_logits(self, encoded: Encoded) -> Float[Array, "batch source_length classes"]:
@@ -134,21 +152,19 @@ class FertilityNatModel(base.Seq2Seq):
 
     def decoder_inputs(
         self,
-        source: Int[Array, "rows source_length"],
+        source: Int[Array, "batch source_length"],
+        encoded: Encoded,
         fertilities: Int[Array, "rows source_length"],
         width: int,
+        shown: Int[Array, "rows width"] | None = None,
     ) -> Float[Array, "rows width d_model"]:
+        """Copies of the source; `shown` is the word of each position that glancing reveals, PAD elsewhere."""
         embeddings = self.embed_source(source)
         if self.config.copy == "fertility":
-            return upsampling.copy(embeddings, upsampling.fertility_sources(fertilities, width))
-        return upsampling.even_copies(
-            embeddings,
-            lengths_of(source),
-            fertilities.sum(axis=1),
-            width,
-            kind=self.config.copy,
-            temperature=self.config.soft_copy_temperature,
-        )
+            inputs = self.copier.by_fertility(embeddings, encoded, fertilities, width)
+        else:
+            inputs = self.copier.evenly(embeddings, encoded, fertilities.sum(axis=1), width)
+        return inputs.read(shown, self.target_embedding)
 
     def logits(
         self,
@@ -182,7 +198,7 @@ class FertilityNatModel(base.Seq2Seq):
         encoded = self.encode(batch.source, rngs=rngs)
         target = without_eos(batch.target)
         target_lengths, width = lengths_of(target), target.shape[1]
-        inputs = self.decoder_inputs(batch.source, batch.fertilities, width)
+        inputs = self.decoder_inputs(batch.source, encoded, batch.fertilities, width)
         logits = self.logits(inputs, target_lengths, encoded, rngs=rngs)
         smoothed, plain = cross_entropy.smoothed_cross_entropy(
             logits, target, smoothing=self.config.label_smoothing
@@ -251,7 +267,7 @@ class FertilityNatModel(base.Seq2Seq):
         def cost(wanted: Int[Array, "batch source_length"]) -> Float[Array, "batch"]:
             fertilities = fertility.within_limits(wanted[:, None], logits, source, row_limits)[:, 0]
             lengths = fertilities.sum(axis=1)
-            inputs = self.decoder_inputs(source, fertilities, width)
+            inputs = self.decoder_inputs(source, encoded, fertilities, width)
             student = self.logits(inputs, lengths, encoded)
             divergence = self._divergence(student, lengths, source, teacher)
             return divergence.sum(axis=1) / jnp.maximum(lengths, 1)
@@ -363,7 +379,7 @@ class FertilityNatModel(base.Seq2Seq):
         """A translation by each of the given fertilities, and its score by the model itself."""
         batch, num_candidates, source_length = fertilities.shape
         flat = fertilities.reshape(-1, source_length)  # [batch * candidates, source_length]
-        inputs = self.decoder_inputs(jnp.repeat(source, num_candidates, axis=0), flat, width)
+        inputs = self.decoder_inputs(source, encoded, flat, width)
         logits = self.logits(inputs, flat.sum(axis=1), encoded)
         lengths = fertilities.sum(axis=-1)
         tokens, mean_log_p = one_pass.one_pass_tokens(

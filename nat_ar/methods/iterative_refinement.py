@@ -1,6 +1,6 @@
 """Iterative refinement (Lee et al. 2018, arXiv:1802.06901): a one-pass translation, corrected pass by pass.
 
-One decoder translates from copies of the source embeddings; a second one reads the whole translation and rewrites it,
+One decoder translates from copies of the source; a second one reads the whole translation and rewrites it,
 any number of times. Training unrolls a few passes, each of which learns the true target; some of them read the target
 with artificial errors instead of the model's own words (a denoising autoencoder).
 
@@ -16,7 +16,7 @@ What differs from the paper:
 - repeated words are removed only if the decoding says so (the paper always does)."""
 
 import dataclasses
-from typing import Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,10 +28,12 @@ from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
 from nat_ar.methods import base
 from nat_ar.methods.length_prediction import LengthPredictor
-from nat_ar.nn import upsampling
+from nat_ar.nn import decoder_inputs
 from nat_ar.nn.decoder import Decoder
+from nat_ar.nn.decoder_inputs import Copier, Copies
 from nat_ar.nn.dot_product import KeyValue
 from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.nn.upsampling import EvenCopy
 from nat_ar.search import candidates, limits, refinement
 from nat_ar.search.candidates import Candidates, Ladder
 from nat_ar.search.refinement import LogitsFunction, Refine, Words
@@ -47,10 +49,12 @@ class IterativeRefinement(base.Method):
 
     transformer: TransformerConfig = TransformerConfig()
     """sizes of the encoder and of each of the two decoders"""
-    copy: Literal["uniform", "soft"] = "uniform"
-    """inputs of the first pass: one source embedding each, or a distance-weighted mean of all"""
+    copy: EvenCopy = "uniform"
+    """inputs of the first pass: one source token each, or a mean of all, weighted by distance or by its square"""
     soft_copy_temperature: float = 1.0
-    """width, in source positions, of the soft copy"""
+    """width of such a mean: softmax(-distance / width), in source positions; 0.3 is usual for squares"""
+    inputs: Copies = Copies()
+    """what is copied, and what tells the copies apart"""
     training_iterations: int = 4
     """passes unrolled in training, the first included"""
     denoising_probability: float = 0.5
@@ -66,7 +70,13 @@ class IterativeRefinement(base.Method):
     decoding: Refine = Refine()
     """decoding used unless the command says otherwise"""
 
+    @classmethod
+    def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Once, inputs were embeddings."""
+        return {"inputs": config_json.to_json(Copies()), **data}
+
     def __post_init__(self) -> None:
+        decoder_inputs.require_fit(self.inputs, self.copy, self.soft_copy_temperature)
         if self.training_iterations < 2:
             raise ConfigError(
                 "IterativeRefinement needs training_iterations of at least 2, or its second decoder "
@@ -91,26 +101,18 @@ class IterativeRefinementModel(base.Seq2Seq):
         self.length_predictor = LengthPredictor(
             transformer.d_model, config.max_length_offset, rngs=rngs
         )
-        self.config = config
-
-    def decoder_inputs(
-        self,
-        source: Int[Array, "rows source_length"],
-        target_lengths: Int[Array, "rows"],
-        width: int,
-    ) -> Float[Array, "rows width d_model"]:
-        return upsampling.even_copies(
-            self.embed_source(source),
-            lengths_of(source),
-            target_lengths,
-            width,
-            kind=self.config.copy,
-            temperature=self.config.soft_copy_temperature,
+        self.copier = Copier(
+            config.inputs,
+            transformer,
+            kind=config.copy,
+            temperature=config.soft_copy_temperature,
+            rngs=rngs,
         )
+        self.config = config
 
     def first_logits(
         self,
-        source: Int[Array, "rows source_length"],
+        source: Int[Array, "batch source_length"],
         lengths: Int[Array, "rows"],
         width: int,
         encoded: Encoded,
@@ -118,7 +120,7 @@ class IterativeRefinementModel(base.Seq2Seq):
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "rows width vocabulary"]:
         """The first pass: from the source alone."""
-        inputs = self.decoder_inputs(source, lengths, width)
+        inputs = self.copier.evenly(self.embed_source(source), encoded, lengths, width).read()
         return self.target_embedding.attend(self.decoder(inputs, lengths, encoded, rngs=rngs))
 
     def refined_logits(
@@ -261,9 +263,7 @@ class IterativeRefinementModel(base.Seq2Seq):
         encoded: Encoded,
     ) -> Words:
         """The first pass for several lengths of each source."""
-        size = lengths.shape[1]
-        repeated = jnp.repeat(source, size, axis=0)  # [batch * size, source_length]
-        logits = self.first_logits(repeated, lengths.reshape(-1), width, encoded)
+        logits = self.first_logits(source, lengths.reshape(-1), width, encoded)
         return refinement.most_probable(logits.reshape(*lengths.shape, width, -1), lengths)
 
     def logits_function(

@@ -3,8 +3,8 @@ classifier over the encoder's mean state.
 
 The one-pass model of Lee et al. 2018 (arXiv:1802.06901, without refinement) and of GLAT's and DSLP's
 baselines: the length is predicted as an offset to the source's, decoder inputs are uniform copies (Gu et
-al. 2018) or soft copies (Wei et al. 2019) of the source embeddings. Decoding takes the best length, or
-the best few in parallel (length beam, Ghazvininejad et al. 2019, section 3.3) and keeps the candidate
+al. 2018) or soft copies (Wei et al. 2019) of the source embeddings, or of the encoder's states. Decoding takes the
+best length, or the best few in parallel (length beam, Ghazvininejad et al. 2019, section 3.3) and keeps the candidate
 with the highest mean log p, its own or a rescorer's.
 
 Options are training methods that do not change how this model translates:
@@ -17,7 +17,7 @@ and equal neighbours are not removed from their translations. With AXE the predi
 ones included: LengthBeam.length_multiplier makes room for blanks."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,9 +33,11 @@ from nat_ar.methods import base, deep_supervision, length_prediction
 from nat_ar.methods.deep_supervision import DeepSupervision, Reads
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.length_prediction import LengthPredictor
-from nat_ar.nn import upsampling
+from nat_ar.nn import decoder_inputs
 from nat_ar.nn.decoder import BetweenBlocks, Decoder
+from nat_ar.nn.decoder_inputs import Copier, Copies
 from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.nn.upsampling import EvenCopy
 from nat_ar.search import candidates, limits, one_pass
 from nat_ar.search.candidates import Candidates, Ladder, Score
 from nat_ar.search.one_pass import LengthBeam
@@ -58,10 +60,12 @@ class LengthNat(base.Method):
 
     transformer: TransformerConfig = TransformerConfig()
     """sizes of encoder and decoder"""
-    copy: Literal["uniform", "soft"] = "soft"
-    """decoder inputs: one source embedding each, or a distance-weighted mean of all"""
+    copy: EvenCopy = "soft"
+    """decoder inputs: one source token each, or a mean of all, weighted by distance or by its square"""
     soft_copy_temperature: float = 1.0
-    """width, in source positions, of the soft copy"""
+    """width of such a mean: softmax(-distance / width), in source positions; 0.3 is usual for squares"""
+    inputs: Copies = Copies()
+    """what is copied, and what tells the copies apart"""
     positional_attention: bool = False
     """a further attention in each decoder block that goes by position only (Gu et al. 2018)"""
     sees_itself: bool = True
@@ -86,12 +90,17 @@ class LengthNat(base.Method):
 
     @classmethod
     def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Once, deep supervision handed on normalised states."""
+        """Once, deep supervision handed on normalised states, and inputs were embeddings."""
         was_deep = data.get("deep_supervision", False)
-        return {"deep_supervision_reads": "normalised" if was_deep else "states", **data}
+        return {
+            "deep_supervision_reads": "normalised" if was_deep else "states",
+            "inputs": config_json.to_json(Copies()),
+            **data,
+        }
 
     def __post_init__(self) -> None:
         config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
+        decoder_inputs.require_fit(self.inputs, self.copy, self.soft_copy_temperature)
         if self.glancing is not None and not self.token_loss.is_in_place:
             raise ConfigError(
                 "glancing counts and reveals the words at their own positions and needs token_loss "
@@ -125,22 +134,26 @@ class LengthNatModel(base.Seq2Seq):
             if config.deep_supervision
             else None
         )
+        self.copier = Copier(
+            config.inputs,
+            transformer,
+            kind=config.copy,
+            temperature=config.soft_copy_temperature,
+            rngs=rngs,
+        )
         self.config = config
 
     def decoder_inputs(
         self,
         source: Int[Array, "batch source_length"],
-        target_lengths: Int[Array, "batch"],
+        encoded: Encoded,
+        target_lengths: Int[Array, "rows"],
         width: int,
-    ) -> Float[Array, "batch width d_model"]:
-        return upsampling.even_copies(
-            self.embed_source(source),
-            lengths_of(source),
-            target_lengths,
-            width,
-            kind=self.config.copy,
-            temperature=self.config.soft_copy_temperature,
-        )
+        shown: Int[Array, "rows width"] | None = None,
+    ) -> Float[Array, "rows width d_model"]:
+        """Copies of the source; `shown` is the word of each position that glancing reveals, PAD elsewhere."""
+        inputs = self.copier.evenly(self.embed_source(source), encoded, target_lengths, width)
+        return inputs.read(shown, self.target_embedding)
 
     def logits(
         self,
@@ -203,7 +216,8 @@ class LengthNatModel(base.Seq2Seq):
         """The loss, given the encoded source of the batch."""
         target = without_eos(batch.target)
         lengths = lengths_of(target)
-        inputs = self.decoder_inputs(batch.source, lengths, target.shape[1])
+        where = (batch.source, encoded, lengths, target.shape[1])
+        inputs = self.decoder_inputs(*where)
         length = self.length_predictor.loss(encoded, lengths)
         weighted_length = self.config.length_loss_weight * length.value
         if self.config.glancing is None or rngs is None:
@@ -217,7 +231,7 @@ class LengthNatModel(base.Seq2Seq):
         is_word = target != PAD
         is_wrong = one_pass.best_words(first).tokens != target
         is_revealed = self.config.glancing.revealed(is_wrong, is_word, step, rngs.dropout())
-        inputs = jnp.where(is_revealed[..., None], self.target_embedding(target), inputs)
+        inputs = self.decoder_inputs(*where, jnp.where(is_revealed, target, PAD))
         layers = self.layer_logits(inputs, lengths, encoded, rngs=nnx.Rngs(dropout=key))
         objective, glanced = self.token_loss(layers, jnp.where(is_revealed, PAD, target), step)
         _, plain = cross_entropy.smoothed_cross_entropy(first, target, smoothing=0.0)
@@ -357,6 +371,6 @@ class LengthNatModel(base.Seq2Seq):
         flat_lengths = lengths.reshape(
             -1
         )  # [batch * size]: the lengths of one source are neighbours
-        inputs = self.decoder_inputs(jnp.repeat(source, size, axis=0), flat_lengths, width)
+        inputs = self.decoder_inputs(source, encoded, flat_lengths, width)
         logits = self.logits(inputs, flat_lengths, encoded)
         return logits.reshape(batch, size, width, -1)

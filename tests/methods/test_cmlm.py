@@ -71,7 +71,7 @@ def log_probabilities(
     """log p of every token at every place, given a target that holds masks."""
     model = nnx.merge(graph, params)
     lengths = (tokens != PAD).sum(axis=1)
-    return jax.nn.log_softmax(model.logits(tokens, lengths, model.encode(source)))
+    return jax.nn.log_softmax(model.logits(tokens, lengths, source, model.encode(source)))
 
 
 RAGGED = Batch(sentences(0, LENGTHS, 3), sentences(1, [4, 6, 2, 5, 0, 1, 1], ROOM))
@@ -134,8 +134,10 @@ def test_padding_and_empty_rows_change_no_loss(model: CmlmModel) -> None:
 class FromMasks(LengthNatModel):
     """The one-pass model, with masks for copies of the source."""
 
-    def decoder_inputs(self, source: jax.Array, target_lengths: jax.Array, width: int) -> jax.Array:
-        return self.target_embedding(jnp.full((len(source), width), MASK))
+    def decoder_inputs(
+        self, source: Any, encoded: Any, target_lengths: jax.Array, width: int, shown: None = None
+    ) -> jax.Array:
+        return self.target_embedding(jnp.full((len(target_lengths), width), MASK))
 
 
 def test_with_one_pass_it_is_the_one_pass_model(model: CmlmModel) -> None:

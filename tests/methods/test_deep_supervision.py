@@ -86,8 +86,9 @@ def test_it_starts_as_the_decoder_without(norm: Any) -> None:
         if model.deep_supervision is not None:
             of_words = share_of_words * jnp.eye(32, 16, -16)
             model.deep_supervision.merges[0].kernel[...] += of_words
-        inputs = model.decoder_inputs(source, lengths, 6)
-        return model.logits(inputs, lengths, model.encode(source))
+        encoded = model.encode(source)
+        inputs = model.decoder_inputs(source, encoded, lengths, 6)
+        return model.logits(inputs, lengths, encoded)
 
     np.testing.assert_allclose(last_logits(deep), last_logits(plain), atol=1e-5)
     learned = last_logits(deep, share_of_words=0.5)
@@ -117,7 +118,7 @@ def test_the_loss_is_the_mean_of_all_layers_and_all_layers_learn() -> None:
         loss = model.loss(batch, step=jnp.int32(0), rngs=None)
         target = without_eos(batch.target)
         lengths, encoded = lengths_of(target), model.encode(batch.source)
-        inputs = model.decoder_inputs(batch.source, lengths, target.shape[1])
+        inputs = model.decoder_inputs(batch.source, encoded, lengths, target.shape[1])
         logits = model.layer_logits(inputs, lengths, encoded)
         each = [cross_entropy.smoothed_cross_entropy(x, target, smoothing=0.0)[1] for x in logits]
         return loss.objective, (loss, [mean.value for mean in each])

@@ -187,8 +187,9 @@ def test_padding_changes_no_word_not_even_a_lone_one(params: Any) -> None:
     @functools.partial(jax.jit, static_argnums=1)
     def logits(params: Any, width: int) -> jax.Array:
         model = merge(CONFIG, params)
-        inputs = model.decoder_inputs(source, fertilities, width)
-        return model.logits(inputs, fertilities.sum(axis=1), model.encode(source))
+        encoded = model.encode(source)
+        inputs = model.decoder_inputs(source, encoded, fertilities, width)
+        return model.logits(inputs, fertilities.sum(axis=1), encoded)
 
     narrow, wide = logits(params, 4), logits(params, 9)
     np.testing.assert_allclose(narrow[0, :3], wide[0, :3], atol=1e-5)
@@ -201,7 +202,8 @@ def test_decoder_inputs_by_copy(params: Any) -> None:
 
     def inputs(fertilities: jax.Array, width: int, **changes: Any) -> jax.Array:
         model = merge(dataclasses.replace(CONFIG, **changes), params)
-        return jax.jit(lambda: model.decoder_inputs(source, fertilities, width))()
+        encoded = model.encode(source)
+        return jax.jit(lambda: model.decoder_inputs(source, encoded, fertilities, width))()
 
     embeddings = merge(CONFIG, params).embed_source(source)
     copied = inputs(fertilities, 5)

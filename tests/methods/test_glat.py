@@ -47,8 +47,9 @@ def model() -> LengthNatModel:
 
 def first_pass(model: LengthNatModel) -> jax.Array:
     """The words that the model says where nothing is revealed."""
-    inputs = model.decoder_inputs(SOURCE, LENGTHS, 5)
-    return one_pass.best_words(model.logits(inputs, LENGTHS, model.encode(SOURCE))).tokens
+    encoded = model.encode(SOURCE)
+    inputs = model.decoder_inputs(SOURCE, encoded, LENGTHS, 5)
+    return one_pass.best_words(model.logits(inputs, LENGTHS, encoded)).tokens
 
 
 @pytest.fixture(scope="module")
@@ -136,10 +137,11 @@ def test_the_second_pass_sees_the_revealed_words(
     def token_nats(model: LengthNatModel) -> tuple[Loss, jax.Array]:
         """The loss, and -log p of the words in a pass that sees those revealed."""
         loss = loss_of(params, graph, batch_of(words), jnp.int32(0))
-        inputs = model.decoder_inputs(SOURCE, LENGTHS, 5)
+        encoded = model.encode(SOURCE)
+        inputs = model.decoder_inputs(SOURCE, encoded, LENGTHS, 5)
         shown = model.target_embedding(jnp.asarray(words))
         inputs = jnp.where(is_revealed[..., None], shown, inputs)
-        logits = model.logits(inputs, LENGTHS, model.encode(SOURCE))
+        logits = model.logits(inputs, LENGTHS, encoded)
         return loss, -cross_entropy.token_log_probabilities(logits, jnp.asarray(words))
 
     graph, params = nnx.split(model, nnx.Param)
