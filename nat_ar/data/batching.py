@@ -55,9 +55,9 @@ class BatchPlan:
     ) -> None:
         """Lengths do not count EOS. Rows of a batch are a multiple of `multiple` (devices times
         accumulation)."""
+        self.config, self.seed, self.multiple = config, seed, multiple
         longest = np.maximum(source_lengths, target_lengths) + 1
         bucket_of = np.searchsorted(config.buckets, longest)
-        self.seed = seed
         self.num_left_out = int((bucket_of == len(config.buckets)).sum())
         self.buckets: list[tuple[int, int, Int[np.ndarray, "members"]]] = []
         for index, width in enumerate(config.buckets):
@@ -69,6 +69,14 @@ class BatchPlan:
             raise ValueError(
                 f"no pair of {len(longest)} fits the buckets {config.buckets}; see BatchingConfig"
             )
+
+    def over(
+        self, source_lengths: Int[np.ndarray, "pairs"], target_lengths: Int[np.ndarray, "pairs"]
+    ) -> "BatchPlan":
+        """The plan of pairs of other lengths by the same rules."""
+        return BatchPlan(
+            source_lengths, target_lengths, self.config, seed=self.seed, multiple=self.multiple
+        )
 
     def __len__(self) -> int:
         """Batches an epoch, the same number in every epoch."""

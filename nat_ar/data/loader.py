@@ -1,5 +1,6 @@
 """Batches as padded arrays, made ahead of time in a thread."""
 
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -10,6 +11,7 @@ from jaxtyping import Int
 
 from nat_ar.data.batching import BatchPlan, RowBatch
 from nat_ar.data.ragged import Ragged
+from nat_ar.data.subword_regularisation import SampledPieces
 from nat_ar.special_tokens import EOS, PAD
 
 T = TypeVar("T")
@@ -43,15 +45,14 @@ def pad_rows(
     return padded
 
 
-class Loader:
-    """The training batches of one prepared split."""
+class Pairs(NamedTuple):
+    """All training pairs of an epoch, in the order of the split."""
 
-    def __init__(
-        self, source: Ragged, target: Ragged, fertilities: Ragged | None, plan: BatchPlan
-    ) -> None:
-        self.source, self.target, self.fertilities, self.plan = source, target, fertilities, plan
+    source: Ragged
+    target: Ragged
+    fertilities: Ragged | None
 
-    def build(self, batch: RowBatch) -> HostBatch:
+    def padded(self, batch: RowBatch) -> HostBatch:
         rows, width = batch
         return HostBatch(
             pad_rows(self.source, rows, width, end=EOS),
@@ -59,13 +60,53 @@ class Loader:
             None if self.fertilities is None else pad_rows(self.fertilities, rows, width, end=None),
         )
 
-    def batches(self, epoch: int, position: int) -> Iterator[tuple[int, int, HostBatch]]:
-        """Endless (epoch, position, batch) from the given position on; a position is a number of batches."""
-        while True:
-            plan = self.plan.epoch(epoch)
+
+class Place(NamedTuple):
+    """Where a batch stands in the data."""
+
+    epoch: int
+    position: int
+    """the number of batches before it in its epoch"""
+    ends_epoch: bool
+
+
+class Loader:
+    """The training batches of one prepared split."""
+
+    def __init__(
+        self,
+        source: Ragged,
+        target: Ragged,
+        fertilities: Ragged | None,
+        plan: BatchPlan,
+        sampled: SampledPieces | None = None,
+    ) -> None:
+        """With `sampled`, the pairs of each epoch come from there, without fertilities, and share batches by their
+        lengths in that epoch; `plan` is that of the prepared pieces."""
+        self.pairs, self.plan, self.sampled = Pairs(source, target, fertilities), plan, sampled
+
+    def epoch(self, number: int) -> tuple[int, Pairs, list[RowBatch]]:
+        """The epoch's number, pairs and batches: a function of the seeds and the number."""
+        if self.sampled is None:
+            return number, self.pairs, self.plan.epoch(number)
+        source, target = self.sampled.epoch(number)
+        plan = self.plan.over(source.lengths, target.lengths)
+        return number, Pairs(source, target, None), plan.epoch(number)
+
+    def batches(self, epoch: int, position: int) -> Iterator[tuple[Place, HostBatch]]:
+        """Endless from the given position on."""
+        # Sampling takes a second or so: the next epoch is made while this one is read.
+        numbers = itertools.count(epoch)
+        epochs = (
+            map(self.epoch, numbers)
+            if self.sampled is None
+            else prefetch(numbers, self.epoch, depth=1)
+        )
+        for number, pairs, plan in epochs:
             for index in range(position, len(plan)):
-                yield epoch, index, self.build(plan[index])
-            epoch, position = epoch + 1, 0
+                ends_epoch = index + 1 == len(plan)
+                yield Place(number, index, ends_epoch), pairs.padded(plan[index])
+            position = 0
 
 
 def prefetch(

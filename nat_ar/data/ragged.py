@@ -21,7 +21,9 @@ class Ragged:
     offsets: Int[np.ndarray, "rows_plus_one"]
 
     @classmethod
-    def from_rows(cls, rows: Iterable[Sequence[int]], dtype: type = np.int32) -> "Ragged":
+    def from_rows(
+        cls, rows: Iterable[Sequence[int] | np.ndarray], dtype: type | np.dtype = np.int32
+    ) -> "Ragged":
         arrays: list[np.ndarray] = [np.asarray(row, dtype=dtype) for row in rows]
         offsets = np.zeros(len(arrays) + 1, np.int64)
         np.cumsum([len(row) for row in arrays], out=offsets[1:])

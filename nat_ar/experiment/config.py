@@ -69,6 +69,11 @@ class ExperimentConfig:
                 f"{type(self.method).__name__} learns fertilities from alignments: set data.aligner "
                 "to AlignerConfig(), or name a Pharaoh file in data.alignments"
             )
+        if self.method.needs_fertilities and self.training.subword_regularisation is not None:
+            raise ConfigError(
+                f"training.subword_regularisation cannot be: {type(self.method).__name__} learns fertilities, which "
+                "count the prepared pieces; set it to None"
+            )
         if self.method.needs_teacher and self.teacher is None:
             raise ConfigError(
                 f"{type(self.method).__name__} as configured learns from an autoregressive teacher: "

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
+from jaxtyping import Bool
 
 from nat_ar.config_json import ConfigError
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.batching import BatchPlan
 from nat_ar.data.loader import Loader
 from nat_ar.data.ragged import Ragged
+from nat_ar.data.subword_regularisation import SampledPieces
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.evaluation import metrics
 from nat_ar.experiment.config import ExperimentConfig, load_experiment
@@ -27,7 +30,6 @@ from nat_ar.methods.base import Method
 from nat_ar.runtime import files
 from nat_ar.training import logging, loop, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
-from nat_ar.training.config import TrainingConfig
 from nat_ar.training.logging import RunLog
 from nat_ar.training.loop import Progress
 from nat_ar.training.step import TrainState
@@ -48,7 +50,7 @@ def train(config: ExperimentConfig | str | Path, run: Run | str | Path | None = 
     teacher = None if config.teacher is None else Run.of(config.teacher).load()
     _check_vocabularies(data.vocabulary, teacher)
     mesh = step.data_mesh(config.training.num_devices)
-    batches = _loader(data, config.training, mesh.size)
+    batches = loader_of(data, config, num_devices=mesh.size)
     model = _initial_model(config, data.vocabulary, teacher)
     if config.training.tensorboard:
         logging.require_tensorboard()
@@ -124,16 +126,35 @@ def _check_vocabularies(vocabulary: Vocabulary, teacher: TrainedModel | None) ->
         )
 
 
-def _loader(data: PreparedData, config: TrainingConfig, num_devices: int) -> Loader:
-    split = data.split("train")
+def loader_of(data: PreparedData, config: ExperimentConfig, *, num_devices: int) -> Loader:
+    """The training batches of an experiment."""
+    split, training = data.split("train"), config.training
     plan = BatchPlan(
         split.source.lengths,
         split.target.lengths,
-        config.batching,
-        seed=config.seed,
-        multiple=num_devices * config.accumulation,
+        training.batching,
+        seed=training.seed,
+        multiple=num_devices * training.accumulation,
     )
-    return Loader(split.source, split.target, split.fertilities, plan)
+    sampled = None
+    if training.subword_regularisation is not None:
+        sampled = SampledPieces(
+            split,
+            data.vocabulary,
+            training.subword_regularisation,
+            seed=training.seed,
+            is_usable=functools.partial(_is_usable, config),
+        )
+    return Loader(split.source, split.target, split.fertilities, plan, sampled)
+
+
+def _is_usable(
+    config: ExperimentConfig, source: Ragged, target: Ragged
+) -> Bool[np.ndarray, "pairs"]:
+    """True for the pairs that fit a bucket and that the method can learn."""
+    longest = np.maximum(source.lengths, target.lengths) + 1
+    is_short = longest <= config.training.batching.buckets[-1]
+    return is_short & config.method.is_feasible(source.lengths, target.lengths, target.repeats)
 
 
 def _initial_model(
@@ -170,8 +191,9 @@ def _say_start(
     log: RunLog, config: ExperimentConfig, batches: Loader, params: nnx.State, at: int
 ) -> None:
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    about = "" if batches.sampled is None else "about "
     log.say(
-        f"{config.name}: {size:,} parameters, {len(batches.plan):,} batches an epoch, "
+        f"{config.name}: {size:,} parameters, {about}{len(batches.plan):,} batches an epoch, "
         f"{config.training.max_steps:,} steps" + (f", resumed at step {at:,}" if at else "")
     )
     if batches.plan.num_left_out:
@@ -179,10 +201,10 @@ def _say_start(
             f"warning: {batches.plan.num_left_out:,} training pairs are longer than the last bucket "
             f"({config.training.batching.buckets[-1]}) and are left out"
         )
-    infeasible = num_infeasible(config.method, batches.source, batches.target)
+    infeasible = num_infeasible(config.method, batches.pairs.source, batches.pairs.target)
     if infeasible:
         log.say(
-            f"warning: {infeasible:,} of {len(batches.source):,} training pairs have a target that "
+            f"warning: {infeasible:,} of {len(batches.pairs.source):,} training pairs have a target that "
             f"{type(config.method).__name__} as configured cannot make of so short a source; the loss "
             "leaves them out"
         )

@@ -1,9 +1,11 @@
 """How a model is trained."""
 
 import dataclasses
+from typing import Any
 
 from nat_ar.config_json import ConfigError
 from nat_ar.data.batching import BatchingConfig
+from nat_ar.data.subword_regularisation import SubwordRegularisation
 from nat_ar.training.optimizer import OptimizerConfig
 
 
@@ -29,6 +31,8 @@ class TrainingConfig:
     """optimizer updates"""
     batching: BatchingConfig = BatchingConfig()
     """how sentences share batches"""
+    subword_regularisation: SubwordRegularisation | None = None
+    """cut the texts into other subwords every epoch; None: train on the prepared pieces"""
     accumulation: int = 1
     """parts of a batch run one after the other before an update"""
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -45,6 +49,11 @@ class TrainingConfig:
     """local devices that share each batch; None: all"""
     tensorboard: bool = False
     """also write TensorBoard event files (needs tensorboardX)"""
+
+    @classmethod
+    def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Once, every epoch had the prepared pieces."""
+        return {"subword_regularisation": None, **data}
 
     def __post_init__(self) -> None:
         positive = {

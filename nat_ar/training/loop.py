@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from tqdm.auto import tqdm
 
 from nat_ar.data import loader
-from nat_ar.data.loader import HostBatch, Loader
+from nat_ar.data.loader import HostBatch, Loader, Place
 from nat_ar.runtime import bars, out_of_memory
 from nat_ar.training import optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
@@ -51,11 +51,10 @@ class Progress:
     window_tokens: int = 0
     window_seconds: float = 0.0
 
-    def advance(self, epoch: int, position: int, num_tokens: int, *, batches_in_epoch: int) -> None:
-        """Counts a step on the batch at `position` of `epoch`."""
-        ends_epoch = position + 1 == batches_in_epoch
-        self.epoch = epoch + 1 if ends_epoch else epoch
-        self.position = 0 if ends_epoch else position + 1
+    def advance(self, place: Place, num_tokens: int) -> None:
+        """Counts a step on the batch at `place`."""
+        self.epoch = place.epoch + 1 if place.ends_epoch else place.epoch
+        self.position = 0 if place.ends_epoch else place.position + 1
         self.target_tokens += num_tokens
         self.window_tokens += num_tokens
 
@@ -125,10 +124,10 @@ def run(
     if progress.is_finished or number >= config.max_steps:
         return state
 
-    def put(item: tuple[int, int, HostBatch]) -> tuple[int, int, Batch, int]:
-        epoch, position, batch = item
+    def put(item: tuple[Place, HostBatch]) -> tuple[Place, Batch, int]:
+        place, batch = item
         placed = Batch(*step.place(mesh, tuple(batch), is_batch=True))
-        return epoch, position, placed, batch.num_target_tokens
+        return place, placed, batch.num_target_tokens
 
     def save(score: float | None) -> None:
         checkpoints.save(state, dataclasses.asdict(progress), score=score)
@@ -149,13 +148,13 @@ def run(
     )
     clock = time.perf_counter()
     with out_of_memory.explained(lower), StopRequest() as stop, bar, contextlib.closing(stream):
-        for epoch, position, batch, num_tokens in stream:
+        for place, batch, num_tokens in stream:
             is_frozen = config.optimizer.freezes_encoder(number)
             update = frozen_step if is_frozen and frozen_step is not None else train_step
             state, terms = update(state, batch, teacher_params)
             number += 1
             meter.add(number, terms, batch)
-            progress.advance(epoch, position, num_tokens, batches_in_epoch=len(batches.plan))
+            progress.advance(place, num_tokens)
             is_last = number >= config.max_steps
             is_logged = is_last or number % config.log_every == 0
             is_validation = is_last or number % config.validation.every_steps == 0
@@ -173,7 +172,7 @@ def run(
             if is_logged:
                 values = meter.means()
                 values["learning_rate"] = float(rate(number - 1))
-                values["epoch"] = epoch
+                values["epoch"] = place.epoch
                 values["target_tokens_per_second"] = speed
                 log.write("train", number, values)
                 progress.window_tokens, progress.window_seconds = 0, 0.0

@@ -24,7 +24,7 @@ import sentencepiece
 from nat_ar.data import loader
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.batching import BatchingConfig, BatchPlan
-from nat_ar.data.loader import HostBatch, Loader
+from nat_ar.data.loader import HostBatch, Loader, Place
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.evaluation.speed import clock, intervals, machine
 from nat_ar.evaluation.speed.intervals import Interval
@@ -198,8 +198,8 @@ def _report_loading(section: Section, data: PreparedData, scale: Scale) -> None:
     plan = BatchPlan(split.source.lengths, split.target.lengths, batching, seed=0)
     batches = Loader(split.source, split.target, split.fertilities, plan)
 
-    def put(item: tuple[int, int, HostBatch]) -> Batch:
-        return Batch(*step.place(mesh, tuple(item[2]), is_batch=True))
+    def put(item: tuple[Place, HostBatch]) -> Batch:
+        return Batch(*step.place(mesh, tuple(item[1]), is_batch=True))
 
     fixed = put(next(batches.batches(0, 0)))
     sizes = vocabulary_sizes(data.vocabulary)

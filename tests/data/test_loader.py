@@ -10,7 +10,7 @@ import pytest
 
 from nat_ar.data import loader
 from nat_ar.data.batching import BatchingConfig, BatchPlan, RowBatch
-from nat_ar.data.loader import HostBatch, Loader
+from nat_ar.data.loader import HostBatch, Loader, Place
 from nat_ar.data.ragged import Ragged
 from nat_ar.special_tokens import EOS, PAD
 
@@ -26,7 +26,7 @@ def loader_of(fertilities: Ragged | None = FERTILITIES) -> Loader:
 
 
 def test_rows_end_with_eos_and_are_padded_on_the_right() -> None:
-    batch = loader_of().build(RowBatch(np.array([1, -1, 0]), 5))
+    batch = loader_of().pairs.padded(RowBatch(np.array([1, -1, 0]), 5))
     nothing = [PAD] * 5
     np.testing.assert_array_equal(
         batch.source, [[10, EOS, PAD, PAD, PAD], nothing, [7, 8, 9, EOS, PAD]]
@@ -43,26 +43,28 @@ def test_rows_end_with_eos_and_are_padded_on_the_right() -> None:
 
 
 def test_a_row_that_fills_the_width_has_its_eos_last() -> None:
-    batch = loader_of().build(RowBatch(np.array([0]), 4))
+    batch = loader_of().pairs.padded(RowBatch(np.array([0]), 4))
     np.testing.assert_array_equal(batch.source, [[7, 8, 9, EOS]])
 
 
 def test_no_fertilities_in_none_out() -> None:
-    assert loader_of(None).build(RowBatch(np.array([0]), 4)).fertilities is None
+    assert loader_of(None).pairs.padded(RowBatch(np.array([0]), 4)).fertilities is None
 
 
-def places(batches: Iterator[tuple[int, int, HostBatch]], number: int) -> list:
-    return [
-        (epoch, position, batch.source.tolist())
-        for epoch, position, batch in itertools.islice(batches, number)
-    ]
+def places(batches: Iterator[tuple[Place, HostBatch]], number: int) -> list:
+    return [(*place, batch.source.tolist()) for place, batch in itertools.islice(batches, number)]
 
 
 def test_batches_go_on_exactly_where_they_stopped() -> None:
     whole = places(loader_of().batches(0, 0), 10)
-    assert [place[:2] for place in whole[:4]] == [(0, 0), (0, 1), (0, 2), (1, 0)]
+    assert [place[:3] for place in whole[:4]] == [
+        (0, 0, False),
+        (0, 1, False),
+        (0, 2, True),
+        (1, 0, False),
+    ]
     for start in range(1, 9):
-        epoch, position, _ = whole[start]
+        epoch, position, *_ = whole[start]
         assert places(loader_of().batches(epoch, position), 10 - start) == whole[start:]
 
 

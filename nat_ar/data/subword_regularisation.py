@@ -1,0 +1,86 @@
+"""Training pairs in other subwords every epoch: subword regularisation (Kudo 2018, arXiv:1804.10959) where the
+vocabulary is a unigram language model, BPE-dropout (Provilkov et al. 2020, arXiv:1910.13267) where it is BPE.
+
+The pieces of an epoch follow from (seed, epoch) alone, so that a resumed run sees those of an uninterrupted one. The
+text is always the same: what changes is where it is cut. Some 50,000 sentences a second and side."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Bool
+
+from nat_ar import config_json
+from nat_ar.data import ragged
+from nat_ar.data.arrays import Split
+from nat_ar.data.ragged import Ragged
+from nat_ar.data.vocabulary import Vocabulary
+
+IsUsable = Callable[[Ragged, Ragged], Bool[np.ndarray, "pairs"]]
+"""Source and target pieces to True for the pairs that can be trained on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SubwordRegularisation:
+    """How much the cuts vary. alpha is, for BPE, the probability by which a merge is left out (in the paper 0.1) and,
+    for unigram vocabularies, the power of a segmentation's probability by which it is drawn (in the paper 0.1 to 0.5):
+    there, a smaller one varies more. 0: the prepared pieces."""
+
+    source_alpha: float = 0.1
+    """of the source"""
+    target_alpha: float = 0.1
+    """of the target; 0 leaves a student's targets as consistent as its teacher made them"""
+
+    def __post_init__(self) -> None:
+        config_json.require_share("subword_regularisation.source_alpha", self.source_alpha)
+        config_json.require_share("subword_regularisation.target_alpha", self.target_alpha)
+
+
+class SampledPieces:
+    """The training pairs of each epoch."""
+
+    def __init__(
+        self,
+        split: Split,
+        vocabulary: Vocabulary,
+        config: SubwordRegularisation,
+        *,
+        seed: int,
+        is_usable: IsUsable,
+    ) -> None:
+        """Pairs whose sampled pieces are not usable (too long, say) keep the prepared ones, on both sides."""
+        self.split, self.vocabulary, self.config = split, vocabulary, config
+        self.seed, self.is_usable = seed, is_usable
+
+    def epoch(self, number: int) -> tuple[Ragged, Ragged]:
+        """Source and target, as many rows as the split has."""
+        of_source, of_target = np.random.SeedSequence([self.seed, number]).generate_state(2)
+        source, target = self.split.source, self.split.target
+        if self.config.source_alpha:
+            rows = self.vocabulary.sample_source(
+                self.split.source_text, alpha=self.config.source_alpha, seed=int(of_source)
+            )
+            source = _as_ragged(rows, self.vocabulary.source_size)
+        if self.config.target_alpha:
+            rows = self.vocabulary.sample_target(
+                self.split.target_text, alpha=self.config.target_alpha, seed=int(of_target)
+            )
+            target = _as_ragged(rows, self.vocabulary.target_size)
+        is_usable = self.is_usable(source, target)
+        return (
+            _where(is_usable, source, self.split.source),
+            _where(is_usable, target, self.split.target),
+        )
+
+
+def _as_ragged(rows: Sequence[Sequence[int]], vocabulary_size: int) -> Ragged:
+    return Ragged.from_rows(rows, ragged.token_type(vocabulary_size))
+
+
+def _where(condition: Bool[np.ndarray, "rows"], one: Ragged, other: Ragged) -> Ragged:
+    if condition.all():
+        return one
+    sides = zip(condition.tolist(), range(len(one)), strict=True)
+    return Ragged.from_rows(
+        ((one if holds else other)[row] for holds, row in sides), one.values.dtype
+    )
