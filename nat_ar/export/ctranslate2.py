@@ -138,6 +138,11 @@ def check(method: Method, decoding: Any) -> Autoregressive:
             "--format ctranslate2 has bidirectional encoders, got encoder_attention "
             f"{transformer.encoder_attention!r}; --format stablehlo takes every method"
         )
+    if transformer.decoder_positions != "once":
+        raise ConfigError(
+            "--format ctranslate2 adds positions once, got decoder_positions "
+            f"{transformer.decoder_positions!r}; --format stablehlo takes every method"
+        )
     _package()
     return method
 

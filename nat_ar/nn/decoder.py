@@ -190,8 +190,8 @@ class Decoder(nnx.Module):
         memories = self.memory(encoded) if memory is None else memory
         x = transformer.add_positions(inputs, self.positions, self.config, rngs=rngs)
         for index, (block, block_memory) in enumerate(zip(self.blocks, memories, strict=True)):
-            if between_blocks is not None and index > 0:
-                x = between_blocks(index - 1, x)
+            if index > 0:
+                x = self._between(index, x, between_blocks)
             x = block(
                 x,
                 lengths,
@@ -203,6 +203,19 @@ class Decoder(nnx.Module):
                 rngs=rngs,
             )
         return x if self.final_norm is None else self.final_norm(x)
+
+    def _between(
+        self,
+        index: int,
+        x: Float[Array, "rows length d_model"],
+        between_blocks: BetweenBlocks | None,
+    ) -> Float[Array, "rows length d_model"]:
+        """The output of the block before as the block `index` reads it."""
+        if between_blocks is not None:
+            x = between_blocks(index - 1, x)
+        if self.positions is not None and self.config.decoder_positions == "every_layer":
+            x = x + jnp.asarray(self.positions(x.shape[1]), x.dtype)
+        return x
 
     def cross_attention_weights(
         self,
@@ -222,8 +235,8 @@ class Decoder(nnx.Module):
         for index, (block, memory) in enumerate(
             zip(self.blocks, self.memory(encoded), strict=True)
         ):
-            if between_blocks is not None and index > 0:
-                x = between_blocks(index - 1, x)
+            if index > 0:
+                x = self._between(index, x, between_blocks)
             x = block.attend_to_itself(
                 x, lengths, is_causal=is_causal, sees_itself=sees_itself, rngs=None
             )
@@ -253,13 +266,16 @@ class Decoder(nnx.Module):
         memory_mask: Bool[Array, "batch #beam source_length"] | None = None,
     ) -> tuple[Float[Array, "batch beam d_model"], Cache]:
         """States at `position`, one for all rows or one for each, and the cache that now holds it."""
-        old, new = old.at(position), []
-        x = inputs
+        old = old.at(position)
+        new: list[Slots] = []
+        x, here = inputs, None
         if self.positions is not None:
             table = jnp.asarray(self.positions(old.origin.shape[2]), inputs.dtype)
             here = table[position]  # [d_model], or [batch, d_model]
-            x = inputs + (here if position.ndim == 0 else here[:, None])
+            here = here if position.ndim == 0 else here[:, None]
         for block, slots, block_memory in zip(self.blocks, old.blocks, memory, strict=True):
+            if here is not None and (not new or self.config.decoder_positions == "every_layer"):
+                x = x + here
             x, slots = block.step(
                 x, slots, old.origin, position, block_memory, memory_lengths, memory_mask
             )
@@ -287,11 +303,14 @@ class Decoder(nnx.Module):
             raise ValueError(
                 f"extend goes on with one hypothesis a row, got a cache of {old.origin.shape[1]}; use step"
             )
-        x, new = inputs, []
+        new: list[Slots] = []
+        x, here = inputs, None
         if self.positions is not None:
             table = jnp.asarray(self.positions(old.origin.shape[2]), inputs.dtype)
-            x = inputs + table[position.reshape(-1, 1) + jnp.arange(inputs.shape[1])]
+            here = table[position.reshape(-1, 1) + jnp.arange(inputs.shape[1])]
         for block, slots, block_memory in zip(self.blocks, old.blocks, memory, strict=True):
+            if here is not None and (not new or self.config.decoder_positions == "every_layer"):
+                x = x + here
             x, slots = block.extend(x, slots, position, block_memory, memory_lengths, memory_mask)
             new.append(slots)
         states = x if self.final_norm is None else self.final_norm(x)

@@ -144,6 +144,11 @@ def require_prefix(config: TransformerConfig) -> None:
             "one stack over source and target has no encoder, got encoder_attention "
             f"{config.encoder_attention!r}; set source_attention of DecoderOnly"
         )
+    if config.decoder_positions != "once":
+        raise ConfigError(
+            "one stack over source and target adds positions once, got decoder_positions "
+            f"{config.decoder_positions!r}; set it to 'once'"
+        )
     if config.implementation == "cudnn":
         raise ConfigError(
             "attention by 'cudnn' cannot see a padded prefix and what follows it; set "

@@ -45,12 +45,15 @@ class TransformerConfig:
     """of attention; cudnn: fused kernels, NVIDIA GPUs with bfloat16 only; never falls back by itself"""
     positions: Positions = SINUSOIDAL
     """how the network learns the order of its tokens"""
+    decoder_positions: Literal["once", "every_layer"] = "once"
+    """where positions are added in decoders: to the embeddings, or to the input of every layer (GLAT, in its code)"""
     encoder_attention: Literal["bidirectional", "causal"] = "bidirectional"
     """causal: a source token sees those before it only, so that states of a prefix stay when the source goes on"""
 
     @classmethod
     def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Once, `attention` was the implementation, positions were sinusoidal and encoders bidirectional."""
+        """Once, `attention` was the implementation, positions were sinusoidal and added once, and encoders were
+        bidirectional."""
         if data.get("attention") in ("xla", "cudnn"):
             data = {
                 **data,
@@ -59,7 +62,7 @@ class TransformerConfig:
                 "positions": {"type": "Sinusoidal"},
                 "encoder_attention": "bidirectional",
             }
-        return data
+        return {"decoder_positions": "once", **data}
 
     def __post_init__(self) -> None:
         if self.d_model % self.num_heads or self.d_model % 2:
@@ -80,6 +83,11 @@ class TransformerConfig:
                     f"{value!r}; 'xla' and 'cudnn' are values of implementation"
                 )
         self.positions.require_fit(self.d_model // self.num_heads)
+        if self.decoder_positions == "every_layer" and not self.positions.is_added:
+            raise ConfigError(
+                "decoder_positions 'every_layer' needs positions that are added to embeddings (Sinusoidal, "
+                f"Learned), got {self.positions}, which act in every layer; set decoder_positions to 'once'"
+            )
         if self.implementation == "cudnn":
             if self.dtype != "bfloat16":
                 raise ConfigError(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from nat_ar.nn.transformer import Encoder, TransformerConfig
 from nat_ar.runtime import cpu_kernels
 from nat_ar.types import Encoded
 
-NEW = ("implementation", "positions", "encoder_attention")
+NEW = ("implementation", "positions", "encoder_attention", "decoder_positions")
 """fields that configs of before do not have"""
 KINDS = [Sinusoidal(), Learned(), Rotary(), Alibi()]
 CONFIG = TransformerConfig(16, 32, 2, 1, 2, max_length=12)
@@ -116,6 +117,14 @@ def test_one_stack_over_source_and_target_refuses_positions_inside_attention(
         PrefixStack(config_of(kind), rngs=nnx.Rngs(0))
 
 
+def test_one_stack_adds_positions_once() -> None:
+    config = dataclasses.replace(CONFIG, decoder_positions="every_layer")
+    with pytest.raises(
+        ConfigError, match="adds positions once, got decoder_positions 'every_layer'"
+    ):
+        PrefixStack(config, rngs=nnx.Rngs(0))
+
+
 def test_one_stack_steps_with_learned_positions_as_in_one_pass() -> None:
     stack = PrefixStack(config_of(Learned()), rngs=nnx.Rngs(0))
     encoded = stack.read(normal(0, 2, 4, 16), jnp.array([4, 2]))
@@ -124,6 +133,58 @@ def test_one_stack_steps_with_learned_positions_as_in_one_pass() -> None:
     for position in range(3):
         states, cache = stack.step(x[:, position, None], cache, jnp.int32(position), encoded)
         np.testing.assert_allclose(states[:, 0], expected[:, position], atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_positions_of_every_layer_by_hand(norm: Any) -> None:
+    """Three blocks that add nothing of their own: the states are the inputs and three times the positions, or under
+    post-norm, normalised on the way, once more each time."""
+    config = dataclasses.replace(
+        config_of(Learned()), num_decoder_layers=3, norm=norm, decoder_positions="every_layer"
+    )
+    decoder = Decoder(config, rngs=nnx.Rngs(0))
+    for block in decoder.blocks:
+        maps = (block.self_attention.output, block.cross_attention.output, block.feed_forward)
+        for linear in (*maps[:2], maps[2].contract):
+            linear.kernel[...] *= 0
+    x, encoded = normal(0, 1, 4, 16), Encoded(normal(1, 1, 3, 16), jnp.array([3]))
+    table, expected = decoder.positions(4), x
+
+    def normalised(states: jax.Array) -> jax.Array:
+        centred = states - states.mean(axis=-1, keepdims=True)
+        return centred / states.std(axis=-1, keepdims=True)
+
+    for _ in range(3):
+        expected = expected + table
+        expected = normalised(expected) if norm == "post" else expected
+    found = decoder(x, jnp.array([4]), encoded)
+    np.testing.assert_allclose(found, normalised(expected), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [Sinusoidal(), Learned()])
+def test_positions_of_every_layer_step_by_step_and_several_at_once(kind: Positions) -> None:
+    """Row 1 starts a step after row 0; three positions at once equal three steps."""
+    config = dataclasses.replace(config_of(kind), decoder_positions="every_layer")
+    decoder = Decoder(config, rngs=nnx.Rngs(0))
+    x, encoded = normal(0, 2, 5, 16), Encoded(normal(1, 2, 4, 16), jnp.array([4, 2]))
+    expected = decoder(x, None, encoded, is_causal=True)
+    once = Decoder(config_of(kind), rngs=nnx.Rngs(0))(x, None, encoded, is_causal=True)
+    assert float(jnp.abs(expected - once).max()) > 0.1
+    memory, step = jax.jit(decoder.memory)(encoded), jax.jit(decoder.step)
+    cache = start = decoder.empty_cache(2, 1, 6)
+    for time in range(5):
+        at = np.array([time, max(time - 1, 0)])
+        inputs = x[np.arange(2), at][:, None]
+        states, cache = step(inputs, cache, jnp.asarray(at), memory, encoded.lengths)
+        np.testing.assert_allclose(states[:, 0], expected[np.arange(2), at], rtol=1e-4, atol=2e-5)
+    states, _ = decoder.extend(x[:, :3], start, jnp.int32(0), memory, encoded.lengths)
+    np.testing.assert_allclose(states, expected[:, :3], rtol=1e-4, atol=2e-5)
+
+
+def test_positions_that_act_in_attention_cannot_be_added_in_every_layer() -> None:
+    for kind in (Rotary(), Alibi()):
+        with pytest.raises(ConfigError, match="set decoder_positions to 'once'"):
+            dataclasses.replace(config_of(kind), decoder_positions="every_layer")
 
 
 def test_a_config_of_before_reads_as_full_attention_and_sinusoids() -> None:
