@@ -33,8 +33,15 @@ class ExperimentConfig:
     """run of an autoregressive model: rescores candidates and teaches in fine-tuning"""
     encoder_from_teacher: bool = False
     """start with the teacher's embeddings and encoder (Gu et al. 2018)"""
+    decoder_from_teacher: bool = False
+    """start with what fits of the teacher's decoder (Guo et al. 2020, arXiv:1911.08717); the log names what does not"""
     start_from: str | None = None
     """run of the same method whose best parameters this one starts with"""
+
+    @classmethod
+    def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Once, students had decoders of their own."""
+        return {"decoder_from_teacher": False, **data}
 
     def __post_init__(self) -> None:
         longest = self.training.batching.buckets[-1]
@@ -53,6 +60,8 @@ class ExperimentConfig:
             )
         if self.encoder_from_teacher and self.teacher is None:
             raise ConfigError("encoder_from_teacher needs a teacher: name its run in `teacher`")
+        if self.decoder_from_teacher and self.teacher is None:
+            raise ConfigError("decoder_from_teacher needs a teacher: name its run in `teacher`")
         if self.encoder_from_teacher and self.method.has_own_encoder:
             raise ConfigError(
                 f"encoder_from_teacher cannot be: {type(self.method).__name__} does not have the "

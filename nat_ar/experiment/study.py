@@ -8,6 +8,7 @@ from nat_ar.config_json import ConfigError
 from nat_ar.data.prepare import DataConfig
 from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.experiment.config import ExperimentConfig, load_file
+from nat_ar.methods import base
 from nat_ar.methods.base import Method
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.training.config import TrainingConfig
@@ -28,6 +29,8 @@ class Entry:
     """train on the teacher's translations instead of the corpus's"""
     encoder_from_teacher: bool = False
     """start with the teacher's embeddings and encoder"""
+    decoder_from_teacher: bool = False
+    """start with what fits of the teacher's decoder"""
     start_from: str | None = None
     """name of an earlier entry whose parameters this one starts with"""
     decodings: tuple[str, ...] = ()
@@ -94,6 +97,7 @@ class StudyConfig:
             train_on=str(root / "distilled") if entry.distilled else None,
             teacher=None if is_teacher else str(root / "runs" / self.teacher.name),
             encoder_from_teacher=entry.encoder_from_teacher,
+            decoder_from_teacher=entry.decoder_from_teacher,
             start_from=start,
         )
 
@@ -123,6 +127,13 @@ def _check_start(entry: Entry, entries: dict[str, Entry], teacher: Entry) -> Non
                     f"{entry.name} starts from the teacher's encoder: expected transformer.{size} "
                     f"{expected} as in {teacher.name}, got {got}"
                 )
+    if entry.decoder_from_teacher:
+        try:
+            base.check_decoder(entry.method, teacher.method)
+        except ValueError as error:
+            raise ConfigError(
+                f"{entry.name}.decoder_from_teacher, of {teacher.name}: {error}"
+            ) from error
     if entry.start_from is not None:
         start = entries[entry.start_from]
         mine = (type(entry.method).__name__, entry.method.network)

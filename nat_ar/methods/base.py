@@ -15,9 +15,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar import config_json
 from nat_ar.nn import layers
+from nat_ar.nn.decoder import Decoder
 from nat_ar.nn.transformer import Encoder, TransformerConfig
 from nat_ar.search.base import Decoding
 from nat_ar.search.candidates import Scorer
+from nat_ar.special_tokens import NUM_SPECIAL
 from nat_ar.types import Batch, Encoded, Hypotheses, Internal, Loss, lengths_of
 
 
@@ -239,3 +241,52 @@ def start_encoder(student: nnx.Module, teacher: nnx.Module) -> None:
         if mine is not None:
             # Copies: a train step donates the student's arrays.
             nnx.update(mine, jax.tree.map(jnp.copy, nnx.state(theirs)))
+
+
+def start_decoder(student: Any, teacher: nnx.Module) -> list[str]:
+    """Gives the student, a model, a copy of those parameters of the teacher's decoder that have the path and the shape
+    of its own, and returns the names of its decoder's modules that keep random ones.
+
+    Raises ValueError where nothing fits, or where equal shapes would not mean the same."""
+    fitting, anew = _fitting_decoder(student, teacher)
+    copies = [(path, jax.tree.map(jnp.copy, variable)) for path, variable in fitting]
+    nnx.update(student.decoder, nnx.from_flat_state(copies))
+    return anew
+
+
+def check_decoder(student: Method, teacher: Method) -> None:
+    """Raises ValueError where `start_decoder` would, whatever the vocabulary; no parameters are made."""
+    sizes = VocabularySizes(NUM_SPECIAL + 1, NUM_SPECIAL + 1, is_joint=True)
+    _fitting_decoder(
+        *(nnx.eval_shape(lambda m=m: m.build(sizes, rngs=nnx.Rngs(0))) for m in (student, teacher))
+    )
+
+
+def _fitting_decoder(
+    student: nnx.Module, teacher: nnx.Module
+) -> tuple[list[tuple[Any, Any]], list[str]]:
+    """What the student's decoder can take from the teacher's, by path, and the names of the others' modules."""
+    mine, theirs = (getattr(model, "decoder", None) for model in (student, teacher))
+    if not isinstance(mine, Decoder) or not isinstance(theirs, Decoder):
+        raise ValueError(
+            "expected a teacher and a student with a Transformer decoder, got "
+            f"{type(teacher).__name__} and {type(student).__name__}; set decoder_from_teacher to False"
+        )
+    for field in ("num_heads", "norm", "attention", "positions"):
+        expected, got = (getattr(decoder.config, field) for decoder in (mine, theirs))
+        if expected != got:
+            raise ValueError(
+                f"the teacher's decoder does not fit the student: expected {field} {expected}, got {got}; "
+                "give both transformers the same"
+            )
+    taught = dict(nnx.to_flat_state(nnx.state(theirs)))
+    own = nnx.to_flat_state(nnx.state(mine))
+    fits = {path: path in taught and taught[path].shape == variable.shape for path, variable in own}
+    if not any(fits.values()):
+        sizes = [(decoder.config.d_model, decoder.config.d_hidden) for decoder in (mine, theirs)]
+        raise ValueError(
+            "nothing of the teacher's decoder fits the student: expected d_model and d_hidden "
+            f"{sizes[0]}, got {sizes[1]}; give both transformers the same"
+        )
+    anew = dict.fromkeys(".".join(map(str, path[:3])) for path in fits if not fits[path])
+    return [(path, taught[path]) for path in fits if fits[path]], list(anew)

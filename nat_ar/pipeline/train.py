@@ -5,7 +5,7 @@ order and log, bit for bit. A directory with another config is refused."""
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +51,12 @@ def train(config: ExperimentConfig | str | Path, run: Run | str | Path | None = 
     _check_vocabularies(data.vocabulary, teacher)
     mesh = step.data_mesh(config.training.num_devices)
     batches = loader_of(data, config, num_devices=mesh.size)
-    model = _initial_model(config, data.vocabulary, teacher)
+    model, notes = _initial_model(config, data.vocabulary, teacher)
     if config.training.tensorboard:
         logging.require_tensorboard()
     to.start(config, data)  # last: an impossible config must not claim the directory
     with files.locked(to.directory):
-        _train(config, to, data, teacher, mesh, batches, model)
+        _train(config, to, data, teacher, mesh, batches, model, notes)
     return to
 
 
@@ -68,6 +68,7 @@ def _train(
     mesh: Mesh,
     batches: Loader,
     model: nnx.Module,
+    notes: Sequence[str],
 ) -> None:
     graphdef, params, carried = step.split(model)
     updates = optimizer.build(config.training.optimizer, max_steps=config.training.max_steps)
@@ -89,6 +90,9 @@ def _train(
             f"warning: {damage}; moved to {to.directory / 'damaged'}, going on from an older step"
         )
     _say_start(log, config, batches, params, int(state.step))
+    if not int(state.step):
+        for note in notes:
+            log.say(note)
     build_step = functools.partial(
         step.build_train_step,
         graphdef,
@@ -159,13 +163,21 @@ def _is_usable(
 
 def _initial_model(
     config: ExperimentConfig, vocabulary: Vocabulary, teacher: TrainedModel | None
-) -> nnx.Module:
-    """Random parameters, except those that the config takes from the teacher or another run."""
+) -> tuple[nnx.Module, list[str]]:
+    """Random parameters, except those that the config takes from the teacher or another run; and what the log should
+    say of that."""
     sizes = vocabulary_sizes(vocabulary)
     model: Any = config.method.build(sizes, rngs=nnx.Rngs(config.training.seed))
-    if config.encoder_from_teacher and teacher is not None:
-        source = nnx.merge(teacher.model.graphdef, teacher.model.params)
-        base.start_encoder(model, source)
+    notes: list[str] = []
+    if teacher is not None:
+        taught = nnx.merge(teacher.model.graphdef, teacher.model.params)
+        if config.encoder_from_teacher:
+            base.start_encoder(model, taught)
+        if config.decoder_from_teacher:
+            anew = base.start_decoder(model, taught)
+            notes.append(
+                f"decoder from the teacher; at random: {', '.join(anew) or 'nothing of it'}"
+            )
     if config.start_from is not None:
         before = Run.of(config.start_from).load()
         _check_vocabularies(vocabulary, before)
@@ -176,7 +188,7 @@ def _initial_model(
                 "same method and transformer"
             )
         nnx.update(model, old)
-    return model
+    return model, notes
 
 
 def _resume(state: TrainState, checkpoints: Checkpoints) -> tuple[TrainState, Progress]:

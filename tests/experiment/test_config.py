@@ -65,6 +65,8 @@ def test_rescoring_and_starting_from_a_teacher_need_one() -> None:
         ExperimentConfig("x", DATA, rescoring)
     with pytest.raises(ConfigError, match="encoder_from_teacher needs a teacher"):
         ExperimentConfig("x", DATA, LengthNat(), encoder_from_teacher=True)
+    with pytest.raises(ConfigError, match="decoder_from_teacher needs a teacher"):
+        ExperimentConfig("x", DATA, LengthNat(), decoder_from_teacher=True)
     ExperimentConfig("x", DATA, rescoring, teacher="runs/ar", encoder_from_teacher=True)
 
 

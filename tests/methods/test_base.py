@@ -1,7 +1,8 @@
-"""What every method shares: lengths, the embeddings of both kinds of vocabulary, a teacher's encoder."""
+"""What every method shares: lengths, the embeddings of both kinds of vocabulary, a teacher's encoder and decoder."""
 
 import dataclasses
 import typing
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,12 @@ from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive, AutoregressiveModel
 from nat_ar.methods.base import Method, VocabularySizes
 from nat_ar.methods.catalogue import AnyMethod
+from nat_ar.methods.cmlm import Cmlm
+from nat_ar.methods.ctc import Ctc
+from nat_ar.methods.da_transformer import DaTransformer
+from nat_ar.methods.fertility_nat import FertilityNat
+from nat_ar.methods.iterative_refinement import IterativeRefinement
+from nat_ar.methods.joint import Joint
 from nat_ar.methods.length_nat import LengthNat, LengthNatModel
 from nat_ar.methods.recurrent import Recurrent
 from nat_ar.nn.positions import Learned
@@ -119,6 +126,90 @@ def test_only_a_transformer_encoder_is_handed_over() -> None:
         base.start_encoder(student, recurrent)
     with pytest.raises(ValueError, match="got AutoregressiveModel and RecurrentModel"):
         base.start_encoder(recurrent, teacher)
+
+
+def named(module: nnx.Module) -> dict[str, np.ndarray]:
+    found, _ = jax.tree_util.tree_flatten_with_path(nnx.state(module, nnx.Param))
+    return {".".join(base.names_of(path)): np.array(leaf) for path, leaf in found}
+
+
+def test_a_student_may_start_with_the_decoder_of_its_teacher() -> None:
+    teacher, student = teacher_and_student(JOINT)
+    encoder = leaves(student.encoder)
+    assert base.start_decoder(student, teacher) == []
+    for mine, theirs in zip(leaves(student.decoder), leaves(teacher.decoder), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    for before, after in zip(encoder, leaves(student.encoder), strict=True):
+        np.testing.assert_array_equal(before, after)
+    # Copies: a train step donates the student's.
+    assert (
+        student.decoder.final_norm.scale[...].unsafe_buffer_pointer()
+        != teacher.decoder.final_norm.scale[...].unsafe_buffer_pointer()
+    )
+
+
+def test_what_the_teachers_decoder_lacks_starts_anew() -> None:
+    """A fertility NAT has positional attention in each block; here it also has a block more, and wider inner layers."""
+    teacher, _ = teacher_and_student(JOINT)
+    wider = dataclasses.replace(TINY, num_decoder_layers=2, d_hidden=64)
+    student = FertilityNat(wider).build(JOINT, rngs=nnx.Rngs(1))
+    before = named(student.decoder)
+    anew = base.start_decoder(student, teacher)
+    assert anew == [
+        "blocks.0.around_positional",
+        "blocks.0.feed_forward",
+        "blocks.0.positional_attention",
+        *(f"blocks.1.{name}" for name in sorted(vars_of_block(student))),
+    ]
+    theirs = named(teacher.decoder)
+    for name, value in named(student.decoder).items():
+        # Of the inner layers, the bias of the way out has the teacher's shape.
+        is_taken = theirs.get(name, np.zeros(0)).shape == value.shape
+        np.testing.assert_array_equal(value, theirs[name] if is_taken else before[name])
+
+
+def vars_of_block(student: Any) -> set[str]:
+    state = nnx.state(student.decoder.blocks[1], nnx.Param)
+    return {base.names_of(path)[0] for path, _ in jax.tree_util.tree_flatten_with_path(state)[0]}
+
+
+@pytest.mark.parametrize(
+    ("student", "message"),
+    [
+        (
+            LengthNat(dataclasses.replace(TINY, num_heads=4)),
+            "expected num_heads 4, got 2; give both",
+        ),
+        (
+            LengthNat(dataclasses.replace(TINY, norm="post")),
+            "expected norm post, got pre; give both",
+        ),
+        (
+            LengthNat(dataclasses.replace(TINY, d_model=32, d_hidden=64)),
+            r"nothing of the teacher's decoder fits the student: .* \(32, 64\), got \(16, 32\)",
+        ),
+        (
+            Recurrent(RecurrentConfig(16)),
+            "got AutoregressiveModel and RecurrentModel; set decoder_",
+        ),
+    ],
+)
+def test_a_decoder_that_does_not_fit_is_refused_before_there_are_models(
+    student: AnyMethod, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        base.check_decoder(student, Autoregressive(TINY))
+    model = student.build(JOINT, rngs=nnx.Rngs(0))
+    before = leaves(model)
+    with pytest.raises(ValueError, match=message):
+        base.start_decoder(model, teacher_and_student(JOINT)[0])
+    for old, new in zip(before, leaves(model), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_every_one_pass_method_can_take_a_decoder() -> None:
+    for cls in (LengthNat, FertilityNat, Ctc, DaTransformer, Cmlm, IterativeRefinement, Joint):
+        base.check_decoder(cls(TINY), Autoregressive(TINY))
 
 
 @pytest.mark.parametrize("cls", typing.get_args(AnyMethod))

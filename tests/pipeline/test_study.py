@@ -71,6 +71,17 @@ def test_any_autoregressive_model_may_be_the_teacher(method: AnyMethod) -> None:
         dataclasses.replace(POSSIBLE, teacher=teacher, entries=(started,))
 
 
+def test_a_decoder_that_does_not_fit_is_refused_before_any_training() -> None:
+    started = dataclasses.replace(STUDENT, decoder_from_teacher=True)
+    study = dataclasses.replace(POSSIBLE, entries=(started,))
+    assert study.experiment(started).decoder_from_teacher
+    teacher = dataclasses.replace(TEACHER, method=DecoderOnly())
+    with pytest.raises(
+        ConfigError, match=r"nat\.decoder_from_teacher, of ar: expected a teacher and a"
+    ):
+        dataclasses.replace(POSSIBLE, teacher=teacher, entries=(started,))
+
+
 def test_a_decoding_that_the_method_lacks_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"a decoding of FertilityNat: .*; got 'Beam\(size=4\)'"):
         Entry("nat", FertilityNat(), TrainingConfig(), decodings=("Argmax()", "Beam(size=4)"))

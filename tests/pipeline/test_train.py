@@ -246,3 +246,21 @@ def test_a_run_says_at_its_start_how_many_pairs_it_cannot_learn(
     assert (
         f"warning: {number} of 36 training pairs have a target that Ctc" in capsys.readouterr().err
     )
+
+
+def test_a_run_says_at_its_start_what_the_teachers_decoder_lacks(
+    tiny_runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """And starts with the rest of it. Nothing is trained."""
+    started = []
+    monkeypatch.setattr(loop, "run", lambda state, *arguments, **named: started.append(state))
+    config = tiny_runs.length_nat.config()
+    method = LengthNat(config.method.transformer, positional_attention=True)
+    config = dataclasses.replace(config, method=method, decoder_from_teacher=True)
+    train.train(config, Run(tmp_path / "run"))
+    said = capsys.readouterr().err
+    assert "decoder from the teacher; at random: blocks.0.around_positional, blocks.0.pos" in said
+    mine, theirs = started[0].params, tiny_runs.autoregressive.load().model.params
+    for name in ("decoder", "blocks", 0, "self_attention", "output", "kernel"):
+        mine, theirs = mine[name], theirs[name]
+    np.testing.assert_array_equal(mine[...], theirs[...])
