@@ -305,7 +305,7 @@ class FertilityNatModel(base.Seq2Seq):
         widths: Ladder = limits.width_ladder,
     ) -> Hypotheses:
         """Scores: the scorer's if the decoding rescores; else log p of the words and of their fertilities, divided
-        by the number of words."""
+        by the number of words; they are those before repeats are removed."""
         score = candidates.rescorer(decoding, source, scorer)
         encoded = self.encode(source)
         logits = self.fertility_logits(encoded)
@@ -315,6 +315,8 @@ class FertilityNatModel(base.Seq2Seq):
 
         def decode_at(width: int) -> Candidates:
             tokens, scores = self._candidates(source, fertilities, logits, width, encoded)
+            if decoding.remove_repeats:
+                tokens = one_pass.remove_repeats(tokens)
             return Candidates(tokens, scores, jnp.where(encoded.lengths > 0, 1, 0))
 
         return candidates.best_candidates(
@@ -334,8 +336,8 @@ class FertilityNatModel(base.Seq2Seq):
         max_length: int,
     ) -> dict[str, Internal]:
         """`fertility_probabilities` of each source token; of the best translation by the model's own score
-        `fertilities`, their sum `length`, the `tokens`, and `fertile_positions`, the source position that accounts
-        for each of them (with copy="fertility" the decoder's input there)."""
+        `fertilities`, their sum `length`, the `tokens`, none removed, and `fertile_positions`, the source position that
+        accounts for each of them (with copy="fertility" the decoder's input there)."""
         encoded = self.encode(source)
         logits = self.fertility_logits(encoded)
         fertilities = self.fertilities(

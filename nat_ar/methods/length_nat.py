@@ -13,8 +13,8 @@ Options are training methods that do not change how this model translates:
 - deep_supervision (DSLP, Huang et al. 2022, arXiv:2110.07515): every decoder layer predicts.
 
 What differs from their papers: AXE and OaXE train a masked language model there, this one-pass model here,
-and equal neighbours are not removed from their translations. With AXE the predicted length counts positions, blank
-ones included: LengthBeam.length_multiplier makes room for blanks."""
+and equal neighbours are removed from translations only if the decoding says so. With AXE the predicted length counts
+positions, blank ones included: LengthBeam.length_multiplier makes room for blanks."""
 
 import dataclasses
 from typing import Any

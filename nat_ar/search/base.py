@@ -6,6 +6,7 @@ decoding. Each kind of search has a base class, an open kind of config: a decodi
 import abc
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 from jaxtyping import Array, Int
 
@@ -23,6 +24,14 @@ class Decoding:
     """whether a scorer orders the candidates, not their own score"""
     n_best = 1
     """translations returned, best first"""
+    remove_repeats = False
+    """whether one of every run of equal words is returned, and is what a scorer sees"""
+
+    @classmethod
+    def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Where repeats may be removed today, they once stayed."""
+        is_field = any(field.name == "remove_repeats" for field in dataclasses.fields(cls))
+        return {"remove_repeats": False, **data} if is_field else data
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,6 +34,9 @@ class FertilityDecoding(Decoding, config_json.Open, abc.ABC):
 class Argmax(FertilityDecoding):
     """The most probable fertility of every source token (section 3.3, argmax decoding)."""
 
+    remove_repeats: bool = False
+    """return one of every run of equal words, and let a scorer see only that; own scores are those before"""
+
     def search(
         self,
         logits: Float[Array, "batch source_length classes"],
@@ -45,6 +48,9 @@ class Argmax(FertilityDecoding):
 @dataclasses.dataclass(frozen=True)
 class Average(FertilityDecoding):
     """The mean fertility of every source token, rounded (section 3.3, average decoding)."""
+
+    remove_repeats: bool = False
+    """return one of every run of equal words, and let a scorer see only that; own scores are those before"""
 
     def search(
         self,
@@ -72,6 +78,8 @@ class NoisyParallel(FertilityDecoding):
     """another seed draws other samples"""
     n_best: int = 1
     """translations returned, best first; at most samples"""
+    remove_repeats: bool = False
+    """return one of every run of equal words, and let a scorer see only that; own scores are those before"""
 
     def __post_init__(self) -> None:
         require_n_best(self, samples=self.samples)

@@ -25,6 +25,9 @@ class LengthBeam(Decoding):
     length_multiplier: float = 1.0
     """predicted lengths are tried this many times as long, rounded: room for the blanks of losses.axe
     (the length multiplier of Ghazvininejad et al. 2020)"""
+    remove_repeats: bool = False
+    """return one of every run of equal words, and let a scorer see only that; own scores are those before (Lee et al.
+    2018)"""
 
     def __post_init__(self) -> None:
         require_n_best(self, size=self.size)
@@ -42,7 +45,8 @@ class LengthBeam(Decoding):
         may_be_blank: bool,
     ) -> tuple[Int[Array, "batch size width"], Float[Array, "batch size"]]:
         """The translation of every length, and its mean log p."""
-        return one_pass_tokens(logits, lengths, may_be_blank=may_be_blank)
+        tokens, scores = one_pass_tokens(logits, lengths, may_be_blank=may_be_blank)
+        return (remove_repeats(tokens) if self.remove_repeats else tokens), scores
 
 
 def best_words(
@@ -75,3 +79,11 @@ def without_blanks(tokens: Int[Array, "*axes width"]) -> Int[Array, "*axes width
     tokens = jnp.where(tokens == BLANK, PAD, tokens)
     words_first = jnp.argsort(tokens == PAD, axis=-1, stable=True)
     return jnp.take_along_axis(tokens, words_first, axis=-1)
+
+
+def remove_repeats(tokens: Int[Array, "*axes width"]) -> Int[Array, "*axes width"]:
+    """One of every run of equal words, as one-pass models are often cleaned (Lee et al. 2018, arXiv:1802.06901)."""
+    is_first = (jnp.diff(tokens, axis=-1, prepend=PAD) != 0) & (tokens != PAD)
+    order = jnp.argsort(~is_first, axis=-1)  # stable: kept words keep their order
+    is_kept = jnp.arange(tokens.shape[-1]) < is_first.sum(axis=-1, keepdims=True)
+    return jnp.where(is_kept, jnp.take_along_axis(tokens, order, axis=-1), PAD)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar.config_json import ConfigError
-from nat_ar.search import argmax, candidates, limits
+from nat_ar.search import argmax, candidates, limits, one_pass
 from nat_ar.search.base import Decoding, require_n_best
 from nat_ar.special_tokens import EOS, MASK, PAD
 from nat_ar.types import Internal, pytree_dataclass
@@ -59,6 +59,8 @@ class MaskPredict(Decoding):
     """choose by the autoregressive teacher instead of by the model's own mean log p"""
     n_best: int = 1
     """translations returned, best first; at most length_beam"""
+    remove_repeats: bool = False
+    """return one of every run of equal words; own scores are those before"""
 
     def __post_init__(self) -> None:
         if self.iterations < 1:
@@ -68,7 +70,10 @@ class MaskPredict(Decoding):
     def search(
         self, logits_of: LogitsFunction, lengths: Int[Array, "*axes"], width: int
     ) -> Refined:
-        return mask_predict(logits_of, lengths, width, iterations=self.iterations)
+        found = mask_predict(logits_of, lengths, width, iterations=self.iterations)
+        if self.remove_repeats:
+            found = dataclasses.replace(found, tokens=one_pass.remove_repeats(found.tokens))
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +123,7 @@ class Refine(Decoding):
             stop_distance=self.stop_distance,
         )
         if self.remove_repeats:
-            refined = dataclasses.replace(refined, tokens=remove_repeats(refined.tokens))
+            refined = dataclasses.replace(refined, tokens=one_pass.remove_repeats(refined.tokens))
         return refined
 
 
@@ -331,11 +336,3 @@ def bag_distance(
     shared = ((one != PAD) & (before < in_other)).sum(axis=-1)
     total = (one != PAD).sum(axis=-1) + (other != PAD).sum(axis=-1)
     return (total - 2 * shared) / jnp.maximum(total - shared, 1)
-
-
-def remove_repeats(tokens: Int[Array, "*axes width"]) -> Int[Array, "*axes width"]:
-    """One of every run of equal words, as one-pass models are often cleaned (Lee et al. 2018)."""
-    is_first = (jnp.diff(tokens, axis=-1, prepend=PAD) != 0) & (tokens != PAD)
-    order = jnp.argsort(~is_first, axis=-1)  # stable: kept words keep their order
-    kept = is_position(is_first.sum(axis=-1), tokens.shape[-1])
-    return jnp.where(kept, jnp.take_along_axis(tokens, order, axis=-1), PAD)

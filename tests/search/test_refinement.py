@@ -195,9 +195,3 @@ def test_most_probable_words_by_hand() -> None:
     one = 5.0 - np.log(np.exp(9.0) + np.exp(5.0) + 6.0)  # log p of each word, over all 8 tokens
     np.testing.assert_array_equal(words.tokens, [[7, UNK, PAD]])
     np.testing.assert_allclose(words.log_probabilities, [[one, one, 0.0]], rtol=1e-5)
-
-
-def test_repeats_are_removed_by_hand() -> None:
-    rows = jnp.array([[7, 7, 8, 7, 7, 7], [9, 9, 9, PAD, PAD, PAD], [PAD] * 6, [6, 7, 8, 9, 8, 8]])
-    expected = [[7, 8, 7, 0, 0, 0], [9, 0, 0, 0, 0, 0], [0] * 6, [6, 7, 8, 9, 8, 0]]
-    np.testing.assert_array_equal(jax.jit(refinement.remove_repeats)(rows), expected)

@@ -46,6 +46,15 @@ def test_a_decoding_written_out_is_read_back() -> None:
             assert decodings.parse_decoding(method, decodings.decoding_text(cls())) == cls()
 
 
+def test_a_choice_that_is_a_default_leaves_no_trace_in_the_text() -> None:
+    """Rows of before the choice keep their text."""
+    assert decodings.decoding_text(Argmax()) == "Argmax()"
+    assert decodings.decoding_text(LengthBeam()) == "LengthBeam(size=1)"
+    assert decodings.decoding_text(Argmax(remove_repeats=True)) == "Argmax(remove_repeats=True)"
+    cleaned = "NoisyParallel(samples=10, remove_repeats=True)"
+    assert decodings.parse_decoding(FertilityNat(), cleaned) == NoisyParallel(remove_repeats=True)
+
+
 def test_a_decoding_is_read_by_its_earlier_name() -> None:
     for method, old in ((Autoregressive(decoding=Sampling()), "Sampled"), (Ctc(), "Collapse")):
         data = config_json.to_json(method)
@@ -110,7 +119,7 @@ def test_anything_else_is_refused_with_the_choices(text: str) -> None:
     with pytest.raises(ConfigError) as refusal:
         decodings.parse_decoding(FertilityNat(), text)
     message = str(refusal.value)
-    for part in ("FertilityNat", "Argmax()", "Average()", "NoisyParallel(samples=10", repr(text)):
+    for part in ("FertilityNat", "Argmax(", "Average(", "NoisyParallel(samples=10", repr(text)):
         assert part in message
     assert "\n" not in message
 
