@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Int
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy, distillation
-from nat_ar.methods import base
+from nat_ar.methods import base, fertility_prediction
 from nat_ar.nn import decoder_inputs, layers, upsampling
 from nat_ar.nn.decoder import Decoder
 from nat_ar.nn.decoder_inputs import Copier, Copies
@@ -203,7 +203,9 @@ class FertilityNatModel(base.Seq2Seq):
         smoothed, plain = cross_entropy.smoothed_cross_entropy(
             logits, target, smoothing=self.config.label_smoothing
         )
-        of_fertility, clipped = self._fertility_loss(encoded, batch.source, batch.fertilities)
+        of_fertility, clipped = fertility_prediction.fertility_loss(
+            self.fertility_logits(encoded), batch.source, batch.fertilities
+        )
         terms = {"token": plain, "fertility": of_fertility, "clipped_fertilities": clipped}
         distilled = smoothed.value + self.config.fertility_loss_weight * of_fertility.value
         fine_tuning = self.config.fine_tuning
@@ -230,20 +232,6 @@ class FertilityNatModel(base.Seq2Seq):
             terms = {**terms, **more_terms}
         return Loss(fine_tuning.weight * tuned + (1.0 - fine_tuning.weight) * distilled, terms)
 
-    def _fertility_loss(
-        self,
-        encoded: Encoded,
-        source: Int[Array, "batch source_length"],
-        fertilities: Int[Array, "batch source_length"],
-    ) -> tuple[Mean, Mean]:
-        """Cross entropy over source text, and the share of its tokens whose true fertility exceeds the largest class
-        and counts as that (in this loss only: the copies stay true)."""
-        is_text, largest = fertility.is_source_text(source), self.config.max_fertility - 1
-        classes = jnp.clip(fertilities, 0, largest)
-        loss = cross_entropy.class_cross_entropy(self.fertility_logits(encoded), classes, is_text)
-        is_clipped = (fertilities > largest).astype(jnp.float32)
-        return loss, cross_entropy.masked_mean(is_clipped, is_text)
-
     def reinforce(
         self,
         encoded: Encoded,
@@ -253,15 +241,10 @@ class FertilityNatModel(base.Seq2Seq):
         *,
         width: int,
     ) -> tuple[Float[Array, ""], dict[str, Mean]]:
-        """A number whose gradient estimates that of the expected cost over the model's fertilities:
-
-            grad E[cost(f)] = E[(cost(f) - cost(mean f)) grad log p(f)]
-
-        (Williams 1992; section 4.3), where cost is a sentence's mean KL(student || teacher) a token.
-        `sampled` is one draw of f. Only the fertility predictor and the encoder get a gradient; costs are measured
-        without dropout in the decoder."""
+        """fertility_prediction.reinforce of one draw of the fertilities; its cost is a sentence's mean
+        KL(student || teacher) a token. Only the fertility predictor and the encoder get a gradient; costs are measured without
+        dropout in the decoder."""
         logits = self.fertility_logits(encoded)
-        is_text, is_sentence = fertility.is_source_text(source), encoded.lengths > 0
         row_limits = limits.within(width, encoded.lengths)
 
         def cost(wanted: Int[Array, "batch source_length"]) -> Float[Array, "batch"]:
@@ -272,15 +255,7 @@ class FertilityNatModel(base.Seq2Seq):
             divergence = self._divergence(student, lengths, source, teacher)
             return divergence.sum(axis=1) / jnp.maximum(lengths, 1)
 
-        advantage = jax.lax.stop_gradient(cost(sampled) - cost(fertility.mean_fertilities(logits)))
-        log_p = jnp.where(is_text, cross_entropy.token_log_probabilities(logits, sampled), 0.0)
-        surrogate = cross_entropy.masked_mean(advantage * log_p.sum(axis=1), is_sentence)
-        length = jnp.where(is_text, sampled, 0).sum(axis=1)
-        is_trimmed = (length > row_limits).astype(jnp.float32)
-        return surrogate.value, {
-            "sample_excess_kl": cross_entropy.masked_mean(advantage, is_sentence),
-            "trimmed_samples": cross_entropy.masked_mean(is_trimmed, is_sentence),
-        }
+        return fertility_prediction.reinforce(logits, source, sampled, cost, row_limits)
 
     def _divergence(
         self,
