@@ -26,7 +26,8 @@ from jaxtyping import Array, Float, Int
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy, distillation
-from nat_ar.methods import base, fertility_prediction
+from nat_ar.methods import base, fertility_prediction, glancing
+from nat_ar.methods.glancing import Glancing
 from nat_ar.nn import decoder_inputs, layers, upsampling
 from nat_ar.nn.decoder import Decoder
 from nat_ar.nn.decoder_inputs import Copier, Copies
@@ -95,6 +96,8 @@ class FertilityNat(base.Method):
     """False hides every decoder position from itself in self-attention"""
     label_smoothing: float = 0.1
     """share of the target probability spread over the vocabulary"""
+    glancing: Glancing | None = None
+    """training reveals some of the true words to the decoder, as in GLAT; None: none"""
     fine_tuning: FineTuning | None = None
     """train a finished model on against its autoregressive teacher; None: distillation loss only"""
     decoding: FertilityDecoding = Argmax()
@@ -102,8 +105,8 @@ class FertilityNat(base.Method):
 
     @classmethod
     def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Once, inputs were embeddings."""
-        return {"inputs": config_json.to_json(Copies()), **data}
+        """Once, inputs were embeddings, and nothing was glanced at."""
+        return {"inputs": config_json.to_json(Copies()), "glancing": None, **data}
 
     def __post_init__(self) -> None:
         config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
@@ -112,6 +115,11 @@ class FertilityNat(base.Method):
             raise ConfigError(
                 f"max_fertility counts classes, 0 among them, and must be at least 2, "
                 f"got {self.max_fertility}"
+            )
+        if self.glancing is not None and self.fine_tuning is not None:
+            raise ConfigError(
+                "fine_tuning compares the words of an undisturbed pass with the teacher's, got glancing as well; set "
+                "glancing to None"
             )
         if self.transformer.implementation == "cudnn" and not self.sees_itself:
             raise ConfigError(
@@ -189,8 +197,9 @@ class FertilityNatModel(base.Seq2Seq):
         teacher: base.Teacher | None = None,
     ) -> Loss:
         """Token and fertility loss under the aligner's fertilities; with fine_tuning set,
-        lambda (REINFORCE + reverse KL) + (1 - lambda) of it (section 4.3). Without rngs nothing is
-        sampled and the REINFORCE term is absent."""
+        lambda (REINFORCE + reverse KL) + (1 - lambda) of it (section 4.3). With glancing, `token` is of the
+        first pass, in which nothing is revealed, and `glanced` of the second, over the words that stay hidden.
+        Without rngs nothing is sampled or revealed, and the REINFORCE term is absent."""
         if batch.fertilities is None:
             raise ValueError(
                 "FertilityNat needs Batch.fertilities, got None; prepare the data with an aligner"
@@ -198,15 +207,32 @@ class FertilityNatModel(base.Seq2Seq):
         encoded = self.encode(batch.source, rngs=rngs)
         target = without_eos(batch.target)
         target_lengths, width = lengths_of(target), target.shape[1]
-        inputs = self.decoder_inputs(batch.source, encoded, batch.fertilities, width)
-        logits = self.logits(inputs, target_lengths, encoded, rngs=rngs)
-        smoothed, plain = cross_entropy.smoothed_cross_entropy(
-            logits, target, smoothing=self.config.label_smoothing
+        where, smoothing = (
+            (batch.source, encoded, batch.fertilities, width),
+            self.config.label_smoothing,
         )
+        inputs, settings = self.decoder_inputs(*where), self.config.glancing
+        if settings is None or rngs is None:
+            logits = self.logits(inputs, target_lengths, encoded, rngs=rngs)
+            smoothed, plain = cross_entropy.smoothed_cross_entropy(
+                logits, target, smoothing=smoothing
+            )
+            terms = {"token": plain}
+        else:
+            key = rngs.dropout()  # one key, the same dropout in both passes
+            first = self.logits(inputs, target_lengths, encoded, rngs=nnx.Rngs(dropout=key))
+            first = jax.lax.stop_gradient(first)
+            seen = glancing.glance(settings, first, target, step=step, key=rngs.dropout())
+            inputs = self.decoder_inputs(*where, seen.shown)
+            logits = self.logits(inputs, target_lengths, encoded, rngs=nnx.Rngs(dropout=key))
+            smoothed, plain = cross_entropy.smoothed_cross_entropy(
+                logits, seen.hidden, smoothing=smoothing
+            )
+            terms = {**seen.terms, "glanced": plain}
         of_fertility, clipped = fertility_prediction.fertility_loss(
             self.fertility_logits(encoded), batch.source, batch.fertilities
         )
-        terms = {"token": plain, "fertility": of_fertility, "clipped_fertilities": clipped}
+        terms = {**terms, "fertility": of_fertility, "clipped_fertilities": clipped}
         distilled = smoothed.value + self.config.fertility_loss_weight * of_fertility.value
         fine_tuning = self.config.fine_tuning
         if fine_tuning is None:
@@ -242,8 +268,8 @@ class FertilityNatModel(base.Seq2Seq):
         width: int,
     ) -> tuple[Float[Array, ""], dict[str, Mean]]:
         """fertility_prediction.reinforce of one draw of the fertilities; its cost is a sentence's mean
-        KL(student || teacher) a token. Only the fertility predictor and the encoder get a gradient; costs are measured without
-        dropout in the decoder."""
+        KL(student || teacher) a token. Only the fertility predictor and the encoder get a gradient; costs are
+        measured without dropout in the decoder."""
         logits = self.fertility_logits(encoded)
         row_limits = limits.within(width, encoded.lengths)
 

@@ -14,6 +14,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from nat_ar.config_json import ConfigError
+from nat_ar.losses import cross_entropy
+from nat_ar.search import one_pass
+from nat_ar.special_tokens import PAD
+from nat_ar.types import Mean, pytree_dataclass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,3 +92,39 @@ class Glancing:
             number = jnp.minimum(arrivals, positions - 1).astype(jnp.float32)
         ranks = jnp.argsort(jnp.argsort(jnp.where(is_position, noise, 2.0), axis=1), axis=1)
         return (ranks < number[:, None]) & is_position
+
+
+@pytree_dataclass
+class Glance:
+    """What the second pass of a model with a position for each word sees and learns."""
+
+    shown: Int[Array, "batch width"]
+    """the words that are revealed, PAD elsewhere"""
+    hidden: Int[Array, "batch width"]
+    """the other words, which have the loss, PAD elsewhere"""
+    terms: dict[str, Mean]
+    """nats of the first pass by word, and the shares of words that it got wrong and that are revealed"""
+
+
+def glance(
+    settings: Glancing,
+    first: Float[Array, "batch width vocabulary"],
+    target: Int[Array, "batch width"],
+    *,
+    step: Int[Array, ""],
+    key: PRNGKeyArray,
+) -> Glance:
+    """Compares the logits of a first pass with the target, which ends with its last word."""
+    is_word = target != PAD
+    is_wrong = one_pass.best_words(first).tokens != target
+    is_revealed = settings.revealed(is_wrong, is_word, step, key)
+    _, plain = cross_entropy.smoothed_cross_entropy(first, target, smoothing=0.0)
+    return Glance(
+        shown=jnp.where(is_revealed, target, PAD),
+        hidden=jnp.where(is_revealed, PAD, target),
+        terms={
+            "token": plain,
+            "wrong": cross_entropy.masked_mean(is_wrong.astype(jnp.float32), is_word),
+            "revealed": cross_entropy.masked_mean(is_revealed.astype(jnp.float32), is_word),
+        },
+    )

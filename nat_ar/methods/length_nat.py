@@ -26,10 +26,9 @@ from jaxtyping import Array, Float, Int
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.losses import cross_entropy
 from nat_ar.losses.catalogue import AnyTokenLoss
 from nat_ar.losses.cross_entropy import CrossEntropy
-from nat_ar.methods import base, deep_supervision, length_prediction
+from nat_ar.methods import base, deep_supervision, glancing, length_prediction
 from nat_ar.methods.deep_supervision import DeepSupervision, Reads
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.length_prediction import LengthPredictor
@@ -41,7 +40,6 @@ from nat_ar.nn.upsampling import EvenCopy
 from nat_ar.search import candidates, limits, one_pass
 from nat_ar.search.candidates import Candidates, Ladder, Score
 from nat_ar.search.one_pass import LengthBeam
-from nat_ar.special_tokens import PAD
 from nat_ar.types import (
     Batch,
     Encoded,
@@ -220,7 +218,8 @@ class LengthNatModel(base.Seq2Seq):
         inputs = self.decoder_inputs(*where)
         length = self.length_predictor.loss(encoded, lengths)
         weighted_length = self.config.length_loss_weight * length.value
-        if self.config.glancing is None or rngs is None:
+        settings = self.config.glancing
+        if settings is None or rngs is None:
             layers = self.layer_logits(inputs, lengths, encoded, rngs=rngs)
             objective, terms = self.token_loss(layers, target, step)
             return Loss(objective + weighted_length, {**terms, "length": length})
@@ -228,20 +227,11 @@ class LengthNatModel(base.Seq2Seq):
         key = rngs.dropout()  # one key, the same dropout in both passes
         first = self.logits(inputs, lengths, encoded, rngs=nnx.Rngs(dropout=key))
         first = jax.lax.stop_gradient(first)
-        is_word = target != PAD
-        is_wrong = one_pass.best_words(first).tokens != target
-        is_revealed = self.config.glancing.revealed(is_wrong, is_word, step, rngs.dropout())
-        inputs = self.decoder_inputs(*where, jnp.where(is_revealed, target, PAD))
+        seen = glancing.glance(settings, first, target, step=step, key=rngs.dropout())
+        inputs = self.decoder_inputs(*where, seen.shown)
         layers = self.layer_logits(inputs, lengths, encoded, rngs=nnx.Rngs(dropout=key))
-        objective, glanced = self.token_loss(layers, jnp.where(is_revealed, PAD, target), step)
-        _, plain = cross_entropy.smoothed_cross_entropy(first, target, smoothing=0.0)
-        terms = {
-            "token": plain,
-            "glanced": glanced["token"],
-            "wrong": cross_entropy.masked_mean(is_wrong.astype(jnp.float32), is_word),
-            "revealed": cross_entropy.masked_mean(is_revealed.astype(jnp.float32), is_word),
-            "length": length,
-        }
+        objective, terms = self.token_loss(layers, seen.hidden, step)
+        terms = {**seen.terms, "glanced": terms["token"], "length": length}
         return Loss(objective + weighted_length, terms)
 
     def token_loss(

@@ -115,7 +115,7 @@ def test_shown_words_keep_the_marks_of_their_copies() -> None:
 NEW_FIELDS = {
     LengthNat: ("inputs", "deep_supervision_reads"),
     Joint: ("inputs", "deep_supervision_reads"),
-    FertilityNat: ("inputs",),
+    FertilityNat: ("inputs", "glancing"),
     Cmlm: ("copy", "soft_copy_temperature", "inputs"),
     IterativeRefinement: ("inputs",),
 }

@@ -21,6 +21,7 @@ from nat_ar.losses import distillation
 from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.fertility_nat import FertilityNat, FineTuning
+from nat_ar.methods.glancing import Glancing
 from nat_ar.nn.attention import SelfAttention
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import fertility, limits
@@ -250,6 +251,34 @@ def test_fertilities_without_a_class_are_clipped_in_the_loss_and_counted(params:
     assert loss.terms["token"].count == 12 + 2 + 3  # the copy still has all twelve
 
 
+@functools.partial(jax.jit, static_argnames="config")
+def glancing_loss(params: Any, config: FertilityNat, batch: Batch) -> Loss:
+    return merge(config, params).loss(batch, step=STEP, rngs=nnx.Rngs(dropout=jax.random.key(0)))
+
+
+def test_glancing_at_nothing_is_the_plain_loss(params: Any) -> None:
+    plain = loss_of(CONFIG)(params, BATCH)
+    config = dataclasses.replace(CONFIG, glancing=Glancing(0.0, 0.0))
+    found = glancing_loss(params, config, BATCH)
+    assert float(found.terms["revealed"].total) == 0.0
+    assert float(found.objective) == pytest.approx(float(plain.objective), rel=1e-5)
+    for term in ("token", "glanced"):
+        expected = float(plain.terms["token"].value)
+        assert float(found.terms[term].value) == pytest.approx(expected, rel=1e-5)
+
+
+def test_glancing_at_half_of_the_words_leaves_the_other_half(params: Any) -> None:
+    """A model without opinions says UNK everywhere. Of 5, 2 and 3 words 2, 1 and 1 are revealed: 0.45 of the errors,
+    halves up."""
+    undecided = changed(params, target_embedding__table=0.0)
+    settings = Glancing(0.45, 0.45, count="floor_half_up")
+    found = glancing_loss(undecided, dataclasses.replace(CONFIG, glancing=settings), BATCH)
+    assert float(found.terms["wrong"].value) == 1.0
+    assert float(found.terms["revealed"].total) == 2 + 1 + 1
+    assert float(found.terms["glanced"].count) == 3 + 1 + 2
+    assert float(found.terms["token"].count) == 10
+
+
 def test_missing_fertilities_and_missing_teachers_are_named(params: Any) -> None:
     with pytest.raises(ValueError, match="prepare the data with an aligner"):
         loss_of(CONFIG)(params, Batch(BATCH.source, BATCH.target))
@@ -267,13 +296,16 @@ def test_impossible_configs_are_refused_and_others_survive_json() -> None:
         NoisyParallel(temperature=0.0)
     with pytest.raises(ConfigError, match="max_fertility"):
         FertilityNat(max_fertility=1)
+    with pytest.raises(ConfigError, match="set glancing to None"):
+        FertilityNat(glancing=Glancing(), fine_tuning=FineTuning())
     with pytest.raises(ConfigError, match="weight"):
         FineTuning(weight=1.5)
     cudnn = TransformerConfig(dtype="bfloat16", implementation="cudnn")
     with pytest.raises(ConfigError, match="sees_itself"):
         FertilityNat(transformer=cudnn)
-    config = dataclasses.replace(CONFIG, fine_tuning=FineTuning(), decoding=NoisyParallel(seed=3))
-    assert config_json.from_json(FertilityNat, config_json.to_json(config)) == config
+    tuned = dataclasses.replace(CONFIG, fine_tuning=FineTuning(), decoding=NoisyParallel(seed=3))
+    for config in (tuned, dataclasses.replace(CONFIG, glancing=Glancing())):
+        assert config_json.from_json(FertilityNat, config_json.to_json(config)) == config
 
 
 # Decodings
