@@ -138,10 +138,11 @@ def check(method: Method, decoding: Any) -> Autoregressive:
             "--format ctranslate2 has bidirectional encoders, got encoder_attention "
             f"{transformer.encoder_attention!r}; --format stablehlo takes every method"
         )
-    if transformer.decoder_positions != "once":
+    if transformer.decoder_positions != "once" or transformer.decoder_memory != "last_layer":
         raise ConfigError(
-            "--format ctranslate2 adds positions once, got decoder_positions "
-            f"{transformer.decoder_positions!r}; --format stablehlo takes every method"
+            "--format ctranslate2 adds positions once and reads the last encoder layer, got decoder_positions "
+            f"{transformer.decoder_positions!r} and decoder_memory {transformer.decoder_memory!r}; --format stablehlo "
+            "takes every method"
         )
     _package()
     return method

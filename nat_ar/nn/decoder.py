@@ -15,7 +15,7 @@ from nat_ar.nn.attention import PositionalAttention
 from nat_ar.nn.cache import Cache, Position, Slots
 from nat_ar.nn.dot_product import KeyValue
 from nat_ar.nn.positions import sinusoids
-from nat_ar.nn.transformer import FeedForward, Residual, TransformerConfig
+from nat_ar.nn.transformer import FeedForward, LayeredEncoded, Residual, TransformerConfig
 from nat_ar.types import Encoded
 
 
@@ -165,8 +165,16 @@ class Decoder(nnx.Module):
 
     @jax.named_scope("decoder")
     def memory(self, encoded: Encoded) -> list[KeyValue]:
-        """Keys and values of the source for each block."""
-        return [block.cross_attention.memory(encoded.states) for block in self.blocks]
+        """Keys and values of the source for each block: of D blocks over E encoder layers, block d = 1, 2, ... reads
+        layer d E / D, rounded up, if there are layers to choose from."""
+        depth = len(self.blocks)
+        states = [encoded.states] * depth
+        if isinstance(encoded, LayeredEncoded):
+            num_layers = len(encoded.layers)
+            states = [encoded.layers[-(-d * num_layers // depth) - 1] for d in range(1, depth + 1)]
+        return [
+            block.cross_attention.memory(x) for block, x in zip(self.blocks, states, strict=True)
+        ]
 
     @jax.named_scope("decoder")
     def __call__(

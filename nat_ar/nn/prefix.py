@@ -144,10 +144,11 @@ def require_prefix(config: TransformerConfig) -> None:
             "one stack over source and target has no encoder, got encoder_attention "
             f"{config.encoder_attention!r}; set source_attention of DecoderOnly"
         )
-    if config.decoder_positions != "once":
+    if config.decoder_positions != "once" or config.decoder_memory != "last_layer":
         raise ConfigError(
-            "one stack over source and target adds positions once, got decoder_positions "
-            f"{config.decoder_positions!r}; set it to 'once'"
+            "one stack over source and target adds positions once and has one layer's keys in each block, got "
+            f"decoder_positions {config.decoder_positions!r} and decoder_memory {config.decoder_memory!r}; set them "
+            "to 'once' and 'last_layer'"
         )
     if config.implementation == "cudnn":
         raise ConfigError(

@@ -14,7 +14,7 @@ from nat_ar.nn import attention, cache, layers
 from nat_ar.nn.attention import Attention, Full, SelfAttention
 from nat_ar.nn.cache import Cache
 from nat_ar.nn.positions import SINUSOIDAL, Positions, Table
-from nat_ar.types import Encoded
+from nat_ar.types import Encoded, pytree_dataclass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +47,16 @@ class TransformerConfig:
     """how the network learns the order of its tokens"""
     decoder_positions: Literal["once", "every_layer"] = "once"
     """where positions are added in decoders: to the embeddings, or to the input of every layer (GLAT, in its code)"""
+    decoder_memory: Literal["last_layer", "same_layer"] = "last_layer"
+    """encoder states that a decoder layer attends to: those of the last encoder layer, or of the one as high as itself
+    (Gu et al. 2018, in their code)"""
     encoder_attention: Literal["bidirectional", "causal"] = "bidirectional"
     """causal: a source token sees those before it only, so that states of a prefix stay when the source goes on"""
 
     @classmethod
     def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Once, `attention` was the implementation, positions were sinusoidal and added once, and encoders were
-        bidirectional."""
+        """Once, `attention` was the implementation, positions were sinusoidal and added once, encoders were
+        bidirectional, and decoders read their last layer."""
         if data.get("attention") in ("xla", "cudnn"):
             data = {
                 **data,
@@ -62,7 +65,7 @@ class TransformerConfig:
                 "positions": {"type": "Sinusoidal"},
                 "encoder_attention": "bidirectional",
             }
-        return {"decoder_positions": "once", **data}
+        return {"decoder_positions": "once", "decoder_memory": "last_layer", **data}
 
     def __post_init__(self) -> None:
         if self.d_model % self.num_heads or self.d_model % 2:
@@ -201,8 +204,16 @@ def add_positions(
     return layers.dropout(x, config.dropout_rate, rngs=rngs)
 
 
+@pytree_dataclass
+class LayeredEncoded(Encoded):
+    """A source whose decoder reads other layers than the last."""
+
+    layers: list[Float[Array, "batch source_length d_model"]]
+    """the states after each block; the last ones are `states`"""
+
+
 class Encoder(nnx.Module):
-    """Source embeddings to Encoded."""
+    """Source embeddings to Encoded, or to LayeredEncoded where the config says so."""
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs) -> None:
         self.blocks = nnx.List(
@@ -221,11 +232,17 @@ class Encoder(nnx.Module):
     ) -> Encoded:
         x = add_positions(embeddings, self.positions, self.config, rngs=rngs)
         is_causal = self.config.encoder_attention == "causal"
+        outputs = []
         for block in self.blocks:
             x = block(x, lengths, is_causal=is_causal, rngs=rngs)
+            outputs.append(x)
+        has_layers = self.config.decoder_memory == "same_layer"
+        outputs = outputs if has_layers else outputs[-1:]
         if self.final_norm is not None:
-            x = self.final_norm(x)
-        return Encoded(x, lengths)
+            outputs = [self.final_norm(x) for x in outputs]
+        if has_layers:
+            return LayeredEncoded(outputs[-1], lengths, outputs)
+        return Encoded(outputs[-1], lengths)
 
 
 def empty_cache(

@@ -191,9 +191,11 @@ def test_int8_weights_take_a_byte_each_and_translate(
 
 
 def test_what_has_no_counterpart_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    repeated = TransformerConfig(decoder_positions="every_layer")
-    with pytest.raises(ConfigError, match="adds positions once, got decoder_positions 'every_l"):
-        ctranslate2.check(Autoregressive(repeated), Greedy())
+    for change in ({"decoder_positions": "every_layer"}, {"decoder_memory": "same_layer"}):
+        ((field, value),) = change.items()
+        transformer = dataclasses.replace(TransformerConfig(), **change)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=f"got decoder_positions.*{field} '{value}'"):
+            ctranslate2.check(Autoregressive(transformer), Greedy())
     with pytest.raises(ConfigError, match="got LengthNat; --format stablehlo takes every method"):
         ctranslate2.check(LengthNat(), Greedy())
     with pytest.raises(ConfigError, match=r"knows Greedy and Beam, got Sampling\("):

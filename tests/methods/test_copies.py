@@ -12,9 +12,13 @@ from flax import nnx
 import toys
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
+from nat_ar.methods import base
+from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import Method, VocabularySizes
 from nat_ar.methods.cmlm import Cmlm
+from nat_ar.methods.ctc import Ctc
 from nat_ar.methods.fertility_nat import FertilityNat
+from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.iterative_refinement import IterativeRefinement
 from nat_ar.methods.joint import Joint
 from nat_ar.methods.length_nat import LengthNat
@@ -128,6 +132,28 @@ def test_configs_of_earlier_runs_are_those_of_today(method: type[Method]) -> Non
     for field in NEW_FIELDS[method]:
         del data[field]
     assert config_json.from_json(method, data) == config
+
+
+LEVERS = dataclasses.replace(TINY, decoder_positions="every_layer", decoder_memory="same_layer")
+
+
+@pytest.mark.parametrize(
+    "student",
+    [
+        LengthNat(LEVERS, copy="squared", inputs=EVENLY, positional_attention=True),
+        FertilityNat(LEVERS, inputs=BY_FERTILITY, glancing=Glancing()),
+        Ctc(LEVERS, upsampling="states"),
+    ],
+)
+def test_a_plain_teachers_encoder_fits_every_choice(student: Method) -> None:
+    """What is new is the decoder's: the teacher has none of it."""
+    teacher = Autoregressive(TINY).build(SIZES, rngs=nnx.Rngs(1))
+    model = student.build(SIZES, rngs=nnx.Rngs(0))
+    base.start_encoder(model, teacher)
+    expected = teacher.encode(BATCH.source).states
+    np.testing.assert_array_equal(model.encode(BATCH.source).states, expected)
+    rngs = nnx.Rngs(dropout=jax.random.key(0))
+    assert np.isfinite(model.loss(BATCH, step=jnp.int32(0), rngs=rngs).objective)
 
 
 def test_copies_that_nothing_reads_are_refused() -> None:

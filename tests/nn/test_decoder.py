@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from nat_ar.nn import dot_product, packed
 from nat_ar.nn.cache import Cache
 from nat_ar.nn.decoder import Decoder
 from nat_ar.nn.positions import Alibi, Learned, Positions, Rotary, Sinusoidal
-from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.nn.transformer import Encoder, LayeredEncoded, TransformerConfig
 from nat_ar.runtime import cpu_kernels
 from nat_ar.types import Encoded
 
@@ -172,6 +173,35 @@ def test_each_position_sees_its_own_part_of_the_source_in_parallel_and_step_by_s
         )
         np.testing.assert_allclose(
             state.reshape(4, D_MODEL), expected[:, position], rtol=1e-4, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize(("layers", "read"), [(3, (0, 1, 2)), (1, (0, 0, 0)), (2, (0, 1, 1))])
+def test_every_block_may_read_the_encoder_layer_as_high_as_itself(
+    norm: Any, layers: int, read: tuple[int, ...]
+) -> None:
+    """What a decoder of three blocks reads, by hand; layers are those of an encoder cut off behind them."""
+    config = dataclasses.replace(
+        CONFIG,
+        norm=norm,
+        num_encoder_layers=layers,
+        num_decoder_layers=3,
+        decoder_memory="same_layer",
+    )
+    encoder, decoder = Encoder(config, rngs=nnx.Rngs(0)), Decoder(config, rngs=nnx.Rngs(1))
+    x, lengths = normal(0, 2, 4, D_MODEL), jnp.array([4, 2])
+    encoded = encoder(x, lengths, rngs=None)
+    assert isinstance(encoded, LayeredEncoded)
+    np.testing.assert_array_equal(encoded.states, encoded.layers[-1])
+    whole = list(encoder.blocks)
+    for block, found, layer in zip(decoder.blocks, decoder.memory(encoded), read, strict=True):
+        encoder.blocks = nnx.List(whole[: layer + 1])
+        states = encoder(x, lengths, rngs=None).states
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5),
+            found,
+            block.cross_attention.memory(states),
         )
 
 

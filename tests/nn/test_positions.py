@@ -117,12 +117,13 @@ def test_one_stack_over_source_and_target_refuses_positions_inside_attention(
         PrefixStack(config_of(kind), rngs=nnx.Rngs(0))
 
 
-def test_one_stack_adds_positions_once() -> None:
-    config = dataclasses.replace(CONFIG, decoder_positions="every_layer")
-    with pytest.raises(
-        ConfigError, match="adds positions once, got decoder_positions 'every_layer'"
-    ):
-        PrefixStack(config, rngs=nnx.Rngs(0))
+@pytest.mark.parametrize(
+    "change", [{"decoder_positions": "every_layer"}, {"decoder_memory": "same_layer"}]
+)
+def test_one_stack_refuses_what_only_decoders_have(change: Any) -> None:
+    ((field, value),) = change.items()
+    with pytest.raises(ConfigError, match=f"adds positions once and .*{field} '{value}'"):
+        PrefixStack(dataclasses.replace(CONFIG, **change), rngs=nnx.Rngs(0))
 
 
 def test_one_stack_steps_with_learned_positions_as_in_one_pass() -> None:
