@@ -52,6 +52,8 @@ class Cmlm(base.Method):
     """what is copied, if anything, and what tells the copies apart"""
     max_length_offset: int = 64
     """target lengths from source length minus to plus this many tokens can be predicted"""
+    length_prior: float = 0.0
+    """start of the logit of the source's own length, beside 0 of the others (3 in Gu & Kong's code)"""
     length_loss_weight: float = 0.1
     """weight of the length loss beside the token loss"""
     label_smoothing: float = 0.1
@@ -61,9 +63,14 @@ class Cmlm(base.Method):
 
     @classmethod
     def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Once, hidden words were all alike."""
-        copies = config_json.to_json(Copies())
-        return {"copy": "none", "soft_copy_temperature": 1.0, "inputs": copies, **data}
+        """Once, hidden words were all alike, and all lengths began so."""
+        return {
+            "copy": "none",
+            "soft_copy_temperature": 1.0,
+            "inputs": config_json.to_json(Copies()),
+            "length_prior": 0.0,
+            **data,
+        }
 
     def __post_init__(self) -> None:
         decoder_inputs.require_fit(self.inputs, self.copy, self.soft_copy_temperature)
@@ -79,7 +86,10 @@ class CmlmModel(base.Seq2Seq):
         transformer = config.transformer
         self.decoder = Decoder(transformer, rngs=rngs)
         self.length_predictor = LengthPredictor(
-            transformer.d_model, config.max_length_offset, rngs=rngs
+            transformer.d_model,
+            config.max_length_offset,
+            prior=config.length_prior,
+            rngs=rngs,
         )
         self.copier = (
             None

@@ -63,6 +63,8 @@ class IterativeRefinement(base.Method):
     """share of the corrupted target's words with an error"""
     max_length_offset: int = 64
     """target lengths from source length minus to plus this many tokens can be predicted"""
+    length_prior: float = 0.0
+    """start of the logit of the source's own length, beside 0 of the others (3 in Gu & Kong's code)"""
     length_loss_weight: float = 0.1
     """weight of the length loss beside the token loss"""
     label_smoothing: float = 0.1
@@ -72,8 +74,8 @@ class IterativeRefinement(base.Method):
 
     @classmethod
     def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Once, inputs were embeddings."""
-        return {"inputs": config_json.to_json(Copies()), **data}
+        """Once, inputs were embeddings, and all lengths began alike."""
+        return {"inputs": config_json.to_json(Copies()), "length_prior": 0.0, **data}
 
     def __post_init__(self) -> None:
         decoder_inputs.require_fit(self.inputs, self.copy, self.soft_copy_temperature)
@@ -99,7 +101,10 @@ class IterativeRefinementModel(base.Seq2Seq):
         self.decoder = Decoder(transformer, rngs=rngs)
         self.refiner = Decoder(transformer, rngs=rngs)
         self.length_predictor = LengthPredictor(
-            transformer.d_model, config.max_length_offset, rngs=rngs
+            transformer.d_model,
+            config.max_length_offset,
+            prior=config.length_prior,
+            rngs=rngs,
         )
         self.copier = Copier(
             config.inputs,

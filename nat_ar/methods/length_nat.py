@@ -70,6 +70,8 @@ class LengthNat(base.Method):
     """False hides every decoder position from itself (Gu et al. 2018)"""
     max_length_offset: int = 64
     """target lengths from source length minus to plus this many tokens can be predicted"""
+    length_prior: float = 0.0
+    """start of the logit of the source's own length, beside 0 of the others (3 in Gu & Kong's code)"""
     length_loss_weight: float = 0.1
     """weight of the length loss beside the token loss"""
     label_smoothing: float = 0.1
@@ -88,11 +90,12 @@ class LengthNat(base.Method):
 
     @classmethod
     def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Once, deep supervision handed on normalised states, and inputs were embeddings."""
+        """Once, deep supervision handed on normalised states, inputs were embeddings, and all lengths began alike."""
         was_deep = data.get("deep_supervision", False)
         return {
             "deep_supervision_reads": "normalised" if was_deep else "states",
             "inputs": config_json.to_json(Copies()),
+            "length_prior": 0.0,
             **data,
         }
 
@@ -125,7 +128,10 @@ class LengthNatModel(base.Seq2Seq):
             transformer, has_positional_attention=config.positional_attention, rngs=rngs
         )
         self.length_predictor = LengthPredictor(
-            transformer.d_model, config.max_length_offset, rngs=rngs
+            transformer.d_model,
+            config.max_length_offset,
+            prior=config.length_prior,
+            rngs=rngs,
         )
         self.deep_supervision = (
             DeepSupervision(transformer, reads=config.deep_supervision_reads, rngs=rngs)

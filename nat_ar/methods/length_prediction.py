@@ -18,8 +18,12 @@ from nat_ar.types import Encoded, Mean
 class LengthPredictor(nnx.Module):
     """Class c is target length = source length + c - max_offset, EOS counted in neither."""
 
-    def __init__(self, d_model: int, max_offset: int, *, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, d_model: int, max_offset: int, *, prior: float = 0.0, rngs: nnx.Rngs
+    ) -> None:
+        """`prior` is where the bias of offset 0 starts; the others start at 0."""
         self.head = layers.Linear(d_model, 2 * max_offset + 1, rngs=rngs)
+        self.head.bias[...] = self.head.bias[...].at[max_offset].set(prior)
         self.max_offset = max_offset
 
     def logits(self, encoded: Encoded) -> Float[Array, "batch classes"]:

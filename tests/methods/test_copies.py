@@ -117,11 +117,11 @@ def test_shown_words_keep_the_marks_of_their_copies() -> None:
 
 
 NEW_FIELDS = {
-    LengthNat: ("inputs", "deep_supervision_reads"),
-    Joint: ("inputs", "deep_supervision_reads"),
+    LengthNat: ("inputs", "deep_supervision_reads", "length_prior"),
+    Joint: ("inputs", "deep_supervision_reads", "length_prior"),
     FertilityNat: ("inputs", "glancing"),
-    Cmlm: ("copy", "soft_copy_temperature", "inputs"),
-    IterativeRefinement: ("inputs",),
+    Cmlm: ("copy", "soft_copy_temperature", "inputs", "length_prior"),
+    IterativeRefinement: ("inputs", "length_prior"),
 }
 
 

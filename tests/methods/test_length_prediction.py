@@ -61,6 +61,14 @@ def test_the_loss_by_hand() -> None:
     assert float(loss.value) == pytest.approx(np.log(3.0), rel=1e-6)
 
 
+def test_a_prior_makes_the_sources_own_length_likely() -> None:
+    """Of three classes whose states say nothing yet: e^3 of e^3 + 2."""
+    predictor = LengthPredictor(D_MODEL, 1, prior=3.0, rngs=nnx.Rngs(0))
+    silent = Encoded(jnp.zeros((1, 4, D_MODEL)), jnp.array([4]))
+    loss = predictor.loss(silent, jnp.array([3]))  # three words each, EOS not counted
+    assert float(loss.value) == pytest.approx(np.log(np.exp(3.0) + 2) - 3, rel=1e-5)
+
+
 def test_lengths_are_stretched_up_to_the_limit() -> None:
     """A source of 2 tokens may become 14 long; a row without a sentence stays empty."""
     found = length_prediction.stretch(
