@@ -21,7 +21,9 @@ from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import Method
 from nat_ar.methods.ctc import Ctc
 from nat_ar.methods.fertility_nat import FertilityNat
+from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.length_nat import LengthNat
+from nat_ar.nn.decoder_inputs import Copies
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.training.config import TrainingConfig, ValidationConfig
 from nat_ar.training.optimizer import OptimizerConfig
@@ -61,6 +63,21 @@ def student(name: str, method: Method, *decodings: str, max_steps: int = 1500) -
     )
 
 
+SPLIT = Copies(of="states", told_apart_by="map")
+"""encoder states, the first, second, ... copy of each through a linear map of its own: CTC's split states"""
+LENGTH = LengthNat(STUDENT)
+LENGTH_STATES = LengthNat(STUDENT, copy="uniform", inputs=SPLIT)
+FERTILITY = FertilityNat(STUDENT)
+CTC = Ctc(STUDENT, upsample_factor=2)
+
+
+def glancing(max_steps: int = 1500) -> Glancing:
+    return Glancing(start_ratio=0.5, end_ratio=0.3, anneal_steps=max_steps)
+
+
+ONE_LENGTH = ("LengthBeam()", "LengthBeam(remove_repeats=True)")
+FERTILITIES = ("Argmax()", "Argmax(remove_repeats=True)", "NoisyParallel(samples=10)")
+
 config = StudyConfig(
     name="Multi30k English-German, levers",
     directory="studies/multi30k_levers",
@@ -73,9 +90,17 @@ config = StudyConfig(
         "ar", Autoregressive(TINY), training(2000, 5e-3), decodings=("Beam(size=4)", "Greedy()")
     ),
     entries=(
-        student("length", LengthNat(STUDENT), "LengthBeam()"),
-        student("fertility", FertilityNat(STUDENT), "Argmax()", "NoisyParallel(samples=10)"),
-        student("ctc_split", Ctc(STUDENT, upsample_factor=2), "BestPath()"),
+        student("length", LENGTH, *ONE_LENGTH),
+        student("length_states", LENGTH_STATES, *ONE_LENGTH),
+        student("glat", dataclasses.replace(LENGTH, glancing=glancing()), *ONE_LENGTH),
+        student(
+            "glat_states", dataclasses.replace(LENGTH_STATES, glancing=glancing()), *ONE_LENGTH
+        ),
+        student("fertility", FERTILITY, *FERTILITIES),
+        student("fertility_states", dataclasses.replace(FERTILITY, inputs=SPLIT), *FERTILITIES),
+        student("ctc_split", CTC, "BestPath()"),
+        student("ctc_states", dataclasses.replace(CTC, upsampling="states"), "BestPath()"),
+        student("ctc_split_glat", dataclasses.replace(CTC, glancing=glancing()), "BestPath()"),
     ),
     speed=SpeedConfig(sentences=50, throughput_sentences=128, max_seconds=6.0),
 )
