@@ -3,7 +3,7 @@
 A position in the data is two integers, and a resumed run sees the batches of an uninterrupted one."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -20,11 +20,24 @@ class BatchingConfig:
     buckets: tuple[int, ...] = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
     """lengths (EOS counted) to which sentences are padded; a pair goes to the smallest that fits its longer side; the
     train step is compiled once for each bucket in use"""
+    short_first_steps: int = 0
+    """so many batches come before the first whole epoch and take short sentences first: a curriculum (Platanios et al.
+    2019, arXiv:1903.09848). The share of the pairs that they may take grows with
+    the root of their number, bucket by bucket"""
+
+    @classmethod
+    def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Once, all batches took pairs of all lengths."""
+        return {"short_first_steps": 0, **data}
 
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in zip(self.buckets, self.buckets[1:], strict=False))
         if not self.buckets or self.buckets[0] < 2 or not rising:
             raise ConfigError(f"buckets must rise and start at 2 or more, got {self.buckets}")
+        if self.short_first_steps < 0:
+            raise ConfigError(
+                f"batching.short_first_steps must be at least 0, got {self.short_first_steps}"
+            )
         if self.batch_tokens < self.buckets[-1]:
             raise ConfigError(
                 f"batch_tokens must hold one sentence of the last bucket: got {self.batch_tokens} "
@@ -79,18 +92,42 @@ class BatchPlan:
         )
 
     def __len__(self) -> int:
-        """Batches an epoch, the same number in every epoch."""
+        """Batches of a whole epoch, the same number in each."""
         return sum(-(-len(members) // rows) for _, rows, members in self.buckets)
 
     def epoch(self, epoch: int) -> list[RowBatch]:
-        """The batches of one epoch, in order."""
+        """The batches of one epoch, in order. With `short_first_steps`, epoch 0 is those."""
         generator = np.random.default_rng([self.seed, epoch])
+        if epoch == 0 and self.config.short_first_steps:
+            return self._short_first(generator)
         batches = []
-        for width, rows, members in self.buckets:
-            shuffled = generator.permutation(members)
-            for start in range(0, len(shuffled), rows):
-                chosen = shuffled[start : start + rows]
-                padded = np.full(rows, -1, np.int64)
-                padded[: len(chosen)] = chosen
-                batches.append(RowBatch(padded, width))
+        for bucket in range(len(self.buckets)):
+            batches += self._shuffled(bucket, generator)
         return [batches[i] for i in generator.permutation(len(batches))]
+
+    def _shuffled(self, bucket: int, generator: np.random.Generator) -> list[RowBatch]:
+        """Each pair of a bucket once."""
+        width, rows, members = self.buckets[bucket]
+        shuffled = generator.permutation(members)
+        batches = []
+        for start in range(0, len(shuffled), rows):
+            chosen = shuffled[start : start + rows]
+            padded = np.full(rows, -1, np.int64)
+            padded[: len(chosen)] = chosen
+            batches.append(RowBatch(padded, width))
+        return batches
+
+    def _short_first(self, generator: np.random.Generator) -> list[RowBatch]:
+        """Each batch comes from the buckets that its place admits, drawn as often as a whole epoch has them."""
+        steps = self.config.short_first_steps
+        sizes = np.array([len(members) for _, _, members in self.buckets])
+        shares = sizes.cumsum() / sizes.sum()
+        admitted = np.searchsorted(shares, np.sqrt(np.arange(1, steps + 1) / steps)) + 1
+        numbers = np.array([-(-len(members) // rows) for _, rows, members in self.buckets])
+        waiting: list[list[RowBatch]] = [[] for _ in self.buckets]
+        batches = []
+        for known in np.minimum(admitted, len(self.buckets)).tolist():
+            bucket = int(generator.choice(known, p=numbers[:known] / numbers[:known].sum()))
+            waiting[bucket] = waiting[bucket] or self._shuffled(bucket, generator)
+            batches.append(waiting[bucket].pop())
+        return batches

@@ -12,11 +12,13 @@ TARGET_LENGTHS = np.array([2, 1, 5, 1, 4, 2])
 CONFIG = BatchingConfig(batch_tokens=8, buckets=(4, 6))
 
 
-def plan_of(num_pairs: int, *, seed: int = 1, multiple: int = 1) -> BatchPlan:
+def plan_of(
+    num_pairs: int, *, seed: int = 1, multiple: int = 1, short_first_steps: int = 0
+) -> BatchPlan:
     """Pairs of 1 to 15 tokens a side in buckets of 4, 8 and 16."""
     generator = np.random.default_rng(0)
     source, target = generator.integers(1, 16, (2, num_pairs))
-    config = BatchingConfig(batch_tokens=64, buckets=(4, 8, 16))
+    config = BatchingConfig(64, (4, 8, 16), short_first_steps)
     return BatchPlan(source, target, config, seed=seed, multiple=multiple)
 
 
@@ -72,6 +74,40 @@ def test_batches_of_different_widths_are_mixed() -> None:
     assert widths != sorted(widths)
 
 
+def test_short_sentences_come_first() -> None:
+    """Of 400 batches, number n may take the shortest sqrt(n / 400) of the pairs, in whole buckets."""
+    plan = plan_of(200, short_first_steps=400)
+    batches = plan.epoch(0)
+    assert len(batches) == 400
+    widths = np.array([batch.width for batch in batches])
+    shares = np.cumsum([len(members) for _, _, members in plan.buckets]) / 200
+    assert shares[0] < 0.1 < shares[1] < 0.5  # the shortest bucket is small, the second larger
+    begins = [np.flatnonzero(widths == width)[0] for width in (8, 16)]
+    for begin, share in zip(begins, shares, strict=False):
+        assert 400 * share**2 - 1 <= begin < 400 * share**2 + 40
+    # Where all are admitted, buckets come as often as in a whole epoch.
+    usual = np.mean([batch.width == 16 for batch in plan.epoch(1)])
+    assert np.mean(widths[begins[1] :] == 16) == pytest.approx(usual, abs=0.06)
+
+
+def test_each_bucket_of_the_curriculum_goes_through_all_its_pairs_before_it_repeats_one() -> None:
+    plan = plan_of(200, short_first_steps=100)
+    for width, rows, members in plan.buckets:
+        once = -(-len(members) // rows)
+        taken = [batch.rows for batch in plan.epoch(0) if batch.width == width]
+        assert len(taken) >= once
+        first = np.concatenate(taken[:once])
+        np.testing.assert_array_equal(np.sort(first[first >= 0]), members)
+
+
+def test_after_the_curriculum_come_the_usual_epochs() -> None:
+    plan, usual = plan_of(200, short_first_steps=7), plan_of(200)
+    assert as_lists(plan.epoch(0)) == as_lists(plan_of(200, short_first_steps=7).epoch(0))
+    assert as_lists(plan.epoch(1)) == as_lists(usual.epoch(1))
+    assert len(plan) == len(usual)
+    assert len(plan.over(SOURCE_LENGTHS, TARGET_LENGTHS).epoch(0)) == 7
+
+
 def test_pairs_that_fit_nowhere_are_an_error() -> None:
     with pytest.raises(ValueError, match=r"no pair of 2 fits the buckets \(4, 6\)"):
         BatchPlan(np.array([6, 7]), np.array([1, 1]), CONFIG, seed=1)
@@ -81,6 +117,11 @@ def test_pairs_that_fit_nowhere_are_an_error() -> None:
 def test_buckets_must_rise(buckets: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match="buckets must rise and start at 2 or more, got"):
         BatchingConfig(buckets=buckets)
+
+
+def test_a_curriculum_of_fewer_than_no_steps_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"short_first_steps must be at least 0, got -1"):
+        BatchingConfig(short_first_steps=-1)
 
 
 def test_a_batch_must_hold_one_sentence_of_the_last_bucket() -> None:
