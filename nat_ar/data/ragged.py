@@ -1,6 +1,7 @@
 """Sentences of different lengths in two flat arrays, so that a corpus can be memory-mapped."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -24,10 +25,11 @@ class Ragged:
     def from_rows(
         cls, rows: Iterable[Sequence[int] | np.ndarray], dtype: type | np.dtype = np.int32
     ) -> "Ragged":
-        arrays: list[np.ndarray] = [np.asarray(row, dtype=dtype) for row in rows]
-        offsets = np.zeros(len(arrays) + 1, np.int64)
-        np.cumsum([len(row) for row in arrays], out=offsets[1:])
-        return cls(np.concatenate(arrays) if arrays else np.zeros(0, dtype), offsets)
+        lists = [row.tolist() if isinstance(row, np.ndarray) else row for row in rows]
+        offsets = np.zeros(len(lists) + 1, np.int64)
+        np.cumsum(np.fromiter(map(len, lists), np.int64, len(lists)), out=offsets[1:])
+        values = itertools.chain.from_iterable(lists)
+        return cls(np.fromiter(values, dtype, int(offsets[-1])), offsets)
 
     @classmethod
     def load(cls, stem: Path) -> "Ragged":

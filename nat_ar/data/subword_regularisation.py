@@ -2,18 +2,20 @@
 vocabulary is a unigram language model, BPE-dropout (Provilkov et al. 2020, arXiv:1910.13267) where it is BPE.
 
 The pieces of an epoch follow from (seed, epoch) alone, so that a resumed run sees those of an uninterrupted one. The
-text is always the same: what changes is where it is cut. Some 50,000 sentences a second and side."""
+text is always the same: what changes is where it is cut."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool
 
 from nat_ar import config_json
-from nat_ar.data import ragged
 from nat_ar.data.arrays import Split
 from nat_ar.data.ragged import Ragged
+from nat_ar.data.segmentations import Segmentations
 from nat_ar.data.vocabulary import Vocabulary
 
 IsUsable = Callable[[Ragged, Ragged], Bool[np.ndarray, "pairs"]]
@@ -45,36 +47,54 @@ class SampledPieces:
         vocabulary: Vocabulary,
         config: SubwordRegularisation,
         *,
+        kind: Literal["unigram", "bpe"],
         seed: int,
         is_usable: IsUsable,
     ) -> None:
-        """Pairs whose sampled pieces are not usable (too long, say) keep the prepared ones, on both sides."""
+        """`kind`: how the vocabulary was learnt. Pairs whose sampled pieces are not usable (too long, say) keep the
+        prepared ones, on both sides."""
         self.split, self.vocabulary, self.config = split, vocabulary, config
-        self.seed, self.is_usable = seed, is_usable
+        self.kind, self.seed, self.is_usable = kind, seed, is_usable
 
     def epoch(self, number: int) -> tuple[Ragged, Ragged]:
         """Source and target, as many rows as the split has."""
-        of_source, of_target = np.random.SeedSequence([self.seed, number]).generate_state(2)
         source, target = self.split.source, self.split.target
-        if self.config.source_alpha:
-            rows = self.vocabulary.sample_source(
-                self.split.source_text, alpha=self.config.source_alpha, seed=int(of_source)
-            )
-            source = _as_ragged(rows, self.vocabulary.source_size)
-        if self.config.target_alpha:
-            rows = self.vocabulary.sample_target(
-                self.split.target_text, alpha=self.config.target_alpha, seed=int(of_target)
-            )
-            target = _as_ragged(rows, self.vocabulary.target_size)
+        if self._source is not None:
+            source = self._source.draw(self._generator(0, number + 1))
+        if self._target is not None:
+            target = self._target.draw(self._generator(1, number + 1))
         is_usable = self.is_usable(source, target)
         return (
             _where(is_usable, source, self.split.source),
             _where(is_usable, target, self.split.target),
         )
 
+    @functools.cached_property
+    def _source(self) -> Segmentations | None:
+        """None: as prepared."""
+        alpha, generator = self.config.source_alpha, self._generator(0, 0)
+        return (
+            self.vocabulary.source_segmentations(
+                self.split.source_text, kind=self.kind, alpha=alpha, generator=generator
+            )
+            if alpha
+            else None
+        )
 
-def _as_ragged(rows: Sequence[Sequence[int]], vocabulary_size: int) -> Ragged:
-    return Ragged.from_rows(rows, ragged.token_type(vocabulary_size))
+    @functools.cached_property
+    def _target(self) -> Segmentations | None:
+        alpha, generator = self.config.target_alpha, self._generator(1, 0)
+        return (
+            self.vocabulary.target_segmentations(
+                self.split.target_text, kind=self.kind, alpha=alpha, generator=generator
+            )
+            if alpha
+            else None
+        )
+
+    def _generator(self, side: int, number: int) -> np.random.Generator:
+        """Of the ways of a side (0) and of its epochs (from 1 on)."""
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(side, number)))
 
 
 def _where(condition: Bool[np.ndarray, "rows"], one: Ragged, other: Ragged) -> Ragged:

@@ -8,7 +8,6 @@ import functools
 import hashlib
 import io
 import re
-import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -18,6 +17,8 @@ import sentencepiece
 
 from nat_ar import special_tokens
 from nat_ar.config_json import ConfigError
+from nat_ar.data import ragged, segmentations
+from nat_ar.data.segmentations import Segmentations
 
 TokenIds = Sequence[int] | np.ndarray
 """One sentence's ids, as a list or an integer array of one dimension."""
@@ -209,15 +210,27 @@ class Vocabulary:
         """Ids of each text, without BOS and EOS."""
         return _encode(self._target, texts)
 
-    def sample_source(self, texts: Sequence[str], *, alpha: float, seed: int) -> list[list[int]]:
-        """Ids of each text, cut at random; decoded, they are the same text. BPE: `alpha` is the probability by which
-        a merge is left out (Provilkov et al. 2020); unigram: segmentations are drawn by their probability to the power
-        `alpha` (Kudo 2018), out of all. The same texts and seed (below 2^32) give the same ids."""
-        return _sample(self._source, texts, alpha, seed)
+    def source_segmentations(
+        self,
+        texts: Sequence[str],
+        *,
+        kind: Literal["unigram", "bpe"],
+        alpha: float,
+        generator: np.random.Generator,
+    ) -> Segmentations:
+        """All ways in which the texts may be cut; see SubwordRegularisation. `kind`: as the vocabulary was learnt."""
+        return _segmentations(self._source, texts, kind, alpha, generator)
 
-    def sample_target(self, texts: Sequence[str], *, alpha: float, seed: int) -> list[list[int]]:
-        """`sample_source`, for the target side."""
-        return _sample(self._target, texts, alpha, seed)
+    def target_segmentations(
+        self,
+        texts: Sequence[str],
+        *,
+        kind: Literal["unigram", "bpe"],
+        alpha: float,
+        generator: np.random.Generator,
+    ) -> Segmentations:
+        """`source_segmentations`, for the target side."""
+        return _segmentations(self._target, texts, kind, alpha, generator)
 
     def decode_target(self, rows: Iterable[TokenIds]) -> list[str]:
         """Text of each row of ids, always one line; special ids are left out, but UNK becomes " ⁇ ".
@@ -280,26 +293,18 @@ def _encode(
     return processor.encode(escaped, out_type=int) if escaped else []
 
 
-_SEEDING = threading.Lock()
-
-
-def _sample(
-    processor: sentencepiece.SentencePieceProcessor, texts: Sequence[str], alpha: float, seed: int
-) -> list[list[int]]:
-    """SentencePiece has one generator a thread, which takes the process's seed when the thread draws first. A batch
-    with `num_threads` 1 is worked off by a thread that begins and ends with it: its draws follow from the seed."""
+def _segmentations(
+    processor: sentencepiece.SentencePieceProcessor,
+    texts: Sequence[str],
+    kind: Literal["unigram", "bpe"],
+    alpha: float,
+    generator: np.random.Generator,
+) -> Segmentations:
     escaped = [_escape(text) for text in texts]
-    with _SEEDING:
-        # 2^32 - 1 stands for a seed from the clock.
-        sentencepiece.set_random_generator_seed(seed % (2**32 - 1))
-        return processor.encode(
-            escaped,
-            out_type=int,
-            enable_sampling=True,
-            nbest_size=-1,  # all segmentations; BPE does not look at it
-            alpha=alpha,
-            num_threads=1,
-        )
+    dtype = ragged.token_type(processor.vocab_size())
+    return segmentations.of_texts(
+        escaped, processor, kind=kind, alpha=alpha, generator=generator, dtype=dtype
+    )
 
 
 def _decode(processor: sentencepiece.SentencePieceProcessor, rows: Iterable[TokenIds]) -> list[str]:

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool
 
 from nat_ar.config_json import ConfigError
+from nat_ar.data import prepare
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.batching import BatchPlan
 from nat_ar.data.loader import Loader
@@ -146,6 +147,7 @@ def loader_of(data: PreparedData, config: ExperimentConfig, *, num_devices: int)
             split,
             data.vocabulary,
             training.subword_regularisation,
+            kind=prepare.config_of(data).vocabulary.kind,
             seed=training.seed,
             is_usable=functools.partial(_is_usable, config),
         )

@@ -96,10 +96,10 @@ VICTIMS = (
 
 
 def method_victims() -> tuple[Victim, ...]:
-    """`train` for each of models.with_options, where the data are prepared."""
+    """`train` for each of models.with_options and models.TRAININGS, where the data are prepared."""
     return tuple(
         Victim(f"train {name}", ("train", f"{name}.py", "--run", name), name, training)
-        for name in models.with_options()
+        for name in (*models.with_options(), *models.TRAININGS)
     )
 
 

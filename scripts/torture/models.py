@@ -1,9 +1,10 @@
-"""Every method, small."""
+"""Every method, small, and every way to train it."""
 
 import dataclasses
 import re
 import typing
 
+from nat_ar.data.subword_regularisation import SubwordRegularisation
 from nat_ar.losses.axe import Axe
 from nat_ar.losses.oaxe import Oaxe
 from nat_ar.methods.catalogue import AnyMethod
@@ -12,6 +13,8 @@ from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.nn.recurrent import RecurrentConfig
 from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.training.config import TrainingConfig
+from nat_ar.training.optimizer import Muon
 
 TRANSFORMER = TransformerConfig(16, 32, 2, 1, 1, max_length=1024)
 GLANCING = Glancing(anneal_steps=50)
@@ -43,3 +46,29 @@ def with_options() -> dict[str, AnyMethod]:
         "ctc_glancing": dataclasses.replace(ctc, glancing=GLANCING),
         "ctc_latent": dataclasses.replace(ctc, latent=Latent(num_layers=1, anneal_steps=50)),
     }
+
+
+def sampled_subwords(training: TrainingConfig) -> TrainingConfig:
+    """Short sentences first, in other subwords every epoch."""
+    return dataclasses.replace(
+        training,
+        batching=dataclasses.replace(training.batching, short_first_steps=30),
+        subword_regularisation=SubwordRegularisation(0.2, 0.2),
+    )
+
+
+def muon_thawing(training: TrainingConfig) -> TrainingConfig:
+    """Muon, with an encoder that is frozen for half of the steps and slow after that."""
+    optimizer = dataclasses.replace(
+        training.optimizer,
+        schedule="constant",
+        cooldown_share=0.3,
+        muon=Muon(),
+        encoder_rate=0.5,
+        encoder_frozen_steps=training.max_steps // 2,
+    )
+    return dataclasses.replace(training, optimizer=optimizer)
+
+
+TRAININGS = {train.__name__: train for train in (sampled_subwords, muon_thawing)}
+"""Options of training that draw at random or change with the step, by the names of their files."""

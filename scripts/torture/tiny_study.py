@@ -88,14 +88,25 @@ from scripts.torture import models
 teacher = load_file(Path(__file__).with_name("teacher.py"))
 config = dataclasses.replace(teacher, name="{name}", method=models.with_options()["{name}"])
 """
+TRAINING = """
+import dataclasses
+from pathlib import Path
+
+from nat_ar.experiment.config import load_file
+from scripts.torture import models
+
+teacher = load_file(Path(__file__).with_name("teacher.py"))
+training = models.TRAININGS["{name}"](teacher.training)
+config = dataclasses.replace(teacher, name="{name}", training=training)
+"""
 
 
 def write(
     directory: Path, *, max_steps: int = 150, every_steps: int = 50, byte_fallback: bool = False
 ) -> Path:
     """study.py, teacher.py (the teacher alone, with averaging), NAME.py for each of models.with_options (trained
-    like the teacher) and pairs such as "b a d" and "B A D": 60
-    for training, 4 for validation, 4 for the test."""
+    like the teacher) and of models.TRAININGS (the teacher, trained in other ways), and pairs such as "b a d" and
+    "B A D": 60 for training, 4 for validation, 4 for the test."""
     directory.mkdir(parents=True)
     words = "size=24, byte_fallback=False"
     study = STUDY.replace(words, "size=280") if byte_fallback else STUDY
@@ -104,6 +115,8 @@ def write(
     (directory / "teacher.py").write_text(teacher, "utf-8")
     for name in models.with_options():
         (directory / f"{name}.py").write_text(METHOD.format(name=name), "utf-8")
+    for name in models.TRAININGS:
+        (directory / f"{name}.py").write_text(TRAINING.format(name=name), "utf-8")
     draw = random.Random(0)
     drawn = (" ".join(draw.choices("abcdefgh", k=1 + i % 3)) for i in range(120))
     rows = list(dict.fromkeys(drawn))

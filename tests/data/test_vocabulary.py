@@ -1,4 +1,3 @@
-import concurrent.futures
 import io
 from pathlib import Path
 
@@ -72,40 +71,6 @@ def test_batch_and_single_agree(joint: Vocabulary) -> None:
     assert rows == [joint.encode_source([text])[0] for text in ENGLISH[:3]]
     assert joint.decode_target(rows) == ENGLISH[:3]
     assert joint.encode_source([]) == joint.decode_target([]) == []
-
-
-def test_sampled_pieces_are_the_same_text(joint: Vocabulary) -> None:
-    texts = [*ENGLISH, "", " ", "a\u2581b \u2581", "नमस्ते  दुनिया", "<s> \U0010fffd"]
-    for alpha in (0.1, 1.0):
-        rows = joint.sample_source(texts, alpha=alpha, seed=1)
-        assert joint.decode_target(rows) == texts
-        assert all(token >= special_tokens.NUM_SPECIAL for row in rows for token in row)
-    assert joint.sample_target([], alpha=0.1, seed=1) == []
-
-
-def test_sampled_pieces_follow_from_the_seed(joint: Vocabulary) -> None:
-    """Whatever was drawn before, in whichever thread, and whatever stands behind in the batch."""
-
-    def draw(seed: int, texts: list[str] = ENGLISH) -> list[list[int]]:
-        return joint.sample_source(texts, alpha=0.3, seed=seed)
-
-    first = draw(7)
-    joint.sample_source(GERMAN, alpha=0.5, seed=3)
-    assert draw(7) == first
-    with concurrent.futures.ThreadPoolExecutor(2) as threads:
-        assert [*threads.map(draw, [7, 8, 7])] == [first, draw(8), first]
-    assert draw(7, ENGLISH[:50]) == first[:50]
-    assert draw(7, ENGLISH[:1]) == first[:1]
-    assert draw(8) != first
-    assert draw(2**32 - 1) == draw(2**32 - 1)  # SentencePiece takes this for "no seed"
-
-
-def test_sampled_pieces_differ_from_the_usual_ones_and_are_more(joint: Vocabulary) -> None:
-    usual = joint.encode_source(ENGLISH)
-    sampled = joint.sample_source(ENGLISH, alpha=0.1, seed=1)
-    assert sum(map(len, sampled)) > 1.02 * sum(map(len, usual))
-    repeated = joint.sample_source([ENGLISH[0]] * 50, alpha=0.2, seed=1)
-    assert len({tuple(row) for row in repeated}) > 5
 
 
 def test_special_ids_stand_where_the_models_expect_them(joint: Vocabulary) -> None:
