@@ -86,8 +86,9 @@ def test_a_directory_may_vanish_while_it_is_looked_at(
 def test_every_method_can_be_killed(tmp_path: Path) -> None:
     directory = tiny_study.write(tmp_path / "study")
     victims = kills.method_victims()
-    found = [load_file(directory / victim.words[1]).method for victim in victims]
-    assert {type(method) for method in found} == set(typing.get_args(AnyMethod))
+    configs = [load_file(directory / victim.words[1]) for victim in victims]
+    found = [(config.method, config.training) for config in configs]
+    assert {type(method) for method, _ in found} == set(typing.get_args(AnyMethod))
     assert len(set(found)) == len(found) > len(typing.get_args(AnyMethod))
 
 
