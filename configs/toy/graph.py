@@ -36,10 +36,10 @@ def entry(name: str, steps: int = STEPS, **changes: Any) -> Entry:
     return dataclasses.replace(base, name=name, method=method, training=training)
 
 
-def fuzzy(name: str, steps: int) -> Entry:
+def fuzzy(name: str, steps: int, *, ngram: int = 2) -> Entry:
     """From the best step of `aligned`, at a third of its rate and the glancing of the paper's second stage."""
     glancing = Glancing(start_ratio=0.1, end_ratio=0.1)
-    start = entry(name, steps, fuzzy_alignment=FuzzyAlignment(), glancing=glancing)
+    start = entry(name, steps, fuzzy_alignment=FuzzyAlignment(ngram), glancing=glancing)
     optimizer = dataclasses.replace(
         start.training.optimizer, peak_learning_rate=1e-3, warmup_steps=steps // 10
     )
@@ -64,5 +64,6 @@ config = dataclasses.replace(
         entry("learned", inputs="positions", vertex_embeddings=False, learned_positions=256),
         fuzzy("fuzzy", 200),
         fuzzy("fuzzy_600", 600),
+        fuzzy("fuzzy_600_4grams", 600, ngram=4),
     ),
 )
