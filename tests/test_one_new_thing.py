@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 FILE = """
 import dataclasses
@@ -111,6 +113,7 @@ print("the best by its scores", bool(jnp.allclose(chosen.scores[:, 0], scores.ma
 """
 
 
+@pytest.mark.slow
 def test_an_autoregressive_method_from_a_file_teaches_and_rescores(tmp_path: Path) -> None:
     """In a process of its own: a class of an open kind stays known until its process ends."""
     (tmp_path / "new.py").write_text(FILE, "utf-8")

@@ -76,6 +76,7 @@ def labellings(logits: np.ndarray, frames: int, words: list[int]) -> dict[tuple[
     }
 
 
+@pytest.mark.slow
 def test_sum_and_maximum_over_all_labellings() -> None:
     """The loss is minus the log of the one, the alignment is the other. 0 and PAD where there is none."""
     logits = random_logits(0)
@@ -91,6 +92,7 @@ def test_sum_and_maximum_over_all_labellings() -> None:
     assert 4 < number_without < 10  # or the test says little
 
 
+@pytest.mark.slow
 def test_values_and_gradients_are_those_of_optax() -> None:
     """On feasible rows; the others cost 1e5 nats there."""
     logits, (frame_lengths, target) = random_logits(1), arrays_of(CASES)
@@ -115,6 +117,7 @@ def test_values_and_gradients_are_those_of_optax() -> None:
     np.testing.assert_allclose(gradient[is_feasible], expected_gradient[is_feasible], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_finite_differences() -> None:
     """In float64, one entry of every row at a time; exactly 0 in rows that no labelling fits."""
     frame_lengths, target = arrays_of(CASES)

@@ -115,6 +115,7 @@ def test_the_probabilities_of_all_targets_sum_to_one() -> None:
     assert float(np.exp(log_likelihood(*case)).sum()) == pytest.approx(1.0, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_gradients_equal_finite_differences_in_float64() -> None:
     case = random_case(6)
     assert (case[2] < case[3]).sum() >= 3

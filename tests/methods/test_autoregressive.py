@@ -112,6 +112,7 @@ def test_the_future_is_hidden_by_the_causal_mask_and_by_nothing_else(
         assert (difference[0, : changed + 1] > 1e-3).all()
 
 
+@pytest.mark.slow
 def test_training_step_by_step_gives_the_same_loss_at_several_times_the_cost(
     model: AutoregressiveModel, batch: Batch
 ) -> None:
@@ -165,6 +166,7 @@ def test_a_row_without_a_sentence_changes_no_loss(model: AutoregressiveModel, ba
 LENGTHS = [1, 2, 3, 4, 5, 6, 7, 8]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoding", [Greedy(), Beam(3, n_best=3)])
 def test_company_padding_and_room_change_no_translation(
     model: AutoregressiveModel, decoding: Greedy | Beam

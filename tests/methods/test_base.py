@@ -219,6 +219,7 @@ def test_a_share_outside_0_to_1_is_refused_by_every_method(cls: type[Method]) ->
             cls(label_smoothing=share)  # type: ignore[call-arg]
 
 
+@pytest.mark.slow
 def test_methods_of_family_ar_are_those_whose_models_score_and_expect() -> None:
     """A rescorer needs `score`, a teacher of fine-tuning `logits` of source and target."""
     for cls in typing.get_args(AnyMethod):

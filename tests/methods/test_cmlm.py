@@ -93,6 +93,7 @@ def test_any_number_of_masks_is_as_likely_and_so_is_any_place() -> None:
     np.testing.assert_allclose(hidden[:, :4].mean(axis=0), 2.5 / 4, atol=0.04)
 
 
+@pytest.mark.slow
 def test_without_rngs_every_word_is_hidden(model: CmlmModel) -> None:
     loss = certain_loss(*nnx.split(model, nnx.Param), RAGGED)
     assert float(loss.terms["token"].count) == sum(WORDS)

@@ -260,6 +260,7 @@ def test_label_smoothing_mixes_in_the_uniform_loss() -> None:
     assert float(loss.objective) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(
     lengths=st.lists(st.integers(0, 5), min_size=8, max_size=8),

@@ -235,6 +235,7 @@ def test_a_shown_token_is_certain_at_its_vertex_and_the_vertex_emits_no_other() 
         assert float(jnp.exp(-found[0])) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_tokens_and_sentences_without_a_path_are_counted(model: DaTransformerModel) -> None:
     trained, gradients = in_training(model, example())
     evaluated = in_evaluation(model, example())

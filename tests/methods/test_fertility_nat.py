@@ -314,6 +314,7 @@ OWN = NoisyParallel(samples=6, rescore=False, n_best=6)
 RESCORED = NoisyParallel(samples=6, temperature=2.0, n_best=6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoding", [Argmax(), Average(), OWN, RESCORED])
 def test_a_translation_depends_on_its_sentence_alone(
     params: Any, teacher_params: Any, decoding: Argmax | Average | NoisyParallel
@@ -402,6 +403,7 @@ def test_reverse_kl_against_a_teacher_of_one_opinion() -> None:
     np.testing.assert_allclose(found, [uniform, uniform, 0], rtol=1e-4)  # nothing past the length
 
 
+@pytest.mark.slow
 def test_reinforce_is_the_gradient_of_the_expected_cost(params: Any, teacher_params: Any) -> None:
     """All 10 * 10 fertilities of a sentence of two tokens, weighed by their probability: the mean of
     what REINFORCE estimates from one draw equals the derivative of sum p(f) cost(f), whatever the
@@ -441,6 +443,7 @@ def test_reinforce_is_the_gradient_of_the_expected_cost(params: Any, teacher_par
     np.testing.assert_allclose(excess[99], excess[93], atol=1e-5)  # both lose their end at 12
 
 
+@pytest.mark.slow
 def test_fine_tuning_draws_to_the_teacher_and_leaves_it_alone(
     params: Any, teacher_params: Any
 ) -> None:

@@ -95,6 +95,7 @@ def plain_loss(model: LengthNatModel, words: np.ndarray) -> Loss:
     return jax.jit(lambda batch: model.loss(batch, step=jnp.int32(0), rngs=None))(batch_of(words))
 
 
+@pytest.mark.slow
 def test_where_nothing_is_wrong_the_loss_is_the_plain_one(
     model: LengthNatModel, predicted: np.ndarray
 ) -> None:

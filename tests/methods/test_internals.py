@@ -59,6 +59,7 @@ def shown(method: Method, decoding: Any) -> tuple[list[list[int]], dict[str, Any
     return tokens, real, hypotheses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "decoding"),
     [(Autoregressive(TINY), Beam(2)), (Joint(TINY), Greedy())],
@@ -79,6 +80,7 @@ def test_an_autoregressive_translation_with_its_attention(method: Method, decodi
     assert found["cross_attention"][2].size == found["tokens"][2].size == 0
 
 
+@pytest.mark.slow
 def test_fertilities_add_up_to_the_length() -> None:
     method = FertilityNat(TINY, max_fertility=6)
     translations, found, _ = shown(method, NoisyParallel(4, rescore=False))
@@ -92,6 +94,7 @@ def test_fertilities_add_up_to_the_length() -> None:
         np.testing.assert_allclose(found["fertility_probabilities"][row].sum(axis=-1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", [LengthNat(TINY, max_length_offset=4), Joint(TINY, max_length_offset=4)]
 )
@@ -138,6 +141,7 @@ def test_the_path_goes_from_the_first_vertex_to_the_last() -> None:
     assert found["path"][2].size == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "decoding"),
     [

@@ -200,6 +200,7 @@ def test_decoding_is_one_pass_after_another(model: IterativeRefinementModel) -> 
     np.testing.assert_array_equal(found.passes, np.where(np.array(LENGTHS) > 0, 5, 0))
 
 
+@pytest.mark.slow
 def test_adaptive_stopping_gives_the_same_translations_in_fewer_passes(
     model: IterativeRefinementModel,
 ) -> None:

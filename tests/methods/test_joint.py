@@ -78,6 +78,7 @@ def assert_equal(found: Hypotheses, expected: Hypotheses) -> None:
     np.testing.assert_array_equal(found.passes, expected.passes)
 
 
+@pytest.mark.slow
 def test_rescoring_equals_a_separate_teacher_with_the_same_parameters(
     model: JointModel, length_nat: LengthNatModel, autoregressive: AutoregressiveModel
 ) -> None:

@@ -150,6 +150,7 @@ def test_the_width_ladder_equals_decoding_at_full_width(
     np.testing.assert_array_equal(by_ladder.passes, in_full.passes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoding", [DECODINGS["one"], DECODINGS["rescored"]])
 def test_company_padding_and_room_change_no_translation(
     model: LengthNatModel, teacher: AutoregressiveModel, decoding: LengthBeam

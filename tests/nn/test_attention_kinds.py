@@ -106,6 +106,7 @@ def batch() -> Batch:
     return Batch(jnp.asarray(source), jnp.asarray(source))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Window", "TalkingHeads"])
 def test_a_new_attention_is_written_read_trained_and_decoded(
     kinds: types.ModuleType, name: str

@@ -108,6 +108,7 @@ def test_rows_that_are_at_different_positions_step_as_each_row_alone(beam: int) 
     jax.tree.map(np.testing.assert_array_equal, one, many)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Sinusoidal(), Learned(), Rotary(), Alibi()])
 @pytest.mark.parametrize("is_packed", [False, True])
 def test_several_positions_at_once_equal_single_steps(kind: Positions, is_packed: bool) -> None:

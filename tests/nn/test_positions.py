@@ -88,6 +88,7 @@ def test_order_matters_and_padding_does_not(kind: Positions) -> None:
     assert np.abs(turned[0, 2] - states[0, 2]).max() > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("is_packed", [False, True])
 def test_cached_steps_equal_the_parallel_causal_pass(kind: Positions, is_packed: bool) -> None:
@@ -126,6 +127,7 @@ def test_one_stack_refuses_what_only_decoders_have(change: Any) -> None:
         PrefixStack(dataclasses.replace(CONFIG, **change), rngs=nnx.Rngs(0))
 
 
+@pytest.mark.slow
 def test_one_stack_steps_with_learned_positions_as_in_one_pass() -> None:
     stack = PrefixStack(config_of(Learned()), rngs=nnx.Rngs(0))
     encoded = stack.read(normal(0, 2, 4, 16), jnp.array([4, 2]))

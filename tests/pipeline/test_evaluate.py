@@ -27,6 +27,7 @@ from nat_ar.methods.length_nat import LengthNat
 from nat_ar.pipeline import evaluate
 from nat_ar.runtime import files
 from nat_ar.search.one_pass import LengthBeam
+from nat_ar.translation.decodings import Choice
 from nat_ar.translation.translator import Translation
 from toys import TINY
 
@@ -111,7 +112,7 @@ def test_only_what_was_not_learnt_is_evaluated(run: Run) -> None:
 class Repeating:
     """A translator that has learnt its answers by heart."""
 
-    decoding = LengthBeam()
+    choice = Choice(LengthBeam())
 
     def __init__(self, answers: Sequence[str]) -> None:
         self.answers = answers

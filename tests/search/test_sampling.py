@@ -136,6 +136,7 @@ def padded(rows: Sequence[Sequence[int]], width: int) -> jax.Array:
     return jnp.array([[*row, *[PAD] * (width - len(row))] for row in rows], jnp.int32)
 
 
+@pytest.mark.slow
 def test_a_translation_depends_on_its_sentence_alone() -> None:
     transformer = TransformerConfig(
         d_model=16, d_hidden=32, num_heads=2, num_encoder_layers=1, num_decoder_layers=1

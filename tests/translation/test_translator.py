@@ -50,6 +50,7 @@ def tokens_of(found: list[Translation]) -> list[list[list[int]]]:
     return [translation.tokens for translation in found]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["greedy", "one_pass"])
 def test_a_sentence_does_not_depend_on_its_company(
     name: str, sentences: list[str], request: pytest.FixtureRequest

@@ -22,6 +22,7 @@ def test_systems_take_turns_sentence_by_sentence() -> None:
     assert len(ticks) == 12
 
 
+@pytest.mark.slow
 def test_a_compilation_while_the_clock_runs_is_an_error() -> None:
     def double(x: jax.Array) -> jax.Array:
         return 2 * x

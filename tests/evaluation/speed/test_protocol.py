@@ -51,6 +51,7 @@ class Recording(Translator):
         return super().translate(sentences, **options)
 
 
+@pytest.mark.slow
 def test_every_system_is_measured_on_the_same_sentences(
     translator: Translator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +86,7 @@ def test_every_system_is_measured_on_the_same_sentences(
     assert calls[-8:] == [("A", 4), ("B", 4)] * 4  # the passes at batch 64
 
 
+@pytest.mark.slow
 def test_a_batch_size_that_no_batch_reaches_is_left_out(translator: Translator) -> None:
     config = SpeedConfig(repetitions=3, batch_sizes=(1, 16, 64), floors=False)
     (found,) = protocol.measure([Recording(translator, "A", [])], TEXT, config)
@@ -104,6 +106,7 @@ def test_a_system_that_does_nothing_is_not_fast(translator: Translator) -> None:
         protocol.measure([translator], ["", " "], SpeedConfig())
 
 
+@pytest.mark.slow
 def test_batches_grow_until_the_sentences_fill_no_larger_one(translator: Translator) -> None:
     config = SpeedConfig(repetitions=3, batch_sizes=(1, 2), grow_batches=True, floors=False)
     (found,) = protocol.measure([Recording(translator, "A", [])], TEXT, config)
@@ -118,6 +121,7 @@ def test_batches_grow_until_the_sentences_fill_no_larger_one(translator: Transla
     assert (found.cost, found.peaks) == (None, None)
 
 
+@pytest.mark.slow
 def test_batches_grow_until_the_memory_is_planned_for(
     translator: Translator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
