@@ -80,9 +80,9 @@ FERTILITIES = ("Argmax()", "Argmax(remove_repeats=True)", "NoisyParallel(samples
 
 config = StudyConfig(
     name="Multi30k English-German, levers",
-    directory="studies/multi30k_levers",
+    directory="studies/multi30k_en_de_levers",
     data=DataConfig(
-        "data/multi30k_levers",
+        "data/multi30k_en_de_levers",
         HuggingFace("bentrevett/multi30k", source="en", target="de"),
         VocabularyConfig(size=6000, kind="bpe"),
     ),
