@@ -116,6 +116,6 @@ def test_a_config_file_is_checked(tmp_path: Path) -> None:
         "utf-8",
     )
     with pytest.raises(
-        ConfigError, match=r"config\.py\.copy: expected one of .*'soft', got 'hard'"
+        ConfigError, match=r"config\.py\.copy: expected one of .*'soft', 'squared', got 'hard'"
     ):
         load_file(path)
