@@ -64,7 +64,9 @@ def test_dataclasses_are_frozen() -> None:
         batch_of(1, 1).source = jnp.zeros((1, 1), jnp.int32)  # type: ignore[misc]
 
 
-def test_a_wrong_shape_or_type_is_refused_where_it_is_made() -> None:
+def test_a_wrong_shape_or_type_is_refused_where_it_is_made(request: pytest.FixtureRequest) -> None:
+    if not request.config.getoption("jaxtyping_packages", None):
+        pytest.skip("`scripts/test.sh --quick` checks no shapes")
     with pytest.raises(TypeError):
         Encoded(jnp.zeros((2, 3, 4)), jnp.zeros((3,), jnp.int32))  # batch 2 and batch 3
     with pytest.raises(TypeError):
