@@ -42,6 +42,14 @@ def pytree_dataclass(cls: type[T]) -> type[T]:
 
 
 @pytree_dataclass
+class SoftTargets:
+    """At each position several words that are right to some degree: weights add up to 1, and are 0 on PAD."""
+
+    tokens: Int[Array, "batch target_length choices"]
+    weights: Float[Array, "batch target_length choices"]
+
+
+@pytree_dataclass
 class Batch:
     """Padded sentence pairs. Source and target both end with EOS; a row of PAD only is no sentence."""
 
@@ -50,6 +58,8 @@ class Batch:
     fertilities: Int[Array, "batch source_length"] | None = None
     """How many target tokens (EOS not counted) each source token accounts for; sums to the target's
     length without EOS. Present where the prepared data have it."""
+    soft: SoftTargets | None = None
+    """What a teacher thought of each target position, and the target's own word. Present where training asks for it."""
 
 
 @pytree_dataclass

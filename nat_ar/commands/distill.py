@@ -31,6 +31,9 @@ class Distill:
     """use only this many training pairs, the first ones; default: all"""
     batch_tokens: int = BATCH_TOKENS
     """padded source tokens per batch of at most 64 sentences; fewer take less memory and change no translation"""
+    word_distributions: int | None = None
+    """keep so many of the teacher's most probable words at each place of its translations, with their probabilities,
+    for training.word_distributions; 8 are usual"""
 
 
 def run(arguments: Distill) -> None:
@@ -43,5 +46,6 @@ def run(arguments: Distill) -> None:
         shard_sentences=arguments.shard_sentences,
         max_sentences=arguments.max_sentences,
         batch_tokens=arguments.batch_tokens,
+        word_distributions=arguments.word_distributions,
     )
     print(data_card.summary(manifest))

@@ -4,6 +4,7 @@
     vocabulary/joint.model                    or source.model and target.model
     <split>/source.values.npy, .offsets.npy   ids without BOS and EOS; target.* likewise
     <split>/fertilities.values.npy, ...       train and validation, if aligned
+    train/likely.tokens.npy, likely.nats.npy  distilled data, if asked for: see word_distributions.py
     <split>/source.txt, target.txt            raw text, a sentence a line; references are target.txt
     <split>/domains.txt, documents.txt        an empty line where unknown
 
@@ -25,6 +26,7 @@ from jaxtyping import Bool
 from nat_ar.data.pair import Pair
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.vocabulary import Vocabulary
+from nat_ar.data.word_distributions import WordDistributions
 from nat_ar.runtime import files
 
 FORMAT = 1
@@ -44,6 +46,8 @@ class Split:
     target: Ragged
     fertilities: Ragged | None
     """target tokens of each source token; a row is as long as its source and sums to the length of its target"""
+    distributions: WordDistributions | None = None
+    """of a teacher, at every place of the target"""
 
     @classmethod
     def load(cls, directory: Path) -> "Split":
@@ -54,6 +58,7 @@ class Split:
             source=Ragged.load(directory / "source"),
             target=Ragged.load(directory / "target"),
             fertilities=Ragged.load(directory / "fertilities") if aligned else None,
+            distributions=WordDistributions.load(directory),
         )
 
     def __len__(self) -> int:
@@ -88,6 +93,7 @@ class Split:
             self.source.first(number),
             self.target.first(number),
             fertilities,
+            self.distributions,
         )
 
     def _lines(self, name: str) -> list[str]:

@@ -12,6 +12,7 @@ from jaxtyping import Int
 from nat_ar.data.batching import BatchPlan, RowBatch
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.subword_regularisation import SampledPieces
+from nat_ar.data.word_distributions import HostSoftTargets, WordDistributions
 from nat_ar.special_tokens import EOS, PAD
 
 T = TypeVar("T")
@@ -24,6 +25,7 @@ class HostBatch(NamedTuple):
     source: Int[np.ndarray, "batch width"]
     target: Int[np.ndarray, "batch width"]
     fertilities: Int[np.ndarray, "batch width"] | None
+    soft: HostSoftTargets | None = None
 
     @property
     def num_target_tokens(self) -> int:
@@ -51,13 +53,23 @@ class Pairs(NamedTuple):
     source: Ragged
     target: Ragged
     fertilities: Ragged | None
+    distributions: WordDistributions | None = None
+    distribution_share: float = 0.0
+    """of a word's weight that goes to what the distributions say; the rest is the target's own"""
 
     def padded(self, batch: RowBatch) -> HostBatch:
         rows, width = batch
+        fertilities, distributions = self.fertilities, self.distributions
+        target = pad_rows(self.target, rows, width, end=EOS)
         return HostBatch(
             pad_rows(self.source, rows, width, end=EOS),
-            pad_rows(self.target, rows, width, end=EOS),
-            None if self.fertilities is None else pad_rows(self.fertilities, rows, width, end=None),
+            target,
+            None if fertilities is None else pad_rows(fertilities, rows, width, end=None),
+            None
+            if distributions is None
+            else distributions.soft_targets(
+                self.target, rows, target, share=self.distribution_share
+            ),
         )
 
 
@@ -73,17 +85,10 @@ class Place(NamedTuple):
 class Loader:
     """The training batches of one prepared split."""
 
-    def __init__(
-        self,
-        source: Ragged,
-        target: Ragged,
-        fertilities: Ragged | None,
-        plan: BatchPlan,
-        sampled: SampledPieces | None = None,
-    ) -> None:
-        """With `sampled`, the pairs of each epoch come from there, without fertilities, and share batches by their
+    def __init__(self, pairs: Pairs, plan: BatchPlan, sampled: SampledPieces | None = None) -> None:
+        """With `sampled`, the pieces of each epoch come from there, without fertilities, and share batches by their
         lengths in that epoch; `plan` is that of the prepared pieces."""
-        self.pairs, self.plan, self.sampled = Pairs(source, target, fertilities), plan, sampled
+        self.pairs, self.plan, self.sampled = pairs, plan, sampled
 
     def epoch(self, number: int) -> tuple[int, Pairs, list[RowBatch]]:
         """The epoch's number, pairs and batches: a function of the seeds and the number."""
@@ -91,7 +96,8 @@ class Loader:
             return number, self.pairs, self.plan.epoch(number)
         source, target = self.sampled.epoch(number)
         plan = self.plan.over(source.lengths, target.lengths)
-        return number, Pairs(source, target, None), plan.epoch(number)
+        pairs = self.pairs._replace(source=source, target=target, fertilities=None)
+        return number, pairs, plan.epoch(number)
 
     def batches(self, epoch: int, position: int) -> Iterator[tuple[Place, HostBatch]]:
         """Endless from the given position on."""

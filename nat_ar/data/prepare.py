@@ -29,6 +29,7 @@ from nat_ar.data.catalogue import AnyCorpus
 from nat_ar.data.pair import Pair, Report
 from nat_ar.data.text_files import TextFiles
 from nat_ar.data.vocabulary import Vocabulary, VocabularyConfig
+from nat_ar.data.word_distributions import Annotate
 from nat_ar.runtime import bars
 
 T = TypeVar("T")
@@ -145,6 +146,7 @@ def write_distilled(
     card: dict[str, Any],
     *,
     alignments: str | None = None,
+    annotate: Annotate | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """A prepared directory like `base` whose training targets are a teacher's translations.
@@ -152,7 +154,8 @@ def write_distilled(
     `targets[i]` translates training source i of `base`. Same vocabulary, same filters; fertilities are
     computed anew with the same aligner, or read from the Pharaoh file `alignments`, which has a line for
     each pair that was kept. Validation and test are copied: they stay raw. Pairs with an empty translation are dropped
-    and counted. `card` describes the teacher; the manifest has it under "distilled".
+    and counted. `annotate` may write more about the training split. `card` describes the teacher; the manifest has
+    it under "distilled".
 
     Returns the manifest; at once if the directory already holds these translations of this base."""
     directory = Path(directory)
@@ -188,6 +191,10 @@ def write_distilled(
             shutil.rmtree(spool)
         with _timed(seconds, "align"):
             _write_fertilities(config, partial, words, report, show)
+        if annotate is not None:
+            with _timed(seconds, "annotate"):
+                written = Split.load(partial / "train")
+                annotate(written.directory, written.source, written.target)
         return arrays.write_manifest(
             partial,
             {

@@ -78,6 +78,11 @@ class ExperimentConfig:
                 f"{type(self.method).__name__} learns fertilities from alignments: set data.aligner "
                 "to AlignerConfig(), or name a Pharaoh file in data.alignments"
             )
+        if self.training.word_distributions and not self.method.learns_distributions:
+            raise ConfigError(
+                f"training.word_distributions cannot be: {type(self.method).__name__} as configured has no loss that "
+                "compares each position with a distribution; set it to 0"
+            )
         if self.method.needs_fertilities and self.training.subword_regularisation is not None:
             raise ConfigError(
                 f"training.subword_regularisation cannot be: {type(self.method).__name__} learns fertilities, which "

@@ -57,6 +57,9 @@ class StudyConfig:
     """students and further baselines, trained in this order"""
     distillation: str = "Beam(size=4)"
     """how the teacher translates the training data"""
+    word_distributions: int | None = None
+    """so many of the teacher's most probable words are kept at each place of its translations, for entries whose
+    training has word_distributions; None: none"""
     tests: tuple[str, ...] = ("test",)
     """splits that are evaluated; the first one is the table's, and is timed"""
     speed: SpeedConfig = SpeedConfig()
@@ -80,6 +83,7 @@ class StudyConfig:
                     f"{entry.start_from!r}"
                 )
             _check_start(entry, {e.name: e for e in (self.teacher, *self.entries)}, self.teacher)
+            _check_distributions(entry, self.word_distributions)
         decodings.choose(self.teacher.method, self.distillation)
         if not self.tests:
             raise ConfigError("tests: expected at least one split, got none")
@@ -99,6 +103,15 @@ class StudyConfig:
             encoder_from_teacher=entry.encoder_from_teacher,
             decoder_from_teacher=entry.decoder_from_teacher,
             start_from=start,
+        )
+
+
+def _check_distributions(entry: Entry, kept: int | None) -> None:
+    """Raises ConfigError where an entry learns from distributions that its data will not have."""
+    if entry.training.word_distributions and not (entry.distilled and kept is not None):
+        raise ConfigError(
+            f"{entry.name}.training.word_distributions needs distilled data with them: expected distilled=True and the "
+            f"study's word_distributions, such as 8, got distilled={entry.distilled} and {kept}"
         )
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar.losses.token_loss import TokenLoss
 from nat_ar.special_tokens import PAD
-from nat_ar.types import Mean
+from nat_ar.types import Mean, SoftTargets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,19 +45,27 @@ def token_log_probabilities(
 
 
 def smoothed_cross_entropy(
-    logits: Float[Array, "*axes vocabulary"], target: Int[Array, "*axes"], *, smoothing: float
+    logits: Float[Array, "*axes vocabulary"],
+    target: Int[Array, "*axes"],
+    *,
+    smoothing: float,
+    soft: SoftTargets | None = None,
 ) -> tuple[Mean, Mean]:
     """Cross entropy in nats over tokens that are not PAD: with label smoothing (Szegedy et al. 2016,
-    section 7; the uniform part over the whole vocabulary) to minimise, and without, to report."""
+    section 7; the uniform part over the whole vocabulary) to minimise, and without, to report. With `soft`, the former
+    compares with its words and weights instead of with the target's word alone."""
     normaliser = jax.nn.logsumexp(logits, axis=-1)
     chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
     plain = normaliser - chosen
     is_token = target != PAD
+    learned = plain
+    if soft is not None:
+        likely = jnp.take_along_axis(logits, soft.tokens, axis=-1)
+        learned = normaliser - (soft.weights * likely).sum(axis=-1)
     if smoothing == 0.0:
-        mean = masked_mean(plain, is_token)
-        return mean, mean
+        return masked_mean(learned, is_token), masked_mean(plain, is_token)
     uniform = normaliser - logits.mean(axis=-1)
-    smoothed = (1.0 - smoothing) * plain + smoothing * uniform
+    smoothed = (1.0 - smoothing) * learned + smoothing * uniform
     return masked_mean(smoothed, is_token), masked_mean(plain, is_token)
 
 

@@ -44,6 +44,10 @@ class Autoregressive(base.Method):
         attention.require_steps(self.transformer.attention)
         config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
 
+    @property
+    def learns_distributions(self) -> bool:
+        return True
+
     def build(self, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> "AutoregressiveModel":
         return AutoregressiveModel(self, sizes, rngs=rngs)
 

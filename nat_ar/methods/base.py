@@ -129,6 +129,12 @@ class Method(config_json.Open, abc.ABC):
         """Whether the loss asks an autoregressive teacher: an experiment without one is refused."""
         return False
 
+    @property
+    def learns_distributions(self) -> bool:
+        """Whether the loss compares with Batch.soft where that is there: training on a teacher's word distributions is
+        refused where not."""
+        return False
+
     def is_feasible(
         self,
         source_lengths: Int[np.ndarray, "pairs"],

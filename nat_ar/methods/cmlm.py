@@ -76,6 +76,10 @@ class Cmlm(base.Method):
         decoder_inputs.require_fit(self.inputs, self.copy, self.soft_copy_temperature)
         config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
 
+    @property
+    def learns_distributions(self) -> bool:
+        return True
+
     def build(self, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> "CmlmModel":
         return CmlmModel(self, sizes, rngs=rngs)
 
@@ -154,7 +158,10 @@ class CmlmModel(base.Seq2Seq):
         seen = jnp.where(is_hidden, MASK, target)
         logits = self.logits(seen, target_lengths, batch.source, encoded, rngs=rngs)
         smoothed, plain = cross_entropy.smoothed_cross_entropy(
-            logits, jnp.where(is_hidden, target, PAD), smoothing=self.config.label_smoothing
+            logits,
+            jnp.where(is_hidden, target, PAD),
+            smoothing=self.config.label_smoothing,
+            soft=batch.soft,
         )
         length = self.length_predictor.loss(encoded, target_lengths)
         masked = cross_entropy.masked_mean(is_hidden.astype(jnp.float32), is_word)

@@ -131,6 +131,10 @@ class FertilityNat(base.Method):
     def needs_teacher(self) -> bool:
         return self.fine_tuning is not None
 
+    @property
+    def learns_distributions(self) -> bool:
+        return True
+
     def build(self, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> "FertilityNatModel":
         return FertilityNatModel(self, sizes, rngs=rngs)
 
@@ -215,7 +219,7 @@ class FertilityNatModel(base.Seq2Seq):
         if settings is None or rngs is None:
             logits = self.logits(inputs, target_lengths, encoded, rngs=rngs)
             smoothed, plain = cross_entropy.smoothed_cross_entropy(
-                logits, target, smoothing=smoothing
+                logits, target, smoothing=smoothing, soft=batch.soft
             )
             terms = {"token": plain}
         else:
@@ -226,7 +230,7 @@ class FertilityNatModel(base.Seq2Seq):
             inputs = self.decoder_inputs(*where, seen.shown)
             logits = self.logits(inputs, target_lengths, encoded, rngs=nnx.Rngs(dropout=key))
             smoothed, plain = cross_entropy.smoothed_cross_entropy(
-                logits, seen.hidden, smoothing=smoothing
+                logits, seen.hidden, smoothing=smoothing, soft=batch.soft
             )
             terms = {**seen.terms, "glanced": plain}
         of_fertility, clipped = fertility_prediction.fertility_loss(

@@ -92,7 +92,7 @@ class JointModel(LengthNatModel):
             self.target_embedding, self.causal_decoder, encoded, batch.target, rngs=rngs
         )
         smoothed, plain = cross_entropy.smoothed_cross_entropy(
-            logits, batch.target, smoothing=self.config.label_smoothing
+            logits, batch.target, smoothing=self.config.label_smoothing, soft=batch.soft
         )
         weight = self.config.autoregressive_weight
         objective = weight * smoothed.value + (1.0 - weight) * at_once.objective

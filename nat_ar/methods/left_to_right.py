@@ -76,7 +76,7 @@ class LeftToRight(base.TokenEmbeddings, abc.ABC):
         """Cross entropy of the target's tokens, EOS included."""
         logits = self.logits(batch.source, batch.target, rngs=rngs)
         smoothed, plain = cross_entropy.smoothed_cross_entropy(
-            logits, batch.target, smoothing=self.config.label_smoothing
+            logits, batch.target, smoothing=self.config.label_smoothing, soft=batch.soft
         )
         return Loss(smoothed.value, {"token": plain})
 

@@ -26,6 +26,7 @@ from jaxtyping import Array, Float, Int
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
+from nat_ar.losses import cross_entropy
 from nat_ar.losses.catalogue import AnyTokenLoss
 from nat_ar.losses.cross_entropy import CrossEntropy
 from nat_ar.methods import base, deep_supervision, glancing, length_prediction
@@ -47,6 +48,7 @@ from nat_ar.types import (
     Internal,
     Loss,
     Mean,
+    SoftTargets,
     lengths_of,
     without_eos,
 )
@@ -115,6 +117,10 @@ class LengthNat(base.Method):
                 "attention by 'cudnn' cannot hide a position from itself; set transformer.implementation to "
                 "'xla' or sees_itself to True"
             )
+
+    @property
+    def learns_distributions(self) -> bool:
+        return isinstance(self.token_loss, CrossEntropy)
 
     def build(self, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> "LengthNatModel":
         return LengthNatModel(self, sizes, rngs=rngs)
@@ -227,7 +233,7 @@ class LengthNatModel(base.Seq2Seq):
         settings = self.config.glancing
         if settings is None or rngs is None:
             layers = self.layer_logits(inputs, lengths, encoded, rngs=rngs)
-            objective, terms = self.token_loss(layers, target, step)
+            objective, terms = self.token_loss(layers, target, batch.soft, step)
             return Loss(objective + weighted_length, {**terms, "length": length})
 
         key = rngs.dropout()  # one key, the same dropout in both passes
@@ -236,7 +242,7 @@ class LengthNatModel(base.Seq2Seq):
         seen = glancing.glance(settings, first, target, step=step, key=rngs.dropout())
         inputs = self.decoder_inputs(*where, seen.shown)
         layers = self.layer_logits(inputs, lengths, encoded, rngs=nnx.Rngs(dropout=key))
-        objective, terms = self.token_loss(layers, seen.hidden, step)
+        objective, terms = self.token_loss(layers, seen.hidden, batch.soft, step)
         terms = {**seen.terms, "glanced": terms["token"], "length": length}
         return Loss(objective + weighted_length, terms)
 
@@ -244,15 +250,23 @@ class LengthNatModel(base.Seq2Seq):
         self,
         layers: list[Float[Array, "batch width vocabulary"]],
         target: Int[Array, "batch width"],
+        soft: SoftTargets | None,
         step: Int[Array, ""],
     ) -> tuple[Float[Array, ""], dict[str, Mean]]:
         """The mean of the layers' objectives, in nats per word, and the terms of the last layer."""
         objectives = []
         terms: dict[str, Mean] = {}
+        smoothing = self.config.label_smoothing
         for logits in layers:
-            objective, terms = self.config.token_loss(
-                logits, target, step=step, smoothing=self.config.label_smoothing
-            )
+            if soft is None:
+                objective, terms = self.config.token_loss(
+                    logits, target, step=step, smoothing=smoothing
+                )
+            else:
+                smoothed, plain = cross_entropy.smoothed_cross_entropy(
+                    logits, target, smoothing=smoothing, soft=soft
+                )
+                objective, terms = smoothed.value, {"token": plain}
             objectives.append(objective)
         return jnp.stack(objectives).mean(), terms
 

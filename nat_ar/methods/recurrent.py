@@ -55,6 +55,10 @@ class Recurrent(base.Method):
     def __post_init__(self) -> None:
         config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
 
+    @property
+    def learns_distributions(self) -> bool:
+        return True
+
     def build(self, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> "RecurrentModel":
         return RecurrentModel(self, sizes, rngs=rngs)
 

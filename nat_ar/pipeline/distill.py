@@ -7,6 +7,7 @@ beside the directory: the same call after an interruption continues at the first
 "distilled" is the data card: who translated, how well, and what that did to the data."""
 
 import dataclasses
+import functools
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from nat_ar.evaluation import data_card
 from nat_ar.experiment import provenance
 from nat_ar.experiment.run import Run, open_translator
 from nat_ar.pipeline import shards
+from nat_ar.pipeline import word_distributions as distributions
 from nat_ar.pipeline.shards import Choose
 from nat_ar.translation import decodings
 from nat_ar.translation.translator import BATCH_TOKENS
@@ -33,8 +35,10 @@ def distill(
     shard_sentences: int = 4096,
     max_sentences: int | None = None,
     batch_tokens: int = BATCH_TOKENS,
+    word_distributions: int | None = None,
 ) -> dict[str, Any]:
-    """Makes the distilled directory, goes on making it, or finds it made, and returns its manifest.
+    """Makes the distilled directory, goes on making it, or finds it made, and returns its manifest. With
+    `word_distributions`, so many of the teacher's most probable words at each place of the targets are kept.
 
     Raises ValueError where `directory` or the shards beside it come from other inputs, with the
     differences."""
@@ -42,6 +46,7 @@ def distill(
         ("shard_sentences", shard_sentences),
         ("max_sentences", max_sentences),
         ("batch_tokens", batch_tokens),
+        ("word_distributions", word_distributions),
     ):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
@@ -60,8 +65,9 @@ def distill(
         "base_hash": data.hash,
         "max_sentences": max_sentences,
     }
+    kept = {**inputs, "word_distributions": word_distributions}
     if (directory / arrays.MANIFEST).exists():
-        manifest = _made_before(directory, inputs, type(config.method))
+        manifest = _made_before(directory, kept, type(config.method))
         shutil.rmtree(shards_directory, ignore_errors=True)
         return manifest
     if directory.exists() and any(directory.iterdir()):
@@ -83,7 +89,7 @@ def distill(
     _check_not_all_empty(targets, run)
     seconds = sum(part["seconds"] for part in parts)
     card = {
-        **inputs,
+        **kept,
         "teacher": provenance.identity(run, loaded),
         "validation_bleu": validation,
         **data_card.quality(data, targets),
@@ -104,10 +110,20 @@ def distill(
             checkpoint=inputs["checkpoint_step"],
             shard_sentences=shard_sentences,
             max_sentences=max_sentences,
+            word_distributions=word_distributions,
         ),
     }
     card["warnings"] = data_card.warnings_of(card)
-    manifest = prepare.write_distilled(data, directory, targets, card)
+    annotate = None
+    if word_distributions is not None:
+        annotate = functools.partial(
+            distributions.write,
+            teacher=loaded.model,
+            number=word_distributions,
+            vocabulary_size=data.vocabulary.target_size,
+            batch_tokens=batch_tokens,
+        )
+    manifest = prepare.write_distilled(data, directory, targets, card, annotate=annotate)
     shutil.rmtree(shards_directory)
     return manifest
 

@@ -81,7 +81,12 @@ def _study(config: StudyConfig, command: str, publish: str | Path | None) -> Com
         stage(f"train {config.teacher.name}", lambda: train.train(experiments[0], teacher))
         stage(
             "distill",
-            lambda: distill.distill(teacher, root / "distilled", decoding=config.distillation),
+            lambda: distill.distill(
+                teacher,
+                root / "distilled",
+                decoding=config.distillation,
+                word_distributions=config.word_distributions,
+            ),
         )
     for entry, planned in zip(entries, experiments, strict=True):
         stage(f"train {entry.name}", functools.partial(train.train, planned, runs[entry.name]))

@@ -19,7 +19,7 @@ from nat_ar.config_json import ConfigError
 from nat_ar.data import prepare
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.batching import BatchPlan
-from nat_ar.data.loader import Loader
+from nat_ar.data.loader import Loader, Pairs
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.subword_regularisation import SampledPieces
 from nat_ar.data.vocabulary import Vocabulary
@@ -151,7 +151,17 @@ def loader_of(data: PreparedData, config: ExperimentConfig, *, num_devices: int)
             seed=training.seed,
             is_usable=functools.partial(_is_usable, config),
         )
-    return Loader(split.source, split.target, split.fertilities, plan, sampled)
+    pairs = Pairs(split.source, split.target, split.fertilities)
+    if training.word_distributions:
+        if split.distributions is None:
+            raise ConfigError(
+                f"training.word_distributions needs the distributions of a teacher, {data.directory} has none: "
+                "train_on data made by distill --word-distributions 8"
+            )
+        pairs = pairs._replace(
+            distributions=split.distributions, distribution_share=training.word_distributions
+        )
+    return Loader(pairs, plan, sampled)
 
 
 def _is_usable(

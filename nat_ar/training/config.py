@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.data.batching import BatchingConfig
 from nat_ar.data.subword_regularisation import SubwordRegularisation
@@ -33,6 +34,9 @@ class TrainingConfig:
     """how sentences share batches"""
     subword_regularisation: SubwordRegularisation | None = None
     """cut the texts into other subwords every epoch; None: train on the prepared pieces"""
+    word_distributions: float = 0.0
+    """how much of a word's target is the teacher's distribution at its place, kept with the distilled data (distill
+    --word-distributions); the rest is the word itself (Kim & Rush 2016, section 3.3)"""
     accumulation: int = 1
     """parts of a batch run one after the other before an update"""
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -52,8 +56,8 @@ class TrainingConfig:
 
     @classmethod
     def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Once, every epoch had the prepared pieces."""
-        return {"subword_regularisation": None, **data}
+        """Once, every epoch had the prepared pieces, and words had no distributions."""
+        return {"subword_regularisation": None, "word_distributions": 0.0, **data}
 
     def __post_init__(self) -> None:
         positive = {
@@ -69,5 +73,12 @@ class TrainingConfig:
                 raise ConfigError(f"training.{name} must be at least 1, got {value}")
         if self.skip_non_finite < 0:
             raise ConfigError(f"skip_non_finite must be at least 0, got {self.skip_non_finite}")
+        config_json.require_share("training.word_distributions", self.word_distributions)
+        regularised = self.subword_regularisation
+        if self.word_distributions and regularised is not None and regularised.target_alpha:
+            raise ConfigError(
+                "word_distributions are those of the prepared target pieces: set "
+                f"subword_regularisation.target_alpha to 0, got {regularised.target_alpha}"
+            )
         if self.average_decay is not None and not 0.0 < self.average_decay < 1.0:
             raise ConfigError(f"average_decay must be between 0 and 1, got {self.average_decay}")

@@ -1,11 +1,11 @@
 """The record of a run: metrics.jsonl, the console, and TensorBoard where it is wanted."""
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from nat_ar.runtime import files
@@ -45,11 +45,14 @@ class RunLog:
 
     def keep_batch(self, step: int, batch: Batch) -> Path:
         """Puts a batch aside for inspection: the arrays `source`, `target` and, where it has them,
-        `fertilities` of an .npz file, which is returned."""
+        `fertilities`, `soft.tokens` and `soft.weights` of an .npz file, which is returned."""
         path = self.path.parent / "non_finite" / f"step_{step}.npz"
         path.parent.mkdir(exist_ok=True)
-        fields = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
-        arrays = {name: np.asarray(array) for name, array in fields.items() if array is not None}
+        leaves, _ = jax.tree_util.tree_flatten_with_path(batch)
+        arrays = {
+            jax.tree_util.keystr(way, simple=True, separator="."): np.asarray(array)
+            for way, array in leaves
+        }
         np.savez_compressed(path, allow_pickle=False, **arrays)
         return path
 

@@ -23,7 +23,7 @@ from nat_ar.training.config import TrainingConfig
 from nat_ar.training.logging import RunLog
 from nat_ar.training.meter import Meter
 from nat_ar.training.step import TrainState, TrainStep
-from nat_ar.types import Batch
+from nat_ar.types import Batch, SoftTargets
 
 Validate = Callable[[nnx.State], dict[str, float]]
 """Parameters to numbers, among them "score": higher is better, the best one's checkpoint is kept."""
@@ -126,7 +126,9 @@ def run(
 
     def put(item: tuple[Place, HostBatch]) -> tuple[Place, Batch, int]:
         place, batch = item
-        placed = Batch(*step.place(mesh, tuple(batch), is_batch=True))
+        source, target, fertilities, soft = step.place(mesh, tuple(batch), is_batch=True)
+        soft = None if soft is None else SoftTargets(*soft)
+        placed = Batch(source, target, fertilities, soft)
         return place, placed, batch.num_target_tokens
 
     def save(score: float | None) -> None:

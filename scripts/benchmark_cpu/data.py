@@ -24,7 +24,7 @@ import sentencepiece
 from nat_ar.data import loader
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.batching import BatchingConfig, BatchPlan
-from nat_ar.data.loader import HostBatch, Loader, Place
+from nat_ar.data.loader import HostBatch, Loader, Pairs, Place
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.evaluation.speed import clock, intervals, machine
 from nat_ar.evaluation.speed.intervals import Interval
@@ -196,7 +196,7 @@ def _report_loading(section: Section, data: PreparedData, scale: Scale) -> None:
     split = data.split("train")
     batching = BatchingConfig(scale.train_sentences * (scale.positions + 1), (BUCKET,))
     plan = BatchPlan(split.source.lengths, split.target.lengths, batching, seed=0)
-    batches = Loader(split.source, split.target, split.fertilities, plan)
+    batches = Loader(Pairs(split.source, split.target, split.fertilities), plan)
 
     def put(item: tuple[Place, HostBatch]) -> Batch:
         return Batch(*step.place(mesh, tuple(item[1]), is_batch=True))

@@ -86,7 +86,10 @@ VICTIMS = (
     Victim("train", TRAIN, "teacher", training, before=(PREPARE,)),
     Victim(
         "distill",
-        ("distill", "teacher", "--directory", "distilled", "--shard-sentences", "4"),
+        (
+            *("distill", "teacher", "--directory", "distilled"),
+            *("--shard-sentences", "4", "--word-distributions", "2"),
+        ),
         "distilled",
         prepared,
         before=(PREPARE, TRAIN),

@@ -14,7 +14,7 @@ from nat_ar.data import prepare
 from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.batching import BatchingConfig, BatchPlan
-from nat_ar.data.loader import HostBatch, Loader, Place
+from nat_ar.data.loader import HostBatch, Loader, Pairs, Place
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.subword_regularisation import IsUsable, SampledPieces, SubwordRegularisation
@@ -136,7 +136,7 @@ def test_pairs_that_cannot_be_used_as_sampled_keep_the_prepared_pieces(data: Pre
 def loader_of(data: PreparedData) -> Loader:
     split = data.split("train")
     plan = BatchPlan(split.source.lengths, split.target.lengths, BUCKETS, seed=1)
-    return Loader(split.source, split.target, split.fertilities, plan, sampled_of(data))
+    return Loader(Pairs(split.source, split.target, split.fertilities), plan, sampled_of(data))
 
 
 def contents(batches: Iterator[tuple[Place, HostBatch]], number: int) -> list:

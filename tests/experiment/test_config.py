@@ -8,6 +8,7 @@ import pytest
 from nat_ar.config_json import ConfigError
 from nat_ar.data.batching import BatchingConfig
 from nat_ar.data.prepare import DataConfig
+from nat_ar.data.subword_regularisation import SubwordRegularisation
 from nat_ar.data.toy.corpus import ToyCorpus
 from nat_ar.experiment.config import ExperimentConfig, load_file
 from nat_ar.methods.catalogue import AnyMethod
@@ -80,6 +81,27 @@ def test_a_model_that_rescores_itself_needs_no_teacher() -> None:
 def test_a_method_without_the_teachers_encoder_cannot_start_with_it(method: AnyMethod) -> None:
     with pytest.raises(ConfigError, match=f"{type(method).__name__} does not have the Transformer"):
         ExperimentConfig("x", DATA, method, teacher="runs/ar", encoder_from_teacher=True)
+
+
+def test_word_distributions_are_for_methods_that_look_at_them() -> None:
+    training = TrainingConfig(word_distributions=0.5)
+    ExperimentConfig("x", DATA, LengthNat(), training)
+    with pytest.raises(ConfigError, match=r"training\.word_distributions cannot be: Ctc as config"):
+        ExperimentConfig("x", DATA, Ctc(), training)
+
+
+def test_word_distributions_are_those_of_the_prepared_target() -> None:
+    TrainingConfig(
+        word_distributions=0.5, subword_regularisation=SubwordRegularisation(0.1, target_alpha=0.0)
+    )
+    with pytest.raises(
+        ConfigError, match=r"set subword_regularisation\.target_alpha to 0, got 0\.1"
+    ):
+        TrainingConfig(word_distributions=0.5, subword_regularisation=SubwordRegularisation())
+    with pytest.raises(
+        ConfigError, match=r"training\.word_distributions must be from 0 to 1, got 2"
+    ):
+        TrainingConfig(word_distributions=2.0)
 
 
 def test_a_recurrent_network_knows_sentences_of_any_length() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nat_ar.losses import cross_entropy
 from nat_ar.special_tokens import PAD
-from nat_ar.types import Mean
+from nat_ar.types import Mean, SoftTargets
 
 smoothed_cross_entropy = jax.jit(cross_entropy.smoothed_cross_entropy, static_argnames="smoothing")
 
@@ -51,6 +51,24 @@ def test_smoothed_cross_entropy_equals_its_definition(seed: int, smoothing: floa
         total, count = reference(logits, target, share)
         assert float(mean.count) == count
         assert float(mean.total) == pytest.approx(total, rel=1e-5, abs=1e-4)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_soft_targets_are_a_mean_of_the_cross_entropies_of_their_words(smoothing: float) -> None:
+    logits, target = example(3)
+    words = np.stack([target, np.full_like(target, 2), np.full_like(target, 5)], axis=-1)
+    weights = np.where(target[..., None] == PAD, 0.0, [0.5, 0.2, 0.3])
+    soft = SoftTargets(jnp.asarray(words), jnp.asarray(weights, jnp.float32))
+    smoothed, plain = smoothed_cross_entropy(
+        jnp.asarray(logits), jnp.asarray(target), smoothing=smoothing, soft=soft
+    )
+    totals = [
+        reference(logits, np.where(target == PAD, PAD, words[..., i]), smoothing)[0]
+        for i in range(3)
+    ]
+    assert float(smoothed.total) == pytest.approx(np.dot(totals, [0.5, 0.2, 0.3]), rel=1e-5)
+    assert float(plain.total) == pytest.approx(reference(logits, target, 0.0)[0], rel=1e-5)
+    assert float(smoothed.count) == float(plain.count) == (target != PAD).sum()
 
 
 def test_equal_logits_cost_log_of_the_vocabulary_whatever_the_smoothing() -> None:

@@ -6,12 +6,14 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from nat_ar.commands import distill as command
 from nat_ar.commands.distill import Distill
-from nat_ar.data import prepare
+from nat_ar.data import loader, prepare, word_distributions
 from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.prepare import DataConfig
@@ -25,6 +27,7 @@ from nat_ar.pipeline import distill as pipeline
 from nat_ar.pipeline import shards
 from nat_ar.pipeline.distill import distill
 from nat_ar.search import limits
+from nat_ar.special_tokens import EOS
 from nat_ar.translation.translator import Translation, Translator
 from toys import LETTERS, TINY
 
@@ -188,7 +191,7 @@ def test_a_changed_shard_is_noticed_wherever_it_was_changed(
 ) -> None:
     """A bit of the last byte that the pattern `part` matches."""
 
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -321,3 +324,52 @@ def test_a_teacher_that_says_nothing_is_no_teacher(
     Replaced(monkeypatch, lambda source: of_texts(""))
     with pytest.raises(ValueError, match=r"all 36 translations of .* are empty"):
         distill(teacher, tmp_path / "d")
+
+
+def test_the_teachers_likely_words_stand_at_their_places(
+    teacher: Run, replaced: Replaced, tmp_path: Path
+) -> None:
+    """As the teacher sees each pair by itself."""
+    manifest = distill(teacher, tmp_path / "d", word_distributions=3)
+    assert manifest["distilled"]["word_distributions"] == 3
+    train = PreparedData.load(tmp_path / "d").split("train")
+    kept = train.distributions
+    assert kept is not None
+    assert kept.tokens.shape == kept.nats.shape == (train.target.offsets[-1] + len(train), 3)
+    model = teacher.load().model
+    logits = jax.jit(nnx.merge(model.graphdef, model.params).logits)
+    for row in (0, 7, 35):
+        source, target = (
+            loader.pad_rows(side, np.array([row]), 16, end=EOS)
+            for side in (train.source, train.target)
+        )
+        length = len(train.target[row]) + 1
+        nats = np.asarray(jax.nn.log_softmax(logits(source, target)))[0, :length]
+        begin, end = word_distributions.places_of(train.target, row)
+        assert end - begin == length
+        expected = np.sort(nats, axis=1)[:, : -3 - 1 : -1]
+        np.testing.assert_allclose(kept.nats[begin:end], expected, rtol=2e-3)
+        own = np.take_along_axis(nats, kept.tokens[begin:end].astype(np.int64), axis=1)
+        np.testing.assert_allclose(own, expected, rtol=1e-5)
+    assert raw(teacher).split("train").distributions is None
+
+
+def test_other_word_distributions_are_other_data(
+    teacher: Run, replaced: Replaced, tmp_path: Path
+) -> None:
+    distill(teacher, tmp_path / "d")
+    with pytest.raises(ValueError, match=r"other inputs \(word_distributions: null -> 3\)"):
+        distill(teacher, tmp_path / "d", word_distributions=3)
+    with pytest.raises(ValueError, match="word_distributions must be at least 1, got 0"):
+        distill(teacher, tmp_path / "e", word_distributions=0)
+
+
+def test_interrupted_translations_serve_with_and_without_word_distributions(
+    teacher: Run, replaced: Replaced, tmp_path: Path
+) -> None:
+    replaced.dies_at = 4
+    with pytest.raises(KeyboardInterrupt):
+        distill(teacher, tmp_path / "d", shard_sentences=10)
+    replaced.calls, replaced.dies_at = [], 0
+    distill(teacher, tmp_path / "d", shard_sentences=10, word_distributions=2)
+    assert replaced.calls == [10, 6]

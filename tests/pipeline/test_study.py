@@ -82,6 +82,16 @@ def test_a_decoder_that_does_not_fit_is_refused_before_any_training() -> None:
         dataclasses.replace(POSSIBLE, teacher=teacher, entries=(started,))
 
 
+def test_word_distributions_must_be_kept_before_they_are_learnt_from() -> None:
+    training = dataclasses.replace(STUDENT.training, word_distributions=0.5)
+    learning = dataclasses.replace(STUDENT, training=training, distilled=True)
+    raw = dataclasses.replace(learning, distilled=False)
+    dataclasses.replace(POSSIBLE, entries=(learning,), word_distributions=8)
+    for entry, kept in ((learning, None), (raw, 8)):
+        with pytest.raises(ConfigError, match=rf"got distilled={entry.distilled} and {kept}"):
+            dataclasses.replace(POSSIBLE, entries=(entry,), word_distributions=kept)
+
+
 def test_a_decoding_that_the_method_lacks_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"a decoding of FertilityNat: .*; got 'Beam\(size=4\)'"):
         Entry("nat", FertilityNat(), TrainingConfig(), decodings=("Argmax()", "Beam(size=4)"))

@@ -13,15 +13,20 @@ import jax
 import numpy as np
 import pytest
 
+from nat_ar.config_json import ConfigError
 from nat_ar.data.arrays import PreparedData
+from nat_ar.data.batching import BatchingConfig
 from nat_ar.data.ragged import Ragged
 from nat_ar.experiment.run import Run
 from nat_ar.methods.ctc import Ctc
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.pipeline import train
+from nat_ar.pipeline.distill import distill
 from nat_ar.runtime import compilation, files
 from nat_ar.training import logging, loop, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
+from nat_ar.training.config import TrainingConfig, ValidationConfig
+from nat_ar.training.optimizer import OptimizerConfig
 from scripts.torture import faults, kills
 
 pytestmark = pytest.mark.slow
@@ -264,3 +269,36 @@ def test_a_run_says_at_its_start_what_the_teachers_decoder_lacks(
     for name in ("decoder", "blocks", 0, "self_attention", "output", "kernel"):
         mine, theirs = mine[name], theirs[name]
     np.testing.assert_array_equal(mine[...], theirs[...])
+
+
+def test_word_distributions_need_data_that_have_them(tiny_runs: Any, tmp_path: Path) -> None:
+    before = tiny_runs.length_nat.config()
+    training = dataclasses.replace(before.training, word_distributions=0.5)
+    config = dataclasses.replace(before, training=training)
+    with pytest.raises(ConfigError, match="data made by distill --word-distributions 8"):
+        train.train(config, Run(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_student_learns_from_word_distributions(tiny_runs: Any, tmp_path: Path) -> None:
+    """With all weight on them, from a teacher that was never trained: its own entropy is all that can be reached."""
+    distill(tiny_runs.autoregressive, tmp_path / "d", decoding="Greedy()", word_distributions=18)
+    before = tiny_runs.length_nat.config()
+    training = TrainingConfig(
+        max_steps=40,
+        batching=BatchingConfig(256, (32,)),
+        optimizer=OptimizerConfig(1e-2, 5),
+        validation=ValidationConfig(every_steps=40, sentences=4),
+        log_every=1,
+        word_distributions=1.0,
+    )
+    method = dataclasses.replace(before.method, label_smoothing=0.0)
+    config = dataclasses.replace(
+        before, method=method, training=training, train_on=str(tmp_path / "d")
+    )
+    run = train.train(config, Run(tmp_path / "run"))
+    rows = [row for row in logging.read(run.directory) if row["kind"] == "train"]
+    assert rows[-1]["objective"] < rows[0]["objective"]
+    nats = PreparedData.load(tmp_path / "d").split("train").distributions.nats.astype(np.float64)
+    entropy = -(np.exp(nats) * nats).sum(axis=1).mean()
+    assert rows[-1]["objective"] - 0.1 * rows[-1]["length"] > 0.9 * entropy

@@ -3,10 +3,13 @@
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from nat_ar.training import logging
 from nat_ar.training.logging import RunLog
+from nat_ar.types import Batch, SoftTargets
 
 
 def open_log(run: Path, *, resumed_step: int = 0) -> RunLog:
@@ -44,6 +47,15 @@ def test_a_last_line_that_was_cut_is_no_row(tmp_path: Path) -> None:
         (tmp_path / logging.FILE_NAME).write_text(first + last[:length])
         open_log(tmp_path, resumed_step=5).write("train", 3, {})
         assert [row["step"] for row in logging.read(tmp_path)] == [1, 3]
+
+
+def test_a_batch_is_kept_with_all_its_arrays(tmp_path: Path) -> None:
+    words = jnp.ones((1, 2), jnp.int32)
+    soft = SoftTargets(jnp.ones((1, 2, 3), jnp.int32), jnp.full((1, 2, 3), 0.5))
+    path = open_log(tmp_path).keep_batch(4, Batch(words, words, soft=soft))
+    with np.load(path) as kept:
+        assert sorted(kept) == ["soft.tokens", "soft.weights", "source", "target"]
+        assert kept["soft.weights"].tolist() == [[[0.5] * 3] * 2]
 
 
 def test_the_console_is_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ from jaxtyping import Array, Int
 
 from nat_ar.config_json import ConfigError
 from nat_ar.data.batching import BatchingConfig, BatchPlan
-from nat_ar.data.loader import Loader
+from nat_ar.data.loader import Loader, Pairs
 from nat_ar.data.ragged import Ragged
 from nat_ar.losses import cross_entropy
 from nat_ar.methods.base import Teacher
@@ -134,7 +134,7 @@ class Training:
                 state,
                 progress,
                 train_step,
-                Loader(ROWS, ROWS, None, plan),
+                Loader(Pairs(ROWS, ROWS, None), plan),
                 validate,
                 config=self.config,
                 mesh=MESH,

@@ -81,7 +81,7 @@ def random_batch(rows: int, length: int, sizes: VocabularySizes, seed: int = 0) 
     source[:, -1] = target[:, -1] = EOS
     fertilities = np.ones_like(source)
     fertilities[:, -1] = 0
-    return Batch(*map(jnp.asarray, (source, target, fertilities)))
+    return Batch(jnp.asarray(source), jnp.asarray(target), jnp.asarray(fertilities))
 
 
 class TrainStep:
