@@ -194,7 +194,7 @@ def test_what_has_no_counterpart_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     for change in ({"decoder_positions": "every_layer"}, {"decoder_memory": "same_layer"}):
         ((field, value),) = change.items()
         transformer = dataclasses.replace(TransformerConfig(), **change)  # type: ignore[arg-type]
-        with pytest.raises(ConfigError, match=f"got decoder_positions.*{field} '{value}'"):
+        with pytest.raises(ConfigError, match=f"got .*{field} '{value}'"):
             ctranslate2.check(Autoregressive(transformer), Greedy())
     with pytest.raises(ConfigError, match="got LengthNat; --format stablehlo takes every method"):
         ctranslate2.check(LengthNat(), Greedy())
