@@ -36,8 +36,8 @@ def entry(name: str, steps: int = STEPS, **changes: Any) -> Entry:
     return dataclasses.replace(base, name=name, method=method, training=training)
 
 
-def fuzzy(name: str, steps: int, *, ngram: int = 2) -> Entry:
-    """From the best step of `aligned`, at a third of its rate and the glancing of the paper's second stage."""
+def fuzzy(name: str, steps: int, *, ngram: int = 2, after: str = "aligned") -> Entry:
+    """From the best step of another entry, at a third of its rate and the glancing of the paper's second stage."""
     glancing = Glancing(start_ratio=0.1, end_ratio=0.1)
     start = entry(name, steps, fuzzy_alignment=FuzzyAlignment(ngram), glancing=glancing)
     optimizer = dataclasses.replace(
@@ -45,7 +45,7 @@ def fuzzy(name: str, steps: int, *, ngram: int = 2) -> Entry:
     )
     training = dataclasses.replace(start.training, optimizer=optimizer)
     return dataclasses.replace(
-        start, training=training, encoder_from_teacher=False, start_from="aligned"
+        start, training=training, encoder_from_teacher=False, start_from=after
     )
 
 
@@ -64,6 +64,7 @@ config = dataclasses.replace(
         entry("learned", inputs="positions", vertex_embeddings=False, learned_positions=256),
         fuzzy("fuzzy", 200),
         fuzzy("fuzzy_600", 600),
+        fuzzy("fuzzy_1200", 600, after="fuzzy_600"),
         fuzzy("fuzzy_600_4grams", 600, ngram=4),
     ),
 )
