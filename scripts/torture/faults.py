@@ -185,7 +185,7 @@ def _other_texts(shard: dict[str, Any]) -> dict[str, Any]:
 def _changed_shard(directory: Path) -> Iterator[None]:
     """As after a kill between the last shard and the distilled directory, and a change to a shard."""
 
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise OSError("stopped here")
 
     before = prepare.write_distilled
