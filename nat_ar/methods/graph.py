@@ -103,13 +103,20 @@ def transition_log_probabilities(
     vertex."""
     query = query * query.shape[-1] ** -0.5
     scores = jnp.einsum("bihd,bjhd->bhij", query, key, preferred_element_type=jnp.float32)
-    vertices = jnp.arange(scores.shape[-1])
-    is_inside = (vertices < graph_lengths[:, None])[:, None]
-    may_move = (vertices > vertices[:, None]) & is_inside  # [batch, graph, graph]
+    may_move = _may_move(graph_lengths, scores.shape[-1])
     scores = jnp.where(may_move[:, None], scores, dag.IMPOSSIBLE)
     gates = jax.nn.log_softmax(gate_logits.astype(jnp.float32)).swapaxes(1, 2)
     mixed = jax.nn.logsumexp(jax.nn.log_softmax(scores) + gates[..., None], axis=1)
     return jnp.where(may_move, mixed, dag.IMPOSSIBLE)
+
+
+def _may_move(
+    graph_lengths: Int[Array, "batch"], num_vertices: int
+) -> Bool[Array, "batch graph graph"]:
+    """True from vertex i to the vertices j on its right within the row's graph."""
+    vertices = jnp.arange(num_vertices)
+    is_inside = (vertices < graph_lengths[:, None])[:, None]
+    return (vertices > vertices[:, None]) & is_inside
 
 
 def smoothed_transitions(
@@ -119,9 +126,7 @@ def smoothed_transitions(
 ) -> Float[Array, "batch graph graph"]:
     """log of (1 - share) p + share / n, where n vertices can be reached; IMPOSSIBLE where p is 0 by the graph's
     shape."""
-    vertices = jnp.arange(transitions.shape[1])
-    is_inside = (vertices < graph_lengths[:, None])[:, None]
-    may_move = (vertices > vertices[:, None]) & is_inside
+    may_move = _may_move(graph_lengths, transitions.shape[1])
     reachable = jnp.maximum(may_move.sum(axis=2, keepdims=True), 1)
     even = jnp.log(jnp.maximum(share, jnp.finfo(jnp.float32).tiny) / reachable)
     mixed = jnp.logaddexp(jnp.log1p(-share) + transitions, even)
