@@ -6,7 +6,7 @@ text is always the same: what changes is where it is cut."""
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from nat_ar import config_json
 from nat_ar.data.arrays import Split
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.segmentations import Segmentations
-from nat_ar.data.vocabulary import Vocabulary
+from nat_ar.data.vocabulary import Side, Vocabulary
 
 IsUsable = Callable[[Ragged, Ragged], Bool[np.ndarray, "pairs"]]
 """Source and target pieces to True for the pairs that can be trained on."""
@@ -60,9 +60,9 @@ class SampledPieces:
         """Source and target, as many rows as the split has."""
         source, target = self.split.source, self.split.target
         if self._source is not None:
-            source = self._source.draw(self._generator(0, number + 1))
+            source = self._source.draw(self._generator("source", number + 1))
         if self._target is not None:
-            target = self._target.draw(self._generator(1, number + 1))
+            target = self._target.draw(self._generator("target", number + 1))
         is_usable = self.is_usable(source, target)
         return (
             _where(is_usable, source, self.split.source),
@@ -71,30 +71,25 @@ class SampledPieces:
 
     @functools.cached_property
     def _source(self) -> Segmentations | None:
-        """None: as prepared."""
-        alpha, generator = self.config.source_alpha, self._generator(0, 0)
-        return (
-            self.vocabulary.source_segmentations(
-                self.split.source_text, kind=self.kind, alpha=alpha, generator=generator
-            )
-            if alpha
-            else None
-        )
+        return self._ways("source", self.split.source_text, self.config.source_alpha)
 
     @functools.cached_property
     def _target(self) -> Segmentations | None:
-        alpha, generator = self.config.target_alpha, self._generator(1, 0)
-        return (
-            self.vocabulary.target_segmentations(
-                self.split.target_text, kind=self.kind, alpha=alpha, generator=generator
-            )
-            if alpha
-            else None
+        return self._ways("target", self.split.target_text, self.config.target_alpha)
+
+    def _ways(self, side: Side, texts: Sequence[str], alpha: float) -> Segmentations | None:
+        """None: as prepared."""
+        if not alpha:
+            return None
+        generator = self._generator(side, 0)
+        return self.vocabulary.segmentations(
+            side, texts, kind=self.kind, alpha=alpha, generator=generator
         )
 
-    def _generator(self, side: int, number: int) -> np.random.Generator:
+    def _generator(self, side: Side, number: int) -> np.random.Generator:
         """Of the ways of a side (0) and of its epochs (from 1 on)."""
-        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(side, number)))
+        key = (0 if side == "source" else 1, number)
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
 
 
 def _where(condition: Bool[np.ndarray, "rows"], one: Ragged, other: Ragged) -> Ragged:

@@ -20,6 +20,7 @@ from nat_ar.config_json import ConfigError
 from nat_ar.data import ragged, segmentations
 from nat_ar.data.segmentations import Segmentations
 
+Side = Literal["source", "target"]
 TokenIds = Sequence[int] | np.ndarray
 """One sentence's ids, as a list or an integer array of one dimension."""
 
@@ -210,8 +211,9 @@ class Vocabulary:
         """Ids of each text, without BOS and EOS."""
         return _encode(self._target, texts)
 
-    def source_segmentations(
+    def segmentations(
         self,
+        side: Side,
         texts: Sequence[str],
         *,
         kind: Literal["unigram", "bpe"],
@@ -219,18 +221,8 @@ class Vocabulary:
         generator: np.random.Generator,
     ) -> Segmentations:
         """All ways in which the texts may be cut; see SubwordRegularisation. `kind`: as the vocabulary was learnt."""
-        return _segmentations(self._source, texts, kind, alpha, generator)
-
-    def target_segmentations(
-        self,
-        texts: Sequence[str],
-        *,
-        kind: Literal["unigram", "bpe"],
-        alpha: float,
-        generator: np.random.Generator,
-    ) -> Segmentations:
-        """`source_segmentations`, for the target side."""
-        return _segmentations(self._target, texts, kind, alpha, generator)
+        processor = self._source if side == "source" else self._target
+        return _segmentations(processor, texts, kind, alpha, generator)
 
     def decode_target(self, rows: Iterable[TokenIds]) -> list[str]:
         """Text of each row of ids, always one line; special ids are left out, but UNK becomes " ⁇ ".

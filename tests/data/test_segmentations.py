@@ -42,7 +42,7 @@ def ways_of(
     words: Vocabulary, kind: str, texts: list[str], *, alpha: float = 0.1, seed: int = 0
 ) -> Segmentations:
     generator = np.random.default_rng(seed)
-    return words.source_segmentations(texts, kind=kind, alpha=alpha, generator=generator)
+    return words.segmentations("source", texts, kind=kind, alpha=alpha, generator=generator)
 
 
 def rows_of(pieces: Ragged) -> list[list[int]]:
@@ -175,7 +175,7 @@ from nat_ar.data.vocabulary import Vocabulary
 for kind in ("unigram", "bpe"):
     words = Vocabulary.load(Path(sys.argv[1]) / kind)
     generator = np.random.default_rng(3)
-    ways = words.source_segmentations(sys.argv[2:], kind=kind, alpha=0.3, generator=generator)
+    ways = words.segmentations("source", sys.argv[2:], kind=kind, alpha=0.3, generator=generator)
     print(ways.draw(generator).values.tolist())
 """
 
