@@ -181,7 +181,7 @@ def _initial_model(
     sizes = vocabulary_sizes(vocabulary)
     model: Any = config.method.build(sizes, rngs=nnx.Rngs(config.training.seed))
     notes: list[str] = []
-    if teacher is not None:
+    if teacher is not None and (config.encoder_from_teacher or config.decoder_from_teacher):
         taught = nnx.merge(teacher.model.graphdef, teacher.model.params)
         if config.encoder_from_teacher:
             base.start_encoder(model, taught)
