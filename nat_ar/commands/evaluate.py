@@ -14,7 +14,7 @@ from nat_ar.translation.translator import BATCH_TOKENS
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Translate a split and report BLEU, chrF++, TER and diagnostics against raw references."""
+    """Translate a split and report BLEU (cased and lower-cased), chrF++, TER and diagnostics against raw references."""
 
     run_directory: str
     """the trained run"""

@@ -1,4 +1,5 @@
-"""Translation quality: METRICS (BLEU, chrF++ and TER by sacreBLEU), with intervals and paired tests.
+"""Translation quality: METRICS (BLEU, with and without case, chrF++ and TER by sacreBLEU), with intervals and paired
+tests.
 
 Strings in, numbers out: no JAX, no vocabulary, no model. References must be the raw reference text, never
 text that went through a model's vocabulary. A metric's sentence statistics are extracted once; every
@@ -105,10 +106,12 @@ def bleu(
     *,
     n_bootstrap: int = 1000,
     tokenize: str = "13a",
+    lowercase: bool = False,
 ) -> Score:
-    """Corpus BLEU of sacreBLEU (Post 2018) for mixed case and `tokenize`, e.g. "13a", "zh",
-    "char"."""
-    return _score(_bleu(tokenize), hypotheses, references, n_bootstrap)
+    """Corpus BLEU of sacreBLEU (Post 2018) for `tokenize`, e.g. "13a", "zh", "char".
+
+    lowercase: both texts in lower case, as published numbers of Multi30k and IWSLT14 are."""
+    return _score(_bleu(tokenize, lowercase=lowercase), hypotheses, references, n_bootstrap)
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[str], *, n_bootstrap: int = 1000) -> Score:
@@ -152,6 +155,12 @@ def of_sentences(
 
 METRICS: tuple[Metric, ...] = (
     Metric("bleu", "BLEU", lambda ours, references, _: bleu(ours, references), shows_interval=True),
+    Metric(
+        "bleu_lc",
+        "BLEU lc",
+        lambda ours, references, _: bleu(ours, references, lowercase=True),
+        in_table=False,
+    ),
     Metric("chrf", "chrF++", lambda ours, references, _: chrf(ours, references), decimals=1),
     Metric(
         "ter", "TER", lambda ours, references, _: ter(ours, references), "lower", in_table=False

@@ -22,6 +22,18 @@ HYPOTHESES = [
     "",
     "er kommt morgen nicht .",
 ] * 25
+LOWER_CASED = BLEU(lowercase=True)
+
+
+def test_lower_cased_bleu_overlooks_case_and_says_so() -> None:
+    (lower,) = (metric for metric in metrics.METRICS if metric.name == "bleu_lc")
+    texts = ["a small dog sleeps", "two cats"], ["A small Dog sleeps", "two cats"]
+    score = lower.compute(*texts, ["", ""])
+    assert score.score == pytest.approx(100)
+    assert "case:lc" in score.signature
+    cased = metrics.METRICS[0].compute(*texts, ["", ""])
+    assert cased.score < 60
+    assert "case:mixed" in cased.signature
 
 
 def test_references_against_themselves_score_perfectly() -> None:
@@ -45,7 +57,12 @@ def test_an_empty_hypothesis_counts() -> None:
 
 @pytest.mark.parametrize(
     ("ours", "theirs"),
-    [(metrics.bleu, BLEU()), (metrics.chrf, CHRF(word_order=2)), (metrics.ter, TER())],
+    [
+        (metrics.bleu, BLEU()),
+        (lambda *texts, **options: metrics.bleu(*texts, lowercase=True, **options), LOWER_CASED),
+        (metrics.chrf, CHRF(word_order=2)),
+        (metrics.ter, TER()),
+    ],
 )
 def test_scores_intervals_and_signatures_are_those_of_sacrebleu(ours, theirs) -> None:
     expected = theirs.corpus_score(HYPOTHESES, [REFERENCES], n_bootstrap=200)
@@ -164,7 +181,7 @@ def test_a_metric_is_one_file_outside_the_package(tmp_path: Path) -> None:
     path = tmp_path / "words.py"
     path.write_text(TINY)
     chosen = metrics.with_more([path])
-    assert [metric.name for metric in chosen] == ["bleu", "chrf", "ter", "words"]
+    assert [metric.name for metric in chosen] == ["bleu", "bleu_lc", "chrf", "ter", "words"]
     assert metrics.sources(chosen) == (str(path),)
     assert metrics.sources(metrics.METRICS) == ()
     score = chosen[-1].compute(["a b", "a c d"], ["a b", "b c d"], ["x", "y"])

@@ -170,5 +170,7 @@ def test_a_metric_of_the_users_own_is_a_column_and_may_be_the_height_of_the_pict
     (line,) = (text for text in capsys.readouterr().out.splitlines() if text.startswith("nat "))
     assert " 7.00 " in line
     assert path_of_picture.is_file()
-    with pytest.raises(ValueError, match="expected one of bleu, chrf, ter, letters, got 'bleurt'"):
+    with pytest.raises(
+        ValueError, match="expected one of bleu, bleu_lc, chrf, ter, letters, got 'bleurt'"
+    ):
         command.run(Compare(runs, metrics=(str(path),), picture="p.svg", picture_metric="bleurt"))

@@ -72,7 +72,7 @@ def test_each_decoding_leaves_a_row(run: Run, tiny_runs) -> None:
     }
     assert {name: first[name] for name in expected} == expected
     for row in (first, second):
-        for metric in ("bleu", "chrf", "ter"):
+        for metric in ("bleu", "bleu_lc", "chrf", "ter"):
             score = row[metric]
             assert score["low"] <= score["score"] <= score["high"]
             assert "version:" in score["signature"]

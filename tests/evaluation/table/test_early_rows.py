@@ -28,7 +28,7 @@ def test_every_number_is_the_same(systems: list[results.SystemResult]) -> None:
     expected = [*csv.DictReader(io.StringIO((FIXTURES / "table.csv").read_text("utf-8")))]
     for record, old in zip(records, expected, strict=True):
         assert Path(record.pop("run")).name == old.pop("run")
-        assert record == old
+        assert {key: record[key] for key in old} == old  # later columns stand beside them
 
 
 def test_the_markdown_is_the_same_but_for_the_warnings(systems: list[results.SystemResult]) -> None:

@@ -73,7 +73,7 @@ def test_wilson_interval_by_hand() -> None:
 
 
 def test_up_is_better_for_a_metric_of_errors(comparison: Table) -> None:
-    bleu, _, ter = METRICS
+    bleu, *_, ter = METRICS
     (panel,) = picture.draw(comparison, metric=bleu).axes
     low, high = panel.get_ylim()
     assert (panel.get_ylabel(), low < high) == ("BLEU", True)
