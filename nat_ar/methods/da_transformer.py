@@ -49,11 +49,12 @@ from nat_ar.methods.graph import (
     TransitionSmoothing,
     VertexEmbedding,
     log_normalisers,
+    shown_graph,
+    shown_path,
 )
 from nat_ar.nn import layers, upsampling
 from nat_ar.nn.decoder import Decoder
 from nat_ar.nn.transformer import TransformerConfig
-from nat_ar.search import dag as dag_search
 from nat_ar.search import limits
 from nat_ar.search.dag import Graph, GraphDecoding, Lookahead
 from nat_ar.special_tokens import EOS, MASK, PAD
@@ -377,23 +378,5 @@ class DaTransformerModel(base.Seq2Seq):
             graph, length_limits=limits.within(max_length, encoded.lengths), max_length=max_length
         )
         target = jnp.where(lengths[:, None] > 0, append_eos(found.tokens[:, 0]), PAD)
-        target_graph = self.target_graph(states, encoded, target)
-        path = target_graph.best_path()  # [batch, target]
-        before = jnp.pad(path, ((0, 0), (1, 0)))[:, :-1]
-        rows = jnp.arange(path.shape[0])[:, None]
-        emissions = jnp.take_along_axis(target_graph.emissions, path[..., None], axis=2)[..., 0]
-        words, gains = dag_search.best_words(graph)
-        target_lengths = target_graph.target_lengths
-        num_vertices = jnp.where(lengths > 0, target_lengths + 1, 0)
-        return {
-            "transitions": Internal(jnp.exp(graph.transitions), {1: lengths, 2: lengths}),
-            "vertex_tokens": Internal(words, {1: lengths}),
-            "vertex_log_probabilities": Internal(gains, {1: lengths}),
-            "visits": Internal(dag_search.expected_visits(graph.transitions), {1: lengths}),
-            "path": Internal(jnp.pad(path, ((0, 0), (1, 0))), {1: num_vertices}),
-            "path_tokens": Internal(target, {1: target_lengths}),
-            "move_log_probabilities": Internal(
-                graph.transitions[rows, before, path], {1: target_lengths}
-            ),
-            "token_log_probabilities": Internal(emissions, {1: target_lengths}),
-        }
+        shown = shown_path(graph, self.target_graph(states, encoded, target), target)
+        return {**shown_graph(graph), **shown}

@@ -14,8 +14,9 @@ from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy, dag, fuzzy_alignment
 from nat_ar.losses.fuzzy_alignment import Overlap
 from nat_ar.nn import layers, positions
-from nat_ar.search.dag import expected_visits
-from nat_ar.types import Mean, pytree_dataclass
+from nat_ar.search import dag as dag_search
+from nat_ar.search.dag import Graph, expected_visits
+from nat_ar.types import Internal, Mean, pytree_dataclass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,3 +245,35 @@ def log_normalisers(
 
     normalisers = jax.lax.map(normalise, blocks)  # [blocks, batch, width]
     return normalisers.swapaxes(0, 1).reshape(batch, -1)[:, :graph]
+
+
+def shown_graph(graph: Graph) -> dict[str, Internal]:
+    """The internals of a graph, whatever is translated."""
+    lengths = graph.lengths
+    words, gains = dag_search.best_words(graph)
+    return {
+        "transitions": Internal(jnp.exp(graph.transitions), {1: lengths, 2: lengths}),
+        "vertex_tokens": Internal(words, {1: lengths}),
+        "vertex_log_probabilities": Internal(gains, {1: lengths}),
+        "visits": Internal(expected_visits(graph.transitions), {1: lengths}),
+    }
+
+
+def shown_path(
+    graph: Graph, target_graph: TargetGraph, target: Int[Array, "batch target_length"]
+) -> dict[str, Internal]:
+    """The internals of a target's most probable path; `target_graph` is that of the same decoder pass."""
+    path = target_graph.best_path()  # [batch, target]
+    before = jnp.pad(path, ((0, 0), (1, 0)))[:, :-1]
+    rows = jnp.arange(path.shape[0])[:, None]
+    emissions = jnp.take_along_axis(target_graph.emissions, path[..., None], axis=2)[..., 0]
+    target_lengths = target_graph.target_lengths
+    num_vertices = jnp.where(graph.lengths > 0, target_lengths + 1, 0)
+    return {
+        "path": Internal(jnp.pad(path, ((0, 0), (1, 0))), {1: num_vertices}),
+        "path_tokens": Internal(target, {1: target_lengths}),
+        "move_log_probabilities": Internal(
+            graph.transitions[rows, before, path], {1: target_lengths}
+        ),
+        "token_log_probabilities": Internal(emissions, {1: target_lengths}),
+    }
