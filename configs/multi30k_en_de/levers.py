@@ -4,10 +4,10 @@
     python -m nat_ar study configs/multi30k_en_de/levers.py --only ctc_split \
         --corpus-file train.tsv.gz validation.tsv.gz test2016.tsv.gz                    # English TAB German
 
-A teacher of 2,000 steps, and students of at most 1,500 on its translations. Every entry differs from `length`,
-`fertility` or `ctc` in what its name says. docs/log.md has what came out, with date and machine; an entry that it does
-not mention has not been run. Two cores take some 20 minutes for the teacher and 8 to 25 for a student: name the entries
-that are wanted."""
+A teacher of 2,000 steps, and students of at most 1,500 on its translations; the DA-Transformer learns from raw data as
+well. Every entry differs from `length`, `fertility`, `ctc` or `da` in what its name says. docs/log.md has what came
+out, with date and machine; an entry that it does not mention has not been run. Two cores take some 20 minutes for the
+teacher and 8 to 25 for a student, longer for a graph: name the entries that are wanted."""
 
 import dataclasses
 
@@ -16,10 +16,12 @@ from nat_ar.data.hugging_face import HuggingFace
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.evaluation.speed.config import SpeedConfig
+from nat_ar.experiment import recipes
 from nat_ar.experiment.study import Entry, StudyConfig
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import Method
 from nat_ar.methods.ctc import Ctc
+from nat_ar.methods.da_transformer import DaTransformer
 from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.length_nat import LengthNat
@@ -71,8 +73,21 @@ FERTILITY = FertilityNat(STUDENT)
 CTC = Ctc(STUDENT, upsample_factor=2)
 
 
+DA = DaTransformer(
+    STUDENT, upsample_factor=4, glancing=Glancing(start_ratio=0.5, end_ratio=0.1, anneal_steps=1000)
+)
+DA_STATES = dataclasses.replace(DA, inputs="split")
+
+
 def glancing(max_steps: int = 1500) -> Glancing:
     return Glancing(start_ratio=0.5, end_ratio=0.3, anneal_steps=max_steps)
+
+
+def graph(name: str, method: DaTransformer, *, distilled: bool) -> Entry:
+    """Gradients are clipped as in the family of every corpus."""
+    entry = student(name, method, "Lookahead()", "GraphBeam()")
+    clipped = recipes.with_clipping(entry.training, 0.1)
+    return dataclasses.replace(entry, training=clipped, distilled=distilled)
 
 
 ONE_LENGTH = ("LengthBeam()", "LengthBeam(remove_repeats=True)")
@@ -101,6 +116,9 @@ config = StudyConfig(
         student("ctc_split", CTC, "BestPath()"),
         student("ctc_states", dataclasses.replace(CTC, upsampling="states"), "BestPath()"),
         student("ctc_split_glat", dataclasses.replace(CTC, glancing=glancing()), "BestPath()"),
+        graph("da", DA, distilled=False),
+        graph("da_states", DA_STATES, distilled=False),
+        graph("da_states_kd", DA_STATES, distilled=True),
     ),
     speed=SpeedConfig(sentences=50, throughput_sentences=128, max_seconds=6.0),
 )

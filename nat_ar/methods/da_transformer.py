@@ -9,10 +9,12 @@ it, and the second pass sees some of its tokens.
 What differs from the paper:
 - BOS and EOS are not emitted: a path starts at vertex 0 and ends at the last vertex;
 - decoder inputs are copies of the source embeddings, each token's for all of its vertices (uniform copies, Gu et al.
-  2018); `inputs="positions"` is the paper's: nothing but the vertex's position. Positions are sinusoidal, and each of a
-  source token's vertices has a learned vector (`vertex_embeddings`): sinusoids of neighbours are so alike that two ways
-  to say a thing came to share their vertices, each of which then emitted words of both. The authors' code learns a
-  vector for each position of the graph, once for the decoder and once for the transitions: `learned_positions`;
+  2018), or of the encoder's states, as those of CTC's frames (`inputs="states"`; "split" with a linear map for each
+  vertex of a token); `inputs="positions"` is the paper's: nothing but the vertex's position. Positions are sinusoidal,
+  and each of a source token's vertices has a learned vector (`vertex_embeddings`): sinusoids of neighbours are so alike
+  that two ways to say a thing came to share their vertices, each of which then emitted words of both. The authors'
+  code learns a vector for each position of the graph, once for the decoder and once for the transitions:
+  `learned_positions`;
 - a glanced token has probability 1 at its vertex, and the vertex emits no other (the authors' code keeps the vertex's
   own probability of the token, without its gradient);
 - the loss is a mean over tokens; the authors' code takes sentences for equal (`loss_mean`);
@@ -80,9 +82,10 @@ class DaTransformer(base.Method):
     """vertices for each source token, EOS counted; 8 in the paper, 4 is lighter on a CPU"""
     num_link_heads: int = 4
     """heads of the transitions, mixed by a gate; d_model must be divisible by it"""
-    inputs: Literal["uniform", "positions"] = "uniform"
-    """decoder inputs: the embedding of each vertex's source token, or the same vector for all vertices, which then know
-    their position only"""
+    inputs: Literal["uniform", "states", "split", "positions"] = "uniform"
+    """decoder inputs: the embedding of each vertex's source token, the encoder's state of it, that state through a
+    linear map for the first, second, ... vertex of a token, or the same vector for all vertices, which then know their
+    position only"""
     layout: Literal["token", "even"] = "token"
     """token: every source token has its upsample_factor vertices; even: of version 0.1, by rounding, so that a token
     may have fewer or more, two of them with one vector, and a glanced token hides its vertex's vector"""
@@ -130,6 +133,11 @@ class DaTransformer(base.Method):
         if self.learned_positions is not None and self.learned_positions < 1:
             raise ConfigError(
                 f"learned_positions must be at least 1, or None, got {self.learned_positions}"
+            )
+        if self.layout == "even" and self.inputs in ("states", "split"):
+            raise ConfigError(
+                f"inputs {self.inputs!r} gives every source token its upsample_factor vertices, got layout 'even', "
+                "which does not; set layout to 'token'"
             )
         if self.fuzzy_alignment is not None and (self.label_smoothing or self.transition_smoothing):
             raise ConfigError(
@@ -180,11 +188,17 @@ class DaTransformerModel(base.Seq2Seq):
             if config.learned_positions is None
             else VertexEmbedding(config.learned_positions, d_model, dtype=dtype, rngs=rngs)
         )
+        self.splitter = (
+            layers.Linear(d_model, d_model, parts=config.upsample_factor, dtype=dtype, rngs=rngs)
+            if config.inputs == "split"
+            else None
+        )
         self.config = config
 
     def decoder_inputs(
         self,
         source: Int[Array, "batch source_length"],
+        encoded: Encoded,
         shown: Int[Array, "batch graph"] | None = None,
     ) -> Float[Array, "batch graph d_model"]:
         """An input for each vertex; `shown` is the token of each vertex that glancing reveals, PAD elsewhere."""
@@ -193,8 +207,12 @@ class DaTransformerModel(base.Seq2Seq):
         if self.config.inputs == "positions":
             hidden = self.target_embedding(jnp.int32(MASK))
             inputs = jnp.broadcast_to(hidden, (source.shape[0], graph, hidden.shape[0]))
+        elif self.splitter is not None:
+            inputs = upsampling.split(self.splitter(encoded.states), factor)
+        elif self.config.inputs == "states":
+            inputs = upsampling.repeat(encoded.states, factor)
         elif is_even:
-            lengths = lengths_of(source)
+            lengths = encoded.lengths
             places = upsampling.uniform_sources(lengths, lengths * factor, graph)
             inputs = upsampling.copy(self.embed_source(source), places)
         else:
@@ -228,7 +246,7 @@ class DaTransformerModel(base.Seq2Seq):
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "batch graph d_model"]:
         """One decoder pass."""
-        inputs = self.decoder_inputs(source, shown)
+        inputs = self.decoder_inputs(source, encoded, shown)
         return self.decoder(inputs, self.graph_lengths(encoded), encoded, rngs=rngs)
 
     def graph(self, source: Int[Array, "batch source_length"], encoded: Encoded) -> Graph:

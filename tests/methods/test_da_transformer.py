@@ -330,7 +330,12 @@ def inputs_of(
     config: DaTransformer, source: jax.Array, shown: jax.Array | None = None
 ) -> tuple[DaTransformerModel, np.ndarray]:
     model = config.build(SIZES, rngs=nnx.Rngs(0))
-    return model, np.asarray(jax.jit(lambda: model.decoder_inputs(source, shown))())
+
+    @jax.jit
+    def inputs() -> jax.Array:
+        return model.decoder_inputs(source, model.encode(source), shown)
+
+    return model, np.asarray(inputs())
 
 
 def test_a_shown_token_keeps_the_vector_of_its_vertex() -> None:
@@ -386,6 +391,48 @@ def test_vertices_that_know_their_position_only_start_all_alike() -> None:
     assert np.ptp(inputs, axis=1).max() == 0.0
 
 
+@pytest.mark.parametrize("inputs", ["states", "split"])
+def test_vertices_may_read_the_encoder(inputs: Literal["states", "split"]) -> None:
+    """Vertex t reads the state of token t // 3, as it is or through map t % 3, and has vector t % 3. A vertex that
+    shows a token reads that instead."""
+    config = dataclasses.replace(CONFIG, inputs=inputs)
+    source, shown = sentences(0, [4], 4), jnp.full((1, 12), PAD).at[0, 7].set(9)
+    model, found = inputs_of(config, source, shown)
+    states = np.asarray(jax.jit(model.encode)(source).states[0])
+    own = np.asarray(model.vertex_embedding(jnp.arange(3)))
+    for vertex in range(12):
+        token, place = divmod(vertex, 3)
+        read = states[token]
+        if inputs == "split":
+            kernel = np.asarray(model.splitter.kernel[...])
+            read = read @ kernel[:, 16 * place :][:, :16]
+        if vertex == 7:
+            read = np.asarray(model.target_embedding(jnp.int32(9)))
+        np.testing.assert_allclose(found[0, vertex], read + own[place], atol=1e-5)
+    assert len(np.unique(found[0].round(4), axis=0)) == 12
+
+
+@pytest.mark.parametrize("inputs", ["states", "split"])
+def test_padding_changes_no_loss_from_states(inputs: Literal["states", "split"]) -> None:
+    model = dataclasses.replace(CONFIG, inputs=inputs).build(SIZES, rngs=nnx.Rngs(0))
+    together = in_evaluation(model, example()).terms["token"]
+    each = [in_evaluation(model, alone(example(), row)).terms["token"] for row in (0, 1)]
+    assert float(together.total) == pytest.approx(sum(float(x.total) for x in each), rel=1e-4)
+    _, gradients = in_training(model, example())
+    for name in ("encoder", "splitter") if inputs == "split" else ("encoder",):
+        assert any(np.asarray(x).any() for x in jax.tree.leaves(gradients[name]))
+
+
+def test_other_inputs_leave_the_other_parameters_as_they_start() -> None:
+    """So that two runs of one seed differ by what they read alone."""
+    plain, split = (
+        nnx.to_pure_dict(nnx.state(config.build(SIZES, rngs=nnx.Rngs(0))))
+        for config in (CONFIG, dataclasses.replace(CONFIG, inputs="split"))
+    )
+    assert split.pop("splitter")["kernel"].shape == (16, 48)
+    jax.tree.map(np.testing.assert_array_equal, plain, split)
+
+
 @pytest.mark.parametrize("inputs", ["uniform", "positions"])
 def test_a_vector_of_its_own_tells_each_vertex_of_a_source_token_from_the_others(
     inputs: Literal["uniform", "positions"],
@@ -396,7 +443,7 @@ def test_a_vector_of_its_own_tells_each_vertex_of_a_source_token_from_the_others
     model, told = inputs_of(config, source)
     own = jax.jit(lambda: model.vertex_embedding(jnp.arange(3)))()
     model.vertex_embedding = None
-    plain = jax.jit(lambda source: model.decoder_inputs(source))(source)
+    plain = jax.jit(lambda: model.decoder_inputs(source, model.encode(source)))()
     np.testing.assert_allclose(told - plain, jnp.tile(own, (4, 1))[None], atol=1e-5)
     assert np.abs(own[0] - own[1]).max() > 0.1
 
@@ -409,7 +456,7 @@ def test_every_position_may_have_a_learned_vector_in_the_decoder_and_another_in_
     table = model.learned_positions.embedding.table[...]
     assert table.shape == model.links.positions.embedding.table[...].shape == (7, 16)
     model.vertex_embedding, model.target_embedding = plain.vertex_embedding, plain.target_embedding
-    inputs = np.asarray(jax.jit(lambda: model.decoder_inputs(source))())
+    inputs = np.asarray(jax.jit(lambda: model.decoder_inputs(source, model.encode(source)))())
     np.testing.assert_allclose((inputs - without)[0, :7], 4.0 * table, atol=1e-5)  # sqrt(d_model)
     np.testing.assert_array_equal(inputs[0, 7:], without[0, 7:])
 
@@ -569,6 +616,7 @@ def test_searches_get_the_limits_of_each_sentence(
         ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), got 1.0"),
         ({"learned_positions": 0}, "learned_positions must be at least 1, or None, got 0"),
         ({"link_scale": 0.0}, "link_scale must be above 0, got 0.0"),
+        ({"inputs": "split", "layout": "even"}, "inputs 'split' gives .* set layout to 'token'"),
         (
             {"fuzzy_alignment": FuzzyAlignment(), "label_smoothing": 0.1},
             "fuzzy_alignment takes the place of the likelihood",
