@@ -5,6 +5,7 @@ Compiling is most of what these tests wait for: XLA optimises little here, which
 import dataclasses
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from nat_ar.data import prepare
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.text_files import TextFiles
-from nat_ar.data.vocabulary import VocabularyConfig
+from nat_ar.data.vocabulary import Vocabulary, VocabularyConfig
 from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.experiment.run import Run
 from nat_ar.methods.autoregressive import Autoregressive
@@ -102,10 +103,25 @@ def _prepare(directory: Path) -> DataConfig:
     return config
 
 
+@pytest.fixture(scope="session")
+def train_anew() -> Callable[[Run], None]:
+    """Puts another model, of the same config and step, where a run's was."""
+
+    def train(run: Run) -> None:
+        shutil.rmtree(run.checkpoints_directory)
+        _save(run, run.config(), run.vocabulary(), seed=1)
+
+    return train
+
+
 def _start(run: Run, config: ExperimentConfig, data: PreparedData) -> Run:
     run.start(config, data)
-    sizes = vocabulary_sizes(data.vocabulary)
-    params = nnx.state(config.method.build(sizes, rngs=nnx.Rngs(0)), nnx.Param)
+    return _save(run, config, data.vocabulary, seed=0)
+
+
+def _save(run: Run, config: ExperimentConfig, vocabulary: Vocabulary, *, seed: int) -> Run:
+    sizes = vocabulary_sizes(vocabulary)
+    params = nnx.state(config.method.build(sizes, rngs=nnx.Rngs(seed)), nnx.Param)
     state = step.initial_state(params, optax.sgd(0.1), seed=0, has_average=False)
     checkpoints = Checkpoints(run.checkpoints_directory)
     checkpoints.save(state, dataclasses.asdict(Progress()), score=1.0)

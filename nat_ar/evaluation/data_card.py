@@ -106,7 +106,7 @@ def summary(manifest: dict[str, Any]) -> str:
         f"{manifest['config']['directory']}: {manifest['splits']['train']['sentences']:,} distilled "
         f"training pairs; data hash {manifest['data_hash'][:12]}",
         f"  teacher {teacher['name']} ({teacher['run']}), checkpoint {card['checkpoint_step']:,}, "
-        f"{teacher['parameters']:,} parameters, config {card['config_hash']}",
+        f"{teacher['parameters']:,} parameters{_known_by(teacher)}, config {card['config_hash']}",
         f"  {card['decoding']}, choose {card['choose']}",
         f"  teacher BLEU on validation {_interval(validation)}",
         f"  distilled targets against the raw ones: BLEU {_interval(train)}, "
@@ -132,6 +132,11 @@ def summary(manifest: dict[str, Any]) -> str:
     ]
     lines += [f"  {reason}: {count:,}" for reason, count in manifest["report"]["counts"].items()]
     return "\n".join([*lines, *(f"  warning: {text}" for text in card["warnings"])])
+
+
+def _known_by(teacher: dict[str, Any]) -> str:
+    """Cards of early versions have no hash."""
+    return f" ({teacher['parameters_hash'][:12]})" if "parameters_hash" in teacher else ""
 
 
 def _interval(bleu: dict[str, Any]) -> str:

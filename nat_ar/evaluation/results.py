@@ -69,7 +69,13 @@ SPEED_KEYS = (
     "compile_seconds",
     "recompilations",
 )
-LATER_KEYS = ("family",)  # "AR", "NAT" or "AR+NAT"; `read` looks up that of an earlier row
+LATER_KEYS = (
+    "family",  # "AR", "NAT" or "AR+NAT"; `read` looks up that of an earlier row
+    "parameters_hash",  # sha256 of the checkpoint's parameters; rows of early versions lack it and what follows
+    "rescorer",  # {"run", "checkpoint_step", "parameters_hash"} of the model that chose among candidates, or null
+    "teacher",  # the same of the models that the run was started with, or null
+    "start_from",
+)
 LATER_SPEED_KEYS = (  # rows of early versions lack them, and p99
     "xla_flags",
     "cores",  # that --threads chose, else null
@@ -212,17 +218,17 @@ def label(row: Row) -> str:
 def join(rows: Sequence[Row], *, split: str = "test") -> list[SystemResult]:
     """Pairs the quality row of each system on `split` with its speed row.
 
-    A system is one name, run and decoding. Only rows of its latest config and checkpoint count, and of several
+    A system is one name, run and decoding. Only rows of its latest config and parameters count, and of several
     rows of one kind (and, for speed, one condition) the latest. A system timed under several conditions gives one
     result for each; a row without a partner stays alone. The order is that of the first rows of the systems."""
     rows = [row for row in rows if row["split"] == split]
     by_date = sorted(rows, key=lambda row: row["date"])
-    latest = {system_key(row): _version(row) for row in by_date}
+    latest = {system_key(row): row for row in by_date}
     quality: dict[SystemKey, Row] = {}
     speed: dict[SystemKey, dict[Condition, Row]] = {}
     for row in by_date:
         key = system_key(row)
-        if _version(row) != latest[key]:
+        if not is_same_model(row, latest[key]):
             continue
         if row["kind"] == "quality":
             quality[key] = row
@@ -235,8 +241,20 @@ def join(rows: Sequence[Row], *, split: str = "test") -> list[SystemResult]:
     return systems
 
 
-def _version(row: Row) -> tuple[str, int]:
-    return row["config_hash"], row["checkpoint_step"]
+def is_same_model(row: Row, other: Row) -> bool:
+    """Whether two rows are of one config, checkpoint and parameters, and were rescored by one model. A row of an early
+    version, which knows no parameters, agrees with any."""
+    hashes = [
+        (_parameters(row), _parameters(other)),
+        (_parameters(row.get("rescorer")), _parameters(other.get("rescorer"))),
+    ]
+    return all(row[key] == other[key] for key in ("config_hash", "checkpoint_step")) and all(
+        one == two or None in (one, two) for one, two in hashes
+    )
+
+
+def _parameters(model: Row | None) -> str | None:
+    return None if model is None else model.get("parameters_hash")
 
 
 def _problem(row: Any) -> str:

@@ -95,6 +95,16 @@ class ExperimentConfig:
             )
 
     @property
+    def learns_from_teacher(self) -> bool:
+        """Whether training takes anything from the teacher: parameters, its loss, or its choice of the best step."""
+        return (
+            self.encoder_from_teacher
+            or self.decoder_from_teacher
+            or self.method.needs_teacher
+            or decodings.needs_scorer(self.method, self.method.decoding)
+        )
+
+    @property
     def training_directory(self) -> str:
         return self.data.directory if self.train_on is None else self.train_on
 

@@ -9,17 +9,40 @@ from nat_ar.experiment.run import Run, TrainedModel
 
 def identity(run: Run, trained: TrainedModel) -> dict[str, Any]:
     """The trained model behind a row of results.jsonl, an export or distilled data."""
+    facts, rescorer = run.facts(), trained.rescorer
     return {
         "name": trained.config.name,
         "run": str(run.directory),
         "method": type(trained.config.method).__name__,
         "family": trained.config.method.family,
-        "training_data": run.facts()["training_data"],
+        "training_data": facts["training_data"],
         "config_hash": run.config_hash,
-        "checkpoint_step": trained.step,
+        **trained.fingerprint,
+        "rescorer": _other(
+            trained.config.teacher, None if rescorer is None else rescorer.fingerprint
+        ),
+        "teacher": _other(trained.config.teacher, facts.get("teacher")),
+        "start_from": _other(trained.config.start_from, facts.get("start_from")),
         "parameters": trained.num_parameters,
         "dtype": trained.dtype,
     }
+
+
+def version(run: Run, decoding: Any) -> dict[str, Any]:
+    """What `results.is_same_model` compares, of the run's best checkpoint under a decoding. `identity` has the same and
+    needs a loaded model."""
+    rescorer = run.rescorer(decoding)
+    return {
+        "config_hash": run.config_hash,
+        "checkpoint_step": run.resolve(),
+        "parameters_hash": run.parameters_hash(),
+        "rescorer": rescorer and {"parameters_hash": rescorer.parameters_hash()},
+    }
+
+
+def _other(path: str | None, fingerprint: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Another model that took part: the path by which it was named, and what it was then."""
+    return fingerprint and {"run": path, **fingerprint}
 
 
 def now() -> str:

@@ -21,7 +21,7 @@ from nat_ar.config_json import ConfigError
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.experiment.config import ExperimentConfig
-from nat_ar.runtime import files
+from nat_ar.runtime import console, files
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.translation import decodings
 from nat_ar.translation.model import Model, abstract_model
@@ -39,6 +39,15 @@ class TrainedModel:
     model: Model
     vocabulary: Vocabulary
     step: int
+    parameters_hash: str
+    """SHA-256 of the parameters, as the checkpoint has it"""
+    rescorer: "TrainedModel | None" = None
+    """the model by which the decoding rescores"""
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What the model is, wherever it lies: a path alone may hold another one tomorrow."""
+        return {"checkpoint_step": self.step, "parameters_hash": self.parameters_hash}
 
     @property
     def num_parameters(self) -> int:
@@ -69,8 +78,16 @@ class Run:
     def checkpoints_directory(self) -> Path:
         return self.directory / "checkpoints"
 
-    def start(self, config: ExperimentConfig, data: PreparedData) -> None:
-        """Makes the directory, or accepts one that the same config made on the same data.
+    def start(
+        self,
+        config: ExperimentConfig,
+        data: PreparedData,
+        *,
+        teacher: TrainedModel | None = None,
+        start_from: TrainedModel | None = None,
+    ) -> None:
+        """Makes the directory, or accepts one that the same config made on the same data, with the same models behind
+        the paths `teacher` and `start_from`.
 
         Raises ConfigError with the differing fields for any other."""
         facts = {
@@ -78,6 +95,11 @@ class Run:
             "data_hash": data.hash,
             "vocabulary_hash": data.vocabulary.hash,
             "training_data": data.training_data,
+        }
+        models = {
+            role: model.fingerprint
+            for role, model in (("teacher", teacher), ("start_from", start_from))
+            if model is not None
         }
         if self.config_path.exists():
             # Both as this version writes them: fields and classes may have got other names since the run was started.
@@ -91,15 +113,29 @@ class Run:
                     f"{self.directory} holds another experiment: {'; '.join(changed)}. Give the same "
                     "config, or another --run"
                 )
+            self._check_models(config, known, models)
             return
         self.directory.mkdir(parents=True, exist_ok=True)
         with files.naming(self.directory / "vocabulary"):
             data.vocabulary.save(self.directory / "vocabulary")
-        facts["config_hash"] = files.json_hash(config_json.to_json(config))
+        facts |= {**models, "config_hash": files.json_hash(config_json.to_json(config))}
         text = json.dumps(files.signed(facts), indent=2) + "\n"
         files.write_text(self.directory / "facts.json", text)
         # Last: a run with a config is complete.
         files.write_text(self.config_path, config_json.dumps(config))
+
+    def _check_models(
+        self, config: ExperimentConfig, known: dict[str, Any], models: dict[str, Any]
+    ) -> None:
+        """Raises ConfigError where a model that the training takes something from is not the one it began with."""
+        for role, model in models.items():
+            before = known.get(role)  # runs of early versions lack it
+            is_used = role != "teacher" or config.learns_from_teacher
+            if is_used and before is not None and before != model:
+                raise ConfigError(
+                    f"{role} {getattr(config, role)} is another model than the one that {self.directory} began with: "
+                    f"{described(before)} -> {described(model)}. Restore it, or train in another --run"
+                )
 
     def _config_data(self) -> Any:
         if not self.config_path.exists():
@@ -148,7 +184,27 @@ class Run:
             step = checkpoints.resolve(checkpoint)
             graphdef, shapes = abstract_model(config.method, vocabulary)
             params = checkpoints.params(step, shapes)
-        return TrainedModel(config, Model(graphdef, params), vocabulary, step)
+            parameters_hash = checkpoints.params_hash(step, shapes)
+        return TrainedModel(config, Model(graphdef, params), vocabulary, step, parameters_hash)
+
+    def parameters_hash(self, checkpoint: str = "best") -> str:
+        """That of the model which `load` gives, mostly without reading the parameters."""
+        with self._checkpoints() as checkpoints:
+            recorded = checkpoints.hashes(checkpoints.resolve(checkpoint)).get("params")
+        return self.load(checkpoint).parameters_hash if recorded is None else recorded
+
+    def rescorer(self, decoding: Any) -> "Run | None":
+        """The run of the model by which a decoding rescores; None where it does not. Raises ConfigError where there is
+        no such run."""
+        config = self.config()
+        if not decodings.needs_scorer(config.method, decoding):
+            return None
+        if config.teacher is None:
+            raise ConfigError(
+                f"{decodings.decoding_text(decoding)} rescores with a teacher, but {self.directory} was trained "
+                "without one; choose another decoding"
+            )
+        return Run(Path(config.teacher))
 
     def resolve(self, checkpoint: str = "best") -> int:
         """The step of a checkpoint: "best" (by validation), "latest", or a step. Raises ValueError where it is
@@ -165,6 +221,13 @@ class Run:
         return contextlib.closing(Checkpoints(self.checkpoints_directory, is_read_only=True))
 
 
+def described(fingerprint: dict[str, Any]) -> str:
+    """ "step 400, parameters 1a2b3c4d5e6f": a model in a message."""
+    return (
+        f"step {fingerprint['checkpoint_step']:,}, parameters {fingerprint['parameters_hash'][:12]}"
+    )
+
+
 def open_translator(
     run: Run | str | Path, decoding: Any | str | None = None, checkpoint: str = "best"
 ) -> tuple[TrainedModel, Translator]:
@@ -173,19 +236,20 @@ def open_translator(
     run = Run.of(run)
     loaded = run.load(checkpoint)
     chosen = decodings.choose(loaded.config.method, decoding)
-    scorer = None
-    if decodings.needs_scorer(loaded.config.method, chosen.decoding):
-        if loaded.config.teacher is None:
-            raise ConfigError(
-                f"{chosen.text} rescores with a teacher, but {run.directory} was trained without one; "
-                "choose another decoding"
-            )
-        teacher = Run(Path(loaded.config.teacher)).load()
+    scorer, rescorer = None, run.rescorer(chosen.decoding)
+    if rescorer is not None:
+        teacher = rescorer.load()
         if teacher.vocabulary.hash != loaded.vocabulary.hash:
             raise ConfigError(
                 f"the teacher {loaded.config.teacher} has another vocabulary than {run.directory}"
             )
-        scorer = teacher.model
+        before = run.facts().get("teacher")  # runs of early versions lack it
+        if before not in (None, teacher.fingerprint):
+            console.say(
+                f"warning: {chosen.text} rescores with another model than the one that {run.directory} was trained "
+                f"with: {rescorer.directory} held {described(before)}, now {described(teacher.fingerprint)}"
+            )
+        scorer, loaded = teacher.model, dataclasses.replace(loaded, rescorer=teacher)
     translator = Translator(
         loaded.model,
         loaded.vocabulary,

@@ -54,12 +54,15 @@ def distill(
     directory = run.directory / "distilled" if directory is None else Path(directory)
     shards_directory = directory.with_name(directory.name + ".shards")
     config = run.config()
-    shown = _decoding(config.method, decoding, choose)
+    chosen = _choice(config.method, decoding, choose)
+    shown, rescorer = chosen.text, run.rescorer(chosen.decoding)
     data = _raw_data(run, config.data.directory)
     inputs = {
         "format": shards.FORMAT,
         "config_hash": run.config_hash,
         "checkpoint_step": run.resolve(checkpoint),
+        "parameters_hash": run.parameters_hash(checkpoint),
+        "rescorer": rescorer and rescorer.parameters_hash(),
         "decoding": shown,
         "choose": choose,
         "base_hash": data.hash,
@@ -128,7 +131,7 @@ def distill(
     return manifest
 
 
-def _decoding(method: Any, text: Any | str | None, choose: Choose) -> str:
+def _choice(method: Any, text: Any | str | None, choose: Choose) -> decodings.Choice:
     """The decoding in full; to choose from the beam, the search must hand the whole beam back."""
     chosen = decodings.choose(method, text)
     if choose == "best_bleu":
@@ -138,7 +141,7 @@ def _decoding(method: Any, text: Any | str | None, choose: Choose) -> str:
                 f"choose best_bleu needs a beam to choose from, got {chosen.text}; use Beam()"
             )
         chosen = dataclasses.replace(chosen, decoding=decodings.with_n_best(beam, beam.size))
-    return chosen.text
+    return chosen
 
 
 def _raw_data(run: Run, directory: str) -> PreparedData:

@@ -86,7 +86,6 @@ def _identity(run: Run, trained: TrainedModel, translator: Translator) -> dict[s
         **provenance.identity(run, trained),
         "decoding": translator.choice.text,
         "vocabulary_hash": trained.vocabulary.hash,
-        "rescorer": trained.config.teacher if translator.scorer is not None else None,
         "versions": {
             "nat_ar": nat_ar.__version__,
             "python": platform.python_version(),

@@ -19,6 +19,8 @@ from nat_ar.translation.translator import Translation, Translator
 
 FORMAT = 1
 """Of shards and card."""
+LATER_INPUTS = ("parameters_hash", "rescorer")
+"""What early versions did not write: there it is taken to be equal."""
 Choose = Literal["first", "best_bleu"]
 
 
@@ -32,6 +34,7 @@ def check_inputs(directory: Path, old: dict[str, Any], new: dict[str, Any], meth
     """Raises ValueError with the differences between what a directory was distilled from and what is asked for now.
     `method`: the teacher's class, under whose decodings an earlier version may have written another name."""
     old = {**old, "decoding": decodings.renamed(method, old["decoding"] or "")}
+    new = {name: new[name] for name in new if name not in LATER_INPUTS or old.get(name) is not None}
     if changed := list(config_json.differences(old, new)):
         raise ValueError(
             f"{directory} was distilled from other inputs ({'; '.join(changed)}): name another "

@@ -20,6 +20,7 @@ from nat_ar.data.arrays import PreparedData
 from nat_ar.data.prepare import DataConfig
 from nat_ar.evaluation import results
 from nat_ar.evaluation.speed import machine
+from nat_ar.experiment import provenance
 from nat_ar.experiment.run import Run
 from nat_ar.experiment.study import Entry, StudyConfig, load_study
 from nat_ar.pipeline import benchmark, compare, distill, evaluate, report, train
@@ -115,13 +116,12 @@ def _evaluate_missing(entry: Entry, run: Run, split: str, data: DataConfig) -> N
     expected = {
         "kind": "quality",
         "split": split,
-        "config_hash": run.config_hash,
-        "checkpoint_step": run.resolve("best"),
         "test_hash": evaluate.test_hash(PreparedData.load(data.directory).split(split)),
     }
     for text in entry.decodings or (None,):
-        decoding = decodings.choose(entry.method, text).text
-        if not _has_row(run, {**expected, "decoding": decoding}):
+        chosen = decodings.choose(entry.method, text)
+        version = provenance.version(run, chosen.decoding)
+        if not _has_row(run, {**expected, "decoding": chosen.text}, version):
             evaluate.evaluate(run, decoding=text, split=split)
 
 
@@ -135,18 +135,22 @@ def _benchmark_missing(systems: Sequence[System], config: StudyConfig) -> None:
             "kind": "speed",
             "split": split,
             "decoding": system.decoding,
-            "config_hash": system.run.config_hash,
-            "checkpoint_step": system.run.resolve("best"),
             "device": machine.device_name(),
             "threads": machine.num_threads(),
         }
-        if not _has_row(system.run, expected):
+        chosen = decodings.choose(system.run.config().method, system.decoding)
+        version = provenance.version(system.run, chosen.decoding)
+        if not _has_row(system.run, expected, version):
             child_process.run(benchmark.command(resolved, config.speed, split))
             return
 
 
-def _has_row(run: Run, expected: dict[str, Any]) -> bool:
+def _has_row(run: Run, expected: dict[str, Any], version: dict[str, Any]) -> bool:
     if not (run.directory / results.FILE_NAME).exists():
         return False
     rows = results.read(run.directory)
-    return any(all(row.get(key) == value for key, value in expected.items()) for row in rows)
+    return any(
+        results.is_same_model(row, version)
+        and all(row.get(key) == value for key, value in expected.items())
+        for row in rows
+    )

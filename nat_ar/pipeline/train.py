@@ -49,13 +49,16 @@ def train(config: ExperimentConfig | str | Path, run: Run | str | Path | None = 
     to = Run.of(f"runs/{config.name}" if run is None else run)
     data = PreparedData.load(config.training_directory)
     teacher = None if config.teacher is None else Run.of(config.teacher).load()
-    _check_vocabularies(data.vocabulary, teacher)
+    before = None if config.start_from is None else Run.of(config.start_from).load()
+    for other in (teacher, before):
+        _check_vocabularies(data.vocabulary, other)
     mesh = step.data_mesh(config.training.num_devices)
     batches = loader_of(data, config, num_devices=mesh.size)
-    model, notes = _initial_model(config, data.vocabulary, teacher)
+    model, notes = _initial_model(config, data.vocabulary, teacher, before)
     if config.training.tensorboard:
         logging.require_tensorboard()
-    to.start(config, data)  # last: an impossible config must not claim the directory
+    # Last: an impossible config must not claim the directory.
+    to.start(config, data, teacher=teacher, start_from=before)
     with files.locked(to.directory):
         _train(config, to, data, teacher, mesh, batches, model, notes)
     return to
@@ -174,7 +177,10 @@ def _is_usable(
 
 
 def _initial_model(
-    config: ExperimentConfig, vocabulary: Vocabulary, teacher: TrainedModel | None
+    config: ExperimentConfig,
+    vocabulary: Vocabulary,
+    teacher: TrainedModel | None,
+    before: TrainedModel | None,
 ) -> tuple[nnx.Module, list[str]]:
     """Random parameters, except those that the config takes from the teacher or another run; and what the log should
     say of that."""
@@ -190,9 +196,7 @@ def _initial_model(
             notes.append(
                 f"decoder from the teacher; at random: {', '.join(anew) or 'nothing of it'}"
             )
-    if config.start_from is not None:
-        before = Run.of(config.start_from).load()
-        _check_vocabularies(vocabulary, before)
+    if before is not None:
         old, new = before.model.params, nnx.state(model)
         if jax.tree.map(lambda x: x.shape, old) != jax.tree.map(lambda x: x.shape, new):
             raise ConfigError(

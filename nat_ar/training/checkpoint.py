@@ -262,6 +262,14 @@ class Checkpoints:
             ) from error
         return _from_paths(like, arrays)
 
+    def params_hash(self, step: int, like: nnx.State) -> str:
+        """SHA-256 of what translating needs: tells a model from any other that was ever at this path and step. That of
+        an early checkpoint, which has none, is computed.
+
+        Raises DamagedCheckpointError."""
+        recorded = self.hashes(step).get("params")
+        return _arrays_hash(_by_path(self.params(step, like))) if recorded is None else recorded
+
     def close(self) -> None:
         self.manager.close()
 

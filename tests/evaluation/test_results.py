@@ -89,6 +89,29 @@ def test_rows_of_an_older_checkpoint_are_stale(quality, speed) -> None:
     assert (systems.quality, systems.speed) == (evaluated_now, None)
 
 
+@pytest.mark.parametrize("role", ["model", "rescorer"])
+def test_rows_of_other_parameters_are_stale_under_the_same_path_config_and_step(
+    quality, speed, role: str
+) -> None:
+    def of(digest: str) -> dict[str, object]:
+        known = {"run": "runs/x", "checkpoint_step": 1000, "parameters_hash": digest}
+        return {"parameters_hash": digest} if role == "model" else {"rescorer": known}
+
+    timed_before = speed("ar", "Greedy()", 5.0, date="2026-01-01", **of("1" * 64))
+    evaluated_now = quality("ar", "Greedy()", 30.0, date="2026-01-02", **of("2" * 64))
+    (systems,) = results.join([timed_before, evaluated_now])
+    assert (systems.quality, systems.speed) == (evaluated_now, None)
+
+
+def test_an_early_row_that_knows_no_parameters_still_has_its_partner(quality, speed) -> None:
+    early = quality("ar", "Greedy()", 30.0, date="2026-01-01")
+    for key in ("parameters_hash", "rescorer", "teacher", "start_from"):
+        del early[key]
+    timed_now = speed("ar", "Greedy()", 5.0, date="2026-01-02")
+    (systems,) = results.join([early, timed_now])
+    assert (systems.quality, systems.speed) == (early, timed_now)
+
+
 def test_each_condition_is_its_own_pair(quality, speed) -> None:
     row = quality("ar", "Greedy()", 30.0)
     cpu, gpu = speed("ar", "Greedy()", 5.0), speed("ar", "Greedy()", 1.0, device="gpu")

@@ -13,6 +13,7 @@ from nat_ar.config_json import ConfigError
 from nat_ar.data import vocabulary
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.vocabulary import VocabularyConfig
+from nat_ar.experiment import provenance
 from nat_ar.experiment.run import Run, open_translator
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.search.one_pass import LengthBeam
@@ -165,6 +166,77 @@ def test_a_teacher_of_another_vocabulary_cannot_rescore(tiny_runs, tmp_path: Pat
     change(run.config_path, teacher=str(teacher.directory))
     with pytest.raises(ConfigError, match="has another vocabulary than"):
         open_translator(run, "LengthBeam(rescore=True)")
+
+
+@pytest.mark.parametrize("role", ["teacher", "start_from"])
+def test_another_model_behind_the_same_path_is_refused_when_a_training_goes_on(
+    tiny_runs, tmp_path: Path, train_anew, role: str
+) -> None:
+    """Same path, same config, same step: only the parameters tell."""
+    other, data = (
+        copy_of(tiny_runs.autoregressive, tmp_path / "ar"),
+        PreparedData.load(tiny_runs.data),
+    )
+    config = dataclasses.replace(
+        tiny_runs.length_nat.config(),
+        teacher=str(other.directory),
+        encoder_from_teacher=role == "teacher",
+        start_from=str(other.directory),
+    )
+    run, model = Run(tmp_path / "run"), other.load()
+    run.start(config, data, **{role: model})
+    assert run.facts()[role] == {"checkpoint_step": 0, "parameters_hash": model.parameters_hash}
+    run.start(config, data, **{role: model})
+    train_anew(other)
+    said = (
+        rf"{role} .*/ar is another model than the one that .*/run began with: step 0, parameters "
+    )
+    with pytest.raises(ConfigError, match=said + model.parameters_hash[:12]):
+        run.start(config, data, **{role: other.load()})
+    if role == "teacher":  # what training takes nothing from may change
+        loose = dataclasses.replace(config, encoder_from_teacher=False)
+        Run(tmp_path / "loose").start(loose, data, teacher=model)
+        Run(tmp_path / "loose").start(loose, data, teacher=other.load())
+
+
+def test_a_run_that_knows_no_parameters_of_its_teacher_goes_on(tiny_runs, tmp_path: Path) -> None:
+    run = copy_of(tiny_runs.length_nat, tmp_path / "run")
+    assert "teacher" not in run.facts()
+    config, data = run.config(), PreparedData.load(tiny_runs.data)
+    run.start(config, data, teacher=tiny_runs.autoregressive.load())
+
+
+def test_a_model_is_known_by_its_parameters(tiny_runs, tmp_path: Path, train_anew) -> None:
+    run = copy_of(tiny_runs.autoregressive, tmp_path / "ar")
+    before = run.load()
+    assert run.parameters_hash() == before.parameters_hash
+    train_anew(run)
+    assert run.load().step == before.step
+    assert run.parameters_hash() == run.load().parameters_hash != before.parameters_hash
+
+
+def test_rescoring_by_another_model_than_in_training_is_said(
+    tiny_runs, tmp_path: Path, train_anew, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = copy_of(tiny_runs.autoregressive, tmp_path / "ar")
+    config = dataclasses.replace(tiny_runs.length_nat.config(), teacher=str(teacher.directory))
+    run = copy_of(tiny_runs.length_nat, tmp_path / "run")
+    for name in ("config.json", "facts.json"):
+        (run.directory / name).unlink()
+    run.start(config, PreparedData.load(tiny_runs.data), teacher=teacher.load())
+    loaded, _ = open_translator(run, "LengthBeam(rescore=True)")
+    assert capsys.readouterr().err == ""
+    before = provenance.identity(run, loaded)
+    assert before["rescorer"] == before["teacher"]
+    train_anew(teacher)
+    loaded, _ = open_translator(run, "LengthBeam(rescore=True)")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "warning: LengthBeam(size=1, rescore=True) rescores with another model than"
+    )
+    after = provenance.identity(run, loaded)
+    assert {key for key in before if before[key] != after[key]} == {"rescorer"}
+    assert after["rescorer"]["parameters_hash"] == teacher.parameters_hash()
 
 
 def test_the_teacher_is_opened_only_where_it_rescores(tiny_runs) -> None:

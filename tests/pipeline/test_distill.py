@@ -3,6 +3,7 @@
 import dataclasses
 import random
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -161,6 +162,41 @@ def test_shards_of_other_inputs_are_refused(
         settings = {"decoding": "Greedy()", "shard_sentences": 10, **changed}
         with pytest.raises(ValueError, match=message):
             distill(teacher, tmp_path / "d", **settings)
+
+
+def test_two_teachers_do_not_mix_in_one_distillation(
+    teacher: Run, replaced: Replaced, tmp_path: Path, train_anew
+) -> None:
+    """The second is trained in the directory of the first: same path, config and step."""
+    shutil.copytree(teacher.directory, tmp_path / "ar")
+    run, message = Run(tmp_path / "ar"), 'parameters_hash: "[0-9a-f]+" -> "[0-9a-f]+"'
+    distill(run, tmp_path / "made", shard_sentences=10)
+    replaced.dies_at = len(replaced.calls) + 3
+    with pytest.raises(KeyboardInterrupt):
+        distill(run, tmp_path / "d", shard_sentences=10)
+    replaced.dies_at = 0
+    train_anew(run)
+    with pytest.raises(ValueError, match=rf"d\.shards was distilled from other .*{message}"):
+        distill(run, tmp_path / "d", shard_sentences=10)
+    with pytest.raises(ValueError, match=message):
+        distill(run, tmp_path / "made")
+
+
+@pytest.mark.parametrize("version", ["of today", "early"])
+def test_shards_that_know_no_parameters_are_taken_up(
+    teacher: Run, replaced: Replaced, tmp_path: Path, version: str
+) -> None:
+    replaced.dies_at = 3
+    with pytest.raises(KeyboardInterrupt):
+        distill(teacher, tmp_path / "d", shard_sentences=10)
+    inputs = shards.read_json(tmp_path / "d.shards" / "inputs.json")
+    assert inputs["parameters_hash"] == teacher.parameters_hash()
+    if version == "early":
+        early = {key: inputs[key] for key in inputs if key not in shards.LATER_INPUTS}
+        shards.write_json(tmp_path / "d.shards" / "inputs.json", early)
+    replaced.dies_at = 0
+    manifest = distill(teacher, tmp_path / "d", shard_sentences=10)
+    assert manifest["distilled"]["teacher"]["parameters_hash"] == teacher.parameters_hash()
 
 
 @pytest.mark.slow

@@ -1,8 +1,10 @@
 """The notes below a table: what its numbers mean, where they come from and which are missing; warnings."""
 
 import collections
+import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from nat_ar.evaluation import results
 from nat_ar.evaluation.metrics import Metric
@@ -109,13 +111,33 @@ def speed(
 
 def warnings(lines: Sequence[Line]) -> list[str]:
     """One short line a warning, and the page that explains them."""
-    texts: dict[str, None] = {}
+    rows = [row for line in lines for row in (line.result.quality, line.result.speed) if row]
+    texts: dict[str, None] = dict.fromkeys(_other_models(rows))
     for line in lines:
         for warning in (line.result.quality or {}).get("warnings", ()):
             # In rows of early versions causes and remedies follow the first clause.
             short = re.split("[,:;] ", warning)[0]
             texts[f"Warning, {results.label(line.result.identity)}: {short}"] = None
     return [*texts, *(["Causes and remedies of warnings: docs/metrics.md."] if texts else [])]
+
+
+def _other_models(rows: Sequence[Row]) -> list[str]:
+    """A line for each run whose directory held different models when these rows were made, or when the models behind
+    them were trained."""
+    held: dict[str, dict[str, dict[str, None]]] = {}
+    for row in rows:
+        roles = ("rescorer", "teacher", "start_from")  # early rows lack them
+        others = [(f"{role} of {row['name']}", row.get(role)) for role in roles]
+        for what, model in [(results.label(row), row), *others]:
+            if model is not None and model.get("parameters_hash") is not None:
+                known = held.setdefault(os.path.abspath(model["run"]), {})
+                known.setdefault(_short(model["parameters_hash"]), {})[what] = None
+    return [
+        f"Warning, {Path(path).name}: another model for "
+        + " than for ".join(f"{', '.join(who)} ({digest})" for digest, who in known.items())
+        for path, known in held.items()
+        if len(known) > 1
+    ]
 
 
 def _by_value(rows: Sequence[Row], key: str, title: str) -> str:

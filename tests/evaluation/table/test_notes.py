@@ -43,6 +43,17 @@ def test_a_warning_is_one_short_line_and_latex_has_none(rows) -> None:
     assert "Warning" not in formats.render(found, "latex")
 
 
+def test_two_models_of_one_path_in_one_table_are_a_warning(rows) -> None:
+    nat = rows[0]
+    assert build.build(results.join(rows)).warnings == ()
+    nat["rescorer"] = {"run": "runs/ar", "checkpoint_step": 1000, "parameters_hash": "b" * 64}
+    warning, _ = build.build(results.join(rows)).warnings
+    same = "ar Beam(size=4), ar Greedy() (aaaaaaaaaaaa)"
+    assert (
+        warning == f"Warning, ar: another model for {same} than for rescorer of nat (bbbbbbbbbbbb)"
+    )
+
+
 def test_the_notes_have_the_signature_of_every_column_and_name_rows_without_it(rows) -> None:
     kiwi = Metric("kiwi", "KIWI", lambda *texts: Score(0.5, None, None, "kiwi-22"), decimals=4)
     chosen = (*METRICS, kiwi)
