@@ -15,12 +15,15 @@ from flax import nnx
 from nat_ar import __main__ as command_line
 from nat_ar.commands import prepare
 from nat_ar.data.vocabulary import VocabularyConfig
+from nat_ar.experiment import recipes
 from nat_ar.experiment.config import ExperimentConfig, load_experiment, load_file
 from nat_ar.experiment.study import Entry, StudyConfig, load_study
+from nat_ar.losses.fuzzy_alignment import FuzzyAlignment
 from nat_ar.losses.oaxe import Oaxe
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.glancing import Glancing
+from nat_ar.nn.recurrent import RecurrentConfig
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.training.config import TrainingConfig
 
@@ -162,6 +165,38 @@ def test_a_family_is_every_method_raw_and_distilled(folder: str, shallow: str) -
         assert twin == entries[f"{name}_kd"]
     methods = {type(entry.method) for entry in entries.values()}
     assert methods == set(typing.get_args(AnyMethod))
+
+
+def test_a_family_may_go_on_by_fuzzy_alignment() -> None:
+    """Each from its own first stage, at a third of the rate for a tenth of the steps."""
+    training = TrainingConfig(max_steps=1000)
+    stage = recipes.second_stage(recipes.with_clipping(training, 0.1), 100)
+    (*plain, raw, distilled) = recipes.family(
+        TransformerConfig(),
+        training,
+        shallow=TransformerConfig(num_decoder_layers=1),
+        recurrent=RecurrentConfig(),
+        encoder_from_teacher=True,
+        fuzzy_training=stage,
+    )
+    assert [entry.start_from for entry in plain] == [None] * 33
+    assert (stage.max_steps, stage.optimizer.warmup_steps, stage.optimizer.clip_norm) == (
+        100,
+        10,
+        0.1,
+    )
+    assert stage.optimizer.peak_learning_rate == training.optimizer.peak_learning_rate / 3
+    for entry, suffix in ((raw, ""), (distilled, "_kd")):
+        (first,) = (entry for entry in plain if entry.name == f"da_transformer{suffix}")
+        assert (entry.name, entry.start_from) == (f"da_transformer_fuzzy{suffix}", first.name)
+        assert (entry.distilled, entry.decodings) == (first.distilled, first.decodings)
+        assert entry.training == stage
+        assert not entry.encoder_from_teacher
+        likelihood = dataclasses.replace(
+            entry.method, fuzzy_alignment=None, glancing=first.method.glancing
+        )
+        assert likelihood == first.method
+        assert entry.method.fuzzy_alignment == FuzzyAlignment(2)
 
 
 @pytest.mark.parametrize("folder", ["debian_en_de", "iwslt14_de_en", "wmt14_en_de"])

@@ -90,6 +90,19 @@ def graph(name: str, method: DaTransformer, *, distilled: bool) -> Entry:
     return dataclasses.replace(entry, training=clipped, distilled=distilled)
 
 
+def fuzzy(name: str, max_steps: int, *, after: str) -> Entry:
+    """From the best step of another entry."""
+    entry = graph(name, recipes.fuzzy(DA_STATES), distilled=False)
+    stage = recipes.second_stage(entry.training, max_steps)
+    validation = dataclasses.replace(stage.validation, every_steps=max_steps // 3)
+    return dataclasses.replace(
+        entry,
+        training=dataclasses.replace(stage, validation=validation),
+        encoder_from_teacher=False,
+        start_from=after,
+    )
+
+
 ONE_LENGTH = ("LengthBeam()", "LengthBeam(remove_repeats=True)")
 FERTILITIES = ("Argmax()", "Argmax(remove_repeats=True)", "NoisyParallel(samples=10)")
 
@@ -119,6 +132,7 @@ config = StudyConfig(
         graph("da", DA, distilled=False),
         graph("da_states", DA_STATES, distilled=False),
         graph("da_states_kd", DA_STATES, distilled=True),
+        fuzzy("da_states_fuzzy", 300, after="da_states"),
     ),
     speed=SpeedConfig(sentences=50, throughput_sentences=128, max_seconds=6.0),
 )

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from nat_ar.data.toy.corpus import ToyCorpus
+from nat_ar.experiment import recipes
 from nat_ar.experiment.config import load_file
 from nat_ar.experiment.study import Entry, StudyConfig
-from nat_ar.losses.fuzzy_alignment import FuzzyAlignment
 from nat_ar.methods.da_transformer import DaTransformer
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.graph import TransitionSmoothing
@@ -39,14 +39,11 @@ def entry(name: str, steps: int = STEPS, **changes: Any) -> Entry:
 
 def fuzzy(name: str, steps: int, *, ngram: int = 2, after: str = "aligned") -> Entry:
     """From the best step of another entry, at a third of its rate and the glancing of the paper's second stage."""
-    glancing = Glancing(start_ratio=0.1, end_ratio=0.1)
-    start = entry(name, steps, fuzzy_alignment=FuzzyAlignment(ngram), glancing=glancing)
-    optimizer = dataclasses.replace(
-        start.training.optimizer, peak_learning_rate=1e-3, warmup_steps=steps // 10
-    )
-    training = dataclasses.replace(start.training, optimizer=optimizer)
+    start = entry(name, steps)
+    training = recipes.second_stage(start.training, steps)
+    method = recipes.fuzzy(ALIGNED, ngram=ngram)
     return dataclasses.replace(
-        start, training=training, encoder_from_teacher=False, start_from=after
+        start, method=method, training=training, encoder_from_teacher=False, start_from=after
     )
 
 

@@ -8,6 +8,7 @@ import dataclasses
 from nat_ar.data.prepare import DataConfig
 from nat_ar.experiment.study import Entry, StudyConfig
 from nat_ar.losses.axe import Axe
+from nat_ar.losses.fuzzy_alignment import FuzzyAlignment
 from nat_ar.losses.oaxe import Oaxe
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.catalogue import AnyMethod
@@ -35,6 +36,26 @@ def with_clipping(training: TrainingConfig, clip_norm: float) -> TrainingConfig:
     return dataclasses.replace(training, optimizer=optimizer)
 
 
+def second_stage(training: TrainingConfig, max_steps: int) -> TrainingConfig:
+    """How a trained model goes on, with another objective, for so many steps: at a third of the rate, reached after a
+    tenth of them."""
+    optimizer = dataclasses.replace(
+        training.optimizer,
+        peak_learning_rate=training.optimizer.peak_learning_rate / 3,
+        warmup_steps=max_steps // 10,
+    )
+    return dataclasses.replace(training, max_steps=max_steps, optimizer=optimizer)
+
+
+def fuzzy(method: DaTransformer, *, ngram: int = 2) -> DaTransformer:
+    """The second stage of FA-DAT (Ma et al. 2023): n-grams instead of the likelihood, and little glancing."""
+    return dataclasses.replace(
+        method,
+        fuzzy_alignment=FuzzyAlignment(ngram),
+        glancing=Glancing(start_ratio=0.1, end_ratio=0.1),
+    )
+
+
 def family(
     transformer: TransformerConfig,
     training: TrainingConfig,
@@ -46,18 +67,21 @@ def family(
     ctc_training: TrainingConfig | None = None,
     ctc_glancing: Glancing | None = None,
     graph_training: TrainingConfig | None = None,
+    fuzzy_training: TrainingConfig | None = None,
     vertices: int = 8,
     beam: int = 4,
     encoder_from_teacher: bool = False,
 ) -> tuple[Entry, ...]:
-    """Every method: `ar_kd`, then all students on raw data, then all of them distilled (`NAME_kd`).
+    """Every method: `ar_kd`, then all students on raw data, then all of them distilled (`NAME_kd`), and where
+    `fuzzy_training` says how, `da_transformer_fuzzy` and its twin last, which go on from `da_transformer` and its twin.
 
     Annealing ends with the training, that of OAXE after a third and that of the DA-Transformer after two thirds of it.
     shallow: a deep encoder with one decoder layer, the entry `ar_N_1`. regularised: the Transformer of CTC, AXE, OAXE
     and CMLM; default `transformer`. masked_training: how AXE, OAXE and CMLM are trained; default `training`.
-    ctc_training, graph_training: default `training` with gradients clipped to 2.4 and to 0.1. ctc_glancing: default a
-    ratio of 0.5 throughout. vertices: those of a graph, a source token. beam: its size wherever decoding is left to
-    right. encoder_from_teacher: students that have the teacher's encoder start with it."""
+    ctc_training, graph_training: default `training` with gradients clipped to 2.4 and to 0.1. fuzzy_training: see
+    second_stage; None: no such entry. ctc_glancing: default a ratio of 0.5 throughout. vertices: those of a graph, a
+    source token. beam: its size wherever decoding is left to right. encoder_from_teacher: students that have the
+    teacher's encoder start with it."""
     steps = training.max_steps
     regularised = regularised or transformer
     masked_training = masked_training or training
@@ -68,6 +92,12 @@ def family(
     ctc = Ctc(regularised, upsampling="copy", label_smoothing=0.1)
     beam_search = f"Beam(size={beam})"
     left_to_right = (beam_search, "Greedy()")
+    graph = DaTransformer(
+        transformer,
+        upsample_factor=vertices,
+        glancing=Glancing(start_ratio=0.5, end_ratio=0.1, anneal_steps=2 * steps // 3),
+    )
+    graph_searches = ("GraphGreedy()", "Lookahead()", "GraphBeam()")
     frames = ("BestPath()", "PrefixBeam(size=20)")
     students: tuple[tuple[str, AnyMethod, TrainingConfig, tuple[str, ...]], ...] = (
         (
@@ -123,16 +153,7 @@ def family(
             ctc_training,
             ("BestPath()",),
         ),
-        (
-            "da_transformer",
-            DaTransformer(
-                transformer,
-                upsample_factor=vertices,
-                glancing=Glancing(start_ratio=0.5, end_ratio=0.1, anneal_steps=2 * steps // 3),
-            ),
-            graph_training,
-            ("GraphGreedy()", "Lookahead()", "GraphBeam()"),
-        ),
+        ("da_transformer", graph, graph_training, graph_searches),
         (
             "cmlm",
             Cmlm(regularised),
@@ -159,6 +180,18 @@ def family(
             )
             for is_distilled in (False, True)
             for name, method, student_training, decodings in students
+        ),
+        *(
+            Entry(
+                f"da_transformer_fuzzy{suffix}",
+                fuzzy(graph),
+                fuzzy_training,
+                distilled=bool(suffix),
+                start_from=f"da_transformer{suffix}",
+                decodings=graph_searches,
+            )
+            for suffix in ("", "_kd")
+            if fuzzy_training is not None
         ),
     )
 
