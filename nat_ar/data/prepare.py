@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import itertools
 import shutil
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import Any, TypeVar
 import numpy as np
 import sentencepiece
 from jaxtyping import Bool
-from tqdm.auto import tqdm
 
 import nat_ar
 from nat_ar import config_json
@@ -115,15 +113,14 @@ def prepare(config: DataConfig, *, quiet: bool = False) -> dict[str, Any]:
                 progress=show.bar,
             )
         with _timed(seconds, "vocabulary"):
-            show.say(f"vocabulary: {config.vocabulary.kind} of {config.vocabulary.size}")
             limit = config.vocabulary.max_training_sentences
             is_learnt_from = _sample(sentences["train"], limit)
-            words = vocabulary.train(
-                itertools.compress(arrays.read_texts(spool / "train", "source"), is_learnt_from),
-                itertools.compress(arrays.read_texts(spool / "train", "target"), is_learnt_from),
-                partial / "vocabulary",
-                config.vocabulary,
-            )
+            with show.line(f"vocabulary: {config.vocabulary.kind} of {config.vocabulary.size}"):
+                source, target = (
+                    itertools.compress(arrays.read_texts(spool / "train", side), is_learnt_from)
+                    for side in ("source", "target")
+                )
+                words = vocabulary.train(source, target, partial / "vocabulary", config.vocabulary)
         with _timed(seconds, "encode"):
             for name, number in sentences.items():
                 _write_split(partial / name, spool / name, number, words, config, report, show)
@@ -334,7 +331,10 @@ def _write_fertilities(
     """Of training and validation; tests are not looked at."""
     train, validation = (Split.load(partial / name) for name in ("train", "validation"))
     if config.aligner is not None:
-        fertilities.align(config.aligner, words, train, validation, progress=show.say)
+        with show.line("alignment") as line:
+            fertilities.align(
+                config.aligner, words, train, validation, progress=line.set_description_str
+            )
     if config.alignments is not None:
         report.provenance["alignments"] = fertilities.read_pharaoh(config.alignments, train)
 
@@ -358,17 +358,16 @@ def _hash_of_texts(texts: Iterable[str]) -> str:
 
 
 class _Progress:
-    """Bars and messages on stderr; silent if asked to be, and if stderr is no terminal."""
+    """Bars and lines that change, on stderr; none if asked to be quiet, or if stderr is no terminal."""
 
     def __init__(self, quiet: bool) -> None:
-        self._silent = quiet or not bars.are_drawn()
+        self._is_quiet = quiet
 
     def bar(self, pairs: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-        yield from tqdm(pairs, desc=what, total=total, unit=" pairs", disable=self._silent)
+        yield from bars.Bar(pairs, desc=what, total=total, unit=" pairs", is_quiet=self._is_quiet)
 
-    def say(self, message: str) -> None:
-        if not self._silent:
-            tqdm.write(message, file=sys.stderr)
+    def line(self, text: str) -> bars.Bar:
+        return bars.line(text, is_quiet=self._is_quiet)
 
 
 @contextlib.contextmanager

@@ -2,11 +2,8 @@
 
 import dataclasses
 import itertools
-import sys
 from collections.abc import Sequence
 from typing import Any
-
-from tqdm.auto import tqdm
 
 from nat_ar.data import prepare
 from nat_ar.data.alignment import aligner
@@ -14,6 +11,7 @@ from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.ragged import Ragged
 from nat_ar.evaluation import diagnostics, metrics
+from nat_ar.runtime import bars
 
 BLEU_SENTENCES = 2_000
 """Most training pairs on which the card's BLEU against raw references is measured."""
@@ -45,14 +43,15 @@ def quality(data: PreparedData, targets: Sequence[str]) -> dict[str, Any]:
     config = prepare.config_of(data).aligner or AlignerConfig()
     lexicons, described = {}, {}
     for name, (target, texts) in sides.items():
-        links = aligner.align(
-            source,
-            target,
-            config,
-            source_size=data.vocabulary.source_size,
-            target_size=data.vocabulary.target_size,
-            progress=_say,
-        )
+        with bars.line(f"alignment of {name} pairs") as line:
+            links = aligner.align(
+                source,
+                target,
+                config,
+                source_size=data.vocabulary.source_size,
+                target_size=data.vocabulary.target_size,
+                progress=line.set_description_str,
+            )
         lexicons[name] = diagnostics.lexicon(links, source, target)
         repetition = diagnostics.repetition([texts[row].split() for row in rows])
         described[name] = {
@@ -144,8 +143,3 @@ def _interval(bleu: dict[str, Any]) -> str:
         f"{bleu['score']:.2f} [{bleu['low']:.2f}, {bleu['high']:.2f}] "
         f"({bleu['sentences']:,} sentences)"
     )
-
-
-def _say(message: str) -> None:
-    if sys.stderr.isatty():
-        tqdm.write(message, file=sys.stderr)

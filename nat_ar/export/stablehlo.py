@@ -24,7 +24,6 @@ import numpy as np
 from flax import nnx
 from jax import export
 from jaxtyping import Array, Float, Int
-from tqdm.auto import tqdm
 
 from nat_ar.config_json import ConfigError
 from nat_ar.export import runner
@@ -72,7 +71,7 @@ def write(
     with (directory / "weights.npz").open("wb") as file:
         np.savez(file, **weights)  # type: ignore[arg-type]
     programs = {}
-    for bucket in tqdm(buckets, desc="export", unit="bucket", disable=not bars.are_drawn()):
+    for bucket in bars.Bar(buckets, desc="export", unit="bucket"):
         exported = lower(portable_translator, names, weights, rows, bucket, platforms)
         programs[str(bucket)] = f"decode_{bucket}.stablehlo"
         (directory / programs[str(bucket)]).write_bytes(serialise(exported))

@@ -6,8 +6,6 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from tqdm.auto import tqdm
-
 from nat_ar import config_json
 from nat_ar.data.arrays import Split
 from nat_ar.evaluation import metrics
@@ -68,13 +66,11 @@ def translate(
     ]
     paths = [shards / f"{rows.start:09d}.json" for rows in spans]
     is_made = [path.exists() for path in paths]
-    bar = tqdm(
+    bar = bars.Bar(
         total=len(train),
         initial=sum(len(rows) for rows, made in zip(spans, is_made, strict=True) if made),
         unit="sentence",
         desc=f"distill {title}",
-        disable=not bars.are_drawn(),
-        dynamic_ncols=True,
     )
     with bar:
         for number, (rows, path, made) in enumerate(zip(spans, paths, is_made, strict=True)):

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
-from tqdm.auto import tqdm
 
 from nat_ar.data import loader, ragged, word_distributions
 from nat_ar.data.batching import BatchingConfig, BatchPlan
@@ -44,9 +43,7 @@ def write(
         )
     dtype = ragged.token_type(vocabulary_size)
     kept = word_distributions.create(directory, target, number, dtype)
-    batches = tqdm(
-        plan.epoch(0), unit="batch", desc="word distributions", disable=not bars.are_drawn()
-    )
+    batches = bars.Bar(plan.epoch(0), unit="batch", desc="word distributions")
     for rows, width in batches:
         sides = (loader.pad_rows(side, rows, width, end=EOS) for side in (source, target))
         nats, tokens = jax.device_get(_likely(teacher.graphdef, teacher.params, *sides, number))

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
-from tqdm.auto import tqdm
 
 from nat_ar.data import loader
 from nat_ar.data.ragged import Ragged
@@ -113,13 +112,7 @@ class Translator:
         rows = [row[:longest] for row in rows]
         source = Ragged.from_rows(rows)
         found = [Translation([""], [0.0], [[]], 0) for _ in rows]
-        bar = tqdm(
-            total=len(rows),
-            unit="sentence",
-            desc=title,
-            disable=is_quiet or not bars.are_drawn(),
-            dynamic_ncols=True,
-        )
+        bar = bars.Bar(total=len(rows), unit="sentence", desc=title, is_quiet=is_quiet)
         remedy = (
             f"let --batch-tokens be fewer than {self.batch_tokens:,} (translate, evaluate, distill), or take a "
             "search with fewer candidates"

@@ -1,8 +1,15 @@
-"""Bars are drawn where somebody may look at them."""
+"""Bars are drawn where somebody may look at them, and leave nothing on the screen."""
 
+import os
+import pty
+import subprocess
 import sys
+import termios
+import textwrap
 import types
+from pathlib import Path
 
+import pyte
 import pytest
 
 from nat_ar.runtime import bars
@@ -18,3 +25,84 @@ def test_a_terminal_or_a_notebook(
     if is_notebook:
         monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
     assert bars.are_drawn() == (is_terminal or is_notebook)
+
+
+class Terminal:
+    """What a person sees of a Python program whose stderr is a terminal of 60 columns."""
+
+    def __init__(self, program: str, *, columns: int = 60) -> None:
+        self.screen = pyte.Screen(columns, 20)
+        stream, written = pyte.ByteStream(self.screen), b""
+        ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (20, columns))
+        environment = {**os.environ, "PYTHONPATH": str(Path(bars.__file__).parents[2])}
+        process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(program)], stderr=theirs, env=environment
+        )
+        os.close(theirs)
+        while True:
+            try:
+                output = os.read(ours, 65536)
+            except OSError:  # Linux says so of a terminal that nobody writes to any more
+                break
+            if not output:
+                break
+            stream.feed(output)
+            written += output
+        os.close(ours)
+        self.written = written.decode()
+        assert process.wait() == 0
+
+    @property
+    def lines(self) -> list[str]:
+        """What stays on the screen."""
+        lines = [line.rstrip() for line in self.screen.display]
+        while lines and not lines[-1]:
+            del lines[-1]
+        return lines
+
+
+def test_bars_leave_nothing_behind() -> None:
+    """A bar in a bar, lines between, an error in the middle."""
+    terminal = Terminal("""
+        from nat_ar.runtime import bars
+        bars.say("first")
+        try:
+            with bars.Bar(total=3, desc="outer", mininterval=0) as outer:
+                for number in range(3):
+                    with bars.Bar(range(2), desc="inner", mininterval=0) as inner:
+                        for _ in inner:
+                            pass
+                    bars.say(f"after {number}")
+                    outer.update()
+                    if number == 1:
+                        raise ValueError
+        except ValueError:
+            bars.say("an error")
+        with bars.line("one text") as line:
+            line.set_description_str("another text")
+        bars.say("last")
+    """)
+    assert terminal.lines == ["first", "after 0", "after 1", "an error", "last"]
+    for shown in ("outer:", "inner:", "one text [", "another text ["):
+        assert shown in terminal.written
+
+
+def test_a_bar_moves_while_nothing_is_counted() -> None:
+    terminal = Terminal("""
+        import time
+        from nat_ar.runtime import bars
+        with bars.line("compiling"):
+            time.sleep(2.3)
+    """)
+    assert terminal.lines == []
+    assert "compiling [00:01]" in terminal.written
+    assert "compiling [00:02]" in terminal.written
+
+
+def test_without_a_terminal_there_are_lines_only(capsys: pytest.CaptureFixture[str]) -> None:
+    with bars.Bar(range(2), desc="outer") as bar, bars.line("text") as line:
+        for number in bar:
+            bars.say(f"after {number}")
+            line.set_description_str("another")
+    assert capsys.readouterr() == ("", "after 0\nafter 1\n")

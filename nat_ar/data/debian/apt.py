@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nat_ar.data.pair import Report
-from nat_ar.runtime import bars, files
+from nat_ar.runtime import files
 
 ALTERNATIVE = (
     "without Debian's packages, use a Hugging Face data set (corpus=HuggingFace(...)) or your own "
@@ -26,10 +26,6 @@ class Package(NamedTuple):
     name: str
     version: str
     sha256: str
-
-
-def is_quiet() -> bool:
-    return not bars.are_drawn()
 
 
 @dataclasses.dataclass(frozen=True)

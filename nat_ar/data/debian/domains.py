@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from nat_ar.data.debian import apt, formats
 from nat_ar.data.debian.apt import Apt, Package
 from nat_ar.data.debian.sentences import Passage, align_blocks
 from nat_ar.data.pair import Report
-from nat_ar.runtime import files
+from nat_ar.runtime import bars, files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +197,7 @@ DOMAINS: dict[str, Domain] = {
 
 def read(library: Library, language: str) -> Iterator[tuple[str, Iterator[Passage]]]:
     """Each domain of the library and its passages."""
-    for domain in tqdm(library.unpacked, desc="read", unit="domain", disable=apt.is_quiet()):
+    for domain in bars.Bar(library.unpacked, desc="read", unit="domain"):
         yield domain, DOMAINS[domain].read(library, domain, language)
 
 
@@ -222,7 +220,7 @@ def fetch(domains: Sequence[str], language: str, cache: Path, report: Report) ->
         wanted += [(domain, package) for package in packages]
     unpacked: dict[str, list[Path]] = {domain: [] for domain in domains}
     provenance: list[dict[str, Any]] = []
-    progress = tqdm(wanted, desc="fetch", unit="package", disable=apt.is_quiet())
+    progress = bars.Bar(wanted, desc="fetch", unit="package")
     for domain, package in progress:
         progress.set_postfix_str(package.name)
         archive = cache / "packages" / f"{package.name}.deb"

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from jaxtyping import Float
-from tqdm.auto import tqdm
 
 from nat_ar.runtime import bars
 
@@ -77,11 +76,5 @@ def no_compilation(shapes: Sequence[Sized] = ()) -> Iterator[None]:
         )
 
 
-def bar(title: str, total: int, is_quiet: bool) -> tqdm:
-    return tqdm(
-        total=total,
-        desc=title,
-        disable=is_quiet or not bars.are_drawn(),
-        dynamic_ncols=True,
-        mininterval=0.5,
-    )
+def bar(title: str, total: int, is_quiet: bool) -> bars.Bar:
+    return bars.Bar(total=total, desc=title, mininterval=0.5, is_quiet=is_quiet, is_ticking=False)

@@ -8,6 +8,7 @@ from nat_ar.evaluation import results
 from nat_ar.evaluation.metrics import Metric
 from nat_ar.evaluation.results import Row
 from nat_ar.evaluation.table.line import ITSELF, Interval, Line, Table
+from nat_ar.runtime import durations
 
 MISSING = "n/a"
 RangeText = Callable[[Interval | None, int | None], str]
@@ -93,13 +94,7 @@ def _training(line: Line) -> str:
     quality = line.result.quality
     if quality is None:
         return MISSING
-    return f"{_count(quality['train_steps'])}, {_duration(quality['train_seconds'])}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+    return f"{_count(quality['train_steps'])}, {durations.text(quality['train_seconds'])}"
 
 
 def _count(number: int) -> str:
