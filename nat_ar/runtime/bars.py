@@ -8,6 +8,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from nat_ar.runtime import console
+
 
 def are_drawn() -> bool:
     """True in a terminal and in a notebook; False where stderr goes to a file or a pipe."""
@@ -15,12 +17,9 @@ def are_drawn() -> bool:
 
 
 def say(text: str) -> None:
-    """A line on stderr."""
-    if are_drawn():
-        tqdm.write(text, file=sys.stderr)
-        sys.stderr.flush()
-    else:
-        print(text, file=sys.stderr, flush=True)
+    """A line on stderr, above the bars that are drawn."""
+    with tqdm.external_write_mode(file=sys.stderr):
+        console.say(text)
 
 
 class Bar(tqdm):
