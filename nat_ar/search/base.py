@@ -29,9 +29,10 @@ class Decoding:
 
     @classmethod
     def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Where repeats may be removed today, they once stayed."""
-        is_field = any(field.name == "remove_repeats" for field in dataclasses.fields(cls))
-        return {"remove_repeats": False, **data} if is_field else data
+        """Where repeats may be removed today, they once stayed, and BLANK had no penalty."""
+        former = {"remove_repeats": False, "blank_penalty": 0.0}
+        fields = {field.name for field in dataclasses.fields(cls)}
+        return {**{name: former[name] for name in former if name in fields}, **data}
 
 
 @dataclasses.dataclass(frozen=True)

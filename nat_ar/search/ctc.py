@@ -46,6 +46,8 @@ class FrameDecoding(Decoding, config_json.Open, abc.ABC):
 class BestPath(FrameDecoding):
     """The most probable label of every frame, merged and without blanks (section 3.2, best path)."""
 
+    blank_penalty: float = 0.0
+    """nats taken from BLANK in every frame before the search: above 0, translations get longer"""
     former_names: ClassVar[tuple[str, ...]] = ("Collapse",)
 
     def search(
@@ -57,7 +59,10 @@ class BestPath(FrameDecoding):
         max_length: int,
     ) -> Hypotheses:
         return search_best_path(
-            logits, frame_lengths, length_limits=length_limits, max_length=max_length
+            with_blank_penalty(logits, self.blank_penalty),
+            frame_lengths,
+            length_limits=length_limits,
+            max_length=max_length,
         )
 
 
@@ -72,6 +77,8 @@ class PrefixBeam(FrameDecoding):
     """words of each frame, the most probable ones, that may extend a prefix"""
     length_penalty: float = 0.0
     """exponent of the number of words that divides log p in the end; 0 prefers short, above 1 long"""
+    blank_penalty: float = 0.0
+    """nats taken from BLANK in every frame before the search: above 0, translations get longer"""
     n_best: int = 1
     """translations handed back, best first; at most size"""
 
@@ -89,8 +96,21 @@ class PrefixBeam(FrameDecoding):
         max_length: int,
     ) -> Hypotheses:
         return search_prefixes(
-            logits, frame_lengths, self, length_limits=length_limits, max_length=max_length
+            with_blank_penalty(logits, self.blank_penalty),
+            frame_lengths,
+            self,
+            length_limits=length_limits,
+            max_length=max_length,
         )
+
+
+def with_blank_penalty(
+    logits: Float[Array, "batch frames vocabulary"], penalty: float
+) -> Float[Array, "batch frames vocabulary"]:
+    """Logits in which BLANK has lost so many nats to all other labels. Where a frame's words share what BLANK does not
+    have, each of them is less probable than BLANK, and the best path leaves the word out: translations come out short.
+    The scores of a search are of the distribution after the penalty."""
+    return logits.at[..., BLANK].add(-penalty) if penalty else logits
 
 
 def collapse(

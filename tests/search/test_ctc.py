@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from nat_ar.config_json import ConfigError
 from nat_ar.search import ctc
-from nat_ar.search.ctc import PrefixBeam
+from nat_ar.search.ctc import BestPath, PrefixBeam
 from nat_ar.special_tokens import BLANK, EOS, MASK, NUM_SPECIAL, PAD
 from nat_ar.types import Hypotheses
 
@@ -238,3 +238,34 @@ def test_impossible_settings_are_refused(size: int, n_best: int) -> None:
         PrefixBeam(size=size, n_best=n_best)
     with pytest.raises(ConfigError, match="top_k of at least 1, got 0"):
         PrefixBeam(top_k=0)
+
+
+def test_a_blank_penalty_says_the_word_that_several_words_and_a_blank_share() -> None:
+    # One frame: BLANK 0.4, A 0.35, B 0.25. Without BLANK's lead of ln(0.4 / 0.35) = 0.134 nats, A is said.
+    p = {BLANK: 0.4, A: 0.35, B: 0.25}
+    logits = np.full((1, 1, VOCABULARY), -np.inf, np.float32)
+    for label, share in p.items():
+        logits[0, 0, label] = math.log(share)
+    most = {"length_limits": jnp.array([2]), "max_length": 2}
+
+    def said(decoding: ctc.FrameDecoding) -> tuple[list[int], float]:
+        found = decoding.search(jnp.asarray(logits), jnp.array([1]), **most)
+        return words_of(np.asarray(found.tokens[0, 0])), float(found.scores[0, 0])
+
+    for decoding in (BestPath(blank_penalty=0.13), PrefixBeam(size=3, blank_penalty=0.13)):
+        assert said(decoding)[0] == []
+    for decoding in (BestPath(blank_penalty=0.14), PrefixBeam(size=3, blank_penalty=0.14)):
+        words, score = said(decoding)
+        assert words == [A]
+        assert score == pytest.approx(math.log(0.35 / (0.4 * math.exp(-0.14) + 0.6)), abs=1e-5)
+
+
+@given(st.integers(0, 10**6), st.floats(0.0, 20.0))
+@settings(max_examples=20, deadline=None)
+def test_best_paths_only_get_more_words_by_a_blank_penalty(seed: int, penalty: float) -> None:
+    logits = random_logits(seed, rows=4, frames=6)
+    paths = [
+        ctc.best_path(ctc.with_blank_penalty(jnp.asarray(logits), p), jnp.full(4, 6))[0]
+        for p in (0.0, penalty)
+    ]
+    assert bool(((paths[0] == BLANK) | (paths[0] == paths[1])).all())
