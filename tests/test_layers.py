@@ -39,6 +39,7 @@ ONLY_IN = {
     "lxml": "nat_ar.data.debian.formats",
     "orbax": "nat_ar.training.checkpoint",
     "polib": "nat_ar.data.debian.formats",
+    "rich": "nat_ar.evaluation.table.terminal",
     "tyro": "nat_ar.__main__",
 }
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from nat_ar.evaluation import figures, metrics
 from nat_ar.evaluation.metrics import METRICS, Metric
-from nat_ar.evaluation.table import formats
+from nat_ar.evaluation.table import columns, formats
 from nat_ar.pipeline.compare import compare
 
 
@@ -24,6 +24,8 @@ class Compare:
     """format in which the table is printed"""
     output: tuple[str, ...] = ()
     """files to which the table is also written, in the format of their suffix: .txt, .md, .csv or .tex"""
+    columns: tuple[str, ...] = ()
+    """names of columns, or all; default: a few (docs/metrics.md lists them); a CSV has everything"""
     teacher: str | None = None
     """name or directory of the baseline of speed-ups and paired tests; default: the first AR run trained on raw data"""
     split: str = "test"
@@ -47,6 +49,7 @@ def run(arguments: Compare) -> None:
     if arguments.picture is not None:
         figures.paths_of(Path(arguments.picture))
     chosen = metrics.with_more(arguments.metrics)
+    columns.check(arguments.columns, chosen)
     height = None if arguments.picture_metric is None else _named(arguments.picture_metric, chosen)
     comparison = compare(
         arguments.runs,
@@ -55,9 +58,9 @@ def run(arguments: Compare) -> None:
         n_bootstrap=arguments.n_bootstrap,
         more_metrics=chosen[len(METRICS) :],
     )
-    print(comparison.render(arguments.format), end="")
+    print(comparison.render(arguments.format, arguments.columns), end="")
     for name in arguments.output:
-        comparison.save(name)
+        comparison.save(name, arguments.columns)
     if arguments.picture is not None:
         comparison.picture(arguments.picture, title=arguments.title, metric=height)
 

@@ -25,6 +25,8 @@ class Study:
     three, training, validation and test"""
     only: tuple[str, ...] = ()
     """entries to run, besides the teacher and the entries that they start from; default: all"""
+    columns: tuple[str, ...] = ()
+    """columns of the table, by name, or all; default: those of the config, or a few (docs/metrics.md)"""
     publish: str | None = None
     """directory to which table.md, the picture and the examples are also written, such as docs/results/toy"""
 
@@ -40,6 +42,9 @@ def run(arguments: Study) -> None:
         data = prepare.from_files(config.data, arguments.corpus_file)
         config = dataclasses.replace(config, data=data)
         command += f" --corpus-file {shlex.join(Path(name).name for name in arguments.corpus_file)}"
+    if arguments.columns:
+        config = dataclasses.replace(config, columns=arguments.columns)
+        command += f" --columns {shlex.join(arguments.columns)}"
     if arguments.only:
         command += f" --only {shlex.join(arguments.only)}"
     study(config, command=command, publish=arguments.publish)

@@ -58,7 +58,7 @@ class Metric:
     shows_interval: bool = False
     """tables show the interval beside the score"""
     in_table: bool = True
-    """a column of the table; the CSV has every metric"""
+    """a column of tables that name no columns; by its name every metric is one, and the CSV has all"""
 
     source: str | None = None
     """the file that `load` read it from"""
@@ -161,7 +161,13 @@ METRICS: tuple[Metric, ...] = (
         lambda ours, references, _: bleu(ours, references, lowercase=True),
         in_table=False,
     ),
-    Metric("chrf", "chrF++", lambda ours, references, _: chrf(ours, references), decimals=1),
+    Metric(
+        "chrf",
+        "chrF++",
+        lambda ours, references, _: chrf(ours, references),
+        decimals=1,
+        in_table=False,
+    ),
     Metric(
         "ter", "TER", lambda ours, references, _: ter(ours, references), "lower", in_table=False
     ),

@@ -7,6 +7,7 @@ from pathlib import Path
 from nat_ar.config_json import ConfigError
 from nat_ar.data.prepare import DataConfig
 from nat_ar.evaluation.speed.config import SpeedConfig
+from nat_ar.evaluation.table import columns
 from nat_ar.experiment.config import ExperimentConfig, load_file
 from nat_ar.methods import base
 from nat_ar.methods.base import Method
@@ -64,6 +65,8 @@ class StudyConfig:
     """splits that are evaluated; the first one is the table's, and is timed"""
     speed: SpeedConfig = SpeedConfig()
     """how much text the benchmark takes"""
+    columns: tuple[str, ...] = ()
+    """columns of its table, by name, or ("all",); none: the few of `compare` (docs/metrics.md)"""
 
     def __post_init__(self) -> None:
         names = [self.teacher.name, *(entry.name for entry in self.entries)]
@@ -87,6 +90,10 @@ class StudyConfig:
         decodings.choose(self.teacher.method, self.distillation)
         if not self.tests:
             raise ConfigError("tests: expected at least one split, got none")
+        try:
+            columns.check(self.columns)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
 
     def experiment(self, entry: Entry) -> ExperimentConfig:
         """What an entry trains: its config with the directories of the study filled in."""

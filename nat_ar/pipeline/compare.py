@@ -23,15 +23,17 @@ class Comparison:
 
     table: Table
 
-    def render(self, form: Format = "terminal") -> str:
-        return formats.render(self.table, form)
+    def render(self, form: Format = "terminal", columns: Sequence[str] = ()) -> str:
+        """The table as text; columns: names such as "bleu_lc", "all", or none for the few that matter most.
+        A CSV always has everything."""
+        return formats.render(self.table, form, columns)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, columns: Sequence[str] = ()) -> None:
         """Writes the table in the format of the suffix: .txt, .md, .csv or .tex."""
         path = Path(path)
         form = formats.of_path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_text(path, self.render(form))
+        files.write_text(path, self.render(form, columns))
 
     def picture(
         self, path: str | Path, *, title: str = "", metric: Metric | None = None

@@ -25,7 +25,7 @@ def write(
 ) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for suffix, kind in formats.FORMAT_OF_SUFFIX.items():
-        text = comparison.render(kind)
+        text = comparison.render(kind, config.columns)
         if suffix == ".md":
             text = (
                 f"# {config.name}\n\nMade by `{command}`.\n\n![quality against latency](picture.png)"

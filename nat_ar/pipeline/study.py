@@ -107,7 +107,7 @@ def _study(config: StudyConfig, command: str, publish: str | Path | None) -> Com
     report.write(comparison, root, entries, runs, config, command)
     if publish is not None:
         report.write(comparison, Path(publish), entries, runs, config, command)
-    print(comparison, end="")
+    print(comparison.render(columns=config.columns), end="")
     return comparison
 
 

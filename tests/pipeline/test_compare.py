@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -92,12 +93,24 @@ def test_the_table_is_printed_and_written(
     command.run(Compare(runs, output=names, picture=picture, n_bootstrap=100))
     printed = capsys.readouterr().out
     assert "100.00 ±0.00 =" in printed  # greedy says what beam says
-    assert " -  " in next(line for line in printed.splitlines() if line.startswith("nat"))
+    assert " - " in next(line for line in printed.splitlines() if line.startswith("nat"))
     assert "10.0" in printed  # 40 ms over 4 ms
-    for name, start in zip(names, ("| name", "name,run", "% needs"), strict=True):
+    for name, start in zip(names, ("| system", "name,run", "% needs"), strict=True):
         assert Path(name).read_text(encoding="utf-8").startswith(start)
     assert Path(picture + ".png").is_file()
     assert Path(picture + ".svg").is_file()
+
+
+def test_the_columns_that_are_named_are_printed_and_written(
+    runs: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "table.tex"
+    arguments = Compare(runs, columns=("name", "chrf"), output=(str(path),), n_bootstrap=100)
+    command.run(dataclasses.replace(arguments, format="markdown"))
+    assert capsys.readouterr().out.startswith("| name | chrF++ |\n")
+    assert "name & chrF++ " in path.read_text("utf-8")
+    with pytest.raises(ValueError, match=r"columns: expected some of all, .*; got speed"):
+        command.run(Compare(("nowhere",), columns=("speed",)))
 
 
 def test_paired_tests_are_made_from_the_files(runs: tuple[str, ...]) -> None:
@@ -113,7 +126,7 @@ def test_paired_tests_are_made_from_the_files(runs: tuple[str, ...]) -> None:
     assert alone.result.identity["name"] == "nat"
     assert repr(comparison) == "Comparison(ar Beam(size=4), ar Greedy(), nat Argmax())"
     assert str(comparison) == comparison.render("terminal")
-    assert comparison._repr_markdown_().startswith("| name | method |")
+    assert comparison._repr_markdown_().startswith("| system | data |")
 
 
 def test_changed_translations_are_noticed(runs: tuple[str, ...]) -> None:

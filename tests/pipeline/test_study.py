@@ -280,7 +280,22 @@ def test_a_corpus_file_takes_the_place_of_the_corpus(
     }
     assert (config.data.corpus.hold_out.validation, config.data.corpus.hold_out.test) == (5, 6)
 
-    command_line.run(command_line.Study("study.py", corpus_file=("/a.tsv", "/b.tsv", "/c d.tsv")))
+    files = ("/a.tsv", "/b.tsv", "/c d.tsv")
+    command_line.run(command_line.Study("study.py", corpus_file=files))
     ((config,), more) = seen[1]
     assert config.data.corpus == TextFiles(("/a.tsv",), ("/b.tsv",), ("/c d.tsv",))
     assert more["command"] == "python -m nat_ar study study.py --corpus-file a.tsv b.tsv 'c d.tsv'"
+
+
+def test_the_columns_of_the_command_are_those_of_the_study_and_of_its_command(
+    make_study: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(make_study("here"))
+    seen: list[Any] = []
+    monkeypatch.setattr(command_line, "study", lambda *words, **more: seen.append((words, more)))
+    command_line.run(command_line.Study("study.py", columns=("system", "bleu_lc")))
+    ((config,), more) = seen[0]
+    assert config.columns == ("system", "bleu_lc")
+    assert more["command"] == "python -m nat_ar study study.py --columns system bleu_lc"
+    with pytest.raises(ConfigError, match=r"columns: expected some of all, .*; got blue"):
+        command_line.run(command_line.Study("study.py", columns=("blue",)))

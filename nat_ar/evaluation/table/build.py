@@ -43,7 +43,8 @@ def build(
     conditions = list(dict.fromkeys(system.condition for system in systems))
     baselines = {condition: _baselines(systems, reference, condition) for condition in conditions}
     lines = [
-        _line(system, reference, baselines[system.condition], comparisons) for system in systems
+        _line(system, reference, baselines[system.condition], comparisons, metrics[0])
+        for system in systems
     ]
     timed = [condition for condition in conditions if condition is not None]
     timed.sort(key=lambda condition: baselines[condition].beam is None)
@@ -54,7 +55,7 @@ def build(
         )
     )
     texts = [
-        *notes.quality(lines, reference, metrics),
+        *notes.quality(lines, reference),
         *notes.speed(lines, reference, baselines),
     ]
     rows = [row for line in lines for row in (line.result.quality, line.result.speed) if row]
@@ -143,6 +144,7 @@ def _line(
     reference: SystemResult | None,
     baselines: Baselines,
     comparisons: Mapping[SystemKey, PairedResult],
+    metric: Metric,
 ) -> Line:
     key = results.system_key(system.identity)
     is_teacher = reference is not None and key == results.system_key(reference.identity)
@@ -158,6 +160,9 @@ def _line(
         best_over_beam = speed["throughput"] / beam["throughput"]
         best_over_greedy = speed["throughput"] / greedy["throughput"]
     comparison = None if is_teacher else comparisons.get(key)
+    of_teacher = None
+    if reference is not None and reference.identity["decoding"].startswith(BEAM):
+        of_teacher = _percent_of(system.quality, reference.quality, metric)
     return Line(
         system,
         comparison,
@@ -166,7 +171,15 @@ def _line(
         best_over_beam,
         best_over_greedy,
         is_teacher,
+        of_teacher,
     )
+
+
+def _percent_of(quality: Row | None, reference: Row | None, metric: Metric) -> float | None:
+    if quality is None or reference is None:
+        return None
+    ours, theirs = quality[metric.name]["score"], reference[metric.name]["score"]
+    return 100 * ours / theirs if theirs else None
 
 
 def _speed_up(speed: Row, baseline: Row) -> Interval:

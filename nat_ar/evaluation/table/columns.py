@@ -1,11 +1,11 @@
-"""The columns of a table: their headers, and the cell of each line as text."""
+"""The columns of a table: their names, headers, and the cell of each line as text."""
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from nat_ar.evaluation import results
-from nat_ar.evaluation.metrics import Metric
+from nat_ar.evaluation.metrics import METRICS, Metric
 from nat_ar.evaluation.results import Row
 from nat_ar.evaluation.table.line import ITSELF, Interval, Line, Table
 from nat_ar.runtime import durations
@@ -17,44 +17,155 @@ RangeText = Callable[[Interval | None, int | None], str]
 
 @dataclasses.dataclass(frozen=True)
 class Column:
+    name: str
+    """what --columns calls it"""
     header: str
     cell: Callable[[Line], str]
     is_text: bool = False
+    is_known: bool = True
+    """False: no line has it, and only who names the column sees it"""
 
 
-def columns(table: Table, range_text: RangeText) -> list[Column]:
-    """All columns but those that name the system."""
-    chosen = [
-        Column("data", lambda line: line.result.identity["training_data"], is_text=True),
-        Column("params", lambda line: _quality(line, "parameters", _count)),
+FEW = ("system", "data", "*metrics", "passes", "ms", "beam", "greedy", "teacher", "valid")
+"""The columns of a table unless others are named; *metrics: those that have `in_table`."""
+ALL = (
+    *("name", "method", "decoding", "data", "params", "*metrics", "passes", "p50", "ms_range"),
+    *("throughput", "beam_range", "greedy_range", "smax", "floor", "over_floor", "teacher"),
+    *("training", "length", "repeat", "valid", "mixed"),
+)
+"""The columns of --columns all; *metrics: every one."""
+NAMES = tuple(name for name in dict.fromkeys((*FEW, *ALL)) if name != "*metrics")
+"""Every column that is no metric. A metric's column has the metric's name."""
+
+
+def check(names: Sequence[str], metrics: Sequence[Metric] = METRICS) -> None:
+    """Raises ValueError for a column that does not exist, and for a metric that is called like one."""
+    taken = sorted({metric.name for metric in metrics} & {*NAMES, "all"})
+    if taken:
+        raise ValueError(f"a metric needs a name of its own, columns are called {', '.join(taken)}")
+    known = ("all", *NAMES, *(metric.name for metric in metrics))
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"columns: expected some of {', '.join(known)}; got {', '.join(unknown)}")
+
+
+def choose(table: Table, range_text: RangeText, names: Sequence[str] = ()) -> list[Column]:
+    """The columns of these names, in their order; none: FEW; "all" among them: ALL.
+
+    Of FEW and ALL those are left out that no line has. Where systems were timed under several conditions, a column
+    says on what. Raises ValueError for a name that is no column's."""
+    check(names, table.metrics)
+    every = {column.name: column for column in _every(table, range_text)}
+    if not names or "all" in names:
+        chosen = []
+        for name in ALL if names else FEW:
+            if name == "*metrics":
+                chosen += [every[one.name] for one in table.metrics if names or one.in_table]
+            elif every[name].is_known:
+                chosen.append(every[name])
+    else:
+        chosen = [every[name] for name in dict.fromkeys(names)]
+    if has_several_conditions(table):
+        place = sum(column.name in SYSTEM for column in chosen)
+        chosen.insert(place, Column("timed_on", "timed on", timed_on, is_text=True))
+    return chosen
+
+
+SYSTEM = ("system", "name", "method", "decoding")
+
+
+def _every(table: Table, range_text: RangeText) -> list[Column]:
+    """All columns of the table, in no order that matters."""
+
+    def text(name: str, cell: Callable[[Line], str]) -> Column:
+        return Column(name, name, cell, is_text=True)
+
+    def is_known(key: str) -> bool:
+        return any((line.result.quality or {}).get(key) is not None for line in table.lines)
+
+    def percent(name: str) -> Column:
+        return Column(name, f"{name} %", _percent(name), is_known=is_known(name))
+
+    def beam_range(line: Line) -> str:
+        return range_text(line.over_beam, _ratio_decimals(line.over_beam))
+
+    def greedy_range(line: Line) -> str:
+        return range_text(line.over_greedy, _ratio_decimals(line.over_greedy))
+
+    has_floors = any(line.floor is not None for line in table.lines)
+    return [
+        text("system", lambda line: results.label(line.result.identity)),
+        text("name", lambda line: line.result.identity["name"]),
+        text("method", lambda line: line.result.identity["method"]),
+        text("decoding", lambda line: line.result.identity["decoding"]),
+        text("data", lambda line: line.result.identity["training_data"]),
+        Column("params", "params", lambda line: _quality(line, "parameters", _count)),
         *(
-            Column(metric.title, _score(metric, range_text, is_tested=metric == table.metrics[0]))
+            Column(
+                metric.name,
+                metric.title,
+                _score(metric, range_text, is_tested=metric == table.metrics[0]),
+            )
             for metric in table.metrics
-            if metric.in_table
         ),
-        Column("passes", lambda line: f"{line.result.identity['steps']:.1f}"),
-        Column("p50 ms", lambda line: _speed(line, lambda row: _digits(row["latency_ms"]["p50"]))),
-        Column("mean ms", lambda line: range_text(line.latency, None)),
-        Column("sent/s (batch)", lambda line: _speed(line, _throughput)),
+        Column("passes", "passes", lambda line: f"{line.result.identity['steps']:.1f}"),
         Column(
-            "× AR beam", lambda line: range_text(line.over_beam, _ratio_decimals(line.over_beam))
+            "p50",
+            "p50 ms",
+            lambda line: _speed(line, lambda row: _digits(row["latency_ms"]["p50"])),
         ),
         Column(
-            "× AR greedy",
-            lambda line: range_text(line.over_greedy, _ratio_decimals(line.over_greedy)),
+            "ms", "ms", lambda line: _speed(line, lambda row: _digits(row["latency_ms"]["mean"]))
         ),
+        Column("ms_range", "mean ms", lambda line: range_text(line.latency, None)),
+        Column("throughput", "sent/s (batch)", lambda line: _speed(line, _throughput)),
+        Column("beam", "× AR beam", lambda line: _ratio(line.over_beam)),
+        Column("beam_range", "× AR beam", beam_range),
+        Column("greedy", "× AR greedy", lambda line: _ratio(line.over_greedy)),
+        Column("greedy_range", "× AR greedy", greedy_range),
         Column(
+            "smax",
             "Smax × beam",
             lambda line: MISSING if line.best_over_beam is None else f"{line.best_over_beam:.2f}",
         ),
-        Column("training", _training),
-        Column("repeat %", lambda line: _quality(line, "repetition", lambda value: f"{value:.2f}")),
+        Column(
+            "floor",
+            "floor ms",
+            lambda line: MISSING if line.floor is None else _digits(line.floor["floor_ms"]),
+            is_known=has_floors,
+        ),
+        Column(
+            "over_floor",
+            "× floor",
+            lambda line: MISSING if line.floor is None else _digits(line.floor["ratio"]),
+            is_known=has_floors,
+        ),
+        Column(
+            "teacher",
+            "% of teacher",
+            lambda line: MISSING if line.of_teacher is None else f"{line.of_teacher:.1f}",
+            is_known=any(line.of_teacher is not None for line in table.lines),
+        ),
+        Column("training", "training", _training),
+        Column(
+            "length",
+            "length ratio",
+            lambda line: _quality(line, "length_ratio", lambda value: f"{value:.3f}"),
+        ),
+        Column(
+            "repeat",
+            "repeat %",
+            lambda line: _quality(line, "repetition", lambda value: f"{value:.2f}"),
+        ),
+        percent("valid"),
+        percent("mixed"),
     ]
-    qualities = [line.result.quality for line in table.lines if line.result.quality is not None]
-    for name in ("valid", "mixed"):
-        if any(row.get(name) is not None for row in qualities):
-            chosen.append(Column(f"{name} %", _percent(name)))
-    return chosen
+
+
+def _ratio(estimate: Interval | None) -> str:
+    if estimate is None:
+        return MISSING
+    return f"{estimate.value:.{_ratio_decimals(estimate)}f}"
 
 
 def _score(metric: Metric, range_text: RangeText, *, is_tested: bool) -> Callable[[Line], str]:
@@ -136,17 +247,6 @@ def brackets(estimate: Interval | None, decimals: int | None) -> str:
     if estimate == ITSELF:
         return f"{1:.{digits}f}"
     return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
-
-
-def system_columns(table: Table) -> list[Column]:
-    chosen = [
-        Column("name", lambda line: line.result.identity["name"], is_text=True),
-        Column("method", lambda line: line.result.identity["method"], is_text=True),
-        Column("decoding", lambda line: line.result.identity["decoding"], is_text=True),
-    ]
-    if has_several_conditions(table):
-        chosen.append(Column("timed on", timed_on, is_text=True))
-    return chosen
 
 
 def timed_on(line: Line) -> str:

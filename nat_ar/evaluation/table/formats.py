@@ -1,15 +1,14 @@
-"""A table as text: aligned for a terminal, Markdown, LaTeX, and CSV with every number unrounded."""
+"""A table as text: for a terminal, Markdown, LaTeX, and CSV with every number unrounded."""
 
 import csv
 import io
 import re
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from nat_ar.evaluation.metrics import Metric
-from nat_ar.evaluation.table import columns
+from nat_ar.evaluation.table import columns, notes, terminal
 from nat_ar.evaluation.table.line import Line, Table
 
 Format = Literal["terminal", "markdown", "csv", "latex"]
@@ -19,12 +18,18 @@ FORMAT_OF_SUFFIX: dict[str, Format] = {
     ".csv": "csv",
     ".tex": "latex",
 }
-SYSTEM_WIDTH = 26
+MANY = 10
+"""A LaTeX table of more columns is scaled to the width of the page."""
 
 
-def render(table: Table, form: Format) -> str:
-    """The table as text that ends with a newline."""
-    return {"terminal": _terminal, "markdown": _markdown, "csv": _csv, "latex": _latex}[form](table)
+def render(table: Table, form: Format, names: Sequence[str] = ()) -> str:
+    """The table as text that ends with a newline, with the columns of `columns.choose`; a CSV always has everything.
+
+    Raises ValueError for a name that is no column's."""
+    columns.check(names, table.metrics)
+    if form == "csv":
+        return _csv(table)
+    return {"terminal": terminal.render, "markdown": _markdown, "latex": _latex}[form](table, names)
 
 
 def of_path(path: Path) -> Format:
@@ -36,54 +41,8 @@ def of_path(path: Path) -> Format:
     return FORMAT_OF_SUFFIX[path.suffix]
 
 
-def _terminal(table: Table) -> str:
-    """Aligned text of about 160 columns; method and decoding are in lines below the system's name."""
-    several = columns.has_several_conditions(table)
-    shown = columns.columns(table, columns.plus_minus)
-    rows = []
-    for line in table.lines:
-        row = line.result.identity
-        below = [
-            f"{row['method']} {row['decoding']}",
-            *([columns.timed_on(line)] if several else []),
-        ]
-        wrapped = [piece for text in below for piece in textwrap.wrap(text, SYSTEM_WIDTH - 2)]
-        system = [*textwrap.wrap(row["name"], SYSTEM_WIDTH), *(f"  {piece}" for piece in wrapped)]
-        rows.append((system, [column.cell(line) for column in shown]))
-    headers = [column.header.split(" ", 1) for column in shown]
-    width = max(len("system"), *(len(piece) for system, _ in rows for piece in system))
-    widths = [
-        max(*(len(piece) for piece in header), *(len(cells[index]) for _, cells in rows))
-        for index, header in enumerate(headers)
-    ]
-
-    def aligned(first: str, cells: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(size) if column.is_text else cell.rjust(size)
-            for cell, size, column in zip(cells, widths, shown, strict=True)
-        ]
-        return "  ".join([first.ljust(width), *padded]).rstrip()
-
-    rule = "─" * (width + sum(size + 2 for size in widths))
-    text = [
-        aligned("", [header[0] if len(header) > 1 else "" for header in headers]),
-        aligned("system", [header[-1] for header in headers]),
-        rule,
-    ]
-    for system, cells in rows:
-        text += [aligned(system[0], cells), *system[1:]]
-    text.append(rule)
-    for note in (*table.notes, *table.warnings):
-        text += textwrap.wrap(note, max(len(rule), 100), subsequent_indent="  ")
-    text += ["Made by:", *(f"  {command}" for command in table.commands)]
-    return "\n".join(text) + "\n"
-
-
-def _markdown(table: Table) -> str:
-    shown = [
-        *columns.system_columns(table),
-        *columns.columns(table, columns.brackets),
-    ]
+def _markdown(table: Table, names: Sequence[str]) -> str:
+    shown = columns.choose(table, columns.brackets, names)
 
     def row(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.strip().replace("|", "\\|") for cell in cells) + " |"
@@ -93,7 +52,7 @@ def _markdown(table: Table) -> str:
         "|" + "|".join(" :-- " if column.is_text else " --: " for column in shown) + "|",
         *(row([column.cell(line) for column in shown]) for line in table.lines),
         "",
-        *(f"- {escape_markdown(note)}" for note in (*table.notes, *table.warnings)),
+        *(f"- {escape_markdown(note)}" for note in (*notes.of(table, shown), *table.warnings)),
         "",
         "```bash",
         *table.commands,
@@ -106,32 +65,30 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"([*_<>|])", r"\\\1", text)
 
 
-def _latex(table: Table) -> str:
+def _latex(table: Table, names: Sequence[str]) -> str:
     """A booktabs table; notes in small print below it, commands as comments; no warnings."""
-    shown = [
-        *columns.system_columns(table),
-        *columns.columns(table, columns.brackets),
-    ]
+    shown = columns.choose(table, columns.brackets, names)
+    is_wide = len(shown) > MANY
     layout = "".join("l" if column.is_text else "r" for column in shown)
 
     def row(cells: Sequence[str]) -> str:
         return " & ".join(_escape_latex(cell.strip()) for cell in cells) + r" \\"
 
     text = [
-        "% needs \\usepackage{booktabs} and \\usepackage{graphicx}",
+        "% needs \\usepackage{booktabs}" + (" and \\usepackage{graphicx}" if is_wide else ""),
         *(f"% {command}" for command in table.commands),
         r"\begin{table*}",
         r"\centering",
-        r"\resizebox{\textwidth}{!}{%",
+        *([r"\resizebox{\textwidth}{!}{%"] if is_wide else []),
         rf"\begin{{tabular}}{{{layout}}}",
         r"\toprule",
         row([column.header for column in shown]),
         r"\midrule",
         *(row([column.cell(line) for column in shown]) for line in table.lines),
         r"\bottomrule",
-        r"\end{tabular}}",
+        r"\end{tabular}" + ("}" if is_wide else ""),
         r"\par\smallskip\raggedright\scriptsize",
-        *(f"{_escape_latex(note)}\\par" for note in table.notes),
+        *(f"{_escape_latex(note)}\\par" for note in notes.of(table, shown)),
         r"\end{table*}",
     ]
     return "\n".join(text) + "\n"

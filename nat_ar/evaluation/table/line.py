@@ -32,6 +32,8 @@ class Line:
     best_over_greedy: float | None
     is_teacher: bool
     """this is the teacher's beam search, timed or not"""
+    of_teacher: float | None = None
+    """score by the table's first metric, in percent of the teacher's beam search"""
 
     def score(self, metric: Metric) -> Interval | None:
         """None where the system was evaluated without the metric, or not at all."""
@@ -43,6 +45,11 @@ class Line:
         """Mean milliseconds a sentence at batch 1."""
         speed = self.result.speed
         return None if speed is None else _interval(speed["latency_ms"], "mean")
+
+    @property
+    def floor(self) -> Row | None:
+        """What the machine's peaks allow a sentence; None where it was not measured."""
+        return None if self.result.speed is None else self.result.speed.get("floor")
 
     @property
     def mark(self) -> str:

@@ -9,31 +9,42 @@ from pathlib import Path
 from nat_ar.evaluation import results
 from nat_ar.evaluation.metrics import Metric
 from nat_ar.evaluation.results import Row, SystemResult
-from nat_ar.evaluation.table.columns import MISSING
-from nat_ar.evaluation.table.line import BEAM, GREEDY, SIGNIFICANCE, Baselines, Line
+from nat_ar.evaluation.table.columns import MISSING, Column
+from nat_ar.evaluation.table.line import BEAM, GREEDY, SIGNIFICANCE, Baselines, Line, Table
 
 
-def quality(
-    lines: Sequence[Line], reference: SystemResult | None, metrics: Sequence[Metric]
-) -> list[str]:
-    """Signatures, test text, metrics that rows lack, and what the marks mean."""
-    rows = [line.result.quality for line in lines if line.result.quality is not None]
-    if not rows:
-        return ["No quality: none of these systems was evaluated; run `python -m nat_ar evaluate`."]
-    first = rows[0]
-    notes = [
-        f"{_signatures(rows, metrics)}. Ranges are 95 % bootstrap intervals over sentences.",
-        f"Text: split {first['split']!r}, {first['sentences']} sentences, "
-        f"test hash {_short(first['test_hash'])}; {_by_value(rows, 'data_hash', 'data hash')}; "
-        f"{_by_value(rows, 'dtype', 'evaluated in')} on {results.dates(rows)}.",
-    ]
+def of(table: Table, shown: Sequence[Column]) -> list[str]:
+    """The notes of a table with these columns: what the scores are, then those of `Table.notes`."""
+    rows = [line.result.quality for line in table.lines if line.result.quality is not None]
+    names = {column.name for column in shown}
+    metrics = [metric for metric in table.metrics if metric.name in names]
+    notes = []
+    if rows and metrics:
+        ranges = "Ranges are 95 % bootstrap intervals over sentences."
+        notes.append(f"{_signatures(rows, metrics)}. {ranges}")
     for metric in metrics:
-        lacking = [results.label(row) for row in rows if metric.in_table and metric.name not in row]
+        lacking = [results.label(row) for row in rows if metric.name not in row]
         if lacking:
             notes.append(
                 f"{metric.title} {MISSING} for {', '.join(lacking)}: evaluated without it; run "
                 "`python -m nat_ar evaluate` again, with --metrics where it is a file of its own."
             )
+    if "teacher" in names and any(line.of_teacher is not None for line in table.lines):
+        notes.append(f"% of teacher: {table.metrics[0].title} in percent of the first line's.")
+    return [*notes, *table.notes]
+
+
+def quality(lines: Sequence[Line], reference: SystemResult | None) -> list[str]:
+    """Test text, and what the marks mean."""
+    rows = [line.result.quality for line in lines if line.result.quality is not None]
+    if not rows:
+        return ["No quality: none of these systems was evaluated; run `python -m nat_ar evaluate`."]
+    first = rows[0]
+    notes = [
+        f"Text: split {first['split']!r}, {first['sentences']} sentences, "
+        f"test hash {_short(first['test_hash'])}; {_by_value(rows, 'data_hash', 'data hash')}; "
+        f"{_by_value(rows, 'dtype', 'evaluated in')} on {results.dates(rows)}.",
+    ]
     if any(line.mark for line in lines) and reference is not None:
         notes.append(
             f"Mark after BLEU, against {results.label(reference.identity)}: = not distinguishable "
@@ -45,11 +56,11 @@ def quality(
 
 
 def _signatures(rows: Sequence[Row], metrics: Sequence[Metric]) -> str:
-    """The signature of each column, from the first row that has it."""
+    """The signature of each metric, from the first row that has it."""
     texts = []
     for metric in metrics:
         signatures = [row[metric.name]["signature"] for row in rows if row.get(metric.name)]
-        if metric.in_table and signatures:
+        if signatures:
             texts.append(f"{metric.title} {signatures[0]}")
     return "; ".join(texts)
 

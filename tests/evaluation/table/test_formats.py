@@ -1,6 +1,8 @@
 import csv
 import io
 
+import pytest
+
 from nat_ar.evaluation import results
 from nat_ar.evaluation.table import build, formats
 
@@ -17,25 +19,38 @@ def test_rows_of_early_versions_make_a_table_beside_later_ones(rows) -> None:
     assert formats.render(new, "terminal") == old
 
 
-def test_the_terminal_table_is_aligned_and_fits(rows) -> None:
+def test_the_terminal_table_is_aligned_and_fits_80_columns(rows) -> None:
+    for row in rows[:2]:
+        row |= {"name": "a_student_with_a_long_name", "decoding": "NoisyParallel(samples=100)"}
+    rows[0] |= {"valid": 61.25}
     text = formats.render(build.build(results.join(rows)), "terminal")
-    assert max(map(len, text.splitlines())) <= 160
-    values = ("40.0 ±4.0", "20.0 ±2.0", "4.00 ±0.40")
-    lines = [next(line for line in text.splitlines() if value in line) for value in values]
-    ends = {line.index(value) + len(value) for line, value in zip(lines, values, strict=True)}
+    assert max(map(len, text.splitlines())) <= 80
+    values = ("40.0", "20.0", "4.00")
+    lines = [next(line for line in text.splitlines() if f" {value} " in line) for value in values]
+    ends = {line.index(f" {v} ") + len(v) for line, v in zip(lines, values, strict=True)}
     assert len(ends) == 1
-    assert "10.0 ±1.4" in lines[2]
-    assert "\n  FertilityNat Argmax()\n" in text
-    assert "valid" not in text
+    words = lines[2].split()
+    assert words[1:] == ["27.00", "±1.00", "1.0", "4.00", "10.0", "5.00", "79.4", "61.2"]
+    folded = "".join(text.split())
+    assert "a_student_with_a_long_name27.00" in folded
+    assert "NoisyParallel(samples=100),distilled" in folded
+
+
+def test_a_terminal_table_of_all_columns_is_as_wide_as_they_need(rows) -> None:
+    text = formats.render(build.build(results.join(rows)), "terminal", ["all"])
+    rule = next(line for line in text.splitlines() if line.startswith("─"))
+    assert 80 < len(rule) <= 170
+    assert "4.00 ±0.40" in text
+    assert "FertilityNat Argmax()," in text
+    assert "valid" not in text  # no row has it
 
 
 def test_markdown_has_one_cell_a_column(rows) -> None:
-    header, rule, *body = formats.render(build.build(results.join(rows)), "markdown").split("\n")[
-        :5
-    ]
-    assert {line.count("|") for line in (header, rule, *body)} == {header.count("|")}
-    assert "| 34.00 [33.00, 35.00] |" in body[0]
-    assert "| 20k, 1.5 h |" in body[0]
+    for names in ((), ("all",), ("name", "bleu", "bleu_lc")):
+        text = formats.render(build.build(results.join(rows)), "markdown", names)
+        header, rule, *body = text.split("\n")[:5]
+        assert {line.count("|") for line in (header, rule, *body)} == {header.count("|")}
+        assert "| 34.00 [33.00, 35.00] |" in body[0]
 
 
 def test_csv_is_unrounded_and_empty_where_nothing_was_measured(rows) -> None:
@@ -49,12 +64,26 @@ def test_csv_is_unrounded_and_empty_where_nothing_was_measured(rows) -> None:
     assert beam["benchmark_command"] == "python -m nat_ar benchmark runs/*"
 
 
+@pytest.mark.parametrize("names", [(), ("all",)])
+def test_csv_has_everything_whatever_columns_are_named(rows, names: tuple[str, ...]) -> None:
+    table = build.build(results.join(rows))
+    assert formats.render(table, "csv", names) == formats.render(table, "csv", ("bleu",))
+
+
 def test_latex_is_escaped(rows) -> None:
     for row in rows[:2]:
         row |= {"name": "nat_50%&co"}
-    text = formats.render(build.build(results.join(rows)), "latex")
+    text = formats.render(build.build(results.join(rows)), "latex", ["all"])
     assert r"nat\_50\%\&co & FertilityNat & Argmax()" in text
     assert r"\toprule" in text
     assert r"$\times$ AR beam" in text
+    assert r"\resizebox{\textwidth}" in text
+
+
+@pytest.mark.parametrize(("names", "columns"), [((), 8), (("system", "bleu_lc", "ms"), 3)])
+def test_latex_has_one_cell_a_column_and_scales_no_small_table(rows, names, columns: int) -> None:
+    text = formats.render(build.build(results.join(rows)), "latex", names)
     body = text[text.index(r"\midrule") : text.index(r"\bottomrule")]
-    assert {line.count(" & ") for line in body.splitlines()[1:]} == {15}
+    assert {line.count(" & ") for line in body.splitlines()[1:]} == {columns - 1}
+    assert "resizebox" not in text
+    assert text.count("{") == text.count("}")

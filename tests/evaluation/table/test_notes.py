@@ -60,14 +60,16 @@ def test_the_notes_have_the_signature_of_every_column_and_name_rows_without_it(r
     score = {"score": 0.81234, "low": None, "high": None, "signature": "kiwi-22"}
     rows[0]["kiwi"] = score
     found = build.build(results.join(rows), metrics=chosen)
-    assert "tok:13a" in found.notes[0]
-    assert "KIWI kiwi-22" in found.notes[0]
-    assert "TER" not in found.notes[0]
-    assert any(note.startswith("KIWI n/a for ar Beam(size=4), ar Greedy()") for note in found.notes)
-    header, _, beam, _, nat, *_ = formats.render(found, "markdown").split("\n")
-    assert "| BLEU | chrF++ | KIWI | passes |" in header
-    assert "| 47.0 | 0.8123 | 1.0 |" in nat
-    assert "| 54.0 | n/a | 9.5 |" in beam
+    header, _, beam, _, nat, _, first, *notes = formats.render(found, "markdown").split("\n")
+    assert "tok:13a" in first
+    assert "KIWI kiwi-22" in first
+    assert "TER" not in first
+    assert any(note.startswith("- KIWI n/a for ar Beam(size=4), ar Greedy()") for note in notes)
+    assert "| BLEU | KIWI | passes |" in header
+    assert "| 27.00 [26.00, 28.00] | 0.8123 | 1.0 |" in nat
+    assert "| 34.00 [33.00, 35.00] | n/a | 9.5 |" in beam
+    header, *_ = formats.render(found, "markdown", ["all"]).split("\n")
+    assert "| BLEU | BLEU lc | chrF++ | TER | KIWI | passes |" in header
     *_, record = csv.DictReader(io.StringIO(formats.render(found, "csv")))
     assert (record["kiwi"], record["kiwi_low"], record["kiwi_signature"]) == (
         "0.81234",
@@ -82,4 +84,7 @@ def test_the_notes_have_the_signature_of_every_column_and_name_rows_without_it(r
 def test_a_column_that_an_early_row_lacks_is_not_available(rows) -> None:
     del rows[0]["chrf"]
     found = build.build(results.join(rows))
-    assert "| 27.00 [26.00, 28.00] | n/a |" in formats.render(found, "markdown")
+    text = formats.render(found, "markdown", ["bleu", "chrf"])
+    assert "| 27.00 [26.00, 28.00] | n/a |" in text
+    assert "chrF++ n/a for nat Argmax(): evaluated without it" in text
+    assert "chrF++" not in formats.render(found, "markdown")
