@@ -28,7 +28,7 @@ from nat_ar.experiment.config import ExperimentConfig, load_experiment
 from nat_ar.experiment.run import Run, TrainedModel
 from nat_ar.methods import base
 from nat_ar.methods.base import Method
-from nat_ar.runtime import files
+from nat_ar.runtime import files, malloc
 from nat_ar.training import logging, loop, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.logging import RunLog
@@ -44,6 +44,7 @@ def train(config: ExperimentConfig | str | Path, run: Run | str | Path | None = 
 
     `config`: an experiment or its Python file; `run`: its directory, runs/NAME by default. Raises ConfigError where
     another process is training this run, or the directory holds another experiment."""
+    malloc.keep_freed_memory()  # for callers from Python; the command line has done so before JAX started
     if not isinstance(config, ExperimentConfig):
         config = load_experiment(config)
     to = Run.of(f"runs/{config.name}" if run is None else run)
