@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 from nat_ar import config_json
-from nat_ar.runtime import malloc
+from nat_ar.runtime import console, malloc
 
 VERBS = {
     "prepare": "corpus -> subwords -> arrays, with a manifest of what was read and dropped",
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None, *, set_up: Callable[[str], None] = 
     try:
         command.run(parse(verb, rest))
     except Stopped as stop:
-        print(f"nat-ar: {stop}", file=sys.stderr)
+        console.say(f"nat-ar: {stop}")
         sys.exit(130)
     except (ValueError, ArithmeticError, OSError, MemoryError) as error:
         if os.environ.get("NAT_AR_TRACEBACK"):
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None, *, set_up: Callable[[str], None] = 
 
 
 def _fail(message: str) -> int:
-    print(f"nat-ar: error: {message}", file=sys.stderr)
+    console.say(f"nat-ar: error: {message}")
     return 2
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from nat_ar.config_json import ConfigError
 from nat_ar.data import text_files, vocabulary
 from nat_ar.experiment.run import Run, open_translator
+from nat_ar.runtime import console
 from nat_ar.translation import decodings
 from nat_ar.translation.translator import BATCH_TOKENS, Translation
 
@@ -64,7 +65,7 @@ def _read(name: str) -> list[str]:
     text = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     lines, num_broken = text_files.lines_to_translate(text)
     if num_broken:
-        print(f"nat-ar: {num_broken} lines hold bytes that are not UTF-8", file=sys.stderr)
+        console.say(f"nat-ar: {num_broken} lines hold bytes that are not UTF-8")
     return lines
 
 
@@ -85,4 +86,4 @@ def _warn(found: list[Translation]) -> None:
     }
     for what, count in counts.items():
         if count:
-            print(f"nat-ar: {count} {what}", file=sys.stderr)
+            console.say(f"nat-ar: {count} {what}")

@@ -46,20 +46,18 @@ def evaluate(
     found = translator.translate(test.source_text, title=f"evaluate {loaded.config.name}")
     texts = [" ".join(translation.texts[0].split("\n")) for translation in found]
     shown = translator.choice.text
-    label = re.sub(r"[^A-Za-z0-9]+", "_", shown).strip("_")
+    identity = {**provenance.identity(run, loaded), "decoding": shown, "test_hash": test_hash(test)}
     folder = run.directory / "translations"
     folder.mkdir(exist_ok=True)
-    hypotheses = folder / f"{split}.{label}.txt"
-    references = folder / f"{split}.references.txt"
+    hypotheses = folder / f"{split}.{_file_name(identity)}.txt"
+    references = folder / f"{split}.references.{identity['test_hash'][:8]}.txt"
     files.write_text(hypotheses, "".join(text + "\n" for text in texts))
     files.write_text(references, "".join(text + "\n" for text in test.target_text))
     row = {
         "kind": "quality",
-        **provenance.identity(run, loaded),
-        "decoding": shown,
+        **identity,
         "split": split,
         "data_hash": data.hash,
-        "test_hash": test_hash(test),
         "device": machine.device_name(),
         "date": provenance.now(),
         "command": provenance.command_of(
@@ -94,6 +92,15 @@ def _test_split(data: PreparedData, name: str, run: Run) -> Split:
             "with; name the run's own prepared directory with --data"
         )
     return data.split(name)
+
+
+def _file_name(identity: dict[str, Any]) -> str:
+    """The decoding, and digits of all that decides what it translates to: no two settings, checkpoints or tests share a
+    file, whatever characters tell them apart."""
+    rescorer = identity["rescorer"] and identity["rescorer"]["parameters_hash"]
+    decisive = [identity[key] for key in ("parameters_hash", "decoding", "test_hash")]
+    label = re.sub(r"[^A-Za-z0-9]+", "_", identity["decoding"]).strip("_")
+    return f"{label}.{files.json_hash([*decisive, rescorer])[:8]}"
 
 
 def test_hash(split: Split) -> str:

@@ -9,7 +9,6 @@ It writes:
     DIRECTORY/table.{txt,md,csv,tex}, picture.{png,svg}, examples.md"""
 
 import functools
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from nat_ar.experiment.study import Entry, StudyConfig, load_study
 from nat_ar.pipeline import benchmark, compare, distill, evaluate, report, train
 from nat_ar.pipeline.benchmark import System
 from nat_ar.pipeline.compare import Comparison
-from nat_ar.runtime import child_process, files
+from nat_ar.runtime import child_process, console, files
 from nat_ar.translation import decodings
 
 
@@ -41,7 +40,7 @@ class _Stages:
         result = work()
         now = time.perf_counter()
         spent, total = now - start, now - self.start
-        print(f"[{total / 60:5.1f} min] {title}: {spent:.0f} s", file=sys.stderr, flush=True)
+        console.say(f"[{total / 60:5.1f} min] {title}: {spent:.0f} s")
         return result
 
 

@@ -13,7 +13,8 @@ from nat_ar.runtime import console
 
 def are_drawn() -> bool:
     """True in a terminal and in a notebook; False where stderr goes to a file or a pipe."""
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()  # None: closed before the start
+    return is_terminal or "ipykernel" in sys.modules
 
 
 def say(text: str) -> None:

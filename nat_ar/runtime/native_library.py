@@ -13,9 +13,10 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
+
+from nat_ar.runtime import console
 
 SWITCH = "NAT_AR_NATIVE"
 """Environment variable; 0: build and load nothing."""
@@ -45,10 +46,9 @@ def load(source: Path, *, without: str, headers: Headers | None = None) -> ctype
     try:
         return ctypes.CDLL(str(_built(source, headers)))
     except (UnavailableError, OSError) as error:
-        print(
+        console.say(
             f"warning: {source.name} could not be built, and {without}: {error}; "
-            f"install a C++ compiler, or set {SWITCH}=0 to hear no more of it",
-            file=sys.stderr,
+            f"install a C++ compiler, or set {SWITCH}=0 to hear no more of it"
         )
         return None
 

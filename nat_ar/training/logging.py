@@ -1,14 +1,13 @@
 """The record of a run: metrics.jsonl, the console, and TensorBoard where it is wanted."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from nat_ar.runtime import files
+from nat_ar.runtime import console, files
 from nat_ar.types import Batch
 
 FILE_NAME = "metrics.jsonl"
@@ -23,7 +22,10 @@ class RunLog:
         self._forget_after(resumed_step)
         self._writer: Any = None
         if tensorboard:
-            self._writer = require_tensorboard().SummaryWriter(str(run / "tensorboard"))
+            # What an interrupted process logged after its checkpoint is logged again: TensorBoard drops the first.
+            self._writer = require_tensorboard().SummaryWriter(
+                str(run / "tensorboard"), purge_step=resumed_step + 1
+            )
 
     def _forget_after(self, step: int) -> None:
         if not self.path.exists():
@@ -41,7 +43,7 @@ class RunLog:
                 self._writer.add_scalar(f"{kind}/{name}", value, step)
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        console.say(text)
 
     def keep_batch(self, step: int, batch: Batch) -> Path:
         """Puts a batch aside for inspection: the arrays `source`, `target` and, where it has them,

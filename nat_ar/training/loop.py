@@ -74,7 +74,8 @@ class Stopped(Exception):  # noqa: N818, not an error
 
 
 class StopRequest:
-    """True once SIGINT or SIGTERM came; the second SIGINT interrupts at once."""
+    """True once SIGINT, SIGTERM or SIGHUP (the terminal is gone) came; the second SIGINT interrupts at once. A SIGHUP
+    that the process was told to ignore, as by nohup, stays ignored."""
 
     def __init__(self) -> None:
         self.is_set = False
@@ -82,7 +83,9 @@ class StopRequest:
     def __enter__(self) -> "StopRequest":
         self._previous: dict[signal.Signals, Any] = {}
         try:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                    continue
                 self._previous[number] = signal.signal(number, self._receive)
         except ValueError:  # not the main thread: nobody can send us signals
             pass
@@ -115,7 +118,7 @@ def run(
     """Trains from `progress` to config.max_steps, or until validation stops gaining. `frozen_step` takes the updates
     that leave the encoder as it is (OptimizerConfig.freezes_encoder), where there are some.
 
-    Raises Stopped after SIGINT or SIGTERM (a checkpoint is written first) and NonFiniteLossError as soon as a
+    Raises Stopped after SIGINT, SIGTERM or SIGHUP (a checkpoint is written first) and NonFiniteLossError as soon as a
     term is not finite and config.skip_non_finite batches have been skipped (the last checkpoint is the last good
     state). Such batches are kept in non_finite/ beside the log. Raises MemoryError where the device has too
     little."""
@@ -182,12 +185,12 @@ def run(
                 results = validate(state.translating)
                 log.write("validation", number, results)
                 progress.judge(number, results["score"], config, is_last=is_last)
+                save(results["score"])  # before anything is said: speaking can fail
                 log.say(
                     f"step {number:,}: validation BLEU {results['score']:.2f} (best "
                     f"{progress.best_score:.2f} at step {progress.best_step:,}), "
                     f"{progress.seconds / 60:.1f} min of training"
                 )
-                save(results["score"])
                 if progress.is_finished:
                     return state
                 clock = time.perf_counter()  # validation is not counted

@@ -79,6 +79,27 @@ def test_each_decoding_leaves_a_row(run: Run, tiny_runs) -> None:
         assert sum(group["sentences"] for group in row["lengths"].values()) == 12
 
 
+def test_no_two_settings_share_a_file() -> None:
+    """What evaluate translated under one is what `compare` reads of it, whatever was evaluated since."""
+    known = {
+        "parameters_hash": "p",
+        "rescorer": None,
+        "decoding": "Beam(size=4, length_penalty=0.5)",
+        "test_hash": "t",
+    }
+    others = [
+        {"decoding": "Beam(size=4, length_penalty=-0.5)"},
+        {"decoding": "Beam(size=4, length_penalty=5e-01)"},
+        {"parameters_hash": "of another checkpoint"},
+        {"rescorer": {"run": "ar", "checkpoint_step": 1, "parameters_hash": "q"}},
+        {"test_hash": "of --data"},
+    ]
+    names = [evaluate._file_name({**known, **other}) for other in ({}, *others)]
+    assert len(set(names)) == len(names)
+    assert all(name.startswith("Beam_size_4_length_penalty_") for name in names)
+    assert evaluate._file_name(known) == names[0]
+
+
 def test_the_files_hold_raw_references_and_a_line_for_each_sentence(run: Run, tiny_runs) -> None:
     test = PreparedData.load(tiny_runs.data).split("test")
     for row in results.read(run.directory):

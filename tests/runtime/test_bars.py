@@ -106,3 +106,10 @@ def test_without_a_terminal_there_are_lines_only(capsys: pytest.CaptureFixture[s
             bars.say(f"after {number}")
             line.set_description_str("another")
     assert capsys.readouterr() == ("", "after 0\nafter 1\n")
+
+
+def test_not_where_stderr_was_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by `2>&-`."""
+    monkeypatch.setattr(sys, "stderr", None)
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    assert not bars.are_drawn()

@@ -75,8 +75,8 @@ def test_tensorboard_gets_the_same_numbers(tmp_path: Path, monkeypatch: pytest.M
     scalars: list[tuple[str, float, int]] = []
 
     class SummaryWriter:
-        def __init__(self, directory: str) -> None:
-            assert directory == str(tmp_path / "tensorboard")
+        def __init__(self, directory: str, *, purge_step: int) -> None:
+            assert (directory, purge_step) == (str(tmp_path / "tensorboard"), 3)
 
         def add_scalar(self, name: str, value: float, step: int) -> None:
             scalars.append((name, value, step))
@@ -87,7 +87,7 @@ def test_tensorboard_gets_the_same_numbers(tmp_path: Path, monkeypatch: pytest.M
     package = type(sys)("tensorboardX")
     package.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tensorboardX", package)
-    log = RunLog(tmp_path, resumed_step=0, tensorboard=True)
+    log = RunLog(tmp_path, resumed_step=2, tensorboard=True)  # steps from 3 on are logged anew
     log.write("train", 3, {"token": 2.5, "learning_rate": 0.1})
     log.close()
     expected = [("train/token", 2.5, 3), ("train/learning_rate", 0.1, 3), ("closed", 0.0, 0)]

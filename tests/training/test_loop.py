@@ -286,6 +286,54 @@ def test_a_kill_in_a_validation_repeats_it(uninterrupted: Training, tmp_path: Pa
     assert training.end() == uninterrupted.end()
 
 
+def test_a_stderr_that_nobody_reads_stops_no_training(
+    uninterrupted: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under `train 2>&1 | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as unread:
+        monkeypatch.setattr(sys, "stderr", unread)
+        Training(tmp_path).start()
+        print("what is buffered can still go somewhere", file=unread, flush=True)
+    assert Training(tmp_path).end() == uninterrupted.end()
+
+
+def test_a_checkpoint_is_saved_before_anything_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def say(log: RunLog, text: str) -> None:
+        raise Killed(text)
+
+    monkeypatch.setattr(RunLog, "say", say)
+    with pytest.raises(Killed, match="step 8: validation"):
+        Training(tmp_path).start()
+    assert Training(tmp_path).end()["checkpoints"] == [8]
+
+
+def test_a_terminal_that_goes_away_loses_no_step(uninterrupted: Training, tmp_path: Path) -> None:
+    def hang_up(number: int) -> None:
+        if number == 5:
+            os.kill(os.getpid(), signal.SIGHUP)
+
+    training = Training(tmp_path)
+    with pytest.raises(loop.Stopped, match="saved at step 5"):
+        training.start(at_step=hang_up)
+    training.start()
+    assert training.seen == uninterrupted.seen
+    assert training.end() == uninterrupted.end()
+
+
+def test_nohup_keeps_its_word() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with loop.StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.is_set
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_second_ctrl_c_does_not_wait() -> None:
     before = signal.getsignal(signal.SIGINT)
     with loop.StopRequest() as stop:
