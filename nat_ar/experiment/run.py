@@ -115,7 +115,7 @@ class Run:
                 )
             self._check_models(config, known, models)
             return
-        self.directory.mkdir(parents=True, exist_ok=True)
+        files.make_directory(self.directory)
         with files.naming(self.directory / "vocabulary"):
             data.vocabulary.save(self.directory / "vocabulary")
         facts |= {**models, "config_hash": files.json_hash(config_json.to_json(config))}

@@ -21,6 +21,7 @@ from nat_ar.experiment.run import Run, open_translator
 from nat_ar.pipeline import shards
 from nat_ar.pipeline import word_distributions as distributions
 from nat_ar.pipeline.shards import Choose
+from nat_ar.runtime import files
 from nat_ar.translation import decodings
 from nat_ar.translation.translator import BATCH_TOKENS
 
@@ -73,62 +74,60 @@ def distill(
         manifest = _made_before(directory, kept, type(config.method))
         shutil.rmtree(shards_directory, ignore_errors=True)
         return manifest
-    if directory.exists() and any(directory.iterdir()):
-        raise ValueError(
-            f"{directory} holds files, but no {arrays.MANIFEST}: name a new or an empty --directory"
-        )
+    files.check_new_directory(directory, but=f"no {arrays.MANIFEST}")
     if max_sentences is not None:
         data = data.with_training_pairs(max_sentences)
     recorded = {**inputs, "shard_sentences": shard_sentences}
-    shards.open_directory(shards_directory, recorded, type(config.method))
-    loaded, teacher = open_translator(run, shown, str(inputs["checkpoint_step"]))
-    teacher.batch_tokens = batch_tokens
-    validation = shards.validation_bleu(
-        shards_directory / "validation.json", teacher, data.split("validation")
-    )
-    train, name = data.split("train"), loaded.config.name
-    parts = shards.translate(shards_directory, teacher, train, choose, shard_sentences, title=name)
-    targets = [text for part in parts for text in part["texts"]]
-    _check_not_all_empty(targets, run)
-    seconds = sum(part["seconds"] for part in parts)
-    card = {
-        **kept,
-        "teacher": provenance.identity(run, loaded),
-        "validation_bleu": validation,
-        **data_card.quality(data, targets),
-        "sentences": len(targets),
-        "empty": sum(not text.strip() for text in targets),
-        "cut": sum(part["cut"] for part in parts),
-        "shortened": sum(part["shortened"] for part in parts),
-        "seconds": round(seconds, 2),
-        "sentences_per_second": round(len(targets) / seconds, 2),
-        "device": ", ".join(sorted({part["device"] for part in parts})),
-        "date": provenance.now(),
-        "command": provenance.command_of(
-            "distill",
-            run.directory,
-            directory=directory,
-            decoding=shown,
-            choose=choose,
-            checkpoint=inputs["checkpoint_step"],
-            shard_sentences=shard_sentences,
-            max_sentences=max_sentences,
-            word_distributions=word_distributions,
-        ),
-    }
-    card["warnings"] = data_card.warnings_of(card)
-    annotate = None
-    if word_distributions is not None:
-        annotate = functools.partial(
-            distributions.write,
-            teacher=loaded.model,
-            number=word_distributions,
-            vocabulary_size=data.vocabulary.target_size,
-            batch_tokens=batch_tokens,
+    with shards.directory(shards_directory, recorded, type(config.method)):
+        loaded, teacher = open_translator(run, shown, str(inputs["checkpoint_step"]))
+        teacher.batch_tokens = batch_tokens
+        validation = shards.validation_bleu(
+            shards_directory / "validation.json", teacher, data.split("validation")
         )
-    manifest = prepare.write_distilled(data, directory, targets, card, annotate=annotate)
-    shutil.rmtree(shards_directory)
-    return manifest
+        train, name = data.split("train"), loaded.config.name
+        parts = shards.translate(
+            shards_directory, teacher, train, choose, shard_sentences, title=name
+        )
+        targets = [text for part in parts for text in part["texts"]]
+        _check_not_all_empty(targets, run)
+        seconds = sum(part["seconds"] for part in parts)
+        card = {
+            **kept,
+            "teacher": provenance.identity(run, loaded),
+            "validation_bleu": validation,
+            **data_card.quality(data, targets),
+            "sentences": len(targets),
+            "empty": sum(not text.strip() for text in targets),
+            "cut": sum(part["cut"] for part in parts),
+            "shortened": sum(part["shortened"] for part in parts),
+            "seconds": round(seconds, 2),
+            "sentences_per_second": round(len(targets) / seconds, 2),
+            "device": ", ".join(sorted({part["device"] for part in parts})),
+            "date": provenance.now(),
+            "command": provenance.command_of(
+                "distill",
+                run.directory,
+                directory=directory,
+                decoding=shown,
+                choose=choose,
+                checkpoint=inputs["checkpoint_step"],
+                shard_sentences=shard_sentences,
+                max_sentences=max_sentences,
+                word_distributions=word_distributions,
+            ),
+        }
+        card["warnings"] = data_card.warnings_of(card)
+        annotate = None
+        if word_distributions is not None:
+            annotate = functools.partial(
+                distributions.write,
+                teacher=loaded.model,
+                number=word_distributions,
+                vocabulary_size=data.vocabulary.target_size,
+                batch_tokens=batch_tokens,
+            )
+        manifest = prepare.write_distilled(data, directory, targets, card, annotate=annotate)
+        return manifest
 
 
 def _choice(method: Any, text: Any | str | None, choose: Choose) -> decodings.Choice:

@@ -1,8 +1,11 @@
 """The shards of a distillation: what is translated is kept, so that an interruption loses at most one shard."""
 
+import contextlib
 import dataclasses
 import json
+import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,14 +43,19 @@ def check_inputs(directory: Path, old: dict[str, Any], new: dict[str, Any], meth
         )
 
 
-def open_directory(shards: Path, inputs: dict[str, Any], method: type) -> None:
-    """Makes the directory of the shards, or continues one that was made with the same inputs."""
+@contextlib.contextmanager
+def directory(shards: Path, inputs: dict[str, Any], method: type) -> Iterator[None]:
+    """Makes the directory of the shards, or continues one that was made with the same inputs; removes it when its work
+    is done. Raises ConfigError where another process is at it."""
     shards.mkdir(parents=True, exist_ok=True)
-    path = shards / "inputs.json"
-    if path.exists():
-        check_inputs(shards, read_json(path), inputs, method)
-    else:
-        write_json(path, inputs)
+    with files.locked(shards):
+        path = shards / "inputs.json"
+        if path.exists():
+            check_inputs(shards, read_json(path), inputs, method)
+        else:
+            write_json(path, inputs)
+        yield
+        shutil.rmtree(shards, ignore_errors=True)
 
 
 def translate(

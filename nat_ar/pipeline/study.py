@@ -59,7 +59,7 @@ def study(
         config = load_study(config)
     command = command or f"nat_ar.study({config.name!r})"
     root = Path(config.directory)
-    root.mkdir(parents=True, exist_ok=True)
+    files.make_directory(root)
     with files.locked(root):
         return _study(config, command, publish)
 

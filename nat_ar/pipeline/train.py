@@ -59,8 +59,9 @@ def train(config: ExperimentConfig | str | Path, run: Run | str | Path | None = 
     if config.training.tensorboard:
         logging.require_tensorboard()
     # Last: an impossible config must not claim the directory.
-    to.start(config, data, teacher=teacher, start_from=before)
+    files.make_directory(to.directory)
     with files.locked(to.directory):
+        to.start(config, data, teacher=teacher, start_from=before)
         _train(config, to, data, teacher, mesh, batches, model, notes)
     return to
 

@@ -15,11 +15,12 @@ d_model 256; the other sizes were tried once by hand. Time of a decoder step's p
 import math
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.extend.core as jex
+
+from nat_ar.runtime import cache, console
 
 EIGEN: dict[str, Any] = {"xla_cpu_experimental_ynn_fusion_type": ""}
 """No product for YNNPACK."""
@@ -33,9 +34,14 @@ SETTING = "jax_compilation_cache_dir"
 
 def use_cache() -> None:
     """Lets JAX keep compiled programs on disk: in $NAT_AR_COMPILATION_CACHE, else where the user has told JAX to, else
-    under $XDG_CACHE_HOME."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nat_ar" / "xla"
-    directory = os.environ.get(CACHE) or jax.config.values[SETTING] or str(default)
+    in the user's cache directory."""
+    directory = os.environ.get(CACHE) or jax.config.values[SETTING]
+    if not directory:
+        try:
+            directory = str(cache.directory("xla"))
+        except OSError as error:
+            console.say(f"warning: compiled programs are not kept: {error}")
+            return
     jax.config.update(SETTING, directory)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 

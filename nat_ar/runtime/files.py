@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from nat_ar.config_json import ConfigError
 
@@ -32,19 +32,22 @@ def naming(path: Path) -> Iterator[None]:
 def write_text(path: Path, text: str) -> None:
     """UTF-8, lines as they are, in one step: after a crash or a power cut the file holds the new text or
     what it held before."""
+    path = _real(path)
     partial = path.with_name(path.name + ".partial")
-    with naming(path):
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+    with naming(path), _held(partial) as file:
+        file.truncate(0)
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
         os.replace(partial, path)
         _sync(path.parent)
 
 
 def append_line(path: Path, line: str) -> None:
-    """Adds one line, and makes it last. What a crash left of an unfinished line before it goes first."""
+    """Adds one line, and makes it last. What a crash left of an unfinished line before it goes first; what another
+    process is writing is waited for."""
     with naming(path), path.open("ab+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         end = file.seek(0, os.SEEK_END)
         file.seek(max(end - 1, 0))
         if file.read(1) not in (b"", b"\n"):  # rare: only then is all of it read
@@ -111,24 +114,47 @@ def read_json(path: Path, *, remedy: str, is_signed: bool = False) -> dict[str, 
 def new_directory(directory: Path, *, but: str = "") -> Iterator[Path]:
     """A place beside `directory` to fill, which takes its name in one step at the end.
 
-    `directory` is either complete or not there. After an error the place is removed; what a killed process
-    left is removed at the next start. Raises ValueError where `directory` already holds files, `but` not what
-    was looked for."""
+    `directory` is either complete or not there; where it is a symbolic link, what it names is filled. After an error
+    the place is removed; what a killed process left is removed at the next start. Raises ValueError where `directory`
+    already holds files, `but` not what was looked for, and ConfigError where another process is filling it."""
+    check_new_directory(directory, but=but)
+    directory = _real(directory)
+    partial = directory.with_name(directory.name + ".partial")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    lock = directory.with_name(directory.name + ".lock")
+    with _held(lock, refuses=directory):
+        try:
+            check_new_directory(directory, but=but)  # another process may just have filled it
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            try:
+                with naming(directory):
+                    yield partial
+            except BaseException:
+                shutil.rmtree(partial)
+                raise
+            if directory.exists():
+                directory.rmdir()
+            rename_directory(partial, directory)
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def check_new_directory(directory: Path, *, but: str = "") -> None:
+    """Raises ValueError where `directory` is a file or holds files, `but` not what was looked for."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         found = f"holds files{', but ' if but else ''}{but}" if directory.is_dir() else "is a file"
         raise ValueError(f"{directory} {found}: name a new or an empty directory")
-    partial = directory.with_name(directory.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        with naming(directory):
-            yield partial
-    except BaseException:
-        shutil.rmtree(partial)
-        raise
-    if directory.exists():
-        directory.rmdir()
-    rename_directory(partial, directory)
+
+
+def make_directory(directory: Path) -> None:
+    """With its parents, where it is missing. A symbolic link to a place that does not exist yet makes that place."""
+    _real(directory).mkdir(parents=True, exist_ok=True)
+
+
+def _real(path: Path) -> Path:
+    """What a symbolic link names: to replace the link itself would leave the user's file as it was."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def rename_directory(partial: Path, directory: Path) -> None:
@@ -155,17 +181,31 @@ def locked(directory: Path) -> Iterator[None]:
 
     Raises ConfigError, and says who, where another process holds it. The file `lock` stays behind and means
     nothing by itself: the operating system keeps the lock, and gives it back when its process is gone."""
-    with (directory / LOCK_NAME).open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise ConfigError(
-                f"{directory} is in use by process {holder}; wait for it, stop it, or name another "
-                "directory"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+    with _held(directory / LOCK_NAME, refuses=directory):
         yield
+
+
+@contextlib.contextmanager
+def _held(path: Path, *, refuses: Path | None = None) -> Iterator[BinaryIO]:
+    """The file, open at its end, which no other process holds until the block ends.
+
+    Where one does it is waited for; with `refuses`, a ConfigError says who uses that directory instead, and the file
+    holds our process's number."""
+    while True:
+        with path.open("ab+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if refuses is None else fcntl.LOCK_NB))
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().decode("ascii", "replace").strip() or "unknown"
+                raise ConfigError(
+                    f"{refuses} is in use by process {holder}; wait for it, stop it, or name another directory"
+                ) from None
+            if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                continue  # whoever held it before us has removed or renamed it: what we hold is nobody's
+            if refuses is not None:
+                file.truncate(0)
+                file.write(f"{os.getpid()}\n".encode())
+                file.flush()
+            yield file
+            return

@@ -2,8 +2,8 @@
 
 A library is built at its first use, for exactly this processor, and kept in $XDG_CACHE_HOME/nat_ar/native
 (~/.cache/nat_ar/native) under a name that depends on its source, the compiler, the processor and the release
-of the headers that it includes. Nothing needs it: where it cannot be built, XLA or NumPy does the work, and one line
-says so."""
+of the headers that it includes, beside a file with its SHA-256: one that a crash or a full disk left incomplete is
+built again. Nothing needs it: where it cannot be built, XLA or NumPy does the work, and one line says so."""
 
 import contextlib
 import ctypes
@@ -16,13 +16,14 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from nat_ar.runtime import console
+from nat_ar.runtime import cache, console, files
 
 SWITCH = "NAT_AR_NATIVE"
 """Environment variable; 0: build and load nothing."""
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-w")
 BUILD_SECONDS = 300
+HASH_SUFFIX = ".sha256"
 
 
 class UnavailableError(RuntimeError):
@@ -58,12 +59,17 @@ def _built(source: Path, headers: Headers | None) -> Path:
     key = hashlib.sha256(source.read_bytes())
     for part in (*FLAGS, headers.version if headers is not None else "", _target(compiler)):
         key.update(part.encode())
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nat_ar" / "native"
-    library = cache / f"{source.stem}-{key.hexdigest()[:16]}.so"
-    if not library.exists():
-        cache.mkdir(parents=True, exist_ok=True)
+    library = cache.directory("native") / f"{source.stem}-{key.hexdigest()[:16]}.so"
+    if not _is_whole(library):
         build(compiler, source, library, headers)
     return library
+
+
+def _is_whole(library: Path) -> bool:
+    """Whether it is what was built. To load less can end the process."""
+    written = library.with_suffix(HASH_SUFFIX)
+    is_there = library.is_file() and written.is_file()
+    return is_there and written.read_bytes().decode("ascii", "replace") == files.file_hash(library)
 
 
 def find_compiler() -> str:
@@ -88,6 +94,7 @@ def build(compiler: str, source: Path, library: Path, headers: Headers | None) -
     try:
         include = [] if headers is None else ["-isystem", headers.directory]
         _run([compiler, *FLAGS, "-shared", *include, str(source), "-o", partial])
+        files.write_text(library.with_suffix(HASH_SUFFIX), files.file_hash(Path(partial)))
         os.replace(partial, library)
     finally:
         with contextlib.suppress(FileNotFoundError):

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,15 @@ import pytest
 from nat_ar.config_json import ConfigError
 from nat_ar.runtime import files
 
+FILL = """
+import sys, time
+from pathlib import Path
+from nat_ar.runtime import files
+with files.new_directory(Path(sys.argv[1])) as partial:
+    (partial / "first").touch()
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 HOLD = """
 import sys, time
 from pathlib import Path
@@ -145,3 +155,85 @@ def test_the_second_process_is_told_who_is_the_first(tmp_path: Path) -> None:
     for _ in range(2):  # and a block that ends gives it back
         with files.locked(tmp_path):
             assert int((tmp_path / files.LOCK_NAME).read_text()) == os.getpid()
+
+
+def test_a_directory_that_another_process_fills_is_left_to_it(tmp_path: Path) -> None:
+    directory = tmp_path / "data"
+    command = [sys.executable, "-c", FILL, str(directory)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as filler:
+        assert filler.stdout is not None
+        assert filler.stdout.readline() == "held\n"
+        with (
+            pytest.raises(ConfigError, match=f"data is in use by process {filler.pid};"),
+            files.new_directory(directory),
+        ):
+            pass
+        filler.communicate("")
+        assert filler.returncode == 0
+    assert os.listdir(tmp_path) == ["data"]
+    assert os.listdir(directory) == ["first"]
+
+
+def test_a_lock_that_its_holder_removed_is_held_by_nobody(tmp_path: Path) -> None:
+    """The second opens the file before the first removes it: it must not lock what has no name any more."""
+    lock = tmp_path / "lock"
+    with files._held(lock, refuses=tmp_path):
+        held_by_name = lock.stat().st_ino
+        lock.unlink()
+    with files._held(lock, refuses=tmp_path) as file:
+        assert os.fstat(file.fileno()).st_ino == lock.stat().st_ino
+    assert held_by_name
+
+
+def test_a_symbolic_link_is_followed(tmp_path: Path) -> None:
+    """To another disk, as many have it. The work is not lost at its end, nor the link."""
+    (tmp_path / "disk" / "empty").mkdir(parents=True)
+    for name in ("empty", "missing", "a.txt"):
+        (tmp_path / name).symlink_to(tmp_path / "disk" / name)
+    for name in ("empty", "missing"):
+        with files.new_directory(tmp_path / name) as partial:
+            (partial / "work").write_text("done")
+        assert (tmp_path / "disk" / name / "work").read_text() == "done"
+        with pytest.raises(ValueError, match=f"{name} holds files"):
+            files.check_new_directory(tmp_path / name)
+    for text in ("old", "new"):
+        files.write_text(tmp_path / "a.txt", text)
+        assert (tmp_path / "disk" / "a.txt").read_text() == text
+    assert all((tmp_path / name).is_symlink() for name in ("empty", "missing", "a.txt"))
+    assert sorted(os.listdir(tmp_path / "disk")) == ["a.txt", "empty", "missing"]
+    (tmp_path / "run").symlink_to(tmp_path / "disk" / "run")
+    for _ in range(2):
+        files.make_directory(tmp_path / "run")
+    assert (tmp_path / "disk" / "run").is_dir()
+
+
+def test_lines_of_several_writers_are_whole(tmp_path: Path) -> None:
+    """A line that is still being written is not taken for what a crash left."""
+    path = tmp_path / "results.jsonl"
+    line = "x" * 1_000
+    threads = [
+        threading.Thread(target=lambda: [files.append_line(path, line) for _ in range(20)])
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert files.read_lines(path) == [line] * 80
+
+
+def test_a_text_of_two_writers_is_that_of_one(tmp_path: Path) -> None:
+    path = tmp_path / "table.md"
+    texts = [letter * 5_000 for letter in "abcd"]
+    threads = [
+        threading.Thread(target=lambda text=text: [files.write_text(path, text) for _ in range(10)])
+        for text in texts
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert path.read_text() in texts
+    assert os.listdir(tmp_path) == ["table.md"]

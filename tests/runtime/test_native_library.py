@@ -36,8 +36,8 @@ def compiler() -> str:
         pytest.skip(str(error))
 
 
-def kept(tmp_path: Path) -> list[str]:
-    return sorted(path.name for path in (tmp_path / "cache/nat_ar/native").iterdir())
+def kept(tmp_path: Path, pattern: str = "*.so") -> list[str]:
+    return sorted(path.name for path in (tmp_path / "cache/nat_ar/native").glob(pattern))
 
 
 def test_a_library_is_built_once(
@@ -83,7 +83,25 @@ def test_source_that_does_not_compile_is_done_without_and_leaves_nothing(
     source.write_text("int answer( {\n")
     assert load(source) is None
     assert "warning: answer.cc could not be built, and all is lost" in capsys.readouterr().err
-    assert kept(tmp_path) == []
+    assert kept(tmp_path, "*") == []
+
+
+@pytest.mark.parametrize("name", ["*.so", "*.sha256"])
+@pytest.mark.parametrize("length", [0, 40])
+def test_half_a_library_is_built_again(
+    source: Path, compiler: str, tmp_path: Path, name: str, length: int
+) -> None:
+    """To load one can end the process, and to keep it would mean to do without for ever."""
+    load(source)
+    native_library.load.cache_clear()
+    (path,) = (tmp_path / "cache/nat_ar/native").glob(name)
+    whole = path.read_bytes()
+    path.unlink()  # this process still maps the old one
+    path.write_bytes(whole[:length])
+    library = load(source)
+    assert library is not None
+    assert library.answer() == 42
+    assert len(path.read_bytes()) == len(whole)
 
 
 def test_without_a_compiler_a_warning_says_what_to_do(
