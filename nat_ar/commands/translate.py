@@ -31,7 +31,8 @@ class Translate:
     n_best: int = 1
     """translations per line, best first; if above 1, the number of the line (from 0) and a TAB precede each"""
     scores: bool = False
-    """write the score (nats) and a TAB before each translation"""
+    """write the score and a TAB before each translation; what it is depends on the decoding, and a line on stderr says
+    it: log p or log p by length, of the model or of the rescorer"""
     batch_tokens: int = BATCH_TOKENS
     """padded source tokens per batch of at most 64 sentences; fewer take less memory and change no translation"""
 
@@ -58,6 +59,8 @@ def run(arguments: Translate) -> None:
         sys.stdout.buffer.flush()
     else:
         Path(arguments.output).write_text("".join(written), "utf-8", newline="\n")
+    if arguments.scores:
+        console.say(f"nat-ar: scores are {translator.decoding.score}")
     _warn(found)
 
 
@@ -83,6 +86,7 @@ def _warn(found: list[Translation]) -> None:
             t.is_shortened for t in found
         ),
         "translations reached their length limit": sum(t.is_cut for t in found),
+        "sources got no translation with a finite score": sum(t.is_missing for t in found),
     }
     for what, count in counts.items():
         if count:

@@ -19,6 +19,7 @@ from nat_ar.nn import attention, layers
 from nat_ar.nn.cache import Cache, Position
 from nat_ar.nn.decoder import Decoder
 from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.search.base import require_length_penalty
 from nat_ar.search.beam import Beam
 from nat_ar.search.left_to_right import LeftToRightDecoding
 from nat_ar.search.step_function import StepFunction
@@ -43,6 +44,7 @@ class Autoregressive(base.Method):
     def __post_init__(self) -> None:
         attention.require_steps(self.transformer.attention)
         config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
+        require_length_penalty(self.rescoring_length_penalty, name="rescoring_length_penalty")
 
     @property
     def learns_distributions(self) -> bool:

@@ -25,6 +25,7 @@ from nat_ar.nn import prefix
 from nat_ar.nn.cache import Cache, Position
 from nat_ar.nn.prefix import PrefixEncoded, PrefixStack
 from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.search.base import require_length_penalty
 from nat_ar.search.beam import Beam
 from nat_ar.search.left_to_right import LeftToRightDecoding
 from nat_ar.search.step_function import StepFunction
@@ -53,6 +54,7 @@ class DecoderOnly(base.Method):
 
     def __post_init__(self) -> None:
         config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
+        require_length_penalty(self.rescoring_length_penalty, name="rescoring_length_penalty")
         if self.source_loss_weight < 0.0:
             raise ConfigError(
                 f"source_loss_weight must not be below 0, got {self.source_loss_weight}"

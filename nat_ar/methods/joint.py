@@ -22,7 +22,7 @@ from nat_ar.methods.length_nat import LengthNat, LengthNatModel
 from nat_ar.nn import attention
 from nat_ar.nn.decoder import Decoder
 from nat_ar.search import limits
-from nat_ar.search.base import StepwiseDecoding
+from nat_ar.search.base import StepwiseDecoding, require_length_penalty
 from nat_ar.search.candidates import Ladder
 from nat_ar.search.left_to_right import LeftToRightDecoding
 from nat_ar.search.one_pass import LengthBeam
@@ -49,6 +49,7 @@ class Joint(LengthNat):
     def __post_init__(self) -> None:
         super().__post_init__()
         attention.require_steps(self.transformer.attention)
+        require_length_penalty(self.rescoring_length_penalty, name="rescoring_length_penalty")
         if not 0.0 < self.autoregressive_weight < 1.0:
             raise ConfigError(
                 "autoregressive_weight must be above 0 and below 1, or one decoder learns nothing, got "

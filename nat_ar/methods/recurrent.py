@@ -30,6 +30,7 @@ from nat_ar.nn.recurrent import (
     RecurrentEncoded,
     RecurrentEncoder,
 )
+from nat_ar.search.base import require_length_penalty
 from nat_ar.search.beam import Beam
 from nat_ar.search.left_to_right import LeftToRightDecoding
 from nat_ar.search.step_function import StepFunction
@@ -54,6 +55,7 @@ class Recurrent(base.Method):
 
     def __post_init__(self) -> None:
         config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
+        require_length_penalty(self.rescoring_length_penalty, name="rescoring_length_penalty")
 
     @property
     def learns_distributions(self) -> bool:

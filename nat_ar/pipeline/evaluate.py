@@ -128,6 +128,7 @@ def _scores(
     counts = {
         "translations reached their length limit": sum(t.is_cut for t in found),
         "sources were longer than the longest bucket": sum(t.is_shortened for t in found),
+        "sources got no translation with a finite score": sum(t.is_missing for t in found),
     }
     warnings += [f"{count} {what}" for what, count in counts.items() if count]
     domains = test.domains if any(test.domains) else None

@@ -85,6 +85,7 @@ def _identity(run: Run, trained: TrainedModel, translator: Translator) -> dict[s
         "format": FORMAT,
         **provenance.identity(run, trained),
         "decoding": translator.choice.text,
+        "score": translator.decoding.score,
         "vocabulary_hash": trained.vocabulary.hash,
         "versions": {
             "nat_ar": nat_ar.__version__,

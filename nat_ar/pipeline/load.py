@@ -22,8 +22,14 @@ class TranslationSystem:
         """The decoding in use."""
         return self.translator.decoding
 
+    @property
+    def score_name(self) -> str:
+        """What the scores of `translate` are, in words: of a sum over the translation or of a mean over its words, of
+        the model or of its rescorer. Those of `score` are always log p."""
+        return self.translator.decoding.score
+
     def translate(self, sentences: Sequence[str]) -> list[Translation]:
-        """One Translation (texts, scores in nats, tokens, passes) for each sentence, in order."""
+        """One Translation (texts, scores, tokens, passes) for each sentence, in order."""
         return self.translator.translate(_list_of(sentences, "sentences"), title="translate")
 
     def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:

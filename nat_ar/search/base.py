@@ -27,6 +27,17 @@ class Decoding:
     remove_repeats = False
     """whether one of every run of equal words is returned, and is what a scorer sees"""
 
+    @property
+    def own_score(self) -> str:
+        """What the search itself scores translations by, in words. Sums over a translation and means over its words
+        are other numbers: those of two decodings compare only where the words agree."""
+        return "the score of the search, nats"
+
+    @property
+    def score(self) -> str:
+        """What the scores of its translations are, in words; higher is better."""
+        return RESCORED if self.rescore else self.own_score
+
     @classmethod
     def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
         """Where repeats may be removed today, they once stayed, and BLANK had no penalty."""
@@ -51,6 +62,30 @@ class StepwiseDecoding(Decoding, config_json.Open, abc.ABC):
         """Translations of every source row, each within its limits.length_limit and within max_length.
 
         `empty_cache(n)` makes a cache of n hypotheses a row and max_length + 1 positions: the last one is for EOS."""
+
+
+RESCORED = "log p by the rescorer / length ** its rescoring_length_penalty, nats"
+MEAN = "mean log p of the words, nats a word"
+MAX_LENGTH_PENALTY = 10.0
+"""523 tokens, the longest translation, to the power of 10 times their log p is a float32; to the power of 14 it is
+infinite, and every translation as bad as none"""
+
+
+def penalised(log_p: str, length_penalty: float) -> str:
+    """The words for log p divided by length ** length_penalty."""
+    return (
+        f"{log_p}, nats" if length_penalty == 0.0 else f"{log_p} / length ** {length_penalty}, nats"
+    )
+
+
+def require_length_penalty(
+    value: float, *, least: float = -MAX_LENGTH_PENALTY, name: str = "length_penalty"
+) -> None:
+    """Raises ConfigError for an exponent of the length that leaves no numbers to compare."""
+    if not least <= value <= MAX_LENGTH_PENALTY:
+        raise ConfigError(
+            f"{name} must be from {least:g} to {MAX_LENGTH_PENALTY:g}, got {value}; 0 to 2 are usual"
+        )
 
 
 def require_n_best(decoding: Decoding, **candidates: int) -> None:

@@ -13,7 +13,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar.search import argmax, limits
-from nat_ar.search.base import StepwiseDecoding, require_n_best
+from nat_ar.search.base import (
+    StepwiseDecoding,
+    penalised,
+    require_length_penalty,
+    require_n_best,
+)
 from nat_ar.search.step_function import Cache, StepFunction, reordered, take_beams
 from nat_ar.search.top_k import top_k
 from nat_ar.special_tokens import BOS, EOS, PAD
@@ -33,6 +38,11 @@ class Beam(StepwiseDecoding):
 
     def __post_init__(self) -> None:
         require_n_best(self, size=self.size)
+        require_length_penalty(self.length_penalty)
+
+    @property
+    def own_score(self) -> str:
+        return penalised("log p", self.length_penalty)
 
     def search(
         self,

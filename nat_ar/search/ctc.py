@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.search import argmax, limits
-from nat_ar.search.base import Decoding, require_n_best
+from nat_ar.search.base import Decoding, penalised, require_length_penalty, require_n_best
 from nat_ar.search.step_function import take_beams
 from nat_ar.search.top_k import top_k
 from nat_ar.special_tokens import BLANK, BOS, EOS, MASK, PAD
@@ -49,6 +49,10 @@ class BestPath(FrameDecoding):
     blank_penalty: float = 0.0
     """nats taken from BLANK in every frame before the search: above 0, translations get longer"""
     former_names: ClassVar[tuple[str, ...]] = ("Collapse",)
+
+    @property
+    def own_score(self) -> str:
+        return "log p of the best path / number of words, nats a word"
 
     def search(
         self,
@@ -86,6 +90,11 @@ class PrefixBeam(FrameDecoding):
         require_n_best(self, size=self.size)
         if self.top_k < 1:
             raise ConfigError(f"PrefixBeam needs a top_k of at least 1, got {self.top_k}")
+        require_length_penalty(self.length_penalty)
+
+    @property
+    def own_score(self) -> str:
+        return penalised("log p", self.length_penalty)
 
     def search(
         self,

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.search import argmax, limits
-from nat_ar.search.base import Decoding, require_n_best
+from nat_ar.search.base import Decoding, penalised, require_length_penalty, require_n_best
 from nat_ar.search.candidates import best_first
 from nat_ar.search.step_function import take_beams
 from nat_ar.search.top_k import top_k
@@ -65,6 +65,10 @@ class GraphDecoding(Decoding, config_json.Open, abc.ABC):
 class GraphGreedy(GraphDecoding):
     """From each vertex the most probable transition, at each vertex the most probable token."""
 
+    @property
+    def own_score(self) -> str:
+        return penalised("log p of path and words", 0.0)
+
     def search_sentences(
         self, graph: Graph, *, length_limits: Int[Array, "batch"], max_length: int
     ) -> Hypotheses:
@@ -75,6 +79,10 @@ class GraphGreedy(GraphDecoding):
 @dataclasses.dataclass(frozen=True)
 class Lookahead(GraphDecoding):
     """From each vertex the transition with the highest probability times that of the best token behind it."""
+
+    @property
+    def own_score(self) -> str:
+        return penalised("log p of path and words", 0.0)
 
     def search_sentences(
         self, graph: Graph, *, length_limits: Int[Array, "batch"], max_length: int
@@ -93,7 +101,11 @@ class Viterbi(GraphDecoding):
     short"""
 
     def __post_init__(self) -> None:
-        _refuse_negative(self.length_penalty)
+        require_length_penalty(self.length_penalty, least=0.0)
+
+    @property
+    def own_score(self) -> str:
+        return penalised("log p of path and words", self.length_penalty)
 
     def search_sentences(
         self, graph: Graph, *, length_limits: Int[Array, "batch"], max_length: int
@@ -122,18 +134,17 @@ class GraphBeam(GraphDecoding):
             raise ConfigError(
                 f"GraphBeam needs num_candidates of at least 1, got {self.num_candidates}"
             )
-        _refuse_negative(self.length_penalty)
+        require_length_penalty(self.length_penalty, least=0.0)
+
+    @property
+    def own_score(self) -> str:
+        return penalised("log p", self.length_penalty)
 
     def search_sentences(
         self, graph: Graph, *, length_limits: Int[Array, "batch"], max_length: int
     ) -> Hypotheses:
         """Scores: the maximum, log p / length ** length_penalty, in nats."""
         return _beam(graph, self, length_limits, max_length)
-
-
-def _refuse_negative(length_penalty: float) -> None:
-    if length_penalty < 0.0:
-        raise ConfigError(f"length_penalty must not be below 0, got {length_penalty}")
 
 
 def best_words(

@@ -21,6 +21,10 @@ from nat_ar.special_tokens import EOS, PAD
 class FertilityDecoding(Decoding, config_json.Open, abc.ABC):
     """A choice of fertilities, each of which leads to a candidate translation."""
 
+    @property
+    def own_score(self) -> str:
+        return "log p of words and fertilities / number of words, nats a word"
+
     @abc.abstractmethod
     def search(
         self,

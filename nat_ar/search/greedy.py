@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar.search import argmax, limits
-from nat_ar.search.base import StepwiseDecoding
+from nat_ar.search.base import StepwiseDecoding, penalised
 from nat_ar.search.step_function import Cache, StepFunction
 from nat_ar.special_tokens import BOS, EOS, PAD
 from nat_ar.types import Hypotheses, pytree_dataclass
@@ -20,6 +20,10 @@ from nat_ar.types import Hypotheses, pytree_dataclass
 @dataclasses.dataclass(frozen=True)
 class Greedy(StepwiseDecoding):
     """The most probable token at every position."""
+
+    @property
+    def own_score(self) -> str:
+        return penalised("log p", 0.0)
 
     def search(
         self,

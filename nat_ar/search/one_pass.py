@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 from nat_ar.config_json import ConfigError
 from nat_ar.search import argmax, limits
 from nat_ar.search.argmax import BestTokens
-from nat_ar.search.base import Decoding, require_n_best
+from nat_ar.search.base import MEAN, Decoding, require_n_best
 from nat_ar.special_tokens import BLANK, EOS, PAD
 
 
@@ -36,6 +36,10 @@ class LengthBeam(Decoding):
                 f"length_multiplier must be at least 1, got {self.length_multiplier}: blanks need room, "
                 "and a shorter translation loses words"
             )
+
+    @property
+    def own_score(self) -> str:
+        return MEAN
 
     def search(
         self,

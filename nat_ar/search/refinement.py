@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar.config_json import ConfigError
 from nat_ar.search import argmax, candidates, limits, one_pass
-from nat_ar.search.base import Decoding, require_n_best
+from nat_ar.search.base import MEAN, Decoding, require_n_best
 from nat_ar.special_tokens import EOS, MASK, PAD
 from nat_ar.types import Internal, pytree_dataclass
 
@@ -67,6 +67,10 @@ class MaskPredict(Decoding):
             raise ConfigError(f"MaskPredict needs iterations of at least 1, got {self.iterations}")
         require_n_best(self, length_beam=self.length_beam)
 
+    @property
+    def own_score(self) -> str:
+        return MEAN
+
     def search(
         self, logits_of: LogitsFunction, lengths: Int[Array, "*axes"], width: int
     ) -> Refined:
@@ -110,6 +114,10 @@ class Refine(Decoding):
                 f"{self.stop_distance}; None stops only where nothing changes"
             )
         require_n_best(self, length_beam=self.length_beam)
+
+    @property
+    def own_score(self) -> str:
+        return MEAN
 
     def search(
         self, logits_of: LogitsFunction, first: Words, lengths: Int[Array, "*axes"]

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from nat_ar.config_json import ConfigError
 from nat_ar.search import greedy, limits
-from nat_ar.search.base import StepwiseDecoding
+from nat_ar.search.base import StepwiseDecoding, penalised
 from nat_ar.search.step_function import Cache, StepFunction
 from nat_ar.types import Hypotheses
 
@@ -44,6 +44,10 @@ class Sampling(StepwiseDecoding):
             raise ConfigError(
                 f"Sampling needs top_k of at least 1, or 0 for all tokens, got {self.top_k}"
             )
+
+    @property
+    def own_score(self) -> str:
+        return penalised("log p", 0.0)
 
     def search(
         self,

@@ -51,6 +51,8 @@ class Translation:
     """the source was longer than the longest bucket and lost its end"""
     is_cut: bool = False
     """the translation reached its length limit: it may lack its end"""
+    is_missing: bool = False
+    """the search found no translation with a finite score: the text means nothing"""
 
     def __repr__(self) -> str:
         text = textwrap.shorten(self.texts[0], 60, placeholder=" ...")
@@ -279,7 +281,7 @@ class Translator:
 
     def texts(self, hypotheses: Hypotheses) -> list[Translation]:
         """Detokenised rows of a batch. Entries of the n-best list that the search left empty (score -inf) are
-        dropped."""
+        dropped; where all are, the first stays and `is_missing`."""
         # jax.device_get and, in `decode`, jnp.asarray do no more: together a quarter of a millisecond of a call.
         tokens, scores, passes = (
             np.asarray(x) for x in (hypotheses.tokens, hypotheses.scores, hypotheses.passes)
@@ -290,13 +292,15 @@ class Translator:
         found = []
         for n_best, row_scores, row_passes in zip(rows, scores, passes, strict=True):
             texts = [next(flat) for _ in n_best]
-            real = [i for i, score in enumerate(row_scores) if np.isfinite(score)] or [0]
+            finite = [i for i, score in enumerate(row_scores) if np.isfinite(score)]
+            real = finite or [0]
             found.append(
                 Translation(
                     [texts[i] for i in real],
                     [float(row_scores[i]) for i in real],
                     [n_best[i] for i in real],
                     int(row_passes),
+                    is_missing=not finite,
                 )
             )
         return found

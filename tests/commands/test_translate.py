@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,26 @@ def test_scores_and_n_best(pipe, opened) -> None:
     assert [line.split("\t")[0] for line in both] == ["0", "0", "0"]
     scores = [float(line.split("\t")[1]) for line in both]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_it_is_said_what_the_scores_are(pipe) -> None:
+    """A mean over words here, a sum or another model's elsewhere."""
+    assert (
+        pipe(b"a b\n", scores=True).errors
+        == "nat-ar: scores are mean log p of the words, nats a word\n"
+    )
+    assert pipe(b"a b\n").errors == ""
+
+
+def test_a_line_without_any_translation_is_counted(pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        Translator,
+        "translate",
+        lambda self, lines, **more: [
+            Translation([""], [-math.inf], [[]], 1, is_missing=True) for _ in lines
+        ],
+    )
+    assert "2 sources got no translation with a finite score" in pipe(b"a\nb\n").errors
 
 
 def test_n_best_is_asked_of_the_decoding() -> None:

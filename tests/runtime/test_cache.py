@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import types
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,16 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "home", home)
 
 
+def settings_after_use_cache(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """JAX's, where nobody has set any."""
+    settings: dict[str, object] = {compilation.SETTING: None}
+    config = types.SimpleNamespace(values=settings, update=settings.__setitem__)
+    monkeypatch.setattr(compilation, "jax", types.SimpleNamespace(config=config))
+    monkeypatch.delenv(compilation.CACHE, raising=False)
+    compilation.use_cache()
+    return settings
+
+
 def test_it_is_where_the_user_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
     assert cache.directory("xla") == tmp_path / "x" / "nat_ar" / "xla"
@@ -48,11 +59,7 @@ def test_without_a_home_directory_every_verb_still_has_one(
     temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     homeless(monkeypatch)
-    set_to: dict[str, object] = {}
-    monkeypatch.delenv(compilation.CACHE, raising=False)
-    monkeypatch.setitem(compilation.jax.config.values, compilation.SETTING, None)
-    monkeypatch.setattr(compilation.jax.config, "update", set_to.__setitem__)
-    compilation.use_cache()
+    set_to = settings_after_use_cache(monkeypatch)
     assert set_to[compilation.SETTING] == str(temporary / "xla")
     assert temporary.stat().st_mode & 0o077 == 0
 
@@ -74,7 +81,5 @@ def test_what_others_may_write_is_not_used(
     temporary.chmod(0o777)
     with pytest.raises(PermissionError, match="is not this user's alone: remove it, or set XDG"):
         cache.directory("native")
-    monkeypatch.delenv(compilation.CACHE, raising=False)
-    monkeypatch.setitem(compilation.jax.config.values, compilation.SETTING, None)
-    compilation.use_cache()
+    assert settings_after_use_cache(monkeypatch)[compilation.SETTING] is None
     assert "warning: compiled programs are not kept" in capsys.readouterr().err

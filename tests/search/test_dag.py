@@ -306,8 +306,8 @@ def test_neighbours_padding_and_room_change_no_translation(
     [
         (lambda: GraphBeam(size=2, n_best=3), "got n_best 3 and size 2"),
         (lambda: GraphBeam(num_candidates=0), "num_candidates of at least 1, got 0"),
-        (lambda: GraphBeam(length_penalty=-1.0), "length_penalty must not be below 0, got -1.0"),
-        (lambda: Viterbi(-0.5), "length_penalty must not be below 0, got -0.5"),
+        (lambda: GraphBeam(length_penalty=-1.0), "length_penalty must be from 0 to 10, got -1.0"),
+        (lambda: Viterbi(-0.5), "length_penalty must be from 0 to 10, got -0.5"),
     ],
 )
 def test_impossible_settings_are_refused(decoding: object, message: str) -> None:

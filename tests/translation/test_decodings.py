@@ -1,5 +1,8 @@
 """Decodings as text: read, written and refused."""
 
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 
 from nat_ar import config_json
@@ -7,17 +10,24 @@ from nat_ar.config_json import ConfigError
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.ctc import Ctc
+from nat_ar.methods.decoder_only import DecoderOnly
 from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.methods.joint import Joint
 from nat_ar.methods.length_nat import LengthNat
+from nat_ar.methods.recurrent import Recurrent
+from nat_ar.search import base, limits
+from nat_ar.search.base import Decoding
 from nat_ar.search.beam import Beam
-from nat_ar.search.ctc import BestPath
+from nat_ar.search.ctc import BestPath, PrefixBeam
+from nat_ar.search.dag import GraphBeam, Lookahead, Viterbi
 from nat_ar.search.fertility import Argmax, Average, NoisyParallel
 from nat_ar.search.greedy import Greedy
 from nat_ar.search.one_pass import LengthBeam
+from nat_ar.search.refinement import Refine
 from nat_ar.search.sampling import Sampling
 from nat_ar.translation import decodings
 from nat_ar.translation.decodings import Choice
+from nat_ar.translation.translator import BUCKETS
 
 
 @pytest.mark.parametrize(
@@ -44,6 +54,63 @@ def test_a_decoding_written_out_is_read_back() -> None:
     for method in (Autoregressive(), LengthNat(), FertilityNat()):
         for cls in decodings.decodings_of(type(method)):
             assert decodings.parse_decoding(method, decodings.decoding_text(cls())) == cls()
+
+
+@pytest.mark.parametrize(
+    ("decoding", "score"),
+    [
+        (Greedy(), "log p, nats"),
+        (Sampling(), "log p, nats"),
+        (Beam(), "log p / length ** 1.0, nats"),
+        (Beam(length_penalty=0.0), "log p, nats"),
+        (PrefixBeam(length_penalty=0.5), "log p / length ** 0.5, nats"),
+        (BestPath(), "log p of the best path / number of words, nats a word"),
+        (Lookahead(), "log p of path and words, nats"),
+        (Viterbi(), "log p of path and words / length ** 1.0, nats"),
+        (LengthBeam(), "mean log p of the words, nats a word"),
+        (Refine(), "mean log p of the words, nats a word"),
+        (
+            LengthBeam(rescore=True),
+            "log p by the rescorer / length ** its rescoring_length_penalty, nats",
+        ),
+        (Argmax(), "log p of words and fertilities / number of words, nats a word"),
+    ],
+)
+def test_every_decoding_says_what_its_scores_are(decoding: Decoding, score: str) -> None:
+    """Sums and means have different names."""
+    assert decoding.score == score
+
+
+@pytest.mark.parametrize("exponent", [-200.0, 200.0, -10.5])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: Beam(length_penalty=x),
+        lambda x: PrefixBeam(length_penalty=x),
+        lambda x: Viterbi(x),
+        lambda x: GraphBeam(length_penalty=x),
+        lambda x: Autoregressive(rescoring_length_penalty=x),
+        lambda x: Recurrent(rescoring_length_penalty=x),
+        lambda x: DecoderOnly(rescoring_length_penalty=x),
+        lambda x: Joint(rescoring_length_penalty=x),
+    ],
+)
+def test_a_length_penalty_that_leaves_no_numbers_is_refused(
+    make: Callable[[float], object], exponent: float
+) -> None:
+    """523 ** 200 is infinite: every score was -inf, every line blank, the status 0."""
+    with pytest.raises(ConfigError, match=rf"length_penalty must be from .* to 10, got {exponent}"):
+        make(exponent)
+
+
+def test_the_widest_length_penalty_still_orders_the_longest_translations() -> None:
+    longest = np.float32(limits.length_limit(BUCKETS[-1]) + 1)
+    for exponent in (base.MAX_LENGTH_PENALTY, -base.MAX_LENGTH_PENALTY):
+        worst, better = (
+            np.float32(log_p) / longest ** np.float32(exponent) for log_p in (-1e4, -1)
+        )
+        assert np.isfinite(worst)
+        assert worst < better < 0
 
 
 def test_a_choice_that_is_a_default_leaves_no_trace_in_the_text() -> None:
