@@ -3,7 +3,7 @@
     python -m nat_ar study configs/toy/family.py
 
 Two CPU cores, 58 min 36 s with cold caches, beside niced work (measured). Results:
-docs/results/toy_family, read with docs/results/README.md.
+docs/results/toy_family, read with docs/results/toy.md.
 
 Every student has the sizes of configs/toy/study.py and the same number of steps, and starts with the teacher's
 encoder where it has the same one. 4 vertices a source token make the graph of the DA-Transformer affordable here. The
