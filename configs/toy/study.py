@@ -1,4 +1,4 @@
-"""The quickstart: teacher, distilled data and Gu's NAT on the built-in toy language.
+"""The quickstart: teacher, distilled data, Gu's NAT and CTC on the built-in toy language.
 
     python -m nat_ar study configs/toy/study.py
 
@@ -13,6 +13,7 @@ from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.experiment.study import Entry, StudyConfig
 from nat_ar.methods.autoregressive import Autoregressive
+from nat_ar.methods.ctc import Ctc
 from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.nn.transformer import TransformerConfig
@@ -64,6 +65,13 @@ config = StudyConfig(
             distilled=True,
             encoder_from_teacher=True,
             decodings=("Argmax()", "NoisyParallel(samples=5)"),
+        ),
+        Entry(
+            "ctc_kd",
+            Ctc(TRANSFORMER, upsample_factor=2),
+            training(600),
+            distilled=True,
+            encoder_from_teacher=True,
         ),
     ),
     distillation="Beam(size=2)",
