@@ -279,11 +279,32 @@ def paired_bootstrap(
     (count + 1) / (n_bootstrap + 1) so that it is never zero. `sacrebleu --paired-bs` shifts the absolute differences
     instead, which halves p if one system is clearly ahead and calls two identical outputs significantly
     different; here those give p = 1."""
+    return paired_bootstrap_over_seeds(
+        [system], [baseline], references, n_bootstrap=n_bootstrap, tokenize=tokenize
+    )
+
+
+def paired_bootstrap_over_seeds(
+    systems: Sequence[Sequence[str]],
+    baselines: Sequence[Sequence[str]],
+    references: Sequence[str],
+    *,
+    n_bootstrap: int = 1000,
+    tokenize: str = "13a",
+) -> PairedResult:
+    """`paired_bootstrap` of two systems that were trained with several seeds each: the translations of every seed.
+
+    The multi-bootstrap of Sellam et al. 2022 (arXiv:2106.16163, section 3): a resample draws sentences, the same for
+    all, and seeds, for each of the two systems by itself; its value is the difference of the mean BLEU of the seeds
+    drawn. Of k seeds k - 1 are drawn, with replacement: the variance of their mean is then an unbiased estimate of
+    that of the mean of k, where k drawn ones would show (k - 1) / k of it (Rao & Wu 1988). One seed is
+    always drawn: then the test is over sentences only for that system, and knows nothing of what another seed would
+    change."""
     metric = _bleu(tokenize)
-    ours = _statistics(metric, system, references)
-    theirs = _statistics(metric, baseline, references)
-    differences = _resampled(metric, ours, n_bootstrap) - _resampled(metric, theirs, n_bootstrap)
-    score, baseline_score = _value(metric, ours.sum(0)), _value(metric, theirs.sum(0))
+    generator = np.random.default_rng(SEED)
+    score, ours = _over_seeds(metric, systems, references, n_bootstrap, generator)
+    baseline_score, theirs = _over_seeds(metric, baselines, references, n_bootstrap, generator)
+    differences = ours - theirs
     observed = score - baseline_score
     chance = np.abs(differences - differences.mean())
     beyond = int(np.sum(chance >= abs(observed) - 1e-9))  # equal up to rounding is as large
@@ -291,6 +312,22 @@ def paired_bootstrap(
     return PairedResult(
         score, baseline_score, observed, low, high, (beyond + 1) / (n_bootstrap + 1)
     )
+
+
+def _over_seeds(
+    metric: "sacrebleu.metrics.base.Metric",
+    outputs: Sequence[Sequence[str]],
+    references: Sequence[str],
+    n_bootstrap: int,
+    generator: np.random.Generator,
+) -> tuple[float, Float[np.ndarray, "n_bootstrap"]]:
+    """The mean score over seeds, and that of every resample of sentences and seeds."""
+    statistics = [_statistics(metric, texts, references) for texts in outputs]
+    score = float(np.mean([_value(metric, one.sum(0)) for one in statistics]))
+    resampled = np.stack([_resampled(metric, one, n_bootstrap) for one in statistics])
+    seeds = len(outputs)
+    drawn = generator.integers(seeds, size=(max(seeds - 1, 1), n_bootstrap))
+    return score, np.take_along_axis(resampled, drawn, axis=0).mean(0)
 
 
 def tokenizer_of(signature: str) -> str:

@@ -96,6 +96,16 @@ class SystemResult:
 
     quality: Row | None
     speed: Row | None
+    by_seed: tuple[tuple[int, Row], ...] = ()
+    """seed and quality row of each run, where runs that differ in the seed only are one system, whose quality is then
+    their mean (nat_ar/evaluation/seeds.py)"""
+
+    @property
+    def qualities(self) -> tuple[Row, ...]:
+        """The quality rows that were measured: one a seed."""
+        if self.by_seed:
+            return tuple(row for _, row in self.by_seed)
+        return () if self.quality is None else (self.quality,)
 
     @property
     def identity(self) -> Row:

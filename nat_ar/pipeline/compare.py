@@ -1,19 +1,21 @@
 """The results of several runs as one table, and as a picture of quality against latency.
 
 Reads only what `evaluate` and `benchmark` wrote: results.jsonl of each run, and the translations and raw
-references that its quality rows name. Needs no model and no accelerator."""
+references that its quality rows name; and the configs, to know runs that differ in their seed only. Needs no
+model and no accelerator."""
 
 import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from nat_ar.evaluation import metrics, results
+from nat_ar.evaluation import metrics, results, seeds
 from nat_ar.evaluation.metrics import Metric, PairedResult
 from nat_ar.evaluation.results import Row, SystemKey, SystemResult
 from nat_ar.evaluation.table import build, formats
 from nat_ar.evaluation.table.formats import Format
 from nat_ar.evaluation.table.line import BEAM, Table
+from nat_ar.experiment import seeds as experiment_seeds
 from nat_ar.runtime import files
 
 
@@ -69,7 +71,8 @@ def compare(
 
     teacher: name or run directory of the autoregressive run that speed-ups and tests refer to; None takes the
     first one trained on raw data. more_metrics: beside METRICS; Metric objects, or Python files that define
-    some. ValueError where rows cannot share a table or files are not those that were scored."""
+    some. Runs that differ in the seed of their training only are one system. ValueError where rows cannot share a table
+    or files are not those that were scored."""
     directories = [runs] if isinstance(runs, str | Path) else runs
     if not directories:
         raise ValueError("no runs to compare; give one run directory or more")
@@ -81,7 +84,8 @@ def compare(
     chosen = metrics.with_more(more_metrics)
     results.check_metric_names(metric.name for metric in chosen)
     build.check_comparable(systems, chosen)
-    _check_files([system.quality for system in systems if system.quality is not None])
+    _check_files([row for system in systems for row in system.qualities])
+    systems = seeds.merge(systems, experiment_seeds.of_runs(rows))
     reference = build.find_teacher(systems, teacher)
     comparisons = paired_tests(systems, reference, n_bootstrap=n_bootstrap)
     return Comparison(
@@ -92,8 +96,8 @@ def compare(
 def paired_tests(
     systems: Sequence[SystemResult], reference: SystemResult | None, *, n_bootstrap: int = 1000
 ) -> dict[SystemKey, PairedResult]:
-    """The paired bootstrap of every evaluated system against the beam search of the teacher, by
-    `results.system_key`.
+    """The paired bootstrap of every evaluated system against the beam search of the teacher, over sentences, and over
+    seeds where there are several, by `results.system_key`.
 
     Empty if the teacher's beam search was not evaluated. ValueError where translations are not those that their row
     scored."""
@@ -106,33 +110,40 @@ def paired_tests(
     baseline = reference.quality
     references = _file(baseline, "references")
     tokenize = metrics.tokenizer_of(baseline["bleu"]["signature"])
-    baseline_text = _file(baseline, "hypotheses")
+    baseline_texts = [_file(row, "hypotheses") for row in reference.qualities]
     tests: dict[SystemKey, PairedResult] = {}
     for system in systems:
         row = system.quality
         if row is None or results.system_key(row) in (results.system_key(baseline), *tests):
             continue
-        if _file(row, "references") != references:
-            raise ValueError(
-                f"{_path(row, 'references')} and {_path(baseline, 'references')} differ, though the "
-                "test hashes of their rows agree; evaluate again on one and the same test set"
-            )
-        test = metrics.paired_bootstrap(
-            _file(row, "hypotheses"),
-            baseline_text,
+        for one in system.qualities:
+            if _file(one, "references") != references:
+                raise ValueError(
+                    f"{_path(one, 'references')} and {_path(baseline, 'references')} differ, though the "
+                    "test hashes of their rows agree; evaluate again on one and the same test set"
+                )
+        test = metrics.paired_bootstrap_over_seeds(
+            [_file(one, "hypotheses") for one in system.qualities],
+            baseline_texts,
             references,
             n_bootstrap=n_bootstrap,
             tokenize=tokenize,
         )
-        for scored, now in ((row, test.system), (baseline, test.baseline)):
-            if not math.isclose(scored["bleu"]["score"], now, abs_tol=0.01):
-                raise ValueError(
-                    f"{_path(scored, 'hypotheses')} scores BLEU {now:.2f}, its row in "
-                    f"{results.FILE_NAME} has {scored['bleu']['score']:.2f}; the file has changed since, "
-                    "evaluate the run again"
-                )
+        for scored, now in ((system, test.system), (reference, test.baseline)):
+            _check_score(scored, now)
         tests[results.system_key(row)] = test
     return tests
+
+
+def _check_score(system: SystemResult, now: float) -> None:
+    """Raises ValueError for translations that score another BLEU (a mean over seeds) than their rows have."""
+    before = (system.quality or {})["bleu"]["score"]
+    if not math.isclose(before, now, abs_tol=0.01 / len(system.qualities)):
+        paths = ", ".join(str(_path(row, "hypotheses")) for row in system.qualities)
+        raise ValueError(
+            f"{paths} scores BLEU {now:.2f}, its row in {results.FILE_NAME} has {before:.2f}; the file has changed "
+            "since, evaluate the run again"
+        )
 
 
 def _check_files(rows: Sequence[Row]) -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import re
 import subprocess
@@ -144,6 +145,31 @@ def test_one_sentence_more_right_is_not_significant() -> None:
     found = metrics.paired_bootstrap(almost, HYPOTHESES, REFERENCES, n_bootstrap=200)
     assert found.difference > 0
     assert found.p_value > 0.05
+
+
+def test_a_seed_that_could_have_been_another_takes_the_certainty() -> None:
+    """All sentences are alike, so only the seeds vary: 100 and 0 BLEU, a mean of 50 with a standard error of
+    (100 - 0) / sqrt(2) / sqrt(2) = 50. Over sentences alone, 50 below the baseline would be certain."""
+    references = ["der Hund schläft im Garten ."] * 20
+    right, wrong = references, ["nein"] * 20
+    found = metrics.paired_bootstrap_over_seeds(
+        [right, wrong], [right], references, n_bootstrap=199
+    )
+    assert (found.system, found.baseline, found.difference) == pytest.approx((50, 100, -50))
+    assert (found.low, found.high) == pytest.approx((-100, 0))
+    assert found.p_value > 0.4
+    again = metrics.paired_bootstrap_over_seeds(
+        [right, wrong], [right], references, n_bootstrap=199
+    )
+    assert again == found
+
+
+def test_seeds_that_agree_are_as_certain_as_one() -> None:
+    one = metrics.paired_bootstrap(REFERENCES, HYPOTHESES, REFERENCES, n_bootstrap=199)
+    three = metrics.paired_bootstrap_over_seeds(
+        [REFERENCES] * 3, [HYPOTHESES] * 3, REFERENCES, n_bootstrap=199
+    )
+    assert dataclasses.astuple(three) == pytest.approx(dataclasses.astuple(one))
 
 
 def test_signatures_are_read() -> None:

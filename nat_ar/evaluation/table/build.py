@@ -58,7 +58,7 @@ def build(
         *notes.quality(lines, reference),
         *notes.speed(lines, reference, baselines),
     ]
-    rows = [row for line in lines for row in (line.result.quality, line.result.speed) if row]
+    rows = [row for line in lines for row in (*line.result.qualities, line.result.speed) if row]
     return Table(
         lines=tuple(lines),
         notes=tuple(texts),
@@ -100,7 +100,7 @@ def find_teacher(systems: Sequence[SystemResult], teacher: str | None) -> System
         if not chosen:
             return None
     else:
-        chosen = [one for one in autoregressive if teacher in _run_key(one)]
+        chosen = [one for one in autoregressive if teacher in _known_as(one)]
         if len({_run_key(one) for one in chosen}) != 1:
             known = sorted({"{} ({})".format(*_run_key(one)) for one in autoregressive})
             raise ValueError(
@@ -116,6 +116,11 @@ def find_teacher(systems: Sequence[SystemResult], teacher: str | None) -> System
 
 def _run_key(system: SystemResult) -> tuple[str, str]:
     return system.identity["name"], system.identity["run"]
+
+
+def _known_as(system: SystemResult) -> set[str]:
+    """Names and directories of its run, or of its runs of all seeds."""
+    return {row[key] for row in (system.identity, *system.qualities) for key in ("name", "run")}
 
 
 def _baselines(

@@ -26,10 +26,21 @@ class Column:
     """False: no line has it, and only who names the column sees it"""
 
 
-FEW = ("system", "data", "*metrics", "passes", "ms", "beam", "greedy", "teacher", "valid")
+FEW = ("system", "data", "*metrics", "seeds", "passes", "ms", "beam", "greedy", "teacher", "valid")
 """The columns of a table unless others are named; *metrics: those that have `in_table`."""
 ALL = (
-    *("name", "method", "decoding", "data", "params", "*metrics", "passes", "p50", "ms_range"),
+    *(
+        "name",
+        "method",
+        "decoding",
+        "data",
+        "params",
+        "*metrics",
+        "seeds",
+        "passes",
+        "p50",
+        "ms_range",
+    ),
     *("throughput", "beam_range", "greedy_range", "smax", "floor", "over_floor", "teacher"),
     *("training", "length", "repeat", "valid", "mixed"),
 )
@@ -108,6 +119,12 @@ def _every(table: Table, range_text: RangeText) -> list[Column]:
             )
             for metric in table.metrics
         ),
+        Column(
+            "seeds",
+            "seeds",
+            _seeds(table.metrics[0]),
+            is_known=any(len(line.result.qualities) > 1 for line in table.lines),
+        ),
         Column("passes", "passes", lambda line: f"{line.result.identity['steps']:.1f}"),
         Column(
             "p50",
@@ -180,6 +197,16 @@ def _score(metric: Metric, range_text: RangeText, *, is_tested: bool) -> Callabl
         else:
             text = metric.text(estimate.value)
         return f"{text} {line.mark or ' '}" if is_tested else text
+
+    return cell
+
+
+def _seeds(metric: Metric) -> Callable[[Line], str]:
+    """How many runs that differ in the seed the scores are means of, and the standard deviation over them."""
+
+    def cell(line: Line) -> str:
+        number, deviation = len(line.result.qualities), line.deviation(metric)
+        return f"{number}" if deviation is None else f"{number}, ±{metric.text(deviation)}"
 
     return cell
 

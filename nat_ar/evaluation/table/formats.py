@@ -115,7 +115,8 @@ def _escape_latex(text: str) -> str:
 
 def _csv(table: Table) -> str:
     """Every number unrounded in a column of its own; the cell of a number that was not measured is empty."""
-    records = [_record(line, table.metrics) for line in table.lines]
+    several_seeds = any(len(line.result.qualities) > 1 for line in table.lines)
+    records = [_record(line, table.metrics, several_seeds) for line in table.lines]
     output = io.StringIO()
     writer = csv.DictWriter(output, list(records[0]), lineterminator="\n")
     writer.writeheader()
@@ -123,17 +124,21 @@ def _csv(table: Table) -> str:
     return output.getvalue()
 
 
-def _record(line: Line, metrics: Sequence[Metric]) -> dict[str, object]:
+def _record(line: Line, metrics: Sequence[Metric], several_seeds: bool) -> dict[str, object]:
     identity = line.result.identity
     quality, speed = line.result.quality or {}, line.result.speed or {}
     latency = speed.get("latency_ms", {})
     shared = ("name", "run", "method", "training_data", "decoding", "split", "config_hash")
     record = {key: identity[key] for key in (*shared, "checkpoint_step", "data_hash")}
     record |= {key: quality.get(key) for key in ("test_hash", "sentences", "parameters")}
+    if several_seeds:
+        record["seeds"] = " ".join(str(seed) for seed, _ in line.result.by_seed)
     for metric in metrics:
         score = quality.get(metric.name) or {}
         record |= {metric.name: score.get("score")}
         record |= {f"{metric.name}_{key}": score.get(key) for key in ("low", "high", "signature")}
+        if several_seeds:
+            record[f"{metric.name}_deviation"] = line.deviation(metric)
     comparison, floor = line.comparison, speed.get("floor") or {}
     percentiles = ("p50", "p95", "p99", "mean", "low", "high")
     record |= {

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
+from nat_ar.evaluation import seeds
 from nat_ar.evaluation.metrics import METRICS, Metric, PairedResult
 from nat_ar.evaluation.results import Row, SystemResult
 from nat_ar.evaluation.speed.intervals import Interval
@@ -39,6 +40,10 @@ class Line:
         """None where the system was evaluated without the metric, or not at all."""
         score = (self.result.quality or {}).get(metric.name)
         return None if score is None else _interval(score, "score")
+
+    def deviation(self, metric: Metric) -> float | None:
+        """Sample standard deviation of the score over seeds; None with fewer than two."""
+        return seeds.deviation(self.result.qualities, metric.name)
 
     @property
     def latency(self) -> Interval | None:

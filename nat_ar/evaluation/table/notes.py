@@ -35,24 +35,51 @@ def of(table: Table, shown: Sequence[Column]) -> list[str]:
 
 
 def quality(lines: Sequence[Line], reference: SystemResult | None) -> list[str]:
-    """Test text, and what the marks mean."""
+    """Test text, seeds, and what the marks mean."""
     rows = [line.result.quality for line in lines if line.result.quality is not None]
     if not rows:
         return ["No quality: none of these systems was evaluated; run `python -m nat_ar evaluate`."]
     first = rows[0]
+    measured = [row for line in lines for row in line.result.qualities]
     notes = [
         f"Text: split {first['split']!r}, {first['sentences']} sentences, "
         f"test hash {_short(first['test_hash'])}; {_by_value(rows, 'data_hash', 'data hash')}; "
-        f"{_by_value(rows, 'dtype', 'evaluated in')} on {results.dates(rows)}.",
+        f"{_by_value(rows, 'dtype', 'evaluated in')} on {results.dates(measured)}.",
+        _seeds(lines),
     ]
     if any(line.mark for line in lines) and reference is not None:
+        test = "two-sided paired bootstrap"
+        if len(measured) > len(rows):
+            test += " over sentences, and over seeds where there are several: Sellam et al. 2022"
         notes.append(
             f"Mark after BLEU, against {results.label(reference.identity)}: = not distinguishable "
-            f"(two-sided paired bootstrap, p >= {SIGNIFICANCE}), + better, - worse."
+            f"({test}, p >= {SIGNIFICANCE}), + better, - worse."
         )
     elif reference is None:
         notes.append("No paired test: no autoregressive system is among the rows.")
     return notes
+
+
+def _seeds(lines: Sequence[Line]) -> str:
+    """Over which seeds the numbers are means, and which systems have one only."""
+    single = [line for line in lines if len(line.result.qualities) == 1]
+    several = [line for line in lines if len(line.result.qualities) > 1]
+    alone = "what another seed would change is in no interval and no test"
+    if not several:
+        return f"One seed a system: {alone}."
+    names: dict[str, list[str]] = collections.defaultdict(list)
+    for line in several:
+        seeds = ", ".join(str(seed) for seed, _ in line.result.by_seed)
+        names[seeds].append(results.label(line.result.identity))
+    listed = "; ".join(f"{seeds} ({', '.join(who)})" for seeds, who in names.items())
+    text = (
+        f"Several seeds: numbers are means over seeds {listed}, intervals the means of theirs; ± behind the number of "
+        f"seeds: sample standard deviation of BLEU over them."
+    )
+    if single:
+        labels = ", ".join(results.label(line.result.identity) for line in single)
+        text += f" One seed, {labels}: {alone}."
+    return text
 
 
 def _signatures(rows: Sequence[Row], metrics: Sequence[Metric]) -> str:
@@ -114,6 +141,12 @@ def speed(
                     f"Speed-up {MISSING} for {', '.join(uneven)}: not timed on as many sentences "
                     "as AR beam and AR greedy."
                 )
+    timed: dict[int, list[str]] = collections.defaultdict(list)
+    for line in lines:
+        if line.result.speed is not None and "timed_seed" in line.result.speed:
+            timed[line.result.speed["timed_seed"]].append(results.label(line.result.identity))
+    for seed, names in timed.items():
+        notes.append(f"Speed of {', '.join(names)}: that of the run with seed {seed}.")
     untimed = [results.label(line.result.identity) for line in lines if line.result.speed is None]
     if untimed:
         notes.append(f"Not timed: {', '.join(untimed)}; run `python -m nat_ar benchmark`.")
