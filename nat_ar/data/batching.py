@@ -24,11 +24,15 @@ class BatchingConfig:
     """so many batches come before the first whole epoch and take short sentences first: a curriculum (Platanios et al.
     2019, arXiv:1903.09848). The share of the pairs that they may take grows with
     the root of their number, bucket by bucket"""
+    row_multiple: int | None = None
+    """the rows of a batch are a multiple of this, which devices times training.accumulation must divide: the batches
+    are the same on any such number of devices. None: devices times accumulation where the run is begun; the run keeps
+    that number wherever it goes on"""
 
     @classmethod
     def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Once, all batches took pairs of all lengths."""
-        return {"short_first_steps": 0, **data}
+        """Once, all batches took pairs of all lengths, and rows were a multiple of devices times accumulation."""
+        return {"short_first_steps": 0, "row_multiple": None, **data}
 
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in zip(self.buckets, self.buckets[1:], strict=False))
@@ -38,6 +42,8 @@ class BatchingConfig:
             raise ConfigError(
                 f"batching.short_first_steps must be at least 0, got {self.short_first_steps}"
             )
+        if self.row_multiple is not None and self.row_multiple < 1:
+            raise ConfigError(f"batching.row_multiple must be at least 1, got {self.row_multiple}")
         if self.batch_tokens < self.buckets[-1]:
             raise ConfigError(
                 f"batch_tokens must hold one sentence of the last bucket: got {self.batch_tokens} "
@@ -64,11 +70,10 @@ class BatchPlan:
         config: BatchingConfig,
         *,
         seed: int,
-        multiple: int = 1,
     ) -> None:
-        """Lengths do not count EOS. Rows of a batch are a multiple of `multiple` (devices times
-        accumulation)."""
-        self.config, self.seed, self.multiple = config, seed, multiple
+        """Lengths do not count EOS. A config without a row_multiple means 1."""
+        self.config, self.seed = config, seed
+        multiple = config.row_multiple or 1
         longest = np.maximum(source_lengths, target_lengths) + 1
         bucket_of = np.searchsorted(config.buckets, longest)
         self.num_left_out = int((bucket_of == len(config.buckets)).sum())
@@ -87,9 +92,7 @@ class BatchPlan:
         self, source_lengths: Int[np.ndarray, "pairs"], target_lengths: Int[np.ndarray, "pairs"]
     ) -> "BatchPlan":
         """The plan of pairs of other lengths by the same rules."""
-        return BatchPlan(
-            source_lengths, target_lengths, self.config, seed=self.seed, multiple=self.multiple
-        )
+        return BatchPlan(source_lengths, target_lengths, self.config, seed=self.seed)
 
     def __len__(self) -> int:
         """Batches of a whole epoch, the same number in each."""

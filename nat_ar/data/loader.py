@@ -1,5 +1,6 @@
 """Batches as padded arrays, made ahead of time in a thread."""
 
+import dataclasses
 import itertools
 import queue
 import threading
@@ -89,6 +90,12 @@ class Loader:
         """With `sampled`, the pieces of each epoch come from there, without fertilities, and share batches by their
         lengths in that epoch; `plan` is that of the prepared pieces."""
         self.pairs, self.plan, self.sampled = pairs, plan, sampled
+
+    def with_row_multiple(self, number: int) -> "Loader":
+        """The batches of the same pairs whose rows are a multiple of `number`."""
+        config = dataclasses.replace(self.plan.config, row_multiple=number)
+        lengths = self.pairs.source.lengths, self.pairs.target.lengths
+        return Loader(self.pairs, BatchPlan(*lengths, config, seed=self.plan.seed), self.sampled)
 
     def epoch(self, number: int) -> tuple[int, Pairs, list[RowBatch]]:
         """The epoch's number, pairs and batches: a function of the seeds and the number."""

@@ -89,6 +89,7 @@ class Run:
         """Makes the directory, or accepts one that the same config made on the same data, with the same models behind
         the paths `teacher` and `start_from`.
 
+        Only training.num_devices may differ: what is trained does not depend on it.
         Raises ConfigError with the differing fields for any other."""
         facts = {
             "format": FORMAT,
@@ -104,6 +105,7 @@ class Run:
         if self.config_path.exists():
             # Both as this version writes them: fields and classes may have got other names since the run was started.
             old, new = config_json.to_json(self.config()), config_json.to_json(config)
+            old["training"]["num_devices"] = new["training"]["num_devices"]
             changed = [*config_json.differences(old, new)]
             known = self.facts()
             recorded = {name: known.get(name) for name in facts}

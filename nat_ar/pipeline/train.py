@@ -28,6 +28,7 @@ from nat_ar.experiment.config import ExperimentConfig, load_experiment
 from nat_ar.experiment.run import Run, TrainedModel
 from nat_ar.methods import base
 from nat_ar.methods.base import Method
+from nat_ar.pipeline import row_multiple
 from nat_ar.runtime import files, malloc
 from nat_ar.training import logging, loop, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
@@ -54,7 +55,8 @@ def train(config: ExperimentConfig | str | Path, run: Run | str | Path | None = 
     for other in (teacher, before):
         _check_vocabularies(data.vocabulary, other)
     mesh = step.data_mesh(config.training.num_devices)
-    batches = loader_of(data, config, num_devices=mesh.size)
+    multiple = row_multiple.of_new_run(config.training, mesh.size)
+    batches = loader_of(data, config).with_row_multiple(multiple)
     model, notes = _initial_model(config, data.vocabulary, teacher, before)
     if config.training.tensorboard:
         logging.require_tensorboard()
@@ -88,15 +90,25 @@ def _train(
     if progress.is_finished:
         checkpoints.close()
         return
-    log = RunLog(
-        to.directory, resumed_step=int(state.step), tensorboard=config.training.tensorboard
-    )
-    for damage in checkpoints.damaged:
-        log.say(
-            f"warning: {damage}; moved to {to.directory / 'damaged'}, going on from an older step"
-        )
-    _say_start(log, config, batches, params, int(state.step))
-    if not int(state.step):
+    warnings = [
+        f"{damage}; moved to {to.directory / 'damaged'}, going on from an older step"
+        for damage in checkpoints.damaged
+    ]
+    if at := int(state.step):
+        known = row_multiple.of_resumed_run(batches, progress, at, config.training, mesh.size)
+        if known is None:
+            warnings.append(
+                "no number of devices explains which pairs this run has seen: it may have gone on with another number "
+                "before, and have seen some pairs of an epoch twice and others never"
+            )
+        else:
+            batches = batches.with_row_multiple(known)
+    progress.row_multiple = batches.plan.config.row_multiple
+    log = RunLog(to.directory, resumed_step=at, tensorboard=config.training.tensorboard)
+    for warning in warnings:
+        log.say(f"warning: {warning}")
+    _say_start(log, config, batches, params, at)
+    if not at:
         for note in notes:
             log.say(note)
     build_step = functools.partial(
@@ -136,15 +148,14 @@ def _check_vocabularies(vocabulary: Vocabulary, teacher: TrainedModel | None) ->
         )
 
 
-def loader_of(data: PreparedData, config: ExperimentConfig, *, num_devices: int) -> Loader:
-    """The training batches of an experiment."""
+def loader_of(data: PreparedData, config: ExperimentConfig) -> Loader:
+    """The training batches of an experiment, with rows of any number unless the config says a multiple."""
     split, training = data.split("train"), config.training
     plan = BatchPlan(
         split.source.lengths,
         split.target.lengths,
         training.batching,
         seed=training.seed,
-        multiple=num_devices * training.accumulation,
     )
     sampled = None
     if training.subword_regularisation is not None:
@@ -230,6 +241,16 @@ def _say_start(
         log.say(
             f"warning: {batches.plan.num_left_out:,} training pairs are longer than the last bucket "
             f"({config.training.batching.buckets[-1]}) and are left out"
+        )
+    batching = config.training.batching
+    larger = [
+        width for width, rows, _ in batches.plan.buckets if rows * width > batching.batch_tokens
+    ]
+    if larger:
+        log.say(
+            f"warning: batches of {larger[0]} to {larger[-1]} positions are larger than training.batching.batch_tokens "
+            f"({batching.batch_tokens:,}): their rows are {batches.plan.config.row_multiple}, of which devices times "
+            "accumulation take equal shares"
         )
     infeasible = num_infeasible(config.method, batches.pairs.source, batches.pairs.target)
     if infeasible:

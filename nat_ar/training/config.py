@@ -50,7 +50,7 @@ class TrainingConfig:
     skip_non_finite: int = 0
     """so many batches whose loss or gradient is not finite are left out and reported; one more stops the run"""
     num_devices: int | None = None
-    """local devices that share each batch; None: all"""
+    """local devices that share each batch; None: all. It may differ when a run goes on (batching.row_multiple)"""
     tensorboard: bool = False
     """also write TensorBoard event files (needs tensorboardX)"""
 
@@ -71,6 +71,12 @@ class TrainingConfig:
         for name, value in positive.items():
             if value is not None and value < 1:
                 raise ConfigError(f"training.{name} must be at least 1, got {value}")
+        multiple = self.batching.row_multiple
+        if multiple is not None and multiple % self.accumulation:
+            raise ConfigError(
+                f"training.accumulation must divide training.batching.row_multiple: got {self.accumulation} and "
+                f"{multiple}; set the second to a multiple of the first"
+            )
         if self.skip_non_finite < 0:
             raise ConfigError(f"skip_non_finite must be at least 0, got {self.skip_non_finite}")
         config_json.require_share("training.word_distributions", self.word_distributions)

@@ -50,6 +50,8 @@ class Progress:
     """term -> [total, count] since the last row of the log"""
     window_tokens: int = 0
     window_seconds: float = 0.0
+    row_multiple: int | None = None
+    """the rows of all batches are a multiple of this; None: a version wrote it that did not say"""
 
     def advance(self, place: Place, num_tokens: int) -> None:
         """Counts a step on the batch at `place`."""

@@ -13,13 +13,13 @@ CONFIG = BatchingConfig(batch_tokens=8, buckets=(4, 6))
 
 
 def plan_of(
-    num_pairs: int, *, seed: int = 1, multiple: int = 1, short_first_steps: int = 0
+    num_pairs: int, *, seed: int = 1, multiple: int | None = None, short_first_steps: int = 0
 ) -> BatchPlan:
     """Pairs of 1 to 15 tokens a side in buckets of 4, 8 and 16."""
     generator = np.random.default_rng(0)
     source, target = generator.integers(1, 16, (2, num_pairs))
-    config = BatchingConfig(64, (4, 8, 16), short_first_steps)
-    return BatchPlan(source, target, config, seed=seed, multiple=multiple)
+    config = BatchingConfig(64, (4, 8, 16), short_first_steps, multiple)
+    return BatchPlan(source, target, config, seed=seed)
 
 
 def as_lists(batches: list[RowBatch]) -> list[tuple[int, list[int]]]:
@@ -117,6 +117,12 @@ def test_pairs_that_fit_nowhere_are_an_error() -> None:
 def test_buckets_must_rise(buckets: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match="buckets must rise and start at 2 or more, got"):
         BatchingConfig(buckets=buckets)
+
+
+def test_rows_are_a_multiple_of_at_least_one() -> None:
+    assert as_lists(plan_of(200, multiple=1).epoch(0)) == as_lists(plan_of(200).epoch(0))
+    with pytest.raises(ConfigError, match=r"batching.row_multiple must be at least 1, got 0"):
+        BatchingConfig(row_multiple=0)
 
 
 def test_a_curriculum_of_fewer_than_no_steps_is_refused() -> None:

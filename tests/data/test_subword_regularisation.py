@@ -211,7 +211,7 @@ def test_training_samples_what_a_method_can_learn(config: DataConfig, data: Prep
     )
     method = Ctc(TINY, upsample_factor=2)
     experiment = ExperimentConfig("ctc", config, method, training)
-    _, pairs, _ = train.loader_of(data, experiment, num_devices=1).epoch(0)
+    _, pairs, _ = train.loader_of(data, experiment).epoch(0)
 
     def can_be_learnt(target: Ragged) -> Bool[np.ndarray, "pairs"]:
         return method.is_feasible(pairs.source.lengths, target.lengths, target.repeats)
