@@ -11,6 +11,7 @@ run/translations/    what evaluate translated"""
 import contextlib
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -120,11 +121,36 @@ class Run:
         files.make_directory(self.directory)
         with files.naming(self.directory / "vocabulary"):
             data.vocabulary.save(self.directory / "vocabulary")
-        facts |= {**models, "config_hash": files.json_hash(config_json.to_json(config))}
+        facts |= {
+            **models,
+            "places": self._places(config),
+            "config_hash": files.json_hash(config_json.to_json(config)),
+        }
         text = json.dumps(files.signed(facts), indent=2) + "\n"
         files.write_text(self.directory / "facts.json", text)
         # Last: a run with a config is complete.
         files.write_text(self.config_path, config_json.dumps(config))
+
+    def _places(self, config: ExperimentConfig) -> dict[str, str]:
+        """The paths of a config, which are relative to the working directory -> the same relative to this one."""
+        paths = (config.data.directory, config.train_on, config.teacher, config.start_from)
+        here = self.directory.resolve()
+        return {
+            path: os.path.relpath(Path(path).resolve(), here)
+            for path in paths
+            if path is not None and not os.path.isabs(path)
+        }
+
+    def find(self, path: str) -> Path:
+        """What a path of the run's config names, from whichever directory the run is used, also where it was moved
+        together with what it names. As it is written where nothing is found."""
+        here = self.directory.resolve()
+        place = self.facts().get("places", {}).get(path)
+        known = [] if place is None else [here / place]
+        # Runs of early versions know no places: they mostly lie below the directory in which they were started.
+        above = [parent / path for parent in here.parents]
+        found = [way for way in (*known, Path(path), *above) if way.exists()]
+        return Path(path) if not found or _is_same(found[0], Path(path)) else found[0].resolve()
 
     def _check_models(
         self, config: ExperimentConfig, known: dict[str, Any], models: dict[str, Any]
@@ -206,7 +232,7 @@ class Run:
                 f"{decodings.decoding_text(decoding)} rescores with a teacher, but {self.directory} was trained "
                 "without one; choose another decoding"
             )
-        return Run(Path(config.teacher))
+        return Run(self.find(config.teacher))
 
     def resolve(self, checkpoint: str = "best") -> int:
         """The step of a checkpoint: "best" (by validation), "latest", or a step. Raises ValueError where it is
@@ -221,6 +247,10 @@ class Run:
 
     def _checkpoints(self) -> contextlib.closing[Checkpoints]:
         return contextlib.closing(Checkpoints(self.checkpoints_directory, is_read_only=True))
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return other.exists() and path.samefile(other)
 
 
 def described(fingerprint: dict[str, Any]) -> str:

@@ -182,7 +182,7 @@ def _common_text(
     opened: dict[str, PreparedData] = {}
     data = []
     for system in systems:
-        directory = data_directory or system.run.config().data.directory
+        directory = data_directory or str(system.run.find(system.run.config().data.directory))
         if directory not in opened:
             opened[directory] = PreparedData.load(directory)
         data.append(opened[directory])

@@ -57,7 +57,7 @@ def distill(
     config = run.config()
     chosen = _choice(config.method, decoding, choose)
     shown, rescorer = chosen.text, run.rescorer(chosen.decoding)
-    data = _raw_data(run, config.data.directory)
+    data = _raw_data(run, run.find(config.data.directory))
     inputs = {
         "format": shards.FORMAT,
         "config_hash": run.config_hash,
@@ -143,7 +143,7 @@ def _choice(method: Any, text: Any | str | None, choose: Choose) -> decodings.Ch
     return chosen
 
 
-def _raw_data(run: Run, directory: str) -> PreparedData:
+def _raw_data(run: Run, directory: Path) -> PreparedData:
     """The raw corpus, in the vocabulary that the run was trained with."""
     data = PreparedData.load(directory)
     if data.training_data != "raw":

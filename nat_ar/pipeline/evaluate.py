@@ -41,7 +41,7 @@ def evaluate(
     run = Run.of(run)
     loaded, translator = open_translator(run, decoding, checkpoint)
     translator.batch_tokens = batch_tokens
-    data = PreparedData.load(data_directory or loaded.config.data.directory)
+    data = PreparedData.load(data_directory or run.find(loaded.config.data.directory))
     test = _test_split(data, split, run)
     found = translator.translate(test.source_text, title=f"evaluate {loaded.config.name}")
     texts = [" ".join(translation.texts[0].split("\n")) for translation in found]

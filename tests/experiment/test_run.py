@@ -239,6 +239,37 @@ def test_rescoring_by_another_model_than_in_training_is_said(
     assert after["rescorer"]["parameters_hash"] == teacher.parameters_hash()
 
 
+@pytest.mark.parametrize("version", ["of today", "early"])
+def test_a_run_finds_what_its_config_names_from_any_directory(
+    tiny_runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    """Paths of a config are relative to the directory in which it was trained."""
+    (tmp_path / "work" / "runs").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    copy_of(tiny_runs.autoregressive, Path("runs/ar"))
+    config = dataclasses.replace(tiny_runs.length_nat.config(), teacher="runs/ar")
+    run = copy_of(tiny_runs.length_nat, Path("runs/nat"))
+    for name in ("config.json", "facts.json"):
+        (run.directory / name).unlink()
+    run.start(config, PreparedData.load(tiny_runs.data))
+    if version == "early":
+        assert run.facts()["places"] == {"runs/ar": "../ar"}
+        facts = {key: value for key, value in run.facts().items() if key != "places"}
+        (run.directory / "facts.json").write_text(json.dumps(facts), "utf-8")
+    teacher = run.rescorer(LengthBeam(rescore=True))
+    assert teacher == Run(Path("runs/ar"))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    there = Run(Path("../work/runs/nat"))
+    assert there.rescorer(LengthBeam(rescore=True)) == Run(tmp_path / "work" / "runs" / "ar")
+    assert there.find("runs/gone") == Path("runs/gone")
+    assert there.find(config.data.directory) == tiny_runs.data
+    if version == "of today":  # the study is moved as a whole, and the place has another name
+        (tmp_path / "work" / "runs").rename(tmp_path / "moved")
+        moved = Run(tmp_path / "moved" / "nat")
+        assert moved.rescorer(LengthBeam(rescore=True)) == Run(tmp_path / "moved" / "ar")
+
+
 def test_the_teacher_is_opened_only_where_it_rescores(tiny_runs) -> None:
     _, plain = open_translator(tiny_runs.length_nat)
     assert plain.scorer is None
