@@ -54,9 +54,9 @@ def run(arguments: Benchmark) -> None:
         profile_directory=arguments.profile,
         is_quiet=arguments.quiet,
     )
-    print(timings)
+    plots = [] if arguments.plots is None else timings.plot(arguments.plots)
+    print(timings)  # last: to speak can fail
     if arguments.profile is not None:
         print("\n" + profiling.render(timings.rows))
-    if arguments.plots is not None:
-        for path in timings.plot(arguments.plots):
-            print(path)
+    for path in plots:
+        print(path)

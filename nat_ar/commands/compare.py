@@ -43,7 +43,7 @@ class Compare:
 
 
 def run(arguments: Compare) -> None:
-    """Prints the table and writes the files that `arguments` names."""
+    """Writes the files that `arguments` names, and prints the table."""
     for name in arguments.output:
         formats.of_path(Path(name))
     if arguments.picture is not None:
@@ -58,11 +58,11 @@ def run(arguments: Compare) -> None:
         n_bootstrap=arguments.n_bootstrap,
         more_metrics=chosen[len(METRICS) :],
     )
-    print(comparison.render(arguments.format, arguments.columns), end="")
     for name in arguments.output:
         comparison.save(name, arguments.columns)
     if arguments.picture is not None:
         comparison.picture(arguments.picture, title=arguments.title, metric=height)
+    print(comparison.render(arguments.format, arguments.columns), end="")  # last: to speak can fail
 
 
 def _named(name: str, chosen: Sequence[Metric]) -> Metric:

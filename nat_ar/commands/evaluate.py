@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from nat_ar.evaluation import metrics, results
 from nat_ar.evaluation.metrics import METRICS, Metric
 from nat_ar.pipeline.evaluate import evaluate
+from nat_ar.runtime import console
 from nat_ar.translation.translator import BATCH_TOKENS
 
 
@@ -44,7 +45,7 @@ def run(arguments: Evaluate) -> None:
             more_metrics=chosen[len(METRICS) :],
             batch_tokens=arguments.batch_tokens,
         )
-        print(summary(row, chosen))
+        console.show(summary(row, chosen))
 
 
 def summary(row: results.Row, chosen: Sequence[Metric] = METRICS) -> str:

@@ -52,7 +52,7 @@ QUALITY_KEYS = (
     "mixed",
     "hypotheses",  # file, one translation a line, relative to the run
     "references",  # file of raw references, one a line, absolute or relative to the run
-    "train_seconds",
+    "train_seconds",  # without compilation, unless "train_compile_seconds" is missing or null: an early training
     "train_steps",
     "train_target_tokens",
     "warnings",

@@ -162,10 +162,12 @@ def _validity(data: PreparedData, test: Split, texts: Sequence[str]) -> dict[str
 
 
 def _training_cost(run: Run, step: int) -> dict[str, Any]:
-    """Steps, seconds and target tokens up to the checkpoint."""
+    """Steps, seconds and target tokens up to the checkpoint. Compilation is counted apart: a warm cache would make the
+    same training cheaper."""
     progress = run.progress(step)
     return {
         "train_steps": step,
         "train_seconds": progress["seconds"],
+        "train_compile_seconds": progress.get("compile_seconds"),
         "train_target_tokens": progress["target_tokens"],
     }

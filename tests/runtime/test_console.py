@@ -2,12 +2,19 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from nat_ar.runtime import console
 
-SPEAK = "from nat_ar.runtime import console\nfor _ in range(9): console.say('x' * 9)\nprint('done')"
+SPEAK = """
+import os, sys
+from nat_ar.runtime import console
+for _ in range(9):
+    getattr(console, sys.argv[2])("x" * 9)
+open(sys.argv[1], "w").close()
+"""
 
 
 def test_it_is_a_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
@@ -15,9 +22,13 @@ def test_it_is_a_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "step 5\n")
 
 
-@pytest.mark.parametrize("ending", ["2> >(exec true)", "2>&-", "2>/dev/full"])
-def test_a_closed_stderr_changes_neither_output_nor_status(ending: str) -> None:
-    """A reader that has gone, no stderr at all, a full disk."""
-    command = ["bash", "-c", f'"$0" -c "$1" {ending}', sys.executable, SPEAK]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60)
-    assert (done.returncode, done.stdout) == (0, "done\n")
+@pytest.mark.parametrize("ending", ["{} >(exec true)", "{}&-", "{}/dev/full"])
+@pytest.mark.parametrize(("say", "stream"), [("say", "2>"), ("show", "1>")])
+def test_a_closed_stream_changes_neither_the_work_nor_the_status(
+    tmp_path: Path, ending: str, say: str, stream: str
+) -> None:
+    """A reader that has gone, no stream at all, a full disk."""
+    script = f'"$0" -c "$1" "$2" {say} {ending.format(stream)}'
+    command = ["bash", "-c", script, sys.executable, SPEAK, str(tmp_path / "work")]
+    assert subprocess.run(command, timeout=60).returncode == 0
+    assert (tmp_path / "work").exists()

@@ -22,6 +22,7 @@ from nat_ar.data.debian import apt
 from nat_ar.data.debian import sentences as cleaning
 from nat_ar.data.debian.sentences import Passage, comparison_key
 from nat_ar.data.pair import Pair, Report
+from nat_ar.runtime import files
 
 DOMAINS = (
     "ding",
@@ -107,7 +108,9 @@ class DebianCorpus(Corpus):
         from nat_ar.data.debian import domains
 
         cache = Path(self.cache).absolute()
-        library = domains.fetch(self.domains, self.language, cache, report)
+        files.make_directory(cache)
+        with files.locked(cache):  # other data sets may share it
+            library = domains.fetch(self.domains, self.language, cache, report)
         pairs = {
             domain: self._clean(domain, passages, report)
             for domain, passages in domains.read(library, self.language)

@@ -47,6 +47,12 @@ def quality(lines: Sequence[Line], reference: SystemResult | None) -> list[str]:
         f"{_by_value(rows, 'dtype', 'evaluated in')} on {results.dates(measured)}.",
         _seeds(lines),
     ]
+    early = [row["name"] for row in rows if row.get("train_compile_seconds") is None]
+    if 0 < len(early) < len(rows):
+        notes.append(
+            f"Training time of {', '.join(dict.fromkeys(early))} counts compilation, of the others not: an earlier "
+            "version trained or evaluated it."
+        )
     if any(line.mark for line in lines) and reference is not None:
         test = "two-sided paired bootstrap"
         if len(measured) > len(rows):

@@ -54,6 +54,20 @@ def test_two_models_of_one_path_in_one_table_are_a_warning(rows) -> None:
     )
 
 
+def test_a_training_time_that_counts_compilation_is_marked_beside_others(rows) -> None:
+    def said() -> bool:
+        return any("counts compilation" in note for note in build.build(results.join(rows)).notes)
+
+    assert not said()  # all of one kind
+    rows[0]["train_compile_seconds"] = 6.1
+    assert "Training time of ar counts compilation, of the others not" in "\n".join(
+        build.build(results.join(rows)).notes
+    )
+    for row in rows:
+        row["train_compile_seconds"] = 6.1
+    assert not said()
+
+
 def test_the_notes_have_the_signature_of_every_column_and_name_rows_without_it(rows) -> None:
     kiwi = Metric("kiwi", "KIWI", lambda *texts: Score(0.5, None, None, "kiwi-22"), decimals=4)
     chosen = (*METRICS, kiwi)
