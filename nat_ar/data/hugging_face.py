@@ -84,13 +84,16 @@ class HuggingFace(Corpus):
                 "streaming, subset, revision and data_files do not go with it"
             )
 
-    def splits(self, report: Report) -> dict[str, Iterable[Pair]]:
-        """Raises ValueError if the data set, a split or a column is missing."""
+    @property
+    def _names(self) -> dict[str, str]:
+        """Our splits and what the data set calls them."""
         names = {"train": self.train, "validation": self.validation, "test": self.test}
         names |= {f"test_{test.name}": test.split for test in self.more_tests}
-        tables = {
-            split: self._table(name, split) for split, name in names.items() if name is not None
-        }
+        return {split: name for split, name in names.items() if name is not None}
+
+    def splits(self, report: Report) -> dict[str, Iterable[Pair]]:
+        """Raises ValueError if the data set, a split or a column is missing."""
+        tables = {split: self._table(name, split) for split, name in self._names.items()}
         paths = [path for data_files in self.data_files for path in data_files.paths]
         report.provenance["hugging_face"] = {
             "path": self.path,
@@ -124,7 +127,7 @@ class HuggingFace(Corpus):
                 f"{self.path}: reading Hugging Face data needs the package `datasets`, which is not "
                 "installed: pip install datasets"
             ) from error
-        where = f"{self.path}, split {name!r}"
+        where = self._where(name)
         try:
             if self.from_disk:
                 loaded = datasets.load_from_disk(self.path)
@@ -143,17 +146,15 @@ class HuggingFace(Corpus):
                     revision=self.revision,
                     streaming=self.streaming,
                 )
+            available = table.column_names
+            if available is None:  # unknown until the first row of the stream
+                available = list(next(iter(table), {}))
         except (
             Exception
         ) as error:  # the hub, the network and the file formats raise errors of many classes
             advice = f"; set corpus.{split} to null and use hold_out" if split != "train" else ""
-            raise ValueError(
-                f"{where}: cannot be loaded: {type(error).__name__}: {error}{advice}"
-            ) from error
+            raise ValueError(f"{where}: cannot be loaded: {_reason(error)}{advice}") from error
         fields = [self.source, self.target] + ([self.domain] if self.domain else [])
-        available = table.column_names
-        if available is None:  # unknown until the first row of the stream
-            available = list(next(iter(table), {}))
         columns = [field if field in available else field.split(".")[0] for field in fields]
         if missing := [
             field for field, c in zip(fields, columns, strict=True) if c not in available
@@ -163,8 +164,28 @@ class HuggingFace(Corpus):
             )
         return table.select_columns(list(dict.fromkeys(columns)))
 
+    def _where(self, name: str) -> str:
+        """The data set and the split, with its files where it has some."""
+        paths = [path for each in self.data_files if each.split == name for path in each.paths]
+        return f"{self.path}, split {name!r}" + (f" ({', '.join(paths)})" if paths else "")
+
+    def _rows(self, table: Any, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The rows and their numbers. A stream is read only here, and fails here."""
+        rows, number = iter(table), 0
+        while True:
+            try:
+                row = next(rows)
+            except StopIteration:
+                return
+            except Exception as error:  # of many classes, as in _table
+                raise ValueError(
+                    f"{self._where(self._names[split])}: cannot be read after {number:,} rows: {_reason(error)}"
+                ) from error
+            yield number, row
+            number += 1
+
     def _read(self, table: Any, split: str, report: Report) -> Iterator[Pair]:
-        for number, row in enumerate(table):
+        for number, row in self._rows(table, split):
             where = f"{self.path}, {split}, row {number}"
             report.count(f"{split}: read")
             source, target = (_field(row, field, where) for field in (self.source, self.target))
@@ -174,6 +195,16 @@ class HuggingFace(Corpus):
                 yield Pair(source, target, domain)
             else:
                 report.count(f"{split}: dropped, {fault[0]}", f"{where}: {fault[1]}")
+
+
+def _reason(error: BaseException) -> str:
+    """The error in one line, with the one that it began with: `datasets` says "An error occurred while generating the
+    dataset" of every broken file."""
+    first: BaseException = error
+    while (before := first.__cause__) is not None:
+        first = before
+    texts = [" ".join(f"{type(e).__name__}: {e}".split()) for e in (error, first)]
+    return texts[0] if first is error or str(first) in str(error) else " because of ".join(texts)
 
 
 def _field(row: dict[str, Any], field: str, where: str) -> str:

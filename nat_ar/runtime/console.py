@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from typing import TextIO
+from typing import Any
 
 
 def say(text: str) -> None:
@@ -16,8 +16,8 @@ def show(text: str) -> None:
     _write(text, sys.stdout)
 
 
-def _write(text: str, stream: TextIO | None) -> None:
-    """Where the stream is closed, or cannot be written, what follows is dropped too."""
+def _write(text: str, stream: Any) -> None:
+    """To a text stream, or None. Where it is closed, or cannot be written, what follows is dropped too."""
     if stream is None:  # closed before the process began: print would take stdout
         return
     try:

@@ -57,6 +57,35 @@ def test_json_with_a_translation_field(tmp_path: Path, streaming: bool) -> None:
 
 
 @pytest.mark.usefixtures("hub_cache")
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "content", "cause"),
+    [
+        ("csv", "en,de\nGo.,Geh.\na,b,c,d\n", "Expected 2 fields in line 3, saw 4"),
+        ("json", '{"en": "Go.", "de": "Geh."}\n{"en": \n', "JSON parse error: Invalid value"),
+    ],
+)
+def test_a_broken_file_is_named_with_the_cause(
+    tmp_path: Path, streaming: bool, kind: str, content: str, cause: str
+) -> None:
+    path = tmp_path / f"broken.{kind}"
+    path.write_text(content)
+    hub = HuggingFace(
+        kind,
+        source="en",
+        target="de",
+        test=None,
+        data_files=(DataFiles("train", (str(path),)), DataFiles("validation", (str(path),))),
+        streaming=streaming,
+    )
+    with pytest.raises(
+        ValueError, match=rf"split 'train' \(.*broken\.{kind}\): cannot be .*{cause}"
+    ) as raised:
+        read(hub)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.usefixtures("hub_cache")
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_flat_columns_with_held_out_pairs(tmp_path: Path, kind: str) -> None:
     pandas = pytest.importorskip("pandas")
