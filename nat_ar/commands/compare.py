@@ -12,6 +12,7 @@ from nat_ar.evaluation import figures, metrics
 from nat_ar.evaluation.metrics import METRICS, Metric
 from nat_ar.evaluation.table import columns, formats
 from nat_ar.pipeline.compare import compare
+from nat_ar.runtime import console
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +61,9 @@ def run(arguments: Compare) -> None:
     )
     for name in arguments.output:
         comparison.save(name, arguments.columns)
+    console.show(comparison.render(arguments.format, arguments.columns).removesuffix("\n"))
     if arguments.picture is not None:
         comparison.picture(arguments.picture, title=arguments.title, metric=height)
-    print(comparison.render(arguments.format, arguments.columns), end="")  # last: to speak can fail
 
 
 def _named(name: str, chosen: Sequence[Metric]) -> Metric:

@@ -1,6 +1,8 @@
 import dataclasses
 import json
 import math
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +176,20 @@ def test_a_lost_line_and_a_lost_file_are_noticed(runs: tuple[str, ...]) -> None:
     path.unlink()
     with pytest.raises(ValueError, match=r"Argmax\.txt, the hypotheses of nat .* does not exist"):
         compare.compare(runs, n_bootstrap=100)
+
+
+def test_files_are_written_where_nobody_reads_the_table(
+    runs: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under `compare ... --output table.md | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    table, picture = tmp_path / "table.md", tmp_path / "picture.svg"
+    with os.fdopen(writer, "w") as unread:
+        monkeypatch.setattr(sys, "stdout", unread)
+        command.run(Compare(runs, output=(str(table),), picture=str(picture), n_bootstrap=100))
+    assert "nat" in table.read_text("utf-8")
+    assert picture.exists()
 
 
 def test_wrong_arguments_are_errors_before_any_work(runs: tuple[str, ...]) -> None:
