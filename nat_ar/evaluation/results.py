@@ -86,6 +86,7 @@ LATER_SPEED_KEYS = (  # rows of early versions lack them, and p99
     "over_reference",  # {"name", "run", "decoding", "s1", "s1_low", "s1_high", "smax"} or null
     "profile",  # {"sentences", "traced_ms", "latency_ms", "pieces_ms"} or null
 )
+LATER_QUALITY_KEYS = ("variant",)  # Method.variant; `compare` looks up that of an early row
 KEYS = {"quality": QUALITY_KEYS, "speed": SPEED_KEYS}
 """What every row of its kind has, whichever version wrote it."""
 
@@ -136,7 +137,7 @@ def append(run: Path, row: Row) -> None:
 
 def check_metric_names(names: Iterable[str]) -> None:
     """Raises ValueError for a metric that is called like another key of a row."""
-    taken = sorted({*names} & {*QUALITY_KEYS, *LATER_KEYS} - {"bleu"})
+    taken = sorted({*names} & {*QUALITY_KEYS, *LATER_KEYS, *LATER_QUALITY_KEYS} - {"bleu"})
     if taken:
         raise ValueError(f"a metric needs a name of its own, rows have another {', '.join(taken)}")
 

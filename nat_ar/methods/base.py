@@ -125,6 +125,11 @@ class Method(config_json.Open, abc.ABC):
         return self.transformer  # type: ignore[attr-defined]
 
     @property
+    def variant(self) -> str:
+        """What papers call the method with its options, such as "CTC + GLAT"; by it tables find published results."""
+        return type(self).__name__
+
+    @property
     def needs_teacher(self) -> bool:
         """Whether the loss asks an autoregressive teacher: an experiment without one is refused."""
         return False

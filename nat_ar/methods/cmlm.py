@@ -80,6 +80,10 @@ class Cmlm(base.Method):
     def learns_distributions(self) -> bool:
         return True
 
+    @property
+    def variant(self) -> str:
+        return "CMLM"
+
     def build(self, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> "CmlmModel":
         return CmlmModel(self, sizes, rngs=rngs)
 

@@ -111,6 +111,11 @@ class Ctc(base.Method):
             raise ConfigError(f"upsample_factor must be at least 1, got {self.upsample_factor}")
         config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
 
+    @property
+    def variant(self) -> str:
+        options = {"GLAT": self.glancing, "VAE": self.latent}
+        return " + ".join(["CTC", *(name for name, value in options.items() if value is not None)])
+
     def is_feasible(
         self,
         source_lengths: Int[np.ndarray, "pairs"],

@@ -157,6 +157,10 @@ class DaTransformer(base.Method):
         """True for pairs with a vertex for every word between the first and the last vertex."""
         return target_lengths <= self.upsample_factor * (source_lengths + 1) - 2
 
+    @property
+    def variant(self) -> str:
+        return "DA-Transformer" if self.fuzzy_alignment is None else "FA-DAT"
+
     def build(self, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> "DaTransformerModel":
         return DaTransformerModel(self, sizes, rngs=rngs)
 

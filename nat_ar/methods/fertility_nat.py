@@ -128,6 +128,13 @@ class FertilityNat(base.Method):
             )
 
     @property
+    def variant(self) -> str:
+        options = {"GLAT": self.glancing, "FT": self.fine_tuning}
+        return " + ".join(
+            ["fertility NAT", *(name for name, value in options.items() if value is not None)]
+        )
+
+    @property
     def needs_teacher(self) -> bool:
         return self.fine_tuning is not None
 

@@ -88,6 +88,10 @@ class IterativeRefinement(base.Method):
         config_json.require_share("denoising_probability", self.denoising_probability)
         config_json.require_share("corruption_probability", self.corruption_probability)
 
+    @property
+    def variant(self) -> str:
+        return "iterative refinement"
+
     def build(self, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> "IterativeRefinementModel":
         return IterativeRefinementModel(self, sizes, rngs=rngs)
 

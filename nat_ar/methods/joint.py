@@ -46,6 +46,10 @@ class Joint(LengthNat):
     rescoring_length_penalty: float = 1.0
     """candidates are ordered by log p / length ** rescoring_length_penalty"""
 
+    @property
+    def variant(self) -> str:
+        return type(self).__name__
+
     def __post_init__(self) -> None:
         super().__post_init__()
         attention.require_steps(self.transformer.attention)

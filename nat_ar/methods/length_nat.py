@@ -119,6 +119,13 @@ class LengthNat(base.Method):
             )
 
     @property
+    def variant(self) -> str:
+        name = "GLAT" if self.glancing is not None else "vanilla NAT"
+        if not isinstance(self.token_loss, CrossEntropy):
+            name = type(self.token_loss).__name__.upper()  # and glancing is None
+        return f"{name} + DSLP" if self.deep_supervision else name
+
+    @property
     def learns_distributions(self) -> bool:
         return isinstance(self.token_loss, CrossEntropy)
 

@@ -76,7 +76,7 @@ def compare(
     directories = [runs] if isinstance(runs, str | Path) else runs
     if not directories:
         raise ValueError("no runs to compare; give one run directory or more")
-    rows = [row for path in dict.fromkeys(map(Path, directories)) for row in results.read(path)]
+    rows = [row for path in dict.fromkeys(map(Path, directories)) for row in _rows(path)]
     systems = results.join(rows, split=split)
     if not systems:
         splits = ", ".join(sorted({row["split"] for row in rows})) or "none"
@@ -91,6 +91,24 @@ def compare(
     return Comparison(
         build.build(systems, teacher=teacher, comparisons=comparisons, metrics=chosen)
     )
+
+
+def _rows(directory: Path) -> list[Row]:
+    """The rows of a run. Quality rows of early versions lack the method's variant: the run's config says it where it is
+    still the one that they scored."""
+    rows = results.read(directory)
+    if all("variant" in row for row in rows if row["kind"] == "quality"):
+        return rows
+    from nat_ar.experiment.run import Run  # imports JAX, which other rows do not need
+
+    try:
+        run = Run(directory)
+        variant, config_hash = run.config().method.variant, run.config_hash
+    except ValueError:  # rows without their run: the table does not need it
+        return rows
+    return [
+        {"variant": variant, **row} if row["config_hash"] == config_hash else row for row in rows
+    ]
 
 
 def paired_tests(

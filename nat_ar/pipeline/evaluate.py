@@ -56,6 +56,7 @@ def evaluate(
     row = {
         "kind": "quality",
         **identity,
+        "variant": loaded.config.method.variant,
         "split": split,
         "data_hash": data.hash,
         "device": machine.device_name(),

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from nat_ar import config_json
 from nat_ar.commands import compare as command
 from nat_ar.commands.compare import Compare
 from nat_ar.evaluation import metrics, results
-from nat_ar.pipeline import compare
+from nat_ar.pipeline import compare, evaluate
 
 REFERENCES = ["der Hund schläft im Garten .", "", "wir haben ein altes Buch gelesen ."] * 10
 WORSE = ["der Hund schläft Garten Garten .", "", "wir haben ein alte Buch Buch ."] * 10
@@ -159,6 +160,23 @@ def test_runs_that_differ_in_the_seed_only_are_one_line(
         ValueError, match=r"seeded_seed1/Argmax\.txt, .*seeded_seed2/Argmax\.txt scores"
     ):
         compare.compare(directories, n_bootstrap=100)
+
+
+def test_the_variant_of_an_early_row_is_that_of_its_config(tiny_runs, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_runs.length_nat.directory, run)
+    (run / results.FILE_NAME).unlink(missing_ok=True)
+    row = evaluate.evaluate(run)
+    del row["variant"]
+    (run / results.FILE_NAME).unlink()
+    results.append(run, row)
+    (line,) = compare.compare(run, n_bootstrap=40).table.lines
+    assert line.published is not None
+    assert line.published.method == "vanilla NAT"
+    (run / results.FILE_NAME).unlink()
+    results.append(run, {**row, "config_hash": "c" * 12})  # another training in the same directory
+    (line,) = compare.compare(run, n_bootstrap=40).table.lines
+    assert line.published is None
 
 
 def test_changed_translations_are_noticed(runs: tuple[str, ...]) -> None:

@@ -54,6 +54,7 @@ def test_each_decoding_leaves_a_row(run: Run, tiny_runs) -> None:
         "kind": "quality",
         "name": "nat",
         "method": "LengthNat",
+        "variant": "vanilla NAT",
         "training_data": "raw",
         "split": "test",
         "data_hash": data.hash,

@@ -8,8 +8,9 @@ import collections
 import math
 from collections.abc import Mapping, Sequence
 
-from nat_ar.evaluation import results
+from nat_ar.evaluation import published, results
 from nat_ar.evaluation.metrics import METRICS, Metric, PairedResult, without_bootstrap
+from nat_ar.evaluation.published import Published
 from nat_ar.evaluation.results import Row, SystemKey, SystemResult
 from nat_ar.evaluation.table import notes
 from nat_ar.evaluation.table.line import (
@@ -177,7 +178,15 @@ def _line(
         best_over_greedy,
         is_teacher,
         of_teacher,
+        _published(system.identity, system.quality),
     )
+
+
+def _published(identity: Row, quality: Row | None) -> Published | None:
+    variant = (quality or {}).get("variant")  # rows of early versions lack it
+    if variant is None:
+        return None
+    return published.find(variant, identity["training_data"], identity["decoding"])
 
 
 def _percent_of(quality: Row | None, reference: Row | None, metric: Metric) -> float | None:

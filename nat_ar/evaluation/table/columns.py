@@ -26,7 +26,10 @@ class Column:
     """False: no line has it, and only who names the column sees it"""
 
 
-FEW = ("system", "data", "*metrics", "seeds", "passes", "ms", "beam", "greedy", "teacher", "valid")
+FEW = (
+    *("system", "data", "*metrics", "seeds", "passes", "ms", "beam", "greedy", "teacher"),
+    *("published", "valid"),
+)
 """The columns of a table unless others are named; *metrics: those that have `in_table`."""
 ALL = (
     *(
@@ -42,7 +45,7 @@ ALL = (
         "ms_range",
     ),
     *("throughput", "beam_range", "greedy_range", "smax", "floor", "over_floor", "teacher"),
-    *("training", "length", "repeat", "valid", "mixed"),
+    *("published", "training", "length", "repeat", "valid", "mixed"),
 )
 """The columns of --columns all; *metrics: every one."""
 NAMES = tuple(name for name in dict.fromkeys((*FEW, *ALL)) if name != "*metrics")
@@ -163,6 +166,12 @@ def _every(table: Table, range_text: RangeText) -> list[Column]:
             lambda line: MISSING if line.of_teacher is None else f"{line.of_teacher:.1f}",
             is_known=any(line.of_teacher is not None for line in table.lines),
         ),
+        Column(
+            "published",
+            "% in papers",
+            _published,
+            is_known=any(line.published is not None for line in table.lines),
+        ),
         Column("training", "training", _training),
         Column(
             "length",
@@ -226,6 +235,11 @@ def _speed(line: Line, text: Callable[[Row], str]) -> str:
 
 def _throughput(speed: Row) -> str:
     return f"{_digits(speed['throughput'])} ({speed['throughput_batch']})"
+
+
+def _published(line: Line) -> str:
+    percent = None if line.published is None else line.published.percent
+    return MISSING if percent is None else f"{percent:.1f}"
 
 
 def _training(line: Line) -> str:

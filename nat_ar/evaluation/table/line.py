@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from nat_ar.evaluation import seeds
 from nat_ar.evaluation.metrics import METRICS, Metric, PairedResult
+from nat_ar.evaluation.published import Published
 from nat_ar.evaluation.results import Row, SystemResult
 from nat_ar.evaluation.speed.intervals import Interval
 
@@ -35,6 +36,8 @@ class Line:
     """this is the teacher's beam search, timed or not"""
     of_teacher: float | None = None
     """score by the table's first metric, in percent of the teacher's beam search"""
+    published: Published | None = None
+    """what a paper reports of this variant, training data and decoding"""
 
     def score(self, metric: Metric) -> Interval | None:
         """None where the system was evaluated without the metric, or not at all."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nat_ar.evaluation import results
 from nat_ar.evaluation.metrics import Metric
+from nat_ar.evaluation.published import DEFAULT, Published
 from nat_ar.evaluation.results import Row, SystemResult
 from nat_ar.evaluation.table.columns import MISSING, Column
 from nat_ar.evaluation.table.line import BEAM, GREEDY, SIGNIFICANCE, Baselines, Line, Table
@@ -31,7 +32,25 @@ def of(table: Table, shown: Sequence[Column]) -> list[str]:
             )
     if "teacher" in names and any(line.of_teacher is not None for line in table.lines):
         notes.append(f"% of teacher: {table.metrics[0].title} in percent of the first line's.")
+    if "published" in names:
+        notes += _published(table)
     return [*notes, *table.notes]
+
+
+def _published(table: Table) -> list[str]:
+    """Which published result stands beside which lines."""
+    names: dict[Published, list[str]] = collections.defaultdict(list)
+    for line in table.lines:
+        if line.published is not None:
+            names[line.published].append(results.label(line.result.identity))
+    if not names:
+        return []
+    corpus, pair = DEFAULT
+    listed = "; ".join(f"{', '.join(who)}: {one.text}" for one, who in names.items())
+    return [
+        f"% in papers: published BLEU on {corpus} {pair} in percent of that of the autoregressive model beside it, by "
+        f"the same method and decoding after the same kind of training data. {listed}."
+    ]
 
 
 def quality(lines: Sequence[Line], reference: SystemResult | None) -> list[str]:

@@ -1,3 +1,5 @@
+import csv
+import io
 import re
 from pathlib import Path
 
@@ -77,3 +79,17 @@ def test_valid_and_mixed_are_columns_of_the_toy_language_only(rows) -> None:
     assert first.endswith("| valid % | mixed % |")
     assert nat.endswith("| 61.2 | 27.5 |")
     assert beam.endswith("| n/a | n/a |")
+
+
+def test_the_published_ratio_stands_beside_ours_and_the_note_says_whose_it_is(rows) -> None:
+    assert "% in papers" not in header(rows)  # rows without a variant
+    rows[0] |= {"variant": "fertility NAT"}
+    assert header(rows)[-2:] == ["% of teacher", "% in papers"]
+    text = formats.render(build.build(results.join(rows)), "markdown")
+    assert "| 79.4 | 74.0 |" in text  # 17.35 of 23.45
+    assert "nat Argmax(): fertility NAT 17.35 of 23.45 (Gu et al. 2018)" in text
+    assert "WMT14 en-de" in text
+    assert "in papers" not in formats.render(build.build(results.join(rows)), "latex", ["bleu"])
+    *_, record = csv.DictReader(io.StringIO(formats.render(build.build(results.join(rows)), "csv")))
+    assert float(record["published_percent"]) == pytest.approx(100 * 17.35 / 23.45)
+    assert float(record["teacher_percent"]) == pytest.approx(100 * 27 / 34)
