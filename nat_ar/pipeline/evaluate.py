@@ -100,7 +100,7 @@ def _file_name(identity: dict[str, Any]) -> str:
     file, whatever characters tell them apart."""
     rescorer = identity["rescorer"] and identity["rescorer"]["parameters_hash"]
     decisive = [identity[key] for key in ("parameters_hash", "decoding", "test_hash")]
-    label = re.sub(r"[^A-Za-z0-9]+", "_", identity["decoding"]).strip("_")
+    label = re.sub(r"[^A-Za-z0-9.-]+", "_", identity["decoding"]).strip("_")
     return f"{label}.{files.json_hash([*decisive, rescorer])[:8]}"
 
 

@@ -95,7 +95,7 @@ def measure(
 
 def file_name(row: Row) -> str:
     """The system of a row as the name of a directory."""
-    return re.sub(r"[^\w.]+", "_", f"{row['name']} {row['decoding']}").strip("_")
+    return re.sub(r"[^\w.-]+", "_", f"{row['name']} {row['decoding']}").strip("_")
 
 
 def render(rows: Sequence[Row]) -> str:
