@@ -94,7 +94,7 @@ def _prepare(directory: Path) -> DataConfig:
         Path(paths[name][0]).write_text("".join(f"{row}\t{row.upper()}\n" for row in part), "utf-8")
     config = DataConfig(
         directory=str(directory / "data"),
-        corpus=TextFiles(**paths),
+        corpus=TextFiles(**paths, bleu_tokenizer="13a"),
         vocabulary=VocabularyConfig(size=24, byte_fallback=False),
         aligner=None,
         remove_overlap=False,

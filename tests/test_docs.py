@@ -56,7 +56,7 @@ def test_its_study_prepares_a_file_of_pairs(desk: Path) -> None:
     config = load_file("mine.py")
     assert isinstance(config, StudyConfig)
     letters = "abcdefgh"
-    pairs = [f"{a} {b} {c}\t{c} {b} {a}" for a in letters for b in letters for c in letters]
+    pairs = [f"{a} {b} {c}\t{c} {b} {a} {a}" for a in letters for b in letters for c in letters]
     (desk / "pairs.tsv").write_text("\n".join(pairs) + "\n", "utf-8")
     corpus = dataclasses.replace(
         config.data.corpus, train=("pairs.tsv",), hold_out=HoldOut(validation=10, test=20)

@@ -6,6 +6,7 @@ translations/."""
 import dataclasses
 from collections.abc import Sequence
 
+from nat_ar.data.references import Tokenizer
 from nat_ar.evaluation import metrics, results
 from nat_ar.evaluation.metrics import METRICS, Metric
 from nat_ar.pipeline.evaluate import evaluate
@@ -31,6 +32,8 @@ class Evaluate:
     """Python files with further METRICS, such as COMET (docs/metrics.md)"""
     batch_tokens: int = BATCH_TOKENS
     """padded source tokens per batch of at most 64 sentences; fewer take less memory and change no translation"""
+    bleu_tokenizer: Tokenizer | None = None
+    """sacreBLEU's tokenizer; default: that of the target language of the run's corpus"""
 
 
 def run(arguments: Evaluate) -> None:
@@ -44,6 +47,7 @@ def run(arguments: Evaluate) -> None:
             data_directory=arguments.data,
             more_metrics=chosen[len(METRICS) :],
             batch_tokens=arguments.batch_tokens,
+            bleu_tokenizer=arguments.bleu_tokenizer,
         )
         console.show(summary(row, chosen))
 

@@ -3,12 +3,14 @@
 import dataclasses
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
+from nat_ar.data import references
 from nat_ar.data.hold_out import HoldOut
 from nat_ar.data.pair import Pair, Report
+from nat_ar.data.references import Tokenizer
 
 
 class Verdict(NamedTuple):
@@ -23,6 +25,29 @@ class Verdict(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class Corpus(config_json.Open):
     """Base of all corpora. A new one is a frozen dataclass that derives from it, here or in a config file."""
+
+    reads_by_language: ClassVar[bool] = False
+    """whether the languages decide which pairs are read, not only how they are scored"""
+
+    _: dataclasses.KW_ONLY
+    source_language: str | None = None
+    """code such as "en"; None: unknown"""
+    target_language: str | None = None
+    """code such as "de" or "zh-CN": BLEU cuts references by sacreBLEU's tokenizer for the language, by 13a where it has
+    no other; None: unknown, 13a"""
+    bleu_tokenizer: Tokenizer | None = None
+    """sacreBLEU's tokenizer, whatever the language; None: that of the target language"""
+
+    @classmethod
+    def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Once, only Debian's corpora knew their languages, and BLEU's tokenizer was always 13a."""
+        scoring = dict.fromkeys(("source_language", "target_language", "bleu_tokenizer"))
+        return {**scoring, **data}
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """sacreBLEU's tokenizer for the references."""
+        return self.bleu_tokenizer or references.tokenizer_of(self.target_language)
 
     def splits(self, report: Report) -> dict[str, Iterable[Pair]]:
         """The pairs of "train", "validation", "test" and any further "test_<name>".

@@ -20,10 +20,11 @@ from jaxtyping import Bool
 import nat_ar
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.data import arrays, cleaning, fertilities, ragged, vocabulary
+from nat_ar.data import arrays, cleaning, fertilities, ragged, references, vocabulary
 from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import PreparedData, RaggedWriter, Split, TextWriter
 from nat_ar.data.catalogue import AnyCorpus
+from nat_ar.data.corpus import Corpus
 from nat_ar.data.pair import Pair, Report
 from nat_ar.data.text_files import TextFiles
 from nat_ar.data.vocabulary import Vocabulary, VocabularyConfig
@@ -125,6 +126,7 @@ def prepare(config: DataConfig, *, quiet: bool = False) -> dict[str, Any]:
             for name, number in sentences.items():
                 _write_split(partial / name, spool / name, number, words, config, report, show)
         shutil.rmtree(spool)
+        _check_references(config.corpus, partial, sentences)
         with _timed(seconds, "align"):
             _write_fertilities(config, partial, words, report, show)
         return arrays.write_manifest(
@@ -203,10 +205,31 @@ def write_distilled(
         )
 
 
+def _decisive(config: dict[str, Any], corpus: type[Corpus]) -> dict[str, Any]:
+    """The fields of a config that decide what the directory holds."""
+    scoring = {"bleu_tokenizer"}
+    if not corpus.reads_by_language:
+        scoring |= {"source_language", "target_language"}
+    read = {name: value for name, value in config["corpus"].items() if name not in scoring}
+    return {**config, "directory": None, "corpus": read}
+
+
+def _check_references(corpus: Corpus, partial: Path, splits: Iterable[str]) -> None:
+    """Raises ValueError for references that BLEU cannot score; a tokenizer that the config names is its own choice."""
+    references.require(corpus.tokenizer)
+    for name in splits:
+        if name != "train" and corpus.bleu_tokenizer is None:
+            references.check(Split.load(partial / name).target_text, corpus.tokenizer, name)
+
+
 def _made_before(directory: Path, config: DataConfig) -> dict[str, Any]:
-    manifest = PreparedData.load(directory).manifest
-    old = {**manifest["config"], "directory": config.directory}
-    if changes := list(config_json.differences(old, config_json.to_json(config))):
+    data = PreparedData.load(directory)
+    manifest, old = data.manifest, data.manifest["config"]
+    with contextlib.suppress(ConfigError):  # a class of a notebook, or one that has changed
+        old = config_json.to_json(config_of(data))
+    corpus = type(config.corpus)
+    new = config_json.to_json(config)
+    if changes := list(config_json.differences(_decisive(old, corpus), _decisive(new, corpus))):
         raise ValueError(
             f"{directory} was prepared with another config ({'; '.join(changes)}): "
             "name a new directory or remove this one"

@@ -5,11 +5,12 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from nat_ar.data import prepare
+from nat_ar.data import prepare, references
 from nat_ar.data.alignment import aligner
 from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.ragged import Ragged
+from nat_ar.data.references import Tokenizer
 from nat_ar.evaluation import diagnostics, metrics
 from nat_ar.runtime import bars
 
@@ -19,15 +20,17 @@ ALIGNED_SENTENCES = 200_000
 """Most training pairs that are aligned for the card."""
 
 
-def quality(data: PreparedData, targets: Sequence[str]) -> dict[str, Any]:
+def quality(data: PreparedData, targets: Sequence[str], tokenizer: Tokenizer) -> dict[str, Any]:
     """BLEU, complexity, faithfulness, reordering and repetition of the distilled targets against the raw ones.
 
     Measured on rows spread evenly over the corpus, without those whose translation is empty, which cannot be
     aligned."""
     train = data.split("train")
-    references = train.target_text
+    raw = train.target_text
     spread = _spread(len(targets), BLEU_SENTENCES)
-    bleu = metrics.bleu([targets[row] for row in spread], [references[row] for row in spread])
+    bleu = metrics.bleu(
+        [targets[row] for row in spread], [raw[row] for row in spread], tokenize=tokenizer
+    )
     rows = _spread(len(targets), ALIGNED_SENTENCES)
     encoded = data.vocabulary.encode_target([targets[row] for row in rows])
     is_pair = [
@@ -37,7 +40,7 @@ def quality(data: PreparedData, targets: Sequence[str]) -> dict[str, Any]:
     rows = list(itertools.compress(rows, is_pair))
     source = _select(train.source, rows)
     sides = {
-        "raw": (_select(train.target, rows), references),
+        "raw": (_select(train.target, rows), raw),
         "distilled": (Ragged.from_rows(itertools.compress(encoded, is_pair)), targets),
     }
     config = prepare.config_of(data).aligner or AlignerConfig()
@@ -53,7 +56,9 @@ def quality(data: PreparedData, targets: Sequence[str]) -> dict[str, Any]:
                 progress=line.set_description_str,
             )
         lexicons[name] = diagnostics.lexicon(links, source, target)
-        repetition = diagnostics.repetition([texts[row].split() for row in rows])
+        repetition = diagnostics.repetition(
+            [*references.words((texts[row] for row in rows), tokenizer)]
+        )
         described[name] = {
             "complexity": diagnostics.complexity(lexicons[name]),
             "reordering": diagnostics.reordering(links, source, target),
@@ -62,7 +67,9 @@ def quality(data: PreparedData, targets: Sequence[str]) -> dict[str, Any]:
         }
     return {
         "train_bleu": {**dataclasses.asdict(bleu), "sentences": len(spread)},
-        "length_ratio": diagnostics.length_ratio(targets, references),
+        "length_ratio": diagnostics.length_ratio(
+            *(references.words(texts, tokenizer) for texts in (targets, raw))
+        ),
         "aligned_sentences": len(rows),
         "faithfulness": diagnostics.faithfulness(lexicons["raw"], lexicons["distilled"]),
         **described,

@@ -96,12 +96,12 @@ def repetition(tokens: Sequence[Sequence[str | int]]) -> Repetition:
     )
 
 
-def length_ratio(hypotheses: Iterable[str], references: Iterable[str]) -> float:
-    """Words (separated by white space) of all hypotheses over words of all references.
+def length_ratio(hypotheses: Iterable[Sequence[str]], references: Iterable[Sequence[str]]) -> float:
+    """Words of all hypotheses over words of all references, each a list of words.
 
     Raises ValueError on unequal numbers of sentences and on references without a word."""
-    hypothesis_words = [len(sentence.split()) for sentence in hypotheses]
-    reference_words = [len(sentence.split()) for sentence in references]
+    hypothesis_words = [len(sentence) for sentence in hypotheses]
+    reference_words = [len(sentence) for sentence in references]
     if len(hypothesis_words) != len(reference_words):
         raise ValueError(
             f"expected one hypothesis for each of {len(reference_words)} references, got "

@@ -13,12 +13,16 @@ import dataclasses
 import functools
 import re
 import runpy
+import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
+
+from nat_ar.data import references as reference_texts
+from nat_ar.data.references import USUAL, Tokenizer
 
 if TYPE_CHECKING:
     import sacrebleu.metrics.base  # takes 0.13 s, and training needs it at its first validation only
@@ -105,10 +109,10 @@ def bleu(
     references: Sequence[str],
     *,
     n_bootstrap: int = 1000,
-    tokenize: str = "13a",
+    tokenize: Tokenizer = USUAL,
     lowercase: bool = False,
 ) -> Score:
-    """Corpus BLEU of sacreBLEU (Post 2018) for `tokenize`, e.g. "13a", "zh", "char".
+    """Corpus BLEU of sacreBLEU (Post 2018) for `tokenize`.
 
     lowercase: both texts in lower case, as published numbers of Multi30k and IWSLT14 are."""
     return _score(_bleu(tokenize, lowercase=lowercase), hypotheses, references, n_bootstrap)
@@ -121,16 +125,24 @@ def chrf(hypotheses: Sequence[str], references: Sequence[str], *, n_bootstrap: i
     return _score(sacrebleu.metrics.CHRF(word_order=2), hypotheses, references, n_bootstrap)
 
 
-def ter(hypotheses: Sequence[str], references: Sequence[str], *, n_bootstrap: int = 1000) -> Score:
-    """Translation edit rate (Snover et al. 2006) with Tercom's defaults; lower is better, may
-    exceed 100."""
+def ter(
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    *,
+    n_bootstrap: int = 1000,
+    tokenize: Tokenizer = USUAL,
+) -> Score:
+    """Translation edit rate (Snover et al. 2006) with Tercom's defaults, and its characters as words where BLEU's
+    tokenizer is one for a language without spaces; lower is better, may exceed 100."""
     import sacrebleu.metrics
 
-    return _score(sacrebleu.metrics.TER(), hypotheses, references, n_bootstrap)
+    is_asian = not reference_texts.is_cut_at_spaces(tokenize)
+    metric = sacrebleu.metrics.TER(normalized=is_asian, asian_support=is_asian)
+    return _score(metric, hypotheses, references, n_bootstrap)
 
 
 def corpus_bleu(
-    hypotheses: Sequence[str], references: Sequence[str], *, tokenize: str = "13a"
+    hypotheses: Sequence[str], references: Sequence[str], *, tokenize: Tokenizer = USUAL
 ) -> float:
     """BLEU without an interval, for validation during training."""
     metric = _bleu(tokenize)
@@ -153,26 +165,41 @@ def of_sentences(
     return Score(float(values.mean()), *_interval(means), signature)
 
 
-METRICS: tuple[Metric, ...] = (
-    Metric("bleu", "BLEU", lambda ours, references, _: bleu(ours, references), shows_interval=True),
-    Metric(
-        "bleu_lc",
-        "BLEU lc",
-        lambda ours, references, _: bleu(ours, references, lowercase=True),
-        in_table=False,
-    ),
-    Metric(
-        "chrf",
-        "chrF++",
-        lambda ours, references, _: chrf(ours, references),
-        decimals=1,
-        in_table=False,
-    ),
-    Metric(
-        "ter", "TER", lambda ours, references, _: ter(ours, references), "lower", in_table=False
-    ),
-)
-"""The metrics of every evaluation, in the order of the columns. The first is the metric of the paired tests."""
+def of_every_evaluation(tokenize: Tokenizer = USUAL) -> tuple[Metric, ...]:
+    """BLEU (mixed and lower case), chrF++ and TER, in the order of the columns. The first is the metric of the paired
+    tests."""
+    return (
+        Metric(
+            "bleu",
+            "BLEU",
+            lambda ours, references, _: bleu(ours, references, tokenize=tokenize),
+            shows_interval=True,
+        ),
+        Metric(
+            "bleu_lc",
+            "BLEU lc",
+            lambda ours, references, _: bleu(ours, references, tokenize=tokenize, lowercase=True),
+            in_table=False,
+        ),
+        Metric(
+            "chrf",
+            "chrF++",
+            lambda ours, references, _: chrf(ours, references),
+            decimals=1,
+            in_table=False,
+        ),
+        Metric(
+            "ter",
+            "TER",
+            lambda ours, references, _: ter(ours, references, tokenize=tokenize),
+            "lower",
+            in_table=False,
+        ),
+    )
+
+
+METRICS = of_every_evaluation()
+"""What tables show; an evaluation has those of its target language's tokenizer."""
 
 
 def load(path: str | Path) -> tuple[Metric, ...]:
@@ -198,9 +225,12 @@ def load(path: str | Path) -> tuple[Metric, ...]:
     return tuple(dataclasses.replace(metric, source=str(path)) for metric in defined)
 
 
-def with_more(metrics: Iterable[Metric | str | Path] = ()) -> tuple[Metric, ...]:
-    """METRICS, the given ones, and those of the given files. Raises ValueError where two have one name."""
-    chosen = [*METRICS]
+def with_more(
+    metrics: Iterable[Metric | str | Path] = (), *, tokenize: Tokenizer = USUAL
+) -> tuple[Metric, ...]:
+    """Those of every evaluation, the given ones, and those of the given files. Raises ValueError where two have one
+    name."""
+    chosen = [*of_every_evaluation(tokenize)]
     for more in metrics:
         chosen += [more] if isinstance(more, Metric) else load(more)
     for name, number in collections.Counter(metric.name for metric in chosen).items():
@@ -214,7 +244,7 @@ def sources(metrics: Iterable[Metric]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(metric.source for metric in metrics if metric.source is not None))
 
 
-def sentence_bleu(hypothesis: str, reference: str, *, tokenize: str = "13a") -> float:
+def sentence_bleu(hypothesis: str, reference: str, *, tokenize: Tokenizer = USUAL) -> float:
     """BLEU of one sentence in percent, to pick the best of a beam (Kim & Rush 2016, section 3.2).
 
     N-gram orders longer than the hypothesis are left out (effective order); orders without a match count as 1/2,
@@ -227,7 +257,7 @@ def bleu_by_group(
     references: Sequence[str],
     groups: Sequence[str],
     *,
-    tokenize: str = "13a",
+    tokenize: Tokenizer = USUAL,
 ) -> dict[str, dict[str, float | int]]:
     """{group: {"sentences": count, "bleu": corpus BLEU of them}}, groups sorted by name."""
     if len(groups) != len(references):
@@ -238,7 +268,7 @@ def bleu_by_group(
 
 
 def bleu_by_length(
-    hypotheses: Sequence[str], references: Sequence[str], *, tokenize: str = "13a"
+    hypotheses: Sequence[str], references: Sequence[str], *, tokenize: Tokenizer = USUAL
 ) -> dict[str, dict[str, float | int]]:
     """As `bleu_by_group`, by reference length in tokens of the BLEU tokenizer, short to long.
 
@@ -270,7 +300,7 @@ def paired_bootstrap(
     references: Sequence[str],
     *,
     n_bootstrap: int = 1000,
-    tokenize: str = "13a",
+    tokenize: Tokenizer = USUAL,
 ) -> PairedResult:
     """Is the BLEU of `system` different from that of `baseline`? Paired bootstrap over sentences.
 
@@ -290,7 +320,7 @@ def paired_bootstrap_over_seeds(
     references: Sequence[str],
     *,
     n_bootstrap: int = 1000,
-    tokenize: str = "13a",
+    tokenize: Tokenizer = USUAL,
 ) -> PairedResult:
     """`paired_bootstrap` of two systems that were trained with several seeds each: the translations of every seed.
 
@@ -330,12 +360,14 @@ def _over_seeds(
     return score, np.take_along_axis(resampled, drawn, axis=0).mean(0)
 
 
-def tokenizer_of(signature: str) -> str:
-    """The value of `tok` in a sacreBLEU signature: "13a" in "nrefs:1|case:mixed|tok:13a|..."."""
+def tokenizer_of(signature: str) -> Tokenizer:
+    """The tokenizer of a sacreBLEU signature: "13a" of "nrefs:1|case:mixed|tok:13a|...", "ja-mecab" of
+    "...|tok:ja-mecab-0.996-IPA|..."."""
     fields = dict(field.partition(":")[::2] for field in signature.split("|"))
-    if "tok" not in fields:
-        raise ValueError(f"no tok: field in the BLEU signature {signature!r}")
-    return fields["tok"]
+    for tokenizer in typing.get_args(Tokenizer):
+        if fields.get("tok") == tokenizer or fields.get("tok", "").startswith(f"{tokenizer}-"):
+            return tokenizer
+    raise ValueError(f"no tok: field of a known tokenizer in the BLEU signature {signature!r}")
 
 
 def without_bootstrap(signature: str) -> str:
@@ -345,14 +377,15 @@ def without_bootstrap(signature: str) -> str:
     )
 
 
-def _bleu(tokenize: str, **options: Any) -> "sacrebleu.metrics.BLEU":
+def _bleu(tokenize: Tokenizer, **options: Any) -> "sacrebleu.metrics.BLEU":
     import sacrebleu.metrics
 
+    reference_texts.cut(tokenize)  # an error of one line where a package is missing
     return sacrebleu.metrics.BLEU(tokenize=tokenize, force=True, **options)
 
 
 @functools.cache
-def _sentence_metric(tokenize: str) -> "sacrebleu.metrics.BLEU":
+def _sentence_metric(tokenize: Tokenizer) -> "sacrebleu.metrics.BLEU":
     return _bleu(tokenize, effective_order=True, smooth_method="exp")
 
 

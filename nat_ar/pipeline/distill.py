@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nat_ar.data import arrays, prepare
+from nat_ar.data import arrays, prepare, references
 from nat_ar.data.arrays import PreparedData
 from nat_ar.evaluation import data_card
 from nat_ar.experiment import provenance
@@ -58,6 +58,8 @@ def distill(
     chosen = _choice(config.method, decoding, choose)
     shown, rescorer = chosen.text, run.rescorer(chosen.decoding)
     data = _raw_data(run, run.find(config.data.directory))
+    tokenizer = config.data.corpus.tokenizer
+    references.require(tokenizer)
     inputs = {
         "format": shards.FORMAT,
         "config_hash": run.config_hash,
@@ -82,11 +84,11 @@ def distill(
         loaded, teacher = open_translator(run, shown, str(inputs["checkpoint_step"]))
         teacher.batch_tokens = batch_tokens
         validation = shards.validation_bleu(
-            shards_directory / "validation.json", teacher, data.split("validation")
+            shards_directory / "validation.json", teacher, data.split("validation"), tokenizer
         )
         train, name = data.split("train"), loaded.config.name
         parts = shards.translate(
-            shards_directory, teacher, train, choose, shard_sentences, title=name
+            shards_directory, teacher, train, choose, shard_sentences, tokenizer, title=name
         )
         targets = [text for part in parts for text in part["texts"]]
         _check_not_all_empty(targets, run)
@@ -95,7 +97,7 @@ def distill(
             **kept,
             "teacher": provenance.identity(run, loaded),
             "validation_bleu": validation,
-            **data_card.quality(data, targets),
+            **data_card.quality(data, targets, tokenizer),
             "sentences": len(targets),
             "empty": sum(not text.strip() for text in targets),
             "cut": sum(part["cut"] for part in parts),

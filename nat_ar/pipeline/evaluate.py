@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nat_ar.data import prepare
+from nat_ar.data import prepare, references
 from nat_ar.data.arrays import PreparedData, Split
+from nat_ar.data.references import Tokenizer
 from nat_ar.evaluation import diagnostics, metrics, results
 from nat_ar.evaluation.metrics import Metric
 from nat_ar.evaluation.speed import machine
@@ -30,15 +31,18 @@ def evaluate(
     data_directory: Path | str | None = None,
     more_metrics: Sequence[Metric | str | Path] = (),
     batch_tokens: int = BATCH_TOKENS,
+    bleu_tokenizer: Tokenizer | None = None,
 ) -> results.Row:
     """Translates, scores, writes the row to the run's results.jsonl and returns it.
 
     `decoding` is an object, its text, or None for the run's own.
-    more_metrics: beside METRICS; Metric objects, or Python files that define some."""
+    more_metrics: beside METRICS; Metric objects, or Python files that define some. bleu_tokenizer: sacreBLEU's, None
+    for that of the run's corpus."""
     run = Run.of(run)
-    chosen = metrics.with_more(more_metrics)
+    tokenizer = bleu_tokenizer or run.config().data.corpus.tokenizer
+    references.require(tokenizer)
+    chosen = metrics.with_more(more_metrics, tokenize=tokenizer)
     results.check_metric_names(metric.name for metric in chosen)
-    run = Run.of(run)
     loaded, translator = open_translator(run, decoding, checkpoint)
     translator.batch_tokens = batch_tokens
     data = PreparedData.load(data_directory or run.find(loaded.config.data.directory))
@@ -50,9 +54,9 @@ def evaluate(
     folder = run.directory / "translations"
     folder.mkdir(exist_ok=True)
     hypotheses = folder / f"{split}.{_file_name(identity)}.txt"
-    references = folder / f"{split}.references.{identity['test_hash'][:8]}.txt"
+    reference_file = folder / f"{split}.references.{identity['test_hash'][:8]}.txt"
     files.write_text(hypotheses, "".join(text + "\n" for text in texts))
-    files.write_text(references, "".join(text + "\n" for text in test.target_text))
+    files.write_text(reference_file, "".join(text + "\n" for text in test.target_text))
     row = {
         "kind": "quality",
         **identity,
@@ -68,12 +72,13 @@ def evaluate(
             decoding=shown,
             checkpoint=loaded.step,
             metrics=metrics.sources(chosen),
+            bleu_tokenizer=bleu_tokenizer,
         ),
         "hypotheses": str(hypotheses.relative_to(run.directory)),
-        "references": str(references.relative_to(run.directory)),
+        "references": str(reference_file.relative_to(run.directory)),
         "hypotheses_hash": files.file_hash(hypotheses),
-        "references_hash": files.file_hash(references),
-        **_scores(found, texts, test, chosen),
+        "references_hash": files.file_hash(reference_file),
+        **_scores(found, texts, test, chosen, tokenizer),
         **_validity(data, test, texts),
         **_training_cost(run, loaded.step),
     }
@@ -113,12 +118,16 @@ def test_hash(split: Split) -> str:
 
 
 def _scores(
-    found: Sequence[Translation], texts: Sequence[str], test: Split, chosen: Sequence[Metric]
+    found: Sequence[Translation],
+    texts: Sequence[str],
+    test: Split,
+    chosen: Sequence[Metric],
+    tokenizer: Tokenizer,
 ) -> dict[str, Any]:
-    references = test.target_text
-    repeated = diagnostics.repetition([text.split() for text in texts])
-    expected = diagnostics.repetition([text.split() for text in references])
-    ratio = diagnostics.length_ratio(texts, references)
+    targets = test.target_text
+    words, target_words = ([*references.words(lines, tokenizer)] for lines in (texts, targets))
+    repeated, expected = diagnostics.repetition(words), diagnostics.repetition(target_words)
+    ratio = diagnostics.length_ratio(words, target_words)
     warnings = diagnostics.warnings(
         length_ratio=ratio,
         repetition=repeated.tokens,
@@ -136,11 +145,13 @@ def _scores(
     return {
         "sentences": len(texts),
         **{
-            metric.name: dataclasses.asdict(metric.compute(texts, references, test.source_text))
+            metric.name: dataclasses.asdict(metric.compute(texts, targets, test.source_text))
             for metric in chosen
         },
-        "domains": None if domains is None else metrics.bleu_by_group(texts, references, domains),
-        "lengths": metrics.bleu_by_length(texts, references),
+        "domains": None
+        if domains is None
+        else metrics.bleu_by_group(texts, targets, domains, tokenize=tokenizer),
+        "lengths": metrics.bleu_by_length(texts, targets, tokenize=tokenizer),
         "length_ratio": ratio,
         "repetition": repeated.tokens,
         "repetition_sentences": repeated.sentences,

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from nat_ar import config_json
 from nat_ar.data.arrays import Split
+from nat_ar.data.references import Tokenizer
 from nat_ar.evaluation import metrics
 from nat_ar.evaluation.speed import machine
 from nat_ar.runtime import bars, files
@@ -25,9 +26,11 @@ LATER_INPUTS = ("parameters_hash", "rescorer")
 Choose = Literal["first", "best_bleu"]
 
 
-def best_of(translation: Translation, reference: str) -> int:
+def best_of(translation: Translation, reference: str, tokenizer: Tokenizer) -> int:
     """The index of the translation with the highest sentence BLEU; ties go to the first."""
-    scores = [metrics.sentence_bleu(text, reference) for text in translation.texts]
+    scores = [
+        metrics.sentence_bleu(text, reference, tokenize=tokenizer) for text in translation.texts
+    ]
     return scores.index(max(scores))
 
 
@@ -64,6 +67,7 @@ def translate(
     train: Split,
     choose: Choose,
     shard_sentences: int,
+    tokenizer: Tokenizer,
     *,
     title: str,
 ) -> list[dict[str, Any]]:
@@ -84,21 +88,29 @@ def translate(
         for number, (rows, path, made) in enumerate(zip(spans, paths, is_made, strict=True)):
             if not made:
                 part = f"shard {number + 1}/{len(spans)}"
-                shard = _translate_shard(teacher, train, rows, choose, title=part)
+                shard = _translate_shard(teacher, train, rows, choose, tokenizer, title=part)
                 write_json(path, shard)
                 bar.update(len(rows))
     return [_read_shard(path, rows) for path, rows in zip(paths, spans, strict=True)]
 
 
 def _translate_shard(
-    teacher: Translator, train: Split, rows: range, choose: Choose, *, title: str
+    teacher: Translator,
+    train: Split,
+    rows: range,
+    choose: Choose,
+    tokenizer: Tokenizer,
+    *,
+    title: str,
 ) -> dict[str, Any]:
     """The translations of the training sources in `rows`, and the seconds they took."""
     began = time.perf_counter()
     found = teacher.translate([train.source_text[row] for row in rows], title=title)
     texts, num_cut = [], 0
     for row, translation in zip(rows, found, strict=True):
-        best = 0 if choose == "first" else best_of(translation, train.target_text[row])
+        best = 0
+        if choose == "best_bleu":
+            best = best_of(translation, train.target_text[row], tokenizer)
         texts.append(translation.texts[best])
         source_tokens = min(int(train.source.lengths[row]), translator.BUCKETS[-1] - 1) + 1
         num_cut += len(translation.tokens[best]) >= limits.length_limit(source_tokens)
@@ -123,12 +135,15 @@ def _read_shard(path: Path, rows: range) -> dict[str, Any]:
     return shard
 
 
-def validation_bleu(path: Path, teacher: Translator, validation: Split) -> dict[str, Any]:
+def validation_bleu(
+    path: Path, teacher: Translator, validation: Split, tokenizer: Tokenizer
+) -> dict[str, Any]:
     """BLEU of the teacher under the same decoding, of its first translations whatever `choose` is."""
     if path.exists():
         return read_json(path)
     found = teacher.translate(validation.source_text, title="validation")
-    bleu = metrics.bleu([translation.texts[0] for translation in found], validation.target_text)
+    texts = [translation.texts[0] for translation in found]
+    bleu = metrics.bleu(texts, validation.target_text, tokenize=tokenizer)
     result = {**dataclasses.asdict(bleu), "sentences": len(validation)}
     write_json(path, result)
     return result

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool
 
 from nat_ar.config_json import ConfigError
-from nat_ar.data import prepare
+from nat_ar.data import prepare, references
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.batching import BatchPlan
 from nat_ar.data.loader import Loader, Pairs
@@ -49,6 +49,7 @@ def train(config: ExperimentConfig | str | Path, run: Run | str | Path | None = 
     if not isinstance(config, ExperimentConfig):
         config = load_experiment(config)
     to = Run.of(f"runs/{config.name}" if run is None else run)
+    references.require(config.data.corpus.tokenizer)
     data = PreparedData.load(config.training_directory)
     teacher = None if config.teacher is None else Run.of(config.teacher).load()
     before = None if config.start_from is None else Run.of(config.start_from).load()
@@ -275,7 +276,8 @@ def _validation(
     """BLEU of the method's own decoding of the raw validation split."""
     split = data.split("validation")
     number = config.training.validation.sentences
-    sources, references = split.source_text[:number], split.target_text[:number]
+    sources, targets = split.source_text[:number], split.target_text[:number]
+    tokenizer = config.data.corpus.tokenizer
     is_rescored = decodings.needs_scorer(config.method, config.method.decoding)
     scorer = teacher.model if is_rescored and teacher else None
     translator: Translator | None = None
@@ -292,10 +294,11 @@ def _validation(
             translator.use(model)
         found = translator.translate(sources, title="validate")
         texts = [translation.texts[0] for translation in found]
-        words = sum(len(text.split()) for text in texts)
-        expected = sum(len(text.split()) for text in references)
+        words, expected = (
+            sum(map(len, references.words(lines, tokenizer))) for lines in (texts, targets)
+        )
         return {
-            "score": metrics.corpus_bleu(texts, references),
+            "score": metrics.corpus_bleu(texts, targets, tokenize=tokenizer),
             "length_ratio": words / max(expected, 1),
         }
 

@@ -34,7 +34,7 @@ config = StudyConfig(
     "study",
     DataConfig(
         "data",
-        TextFiles(("train.tsv",), ("validation.tsv",), ("test.tsv",)),
+        TextFiles(("train.tsv",), ("validation.tsv",), ("test.tsv",), bleu_tokenizer="13a"),
         VocabularyConfig(size=24, byte_fallback=False),
         AlignerConfig(iterations=1, flat_iterations=1),
         remove_overlap=False,

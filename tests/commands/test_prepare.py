@@ -25,7 +25,9 @@ def config(tmp_path: Path) -> DataConfig:
         path.write_text("\n".join(lines) + "\n", "utf-8")
         paths[name] = (str(path),)
     words = VocabularyConfig(size=14, byte_fallback=False)
-    return DataConfig(str(tmp_path / "data"), TextFiles(**paths), words, aligner=None)
+    return DataConfig(
+        str(tmp_path / "data"), TextFiles(**paths, bleu_tokenizer="13a"), words, aligner=None
+    )
 
 
 def test_it_says_what_was_kept_and_what_was_dropped(

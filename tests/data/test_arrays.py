@@ -22,7 +22,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("prepared")
     table = directory / "numbers.tsv"
     table.write_text("".join(f"{n} and {n + 1}\t{n} und {n + 1}\n" for n in range(300)))
-    corpus = TextFiles(train=(str(table),), hold_out=HoldOut(10, 20, by="line"))
+    corpus = TextFiles(
+        train=(str(table),), hold_out=HoldOut(10, 20, by="line"), bleu_tokenizer="13a"
+    )
     words = VocabularyConfig(size=300, kind="bpe")
     prepare.prepare(DataConfig(str(directory / "data"), corpus, words))
     return directory / "data"

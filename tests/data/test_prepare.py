@@ -45,6 +45,7 @@ def data_config(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
             validation=write_table(directory / "validation.tsv", sentences[:20]),
             test=write_table(directory / "test.tsv", sentences[20:48]),
             more_tests=(NamedTest("far", write_table(directory / "far.tsv", [("so", "so")])),),
+            bleu_tokenizer="13a",
         ),
         vocabulary=VocabularyConfig(size=310),
     )
@@ -62,6 +63,7 @@ def small(directory: Path, train: list[tuple[str, str]], **fields: object) -> Da
     corpus = TextFiles(
         train=write_table(directory / "train.tsv", train),
         validation=write_table(directory / "validation.tsv", [("hello there", "hallo du")]),
+        bleu_tokenizer="13a",
     )
     defaults = {"vocabulary": VocabularyConfig(size=300), "aligner": None}
     return DataConfig(str(directory / "data"), corpus, **{**defaults, **fields})
@@ -215,6 +217,36 @@ def test_splits_must_exist_and_hold_something(tmp_path: Path) -> None:
     ):
         prepare.prepare(leaking)
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".tsv", ".tsv"]
+
+
+CHINESE = [
+    ("I like tea on rainy days", "我喜欢在下雨天喝热茶。"),
+    ("the cat sleeps at the window", "这只猫睡在窗台上。"),
+]
+
+
+def test_references_in_which_bleu_finds_no_words_stop_it(tmp_path: Path) -> None:
+    """Otherwise every BLEU of a Chinese target is 0.00."""
+    table, test = (
+        write_table(tmp_path / f"{name}.tsv", pairs)
+        for name, pairs in (("train", SENTENCES[:300]), ("test", CHINESE))
+    )
+    corpus = TextFiles(train=table, validation=test)
+    config = DataConfig(str(tmp_path / "data"), corpus, VocabularyConfig(size=300), aligner=None)
+    with pytest.raises(ValueError, match=r"references of validation score BLEU 0.*target_language"):
+        prepare.prepare(config)
+    assert not Path(config.directory).exists()
+    known = dataclasses.replace(corpus, target_language="zh")
+    assert prepare.prepare(dataclasses.replace(config, corpus=known))
+
+
+def test_a_directory_from_before_the_languages_takes_their_names(
+    prepared: Path, data_config: DataConfig
+) -> None:
+    """They decide how BLEU is computed, not what the directory holds."""
+    named = dataclasses.replace(data_config.corpus, target_language="de", bleu_tokenizer=None)
+    config = dataclasses.replace(data_config, corpus=named)
+    assert prepare.prepare(config) == arrays.read_manifest(prepared)
 
 
 def test_a_directory_with_other_files_is_left_alone(tmp_path: Path) -> None:

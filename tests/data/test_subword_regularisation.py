@@ -43,7 +43,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
     config = DataConfig(
         directory=str(directory / "data"),
         corpus=TextFiles(
-            train=(str(directory / "train.tsv"),), validation=(str(directory / "validation.tsv"),)
+            train=(str(directory / "train.tsv"),),
+            validation=(str(directory / "validation.tsv"),),
+            bleu_tokenizer="13a",
         ),
         vocabulary=VocabularyConfig(size=60, kind="bpe", byte_fallback=False),
         remove_overlap=False,

@@ -82,11 +82,12 @@ def test_repetition_counts_tokens_equal_to_the_one_before() -> None:
 
 
 def test_length_ratio_is_of_the_sums_in_words() -> None:
-    assert diagnostics.length_ratio(["a b c", ""], ["a b", "c d e f"]) == pytest.approx(0.5)
+    hypotheses, references = [["a", "b", "c"], []], [["a", "b"], ["c", "d", "e", "f"]]
+    assert diagnostics.length_ratio(hypotheses, references) == pytest.approx(0.5)
     with pytest.raises(ValueError, match="each of 1 references, got 2"):
-        diagnostics.length_ratio(["a", "b"], ["a"])
+        diagnostics.length_ratio([["a"], ["b"]], [["a"]])
     with pytest.raises(ValueError, match="none"):
-        diagnostics.length_ratio(["a"], [" "])
+        diagnostics.length_ratio([["a"]], [[]])
 
 
 def test_reordering_is_the_share_of_crossing_links() -> None:

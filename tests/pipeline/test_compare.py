@@ -12,7 +12,9 @@ import pytest
 from nat_ar import config_json
 from nat_ar.commands import compare as command
 from nat_ar.commands.compare import Compare
+from nat_ar.data.references import Tokenizer
 from nat_ar.evaluation import metrics, results
+from nat_ar.evaluation.table import formats
 from nat_ar.pipeline import compare, evaluate
 
 REFERENCES = ["der Hund schläft im Garten .", "", "wir haben ein altes Buch gelesen ."] * 10
@@ -37,14 +39,22 @@ SHARED: dict[str, Any] = {
 
 
 def write_run(
-    run: Path, method: str, decoding: str, translations: list[str], latency: float, **changes: Any
+    run: Path,
+    method: str,
+    decoding: str,
+    translations: list[str],
+    latency: float,
+    *,
+    references: list[str] = REFERENCES,
+    tokenize: Tokenizer = "13a",
+    **changes: Any,
 ) -> None:
     """A run directory with one quality row, one speed row and the files that the first names."""
     run.mkdir(exist_ok=True)
     name = f"{decoding.partition('(')[0]}.txt"
     (run / name).write_text("\n".join(translations) + "\n", encoding="utf-8")
-    (run.parent / "references.txt").write_text("\n".join(REFERENCES) + "\n", encoding="utf-8")
-    bleu = vars(metrics.bleu(translations, REFERENCES, n_bootstrap=100))
+    (run.parent / "references.txt").write_text("\n".join(references) + "\n", encoding="utf-8")
+    bleu = vars(metrics.bleu(translations, references, n_bootstrap=100, tokenize=tokenize))
     family = "AR" if method == "Autoregressive" else "NAT"
     system = {**SHARED, "name": run.name, "run": str(run), "method": method, "family": family}
     system |= {"decoding": decoding, **changes}
@@ -177,6 +187,24 @@ def test_the_variant_of_an_early_row_is_that_of_its_config(tiny_runs, tmp_path: 
     results.append(run, {**row, "config_hash": "c" * 12})  # another training in the same directory
     (line,) = compare.compare(run, n_bootstrap=40).table.lines
     assert line.published is None
+
+
+def test_the_paired_test_cuts_words_as_the_rows_did(tmp_path: Path) -> None:
+    """Chinese by 13a would be 0 against 0, "not distinguishable"."""
+    chinese = ["我喜欢在下雨天喝热茶。", "这只猫睡在窗台上。", "他昨天买了一本新书。"]
+    almost = ["我喜欢在下雨天喝冷茶。", "这只狗睡在窗台上。", "他昨天买了一本新书。"]
+    shared: dict[str, Any] = {"references": chinese, "tokenize": "zh"}
+    write_run(tmp_path / "ar", "Autoregressive", "Beam(size=4)", chinese, 40.0, **shared)
+    write_run(tmp_path / "nat", "FertilityNat", "Argmax()", almost, 4.0, **shared)
+    table = compare.compare([tmp_path / "ar", tmp_path / "nat"], n_bootstrap=100).table
+    test = table.lines[-1].comparison
+    assert test is not None
+    assert test.baseline == pytest.approx(100)
+    assert test.system == pytest.approx(metrics.corpus_bleu(almost, chinese, tokenize="zh"))
+    assert "tok:zh" in formats.render(table, "csv")
+    write_run(tmp_path / "old", "LengthNat", "LengthBeam()", almost, 4.0, references=chinese)
+    with pytest.raises(ValueError, match="same BLEU"):
+        compare.compare([tmp_path / "ar", tmp_path / "old"])
 
 
 def test_changed_translations_are_noticed(runs: tuple[str, ...]) -> None:

@@ -249,9 +249,32 @@ def test_a_changed_shard_is_noticed_wherever_it_was_changed(
 
 def test_best_bleu_takes_the_translation_nearest_to_the_reference() -> None:
     n_best = of_texts("das Haus war sehr alt", "das Haus ist sehr alt", "Haus", "das Haus ist alt")
-    assert shards.best_of(n_best, "das Haus ist alt") == 3
-    assert shards.best_of(n_best, "das Haus war sehr alt und klein") == 0
-    assert shards.best_of(of_texts("a", "b"), "das Haus ist alt") == 0  # equal: the first
+    assert shards.best_of(n_best, "das Haus ist alt", "13a") == 3
+    assert shards.best_of(n_best, "das Haus war sehr alt und klein", "13a") == 0
+    assert shards.best_of(of_texts("a", "b"), "das Haus ist alt", "13a") == 0  # equal: the first
+
+
+def test_best_bleu_cuts_words_by_the_tokenizer_of_the_language() -> None:
+    """By 13a every Chinese translation in the beam has BLEU 0, and the first is taken."""
+    n_best = of_texts("那是旧的", "这座房子很旧。", "这房子")
+    assert shards.best_of(n_best, "这座房子是旧的。", "13a") == 0
+    assert shards.best_of(n_best, "这座房子是旧的。", "zh") == 1
+
+
+def test_the_card_cuts_words_by_the_tokenizer_of_the_corpus(
+    teacher: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, start_run
+) -> None:
+    """Translations without spaces: one word each by 13a, the references' letters by char."""
+    Replaced(monkeypatch, lambda source: of_texts(source.upper().replace(" ", "")))
+    old = teacher.config()
+    corpus = dataclasses.replace(old.data.corpus, bleu_tokenizer="char")
+    config = dataclasses.replace(old, data=dataclasses.replace(old.data, corpus=corpus))
+    run = start_run(Run(tmp_path / "run"), config, raw(teacher))
+    card = distill(run, tmp_path / "d")["distilled"]
+    for bleu in (card["train_bleu"], card["validation_bleu"]):
+        assert bleu["score"] == pytest.approx(100)
+        assert "tok:char" in bleu["signature"]
+    assert card["length_ratio"] == 1
 
 
 def test_best_bleu_asks_for_the_whole_beam_and_leaves_validation_to_the_first(

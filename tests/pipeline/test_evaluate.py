@@ -1,5 +1,6 @@
 """evaluate: how good translations are, as rows that others can read."""
 
+import dataclasses
 import hashlib
 import os
 import shlex
@@ -40,6 +41,27 @@ def run(tiny_runs, tmp_path_factory: pytest.TempPathFactory) -> Run:
     (directory / results.FILE_NAME).unlink(missing_ok=True)
     command.run(Evaluate(str(directory), ("LengthBeam", "LengthBeam(size=2)")))
     return Run(directory)
+
+
+def test_the_target_language_decides_how_bleu_cuts_words(
+    tiny_runs, start_run, tmp_path: Path
+) -> None:
+    """An option overrides it; a run of before the languages stays at 13a."""
+    old = tiny_runs.length_nat.config()
+    corpus = dataclasses.replace(old.data.corpus, target_language="zh", bleu_tokenizer=None)
+    data = dataclasses.replace(old.data, corpus=corpus)
+    config = dataclasses.replace(old, data=data)
+    chinese = start_run(Run(tmp_path / "zh"), config, PreparedData.load(tiny_runs.data))
+    row = evaluate.evaluate(chinese)
+    assert "tok:zh" in row["bleu"]["signature"]
+    assert "asian:yes" in row["ter"]["signature"]
+    row = evaluate.evaluate(chinese, bleu_tokenizer="char")
+    assert "tok:char" in row["bleu"]["signature"]
+    assert "--bleu-tokenizer char" in row["command"]
+    shutil.copytree(tiny_runs.length_nat.directory, tmp_path / "old")
+    row = evaluate.evaluate(tmp_path / "old")
+    assert "tok:13a" in row["bleu"]["signature"]
+    assert "--bleu-tokenizer" not in row["command"]
 
 
 def test_each_decoding_leaves_a_row(run: Run, tiny_runs) -> None:
@@ -217,11 +239,12 @@ def test_a_corpus_of_a_config_file_is_prepared_and_judges_by_its_own_rules(
     monkeypatch.chdir(tmp_path)
 
     Path("backwards.py").write_text(CORPUS_OF_ONES_OWN, "utf-8")
-    words = ["prepare", "backwards.py", "--corpus.pairs", "40"]
+    words = ["prepare", "backwards.py", "--corpus.pairs", "40", "--corpus.bleu_tokenizer", "13a"]
     command_line.main(words, set_up=lambda verb: None)
     data = PreparedData.load("data")
     assert len(data.split("train")) == 40
     corpus = {"type": "Backwards", "from": "backwards.py", "pairs": 40}
+    corpus |= {"source_language": None, "target_language": None, "bleu_tokenizer": "13a"}
     assert data.manifest["config"]["corpus"] == corpus
 
     run = start_run(Run(Path("run")), load_file("backwards.py"), data)

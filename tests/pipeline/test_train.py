@@ -27,6 +27,7 @@ from nat_ar.training import logging, loop, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.config import TrainingConfig, ValidationConfig
 from nat_ar.training.optimizer import OptimizerConfig
+from nat_ar.translation.translator import Translation, Translator
 from scripts.torture import faults, kills
 
 pytestmark = pytest.mark.slow
@@ -316,3 +317,29 @@ def test_a_student_learns_from_word_distributions(tiny_runs: Any, tmp_path: Path
     nats = PreparedData.load(tmp_path / "d").split("train").distributions.nats.astype(np.float64)
     entropy = -(np.exp(nats) * nats).sum(axis=1).mean()
     assert rows[-1]["objective"] - 0.1 * rows[-1]["length"] > 0.9 * entropy
+
+
+def test_validation_cuts_words_by_the_tokenizer_of_the_corpus(
+    tiny_runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever BLEU chooses the best checkpoint by is the BLEU of `evaluate`."""
+    old = tiny_runs.length_nat.config()
+    corpus = dataclasses.replace(old.data.corpus, bleu_tokenizer="char")
+    config = dataclasses.replace(old, data=dataclasses.replace(old.data, corpus=corpus))
+    data = PreparedData.load(tiny_runs.data)
+    model = tiny_runs.length_nat.load().model
+    asked: list[str] = []
+
+    def score(texts: list[str], targets: list[str], *, tokenize: str) -> float:
+        asked.append(tokenize)
+        return 0.0
+
+    def joined(self: Translator, sentences: list[str], **_: object) -> list[Translation]:
+        texts = [text.upper().replace(" ", "") for text in sentences]
+        return [Translation([text], [0.0], [[9]], 1) for text in texts]
+
+    monkeypatch.setattr(train.metrics, "corpus_bleu", score)
+    monkeypatch.setattr(Translator, "translate", joined)
+    found = train._validation(config, data, model.graphdef, None)(model.params)
+    assert asked == ["char"]
+    assert found["length_ratio"] == 1

@@ -15,6 +15,7 @@ import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from nat_ar.config_json import ConfigError
 from nat_ar.data.corpus import Corpus
@@ -45,6 +46,8 @@ class DebianCorpus(Corpus):
 
     One of the two languages is English. `held_out` domains are out-of-domain tests,
     "test_<domain>", and stay out of training altogether unless `train_on_held_out_rest`."""
+
+    reads_by_language: ClassVar[bool] = True
 
     source_language: str = "en"
     """language code of Debian's translations"""
