@@ -53,7 +53,7 @@ def training(max_steps: int, peak_learning_rate: float) -> TrainingConfig:
     )
 
 
-def student(name: str, method: Method, *decodings: str, max_steps: int = 1500) -> Entry:
+def student(name: str, method: Method, *decodings: str, max_steps: int = 1000) -> Entry:
     return Entry(
         name,
         method,
@@ -64,7 +64,7 @@ def student(name: str, method: Method, *decodings: str, max_steps: int = 1500) -
     )
 
 
-def glancing(max_steps: int = 1500) -> Glancing:
+def glancing(max_steps: int = 1000) -> Glancing:
     return Glancing(start_ratio=0.5, end_ratio=0.3, anneal_steps=max_steps)
 
 
