@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Literal
 
@@ -14,8 +16,24 @@ from nat_ar.data.pair import Pair, Report
 _TRAIN, _VALIDATION, _TEST = range(3)
 
 
+_HYPHENS = dict.fromkeys(map(ord, "\u2010\u2011\u2212"), "-")
+_UNSEEN = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]|[\x00-\x08\x0e-\x1b\x7f]"
+)
+"""Unicode's Default_Ignorable_Code_Point (soft hyphen, zero-width space and joiners, marks of direction, variation
+selectors, byte order mark), and control characters that are no white space."""
+
+
 def normalised(text: str) -> str:
-    """The form in which sentences are compared: casefolded, white space collapsed."""
+    """The form in which sentences are compared: what a reader cannot tell apart is equal. Casefolded, in Unicode's
+    normal form NFKC (composed or not, full width, ligatures, no-break spaces), without characters that are not seen,
+    white space collapsed."""
+    if not text.isascii():
+        text = _UNSEEN.sub("", text).translate(_HYPHENS)
+        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    elif not text.isprintable():
+        text = _UNSEEN.sub("", text)
     return " ".join(text.casefold().split())
 
 

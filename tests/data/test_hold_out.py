@@ -1,11 +1,13 @@
 """What is held out of training shares nothing with it."""
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nat_ar.data import hold_out
+from nat_ar.data.debian.sentences import comparison_key
 from nat_ar.data.hold_out import HoldOut
 from nat_ar.data.pair import Pair, Report
 from nat_ar.data.text_files import TextFiles
@@ -29,12 +31,33 @@ def test_equal_numbers_on_different_sides_are_not_equal() -> None:
     np.testing.assert_array_equal(hold_out.connected_components(sides, sides[::-1].copy()), [0, 1])
 
 
+@pytest.mark.parametrize(
+    "twin",
+    [
+        unicodedata.normalize("NFD", "Die Größe fällt auf – »schön« ﬁnal"),
+        "Die Grö\u200bße fällt auf – »schön« ﬁnal",
+        "\ufeffDie Größe fällt auf – »schön« ﬁnal",
+        "Die Grö\u00adße fällt auf – »schön« final",
+        "Die\u00a0Größe\u3000fällt auf – »schön« ﬁnal\u200f",
+        "DIE GRÖSSE FÄLLT AUF – »SCHÖN« FINAL",
+        "Ｄie Größe fällt auf – »schön« ﬁnal",
+    ],
+)
+def test_a_leak_under_another_spelling_is_a_leak(twin: str) -> None:
+    """What a reader cannot tell apart, or only by its case, has one key."""
+    text = "Die Größe fällt auf – »schön« ﬁnal"
+    assert hold_out.key(twin) == hold_out.key(text)
+    assert comparison_key(twin) == comparison_key(text)
+    assert hold_out.key(text) != hold_out.key("Die Grosse fällt auf – »schön« ﬁnal")
+    assert hold_out.normalised("a\x07 well\u2010known") == hold_out.normalised("A well-known")
+
+
 def test_components_do_not_leak_between_splits(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     numbers = generator.integers(0, 700, (1000, 2))
-    # the same sentence in another spelling: case and white space do not count
+    # the same sentence in another spelling: case, white space and what is not seen do not count
     lines = [
-        f"{'S' if row % 2 else 's'}  {s}\tt {t}{' ' * (row % 3)}"
+        f"{'S' if row % 2 else 's'}  {s}\tt {t}{' ' * (row % 3)}{chr(0x200B) * (row % 5 == 0)}"
         for row, (s, t) in enumerate(numbers)
     ]
     path = tmp_path / "pairs.tsv"

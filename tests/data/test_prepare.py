@@ -188,7 +188,8 @@ def test_long_pairs_leave_training_only(tmp_path: Path) -> None:
 
 
 def test_training_pairs_that_stand_in_validation_are_removed(tmp_path: Path) -> None:
-    leaks = [("HELLO  there", "guten Tag"), ("good day", "Hallo du"), ("hello you", "hallo da")]
+    leaks = [("HELLO\u200b  there", "guten Tag"), ("good day", "Hallo\u00a0du")]
+    leaks.append(("hello you", "hallo da"))
     manifest = prepare.prepare(small(tmp_path, SENTENCES[:300] + leaks))
     counts = manifest["report"]["counts"]
     assert counts["train: dropped, source in validation or test"] == 1

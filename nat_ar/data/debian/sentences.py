@@ -6,10 +6,12 @@ import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from nat_ar.data import hold_out
+
 
 def comparison_key(text: str) -> str:
     """Equal for sentences that count as the same: compares letters and digits, not case or punctuation."""
-    return re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", text).casefold()).strip()
+    return re.sub(r"[\W_]+", " ", hold_out.normalised(text)).strip()
 
 
 class Passage(NamedTuple):
