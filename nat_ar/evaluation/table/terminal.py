@@ -14,7 +14,7 @@ from nat_ar.evaluation.table.columns import Column
 from nat_ar.evaluation.table.line import Line, Table
 
 WIDTH = 80
-NARROW, ROOMY = 16, 26
+NARROW, ROOMY = 10, 26
 """Columns for the name of a system: in 80 columns at least NARROW; where numbers leave less, the table is wider and
 they are ROOMY."""
 

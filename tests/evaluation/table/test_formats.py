@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 
 import pytest
@@ -34,6 +35,22 @@ def test_the_terminal_table_is_aligned_and_fits_80_columns(rows) -> None:
     folded = "".join(text.split())
     assert "a_student_with_a_long_name27.00" in folded
     assert "NoisyParallel(samples=100),distilled" in folded
+
+
+def test_with_every_optional_column_the_terminal_table_still_fits(rows) -> None:
+    rows[0] |= {"valid": 100.0, "variant": "fertility NAT"}
+    rows[1]["latency_ms"] |= {"mean": 1234.5}
+    *others, nat = results.join([*rows[2:], *rows[:2]])
+    by_seed = tuple(
+        (seed, {**rows[0], "bleu": {**rows[0]["bleu"], "score": 27.0 + 10 * seed}})
+        for seed in (1, 2)
+    )
+    systems = [*others, dataclasses.replace(nat, by_seed=by_seed)]
+    text = formats.render(build.build(systems), "terminal")
+    assert max(map(len, text.splitlines())) <= 80
+    line = next(line for line in text.splitlines() if line.startswith("nat"))
+    shown = ["nat", "27.00", "±1.00", "2,", "±7.07", "1.0", "1,234", "0.03", "0.02", "79.4"]
+    assert line.split() == [*shown, "74.0", "100.0"]
 
 
 def test_a_terminal_table_of_all_columns_is_as_wide_as_they_need(rows) -> None:
