@@ -83,7 +83,7 @@ LATER_SPEED_KEYS = (  # rows of early versions lack them, and p99
     "latency_by_length",  # [{"bucket", "sentences", "output_tokens", "mean"}], milliseconds
     "floor",  # {"flops", "weight_bytes", "arithmetic_ms", "memory_ms", "floor_ms", "bound", "ratio"} or null
     "peaks",  # {"matmul": {dtype: FLOP/s}, "bandwidth": {bytes read: bytes/s}} or null
-    "over_reference",  # {"name", "run", "decoding", "s1", "s1_low", "s1_high", "smax"} or null
+    "over_reference",  # {"name", "run", "parameters_hash", "decoding", "s1", "s1_low", "s1_high", "smax"} or null
     "profile",  # {"sentences", "traced_ms", "latency_ms", "pieces_ms"} or null
 )
 LATER_QUALITY_KEYS = ("variant",)  # Method.variant; `compare` looks up that of an early row

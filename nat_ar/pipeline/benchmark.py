@@ -167,6 +167,7 @@ def _over_reference(speed: Speed, reference: Speed, row: Row) -> Row:
     return {
         "name": row["name"],
         "run": row["run"],
+        "parameters_hash": row["parameters_hash"],
         "decoding": row["decoding"],
         "s1": ratio.value,
         "s1_low": ratio.low,

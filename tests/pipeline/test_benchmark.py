@@ -107,6 +107,7 @@ def test_rows_are_complete_and_say_what_was_measured(rows, tiny_runs) -> None:
 def test_ratios_refer_to_the_first_autoregressive_system(rows) -> None:
     greedy, one_pass = (row["over_reference"] for row in rows)
     assert {over["decoding"] for over in (greedy, one_pass)} == {"Greedy()"}
+    assert one_pass["parameters_hash"] == rows[0]["parameters_hash"] != rows[1]["parameters_hash"]
     assert (greedy["s1"], greedy["s1_low"], greedy["s1_high"], greedy["smax"]) == (1, 1, 1, 1)
     means = [row["latency_ms"]["mean"] for row in rows]
     assert one_pass["s1"] == pytest.approx(means[0] / means[1])
