@@ -86,6 +86,19 @@ def field_types(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
+def files_of(data: Any) -> set[str]:
+    """The Python files that define classes of a value that was written as this JSON data."""
+    if isinstance(data, list):
+        return set().union(*map(files_of, data))
+    if not isinstance(data, dict):
+        return set()
+    origin = data.get("from")
+    own = (
+        {origin} if "type" in data and isinstance(origin, str) and origin.endswith(".py") else set()
+    )
+    return own.union(*map(files_of, data.values()))
+
+
 def from_json(expected: Any, data: Any, path: str = "config") -> Any:
     """The value of type `expected` that `to_json` wrote.
 

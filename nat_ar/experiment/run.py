@@ -121,10 +121,13 @@ class Run:
         files.make_directory(self.directory)
         with files.naming(self.directory / "vocabulary"):
             data.vocabulary.save(self.directory / "vocabulary")
+        written = config_json.to_json(config)
+        code = {path: files.file_hash(Path(path)) for path in config_json.files_of(written)}
         facts |= {
             **models,
             "places": self._places(config),
-            "config_hash": files.json_hash(config_json.to_json(config)),
+            "code": code,
+            "config_hash": files.json_hash(written),
         }
         text = json.dumps(files.signed(facts), indent=2) + "\n"
         files.write_text(self.directory / "facts.json", text)
@@ -206,8 +209,12 @@ class Run:
         return vocabulary
 
     def load(self, checkpoint: str = "best") -> TrainedModel:
-        """The model of a checkpoint: "best" (by validation), "latest", or a step."""
+        """The model of a checkpoint: "best" (by validation), "latest", or a step. Says where code of its classes, in
+        files outside the package, is no longer that of the training."""
         config, vocabulary = self.config(), self.vocabulary()
+        for path, digest in self.facts().get("code", {}).items():
+            if files.file_hash(Path(path)) != digest:
+                console.say(f"warning: {path} has changed since {self.directory} was trained by it")
         with self._checkpoints() as checkpoints:
             step = checkpoints.resolve(checkpoint)
             graphdef, shapes = abstract_model(config.method, vocabulary)

@@ -199,6 +199,30 @@ def test_another_model_behind_the_same_path_is_refused_when_a_training_goes_on(
         Run(tmp_path / "loose").start(loose, data, teacher=other.load())
 
 
+def test_code_outside_the_package_is_known_by_what_it_says(
+    tiny_runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that defines a class of the config may hold another one tomorrow."""
+    monkeypatch.chdir(tmp_path)
+    code = "from nat_ar.data.corpus import *\n@dataclasses.dataclass(frozen=True)\nclass Mine(Corpus): pass\n"
+    Path("mine.py").write_text(code, "utf-8")
+    config = tiny_runs.autoregressive.config()
+    corpus = config_json.run_file("mine.py").Mine()
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, corpus=corpus))
+    run = copy_of(tiny_runs.autoregressive, tmp_path / "run")
+    for name in ("config.json", "facts.json"):
+        (run.directory / name).unlink()
+    run.start(config, PreparedData.load(tiny_runs.data))
+    run.load()
+    assert capsys.readouterr().err == ""
+    Path("mine.py").write_text(code + "# better\n", "utf-8")
+    run.load()
+    assert (
+        capsys.readouterr().err
+        == f"warning: mine.py has changed since {run.directory} was trained by it\n"
+    )
+
+
 def test_a_run_that_knows_no_parameters_of_its_teacher_goes_on(tiny_runs, tmp_path: Path) -> None:
     run = copy_of(tiny_runs.length_nat, tmp_path / "run")
     assert "teacher" not in run.facts()
