@@ -51,6 +51,10 @@ def main(arguments: list[str] | None = None, *, set_up: Callable[[str], None] = 
 
     A process that is configured already gives its own `set_up`, which gets the verb."""
     words = sys.argv[1:] if arguments is None else arguments
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(
+            errors="replace"
+        )  # "×" in a locale that lacks it must not undo the work before it
     if not words or words[0] in ("-h", "--help"):
         print(USAGE, end="")
         sys.exit(0 if words else 2)

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import io
 import subprocess
 import sys
 import textwrap
@@ -334,3 +335,16 @@ def test_an_option_is_read_under_its_earlier_name_too(words: list[str]) -> None:
     options = ["--run", "runs/x", "--method.transformer.dtype", "bfloat16", *words]
     arguments = command_line.parse("train", ["configs/toy/teacher.py", *options])
     assert arguments.config.method.transformer.implementation == "cudnn"
+
+
+def test_a_table_in_a_locale_that_lacks_its_signs_undoes_no_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was an error after all the work that the table shows."""
+    written = io.BytesIO()
+    stdout = io.TextIOWrapper(written, encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    with pytest.raises(SystemExit):
+        command_line.main(["--help"])
+    print("× AR beam", flush=True)
+    assert written.getvalue().endswith(b"? AR beam\n")
