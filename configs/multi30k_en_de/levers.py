@@ -21,6 +21,7 @@ from nat_ar.experiment.study import Entry, StudyConfig
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import Method
 from nat_ar.methods.ctc import Ctc
+from nat_ar.methods.curriculum import Curriculum
 from nat_ar.methods.da_transformer import DaTransformer
 from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.methods.glancing import Glancing
@@ -103,6 +104,11 @@ def fuzzy(name: str, max_steps: int, *, after: str) -> Entry:
     )
 
 
+def from_decoder(name: str, method: Method, *decodings: str) -> Entry:
+    """From all of the teacher that fits, its decoder too."""
+    return dataclasses.replace(student(name, method, *decodings), decoder_from_teacher=True)
+
+
 ONE_LENGTH = ("LengthBeam()", "LengthBeam(remove_repeats=True)")
 FERTILITIES = ("Argmax()", "Argmax(remove_repeats=True)", "NoisyParallel(samples=10)")
 
@@ -120,6 +126,12 @@ config = StudyConfig(
     entries=(
         student("length", LENGTH, *ONE_LENGTH),
         student("length_states", LENGTH_STATES, *ONE_LENGTH),
+        from_decoder("length_decoder", LENGTH_STATES, *ONE_LENGTH),
+        from_decoder(
+            "length_curriculum",
+            dataclasses.replace(LENGTH_STATES, curriculum=Curriculum(steps=300)),
+            *ONE_LENGTH,
+        ),
         student("glat", dataclasses.replace(LENGTH, glancing=glancing()), *ONE_LENGTH),
         student(
             "glat_states", dataclasses.replace(LENGTH_STATES, glancing=glancing()), *ONE_LENGTH

@@ -15,7 +15,8 @@ from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.experiment.config import load_file
 from nat_ar.experiment.study import Entry, StudyConfig
 from nat_ar.methods.autoregressive import Autoregressive
-from nat_ar.methods.fertility_nat import FertilityNat, FineTuning
+from nat_ar.methods.fertility_nat import FertilityNat
+from nat_ar.methods.fertility_prediction import FineTuning
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.training.config import TrainingConfig
 

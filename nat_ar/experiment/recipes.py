@@ -16,7 +16,8 @@ from nat_ar.methods.cmlm import Cmlm
 from nat_ar.methods.ctc import Ctc, Latent
 from nat_ar.methods.da_transformer import DaTransformer
 from nat_ar.methods.decoder_only import DecoderOnly
-from nat_ar.methods.fertility_nat import FertilityNat, FineTuning
+from nat_ar.methods.fertility_nat import FertilityNat
+from nat_ar.methods.fertility_prediction import FineTuning
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.iterative_refinement import IterativeRefinement
 from nat_ar.methods.joint import Joint

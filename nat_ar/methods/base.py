@@ -140,6 +140,11 @@ class Method(config_json.Open, abc.ABC):
         refused where not."""
         return False
 
+    def at(self, step: int) -> "Method":
+        """The method whose loss an optimizer step takes: this one, or where training has left a stage behind that its
+        loss would otherwise go on to compute, the one without it. Both have the same parameters."""
+        return self
+
     def is_feasible(
         self,
         source_lengths: Int[np.ndarray, "pairs"],

@@ -21,14 +21,16 @@ from typing import Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy, distillation
-from nat_ar.methods import base, fertility_prediction, glancing
+from nat_ar.methods import base, curriculum, fertility_prediction, glancing
+from nat_ar.methods.curriculum import Curriculum
+from nat_ar.methods.fertility_prediction import FineTuning
 from nat_ar.methods.glancing import Glancing
-from nat_ar.nn import decoder_inputs, layers, upsampling
+from nat_ar.nn import decoder, decoder_inputs, layers, upsampling
 from nat_ar.nn.decoder import Decoder
 from nat_ar.nn.decoder_inputs import Copier, Copies
 from nat_ar.nn.transformer import TransformerConfig
@@ -48,27 +50,6 @@ from nat_ar.types import (
     lengths_of,
     without_eos,
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class FineTuning:
-    """The stage after distillation, against the teacher itself (section 4.3)."""
-
-    weight: float = 0.25
-    """lambda: share of the two fine-tuning terms; the distillation loss has the rest"""
-    reinforce_weight: float = 0.1
-    """weight of the REINFORCE term on the fertilities beside the back-propagated term"""
-    extra_length: int = 10
-    """sampled translations may be this much longer than the longest target of the batch can be; the
-    share of sentences that would be longer still and lose their end is the term `trimmed_samples`"""
-
-    def __post_init__(self) -> None:
-        config_json.require_share("fine_tuning.weight", self.weight)
-        if self.reinforce_weight < 0.0 or self.extra_length < 0:
-            raise ConfigError(
-                "fine_tuning.reinforce_weight and fine_tuning.extra_length must not be below 0, got "
-                f"{self.reinforce_weight} and {self.extra_length}"
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +79,8 @@ class FertilityNat(base.Method):
     """share of the target probability spread over the vocabulary"""
     glancing: Glancing | None = None
     """training reveals some of the true words to the decoder, as in GLAT; None: none"""
+    curriculum: Curriculum | None = None
+    """training begins as the autoregressive teacher's, as of LengthNat; None: it does not"""
     fine_tuning: FineTuning | None = None
     """train a finished model on against its autoregressive teacher; None: distillation loss only"""
     decoding: FertilityDecoding = Argmax()
@@ -105,8 +88,9 @@ class FertilityNat(base.Method):
 
     @classmethod
     def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Once, inputs were embeddings, and nothing was glanced at."""
-        return {"inputs": config_json.to_json(Copies()), "glancing": None, **data}
+        """Once, inputs were embeddings, nothing was glanced at, and training had no curriculum."""
+        inputs = config_json.to_json(Copies())
+        return {"inputs": inputs, "glancing": None, "curriculum": None, **data}
 
     def __post_init__(self) -> None:
         config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
@@ -116,16 +100,14 @@ class FertilityNat(base.Method):
                 f"max_fertility counts classes, 0 among them, and must be at least 2, "
                 f"got {self.max_fertility}"
             )
-        if self.glancing is not None and self.fine_tuning is not None:
-            raise ConfigError(
-                "fine_tuning compares the words of an undisturbed pass with the teacher's, got glancing as well; set "
-                "glancing to None"
-            )
-        if self.transformer.implementation == "cudnn" and not self.sees_itself:
-            raise ConfigError(
-                "attention by 'cudnn' cannot hide a position from itself; set transformer.implementation to "
-                "'xla' or sees_itself to True"
-            )
+        curriculum.check(self.curriculum, self.transformer)
+        for name in ("glancing", "curriculum"):
+            if getattr(self, name) is not None and self.fine_tuning is not None:
+                raise ConfigError(
+                    "fine_tuning compares the words of an undisturbed pass with the teacher's, got "
+                    f"{name} as well; set {name} to None"
+                )
+        decoder.require_fit(self.transformer, sees_itself=self.sees_itself)
 
     @property
     def variant(self) -> str:
@@ -141,6 +123,10 @@ class FertilityNat(base.Method):
     @property
     def learns_distributions(self) -> bool:
         return True
+
+    def at(self, step: int) -> "FertilityNat":
+        is_over = self.curriculum is not None and self.curriculum.is_over(step)
+        return dataclasses.replace(self, curriculum=None) if is_over else self
 
     def build(self, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> "FertilityNatModel":
         return FertilityNatModel(self, sizes, rngs=rngs)
@@ -191,11 +177,13 @@ class FertilityNatModel(base.Seq2Seq):
         lengths: Int[Array, "rows"],
         encoded: Encoded,
         *,
+        is_causal: bool | Bool[Array, ""] = False,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "rows width vocabulary"]:
         """All positions at once: none sees the other words."""
+        sees_itself = self.config.sees_itself
         states = self.decoder(
-            inputs, lengths, encoded, sees_itself=self.config.sees_itself, rngs=rngs
+            inputs, lengths, encoded, is_causal=is_causal, sees_itself=sees_itself, rngs=rngs
         )
         return self.target_embedding.attend(states)
 
@@ -216,34 +204,32 @@ class FertilityNatModel(base.Seq2Seq):
                 "FertilityNat needs Batch.fertilities, got None; prepare the data with an aligner"
             )
         encoded = self.encode(batch.source, rngs=rngs)
-        target = without_eos(batch.target)
+        target, fertilities = without_eos(batch.target), batch.fertilities
         target_lengths, width = lengths_of(target), target.shape[1]
-        where, smoothing = (
-            (batch.source, encoded, batch.fertilities, width),
-            self.config.label_smoothing,
+        lesson = curriculum.lesson(self.config.curriculum, target, step=step, rngs=rngs)
+
+        def predict(
+            shown: Int[Array, "batch width"] | None, rngs: nnx.Rngs | None
+        ) -> list[Float[Array, "batch width vocabulary"]]:
+            inputs = self.decoder_inputs(batch.source, encoded, fertilities, width, shown)
+            inputs = lesson.read(inputs, shown, self.target_embedding)
+            is_causal = lesson.is_causal
+            return [self.logits(inputs, target_lengths, encoded, is_causal=is_causal, rngs=rngs)]
+
+        seen = glancing.passes(self.config.glancing, predict, target, step=step, rngs=rngs)
+        (logits,) = seen.layers
+        smoothed, plain = cross_entropy.smoothed_cross_entropy(
+            logits, seen.hidden, smoothing=self.config.label_smoothing, soft=batch.soft
         )
-        inputs, settings = self.decoder_inputs(*where), self.config.glancing
-        if settings is None or rngs is None:
-            logits = self.logits(inputs, target_lengths, encoded, rngs=rngs)
-            smoothed, plain = cross_entropy.smoothed_cross_entropy(
-                logits, target, smoothing=smoothing, soft=batch.soft
-            )
-            terms = {"token": plain}
-        else:
-            key = rngs.dropout()  # one key, the same dropout in both passes
-            first = self.logits(inputs, target_lengths, encoded, rngs=nnx.Rngs(dropout=key))
-            first = jax.lax.stop_gradient(first)
-            seen = glancing.glance(settings, first, target, step=step, key=rngs.dropout())
-            inputs = self.decoder_inputs(*where, seen.shown)
-            logits = self.logits(inputs, target_lengths, encoded, rngs=nnx.Rngs(dropout=key))
-            smoothed, plain = cross_entropy.smoothed_cross_entropy(
-                logits, seen.hidden, smoothing=smoothing, soft=batch.soft
-            )
-            terms = {**seen.terms, "glanced": plain}
         of_fertility, clipped = fertility_prediction.fertility_loss(
-            self.fertility_logits(encoded), batch.source, batch.fertilities
+            self.fertility_logits(encoded), batch.source, fertilities
         )
-        terms = {**terms, "fertility": of_fertility, "clipped_fertilities": clipped}
+        terms = {
+            **seen.terms({"token": plain}),
+            **lesson.terms,
+            "fertility": of_fertility,
+            "clipped_fertilities": clipped,
+        }
         distilled = smoothed.value + self.config.fertility_loss_weight * of_fertility.value
         fine_tuning = self.config.fine_tuning
         if fine_tuning is None:

@@ -1,18 +1,42 @@
-"""The fertility of each source token, from a classifier over the encoder's states: its losses (Gu et al. 2018,
-arXiv:1711.02281, sections 3.2 and 4.3).
+"""The fertility of each source token, from a classifier over the encoder's states: its losses, and the fine-tuning that
+one of them is for (Gu et al. 2018, arXiv:1711.02281, sections 3.2 and 4.3).
 
 Class c of a source token is c target tokens."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from nat_ar import config_json
+from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
 from nat_ar.search import fertility
 from nat_ar.special_tokens import PAD
 from nat_ar.types import Mean
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuning:
+    """The stage after distillation, against the teacher itself (section 4.3)."""
+
+    weight: float = 0.25
+    """lambda: share of the two fine-tuning terms; the distillation loss has the rest"""
+    reinforce_weight: float = 0.1
+    """weight of the REINFORCE term on the fertilities beside the back-propagated term"""
+    extra_length: int = 10
+    """sampled translations may be this much longer than the longest target of the batch can be; the
+    share of sentences that would be longer still and lose their end is the term `trimmed_samples`"""
+
+    def __post_init__(self) -> None:
+        config_json.require_share("fine_tuning.weight", self.weight)
+        if self.reinforce_weight < 0.0 or self.extra_length < 0:
+            raise ConfigError(
+                "fine_tuning.reinforce_weight and fine_tuning.extra_length must not be below 0, got "
+                f"{self.reinforce_weight} and {self.extra_length}"
+            )
 
 
 def fertility_loss(

@@ -7,10 +7,12 @@ a single error is never helped. Here it is rounded at random, and right on avera
 (`count`)."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from nat_ar.config_json import ConfigError
@@ -94,35 +96,54 @@ class Glancing:
         return (ranks < number[:, None]) & is_position
 
 
+Predict = Callable[
+    [Int[Array, "batch width"] | None, nnx.Rngs | None],
+    list[Float[Array, "batch width vocabulary"]],
+]
+"""The words that the decoder is shown, PAD elsewhere, and rngs in; the logits of every layer that learns out, the
+model's own last."""
+
+
 @pytree_dataclass
-class Glance:
-    """What the second pass of a model with a position for each word sees and learns."""
+class Seen:
+    """What a model with a position for each word predicts, and learns from."""
 
-    shown: Int[Array, "batch width"]
-    """the words that are revealed, PAD elsewhere"""
+    layers: list[Float[Array, "batch width vocabulary"]]
+    """the logits of every layer that learns, in the last pass"""
     hidden: Int[Array, "batch width"]
-    """the other words, which have the loss, PAD elsewhere"""
-    terms: dict[str, Mean]
-    """nats of the first pass by word, and the shares of words that it got wrong and that are revealed"""
+    """the words that were not revealed, which have the loss, PAD elsewhere"""
+    first: dict[str, Mean]
+    """nats of the first pass by word, and the shares of words that it got wrong and that are revealed; nothing where
+    one pass was all"""
+
+    def terms(self, learned: dict[str, Mean]) -> dict[str, Mean]:
+        """Those of the objective: with glancing `token` is of the first pass, and `glanced` of the second."""
+        return {**self.first, "glanced": learned["token"]} if self.first else learned
 
 
-def glance(
-    settings: Glancing,
-    first: Float[Array, "batch width vocabulary"],
+def passes(
+    settings: Glancing | None,
+    predict: Predict,
     target: Int[Array, "batch width"],
     *,
     step: Int[Array, ""],
-    key: PRNGKeyArray,
-) -> Glance:
-    """Compares the logits of a first pass with the target, which ends with its last word."""
+    rngs: nnx.Rngs | None,
+) -> Seen:
+    """The passes of an update: with glancing two, otherwise, and without rngs, one. The target ends with its last
+    word."""
+    if settings is None or rngs is None:
+        return Seen(predict(None, rngs), target, {})
+    key = rngs.dropout()  # one key, the same dropout in both passes
+    first = jax.lax.stop_gradient(predict(None, nnx.Rngs(dropout=key))[-1])
     is_word = target != PAD
     is_wrong = one_pass.best_words(first).tokens != target
-    is_revealed = settings.revealed(is_wrong, is_word, step, key)
+    is_revealed = settings.revealed(is_wrong, is_word, step, rngs.dropout())
     _, plain = cross_entropy.smoothed_cross_entropy(first, target, smoothing=0.0)
-    return Glance(
-        shown=jnp.where(is_revealed, target, PAD),
+    shown = jnp.where(is_revealed, target, PAD)
+    return Seen(
+        layers=predict(shown, nnx.Rngs(dropout=key)),
         hidden=jnp.where(is_revealed, PAD, target),
-        terms={
+        first={
             "token": plain,
             "wrong": cross_entropy.masked_mean(is_wrong.astype(jnp.float32), is_word),
             "revealed": cross_entropy.masked_mean(is_revealed.astype(jnp.float32), is_word),

@@ -10,7 +10,8 @@ with the highest mean log p, its own or a rescorer's.
 Options are training methods that do not change how this model translates:
 - glancing (GLAT, Qian et al. 2021, arXiv:2008.07905);
 - token_loss: losses.axe, which may shift words and leave positions blank, or losses.oaxe, which ignores order;
-- deep_supervision (DSLP, Huang et al. 2022, arXiv:2110.07515): every decoder layer predicts.
+- deep_supervision (DSLP, Huang et al. 2022, arXiv:2110.07515): every decoder layer predicts;
+- curriculum (FCL-NAT, Guo et al. 2020, arXiv:1911.08717): from the teacher's training to this one.
 
 What differs from their papers: AXE and OaXE train a masked language model there, this one-pass model here,
 and equal neighbours are removed from translations only if the decoding says so. With AXE the predicted length counts
@@ -22,18 +23,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
 from nat_ar.losses.catalogue import AnyTokenLoss
 from nat_ar.losses.cross_entropy import CrossEntropy
-from nat_ar.methods import base, deep_supervision, glancing, length_prediction
+from nat_ar.methods import base, curriculum, deep_supervision, glancing, length_prediction
+from nat_ar.methods.curriculum import Curriculum
 from nat_ar.methods.deep_supervision import DeepSupervision, Reads
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.length_prediction import LengthPredictor
-from nat_ar.nn import decoder_inputs
+from nat_ar.nn import decoder, decoder_inputs
 from nat_ar.nn.decoder import BetweenBlocks, Decoder
 from nat_ar.nn.decoder_inputs import Copier, Copies
 from nat_ar.nn.transformer import TransformerConfig
@@ -83,6 +85,8 @@ class LengthNat(base.Method):
     order"""
     glancing: Glancing | None = None
     """training reveals some of the true words to the decoder (GLAT); None: none"""
+    curriculum: Curriculum | None = None
+    """training begins as the autoregressive teacher's (FCL-NAT); None: it does not"""
     deep_supervision: bool = False
     """every decoder layer predicts, learns, and hands its words to the next (DSLP)"""
     deep_supervision_reads: Reads = "states"
@@ -92,12 +96,14 @@ class LengthNat(base.Method):
 
     @classmethod
     def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Once, deep supervision handed on normalised states, inputs were embeddings, and all lengths began alike."""
+        """Once, deep supervision handed on normalised states, inputs were embeddings, all lengths began alike, and
+        training had no curriculum."""
         was_deep = data.get("deep_supervision", False)
         return {
             "deep_supervision_reads": "normalised" if was_deep else "states",
             "inputs": config_json.to_json(Copies()),
             "length_prior": 0.0,
+            "curriculum": None,
             **data,
         }
 
@@ -110,13 +116,10 @@ class LengthNat(base.Method):
                 f"CrossEntropy, got {type(self.token_loss).__name__}; set glancing to None or "
                 "token_loss to CrossEntropy()"
             )
+        curriculum.check(self.curriculum, self.transformer, token_loss=self.token_loss)
         if self.deep_supervision:
             deep_supervision.check(self.transformer)
-        if self.transformer.implementation == "cudnn" and not self.sees_itself:
-            raise ConfigError(
-                "attention by 'cudnn' cannot hide a position from itself; set transformer.implementation to "
-                "'xla' or sees_itself to True"
-            )
+        decoder.require_fit(self.transformer, sees_itself=self.sees_itself)
 
     @property
     def variant(self) -> str:
@@ -128,6 +131,10 @@ class LengthNat(base.Method):
     @property
     def learns_distributions(self) -> bool:
         return isinstance(self.token_loss, CrossEntropy)
+
+    def at(self, step: int) -> "LengthNat":
+        is_over = self.curriculum is not None and self.curriculum.is_over(step)
+        return dataclasses.replace(self, curriculum=None) if is_over else self
 
     def build(self, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> "LengthNatModel":
         return LengthNatModel(self, sizes, rngs=rngs)
@@ -189,6 +196,7 @@ class LengthNatModel(base.Seq2Seq):
         lengths: Int[Array, "rows"],
         encoded: Encoded,
         *,
+        is_causal: bool | Bool[Array, ""] = False,
         rngs: nnx.Rngs | None = None,
     ) -> list[Float[Array, "rows width vocabulary"]]:
         """The logits of every supervised layer; the last ones are the model's."""
@@ -200,6 +208,7 @@ class LengthNatModel(base.Seq2Seq):
                 inputs,
                 lengths,
                 encoded,
+                is_causal=is_causal,
                 sees_itself=self.config.sees_itself,
                 between_blocks=between_blocks,
                 rngs=rngs,
@@ -233,24 +242,22 @@ class LengthNatModel(base.Seq2Seq):
         """The loss, given the encoded source of the batch."""
         target = without_eos(batch.target)
         lengths = lengths_of(target)
-        where = (batch.source, encoded, lengths, target.shape[1])
-        inputs = self.decoder_inputs(*where)
         length = self.length_predictor.loss(encoded, lengths)
-        weighted_length = self.config.length_loss_weight * length.value
-        settings = self.config.glancing
-        if settings is None or rngs is None:
-            layers = self.layer_logits(inputs, lengths, encoded, rngs=rngs)
-            objective, terms = self.token_loss(layers, target, batch.soft, step)
-            return Loss(objective + weighted_length, {**terms, "length": length})
+        lesson = curriculum.lesson(self.config.curriculum, target, step=step, rngs=rngs)
 
-        key = rngs.dropout()  # one key, the same dropout in both passes
-        first = self.logits(inputs, lengths, encoded, rngs=nnx.Rngs(dropout=key))
-        first = jax.lax.stop_gradient(first)
-        seen = glancing.glance(settings, first, target, step=step, key=rngs.dropout())
-        inputs = self.decoder_inputs(*where, seen.shown)
-        layers = self.layer_logits(inputs, lengths, encoded, rngs=nnx.Rngs(dropout=key))
-        objective, terms = self.token_loss(layers, seen.hidden, batch.soft, step)
-        terms = {**seen.terms, "glanced": terms["token"], "length": length}
+        def predict(
+            shown: Int[Array, "batch width"] | None, rngs: nnx.Rngs | None
+        ) -> list[Float[Array, "batch width vocabulary"]]:
+            inputs = self.decoder_inputs(batch.source, encoded, lengths, target.shape[1], shown)
+            inputs = lesson.read(inputs, shown, self.target_embedding)
+            return self.layer_logits(
+                inputs, lengths, encoded, is_causal=lesson.is_causal, rngs=rngs
+            )
+
+        seen = glancing.passes(self.config.glancing, predict, target, step=step, rngs=rngs)
+        objective, terms = self.token_loss(seen.layers, seen.hidden, batch.soft, step)
+        weighted_length = self.config.length_loss_weight * length.value
+        terms = {**seen.terms(terms), **lesson.terms, "length": length}
         return Loss(objective + weighted_length, terms)
 
     def token_loss(

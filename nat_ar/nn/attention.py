@@ -133,10 +133,11 @@ class SelfAttention(nnx.Module):
         x: Float[Array, "rows length d_model"],
         lengths: Int[Array, "rows"] | None,
         *,
-        is_causal: bool = False,
+        is_causal: bool | Bool[Array, ""] = False,
         sees_itself: bool = True,
     ) -> Float[Array, "rows length d_model"]:
-        """`sees_itself` False hides each position from itself (Gu et al. 2018, section 3.1)."""
+        """`sees_itself` False hides each position from itself (Gu et al. 2018, section 3.1), unless `is_causal`: the
+        first would see nothing."""
         length = x.shape[1]
         at = jnp.arange(length)
         query, key, value = self.heads(x, at)
@@ -144,7 +145,7 @@ class SelfAttention(nnx.Module):
         if not sees_itself:
             # A single word has no other word to look at, and sees itself.
             is_single = jnp.array([length]) == 1 if lengths is None else lengths == 1
-            mask = ~jnp.eye(length, dtype=bool) | is_single[:, None, None]
+            mask = ~jnp.eye(length, dtype=bool) | is_single[:, None, None] | is_causal
         states = dot_product.attend(
             query,
             dot_product.key_value(key, value),
@@ -309,6 +310,8 @@ class PositionalAttention(nnx.Module):
         x: Float[Array, "rows length d_model"],
         positions: Float[Array, "length d_model"],
         lengths: Int[Array, "rows"] | None,
+        *,
+        is_causal: bool | Bool[Array, ""] = False,
     ) -> Float[Array, "rows length d_model"]:
         rows, length, d_model = x.shape
         shape = (1, length, self.num_heads, d_model // self.num_heads)
@@ -316,5 +319,5 @@ class PositionalAttention(nnx.Module):
         value = self.value(x).reshape(rows, *shape[1:])
         query, key = jnp.broadcast_to(query, value.shape), jnp.broadcast_to(key, value.shape)
         memory = dot_product.key_value(key, value)
-        states = dot_product.attend(query, memory, lengths=lengths)
+        states = dot_product.attend(query, memory, lengths=lengths, is_causal=is_causal)
         return self.output(states.reshape(x.shape))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from nat_ar.config_json import ConfigError
 from nat_ar.nn import layers, transformer
 from nat_ar.nn.attention import PositionalAttention
 from nat_ar.nn.cache import Cache, Position, Slots
@@ -17,6 +18,15 @@ from nat_ar.nn.dot_product import KeyValue
 from nat_ar.nn.positions import sinusoids
 from nat_ar.nn.transformer import FeedForward, LayeredEncoded, Residual, TransformerConfig
 from nat_ar.types import Encoded
+
+
+def require_fit(config: TransformerConfig, *, sees_itself: bool) -> None:
+    """Raises ConfigError where a decoder's attention cannot hide a position from itself, and should."""
+    if config.implementation == "cudnn" and not sees_itself:
+        raise ConfigError(
+            "attention by 'cudnn' cannot hide a position from itself; set transformer.implementation to "
+            "'xla' or sees_itself to True"
+        )
 
 
 class DecoderBlock(nnx.Module):
@@ -45,7 +55,7 @@ class DecoderBlock(nnx.Module):
         memory_lengths: Int[Array, "batch"],
         memory_mask: Bool[Array, "rows_or_batch #length source_length"] | None = None,
         *,
-        is_causal: bool,
+        is_causal: bool | Bool[Array, ""],
         sees_itself: bool,
         rngs: nnx.Rngs | None,
     ) -> Float[Array, "rows length d_model"]:
@@ -59,7 +69,7 @@ class DecoderBlock(nnx.Module):
         x: Float[Array, "rows length d_model"],
         lengths: Int[Array, "rows"] | None,
         *,
-        is_causal: bool,
+        is_causal: bool | Bool[Array, ""],
         sees_itself: bool,
         rngs: nnx.Rngs | None,
     ) -> Float[Array, "rows length d_model"]:
@@ -74,7 +84,9 @@ class DecoderBlock(nnx.Module):
         if self.positional_attention is not None and self.around_positional is not None:
             length, d_model = x.shape[1:]
             encodings = jnp.asarray(sinusoids(length, d_model), x.dtype)
-            y = self.positional_attention(self.around_positional.enter(x), encodings, lengths)
+            y = self.positional_attention(
+                self.around_positional.enter(x), encodings, lengths, is_causal=is_causal
+            )
             x = self.around_positional.leave(x, y, rngs)
         return x
 
@@ -185,7 +197,7 @@ class Decoder(nnx.Module):
         *,
         memory: list[KeyValue] | None = None,
         memory_mask: Bool[Array, "rows_or_batch #length source_length"] | None = None,
-        is_causal: bool = False,
+        is_causal: bool | Bool[Array, ""] = False,
         sees_itself: bool = True,
         between_blocks: BetweenBlocks | None = None,
         rngs: nnx.Rngs | None = None,

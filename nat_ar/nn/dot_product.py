@@ -34,18 +34,18 @@ def attend(
     mask: Bool[Array, "#rows #queries keys"] | None = None,
     bias: Float[Array, "*#rows #heads queries keys"] | None = None,
     lengths: Int[Array, "rows"] | None = None,
-    is_causal: bool = False,
+    is_causal: bool | Bool[Array, ""] = False,
     implementation: Implementation = "xla",
 ) -> Float[Array, "rows queries heads head_dim"]:
     """softmax(q k / sqrt(head_dim) + bias) v (Vaswani et al. 2017, section 3.2.1), softmax in float32.
 
     `mask` (True takes part) is for what lengths and causality cannot express. A query whose mask leaves no key
     attends to nothing: its result is 0. With a mask or a bias, "kernel" runs XLA's operations; "cudnn" refuses
-    both here."""
+    both here. `is_causal` may be an array, which is known when the program runs only: "cudnn" takes none."""
     if implementation == "cudnn":
-        if mask is not None or bias is not None:
+        if mask is not None or bias is not None or not isinstance(is_causal, bool):
             raise ValueError(
-                "attention by 'cudnn' takes no mask and no bias, only lengths and causality; "
+                "attention by 'cudnn' takes no mask and no bias, only lengths and a causality that is fixed; "
                 "set transformer.implementation to 'xla'"
             )
         return jax.nn.dot_product_attention(
@@ -56,7 +56,7 @@ def attend(
             is_causal=is_causal,
             implementation="cudnn",
         )
-    if implementation == "kernel" and mask is None and bias is None and not is_causal:
+    if implementation == "kernel" and mask is None and bias is None and is_causal is False:
         everything = jnp.full(query.shape[0], memory.key.shape[-1])
         counts = everything if lengths is None else lengths
         return cpu_kernels.attend(query, memory.key, memory.value, counts)
@@ -71,7 +71,7 @@ def weights(
     mask: Bool[Array, "#rows #queries keys"] | None = None,
     bias: Float[Array, "*#rows #heads queries keys"] | None = None,
     lengths: Int[Array, "rows"] | None = None,
-    is_causal: bool = False,
+    is_causal: bool | Bool[Array, ""] = False,
 ) -> Float[Array, "rows heads queries keys"]:
     """The softmax of `attend`, in float32. A row of length 0 without a mask attends to its padding, evenly."""
     num_queries, num_keys = query.shape[1], memory.key.shape[-1]
@@ -81,8 +81,11 @@ def weights(
     allowed = []  # [#rows, #heads, #queries, keys] each
     if lengths is not None:
         allowed.append((jnp.arange(num_keys) < lengths[:, None])[:, None, None])
-    if is_causal:
-        allowed.append(jnp.tril(jnp.ones((num_queries, num_keys), bool))[None, None])
+    if is_causal is not False:
+        is_before = jnp.tril(jnp.ones((num_queries, num_keys), bool))
+        if is_causal is not True:
+            is_before |= ~is_causal
+        allowed.append(is_before[None, None])
     if mask is not None:
         allowed.append(mask[:, None])
     if not allowed:

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Bool
@@ -27,14 +28,14 @@ from nat_ar.evaluation import metrics
 from nat_ar.experiment.config import ExperimentConfig, load_experiment
 from nat_ar.experiment.run import Run, TrainedModel
 from nat_ar.methods import base
-from nat_ar.methods.base import Method
+from nat_ar.methods.base import Method, VocabularySizes
 from nat_ar.pipeline import row_multiple
 from nat_ar.runtime import files, malloc
 from nat_ar.training import logging, loop, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.logging import RunLog
 from nat_ar.training.loop import Progress
-from nat_ar.training.step import TrainState
+from nat_ar.training.step import TrainState, TrainStep
 from nat_ar.translation import decodings
 from nat_ar.translation.model import Model, vocabulary_sizes
 from nat_ar.translation.translator import Translator
@@ -112,21 +113,14 @@ def _train(
     if not at:
         for note in notes:
             log.say(note)
-    build_step = functools.partial(
-        step.build_train_step,
-        graphdef,
-        updates,
-        mesh,
-        accumulation=config.training.accumulation,
-        average_decay=config.training.average_decay,
-        skips_non_finite=config.training.skip_non_finite > 0,
-        teacher_graphdef=None if teacher is None else teacher.model.graphdef,
+    train_step_at = _train_steps(
+        config, graphdef, vocabulary_sizes(data.vocabulary), updates, mesh, teacher
     )
     try:
         loop.run(
             state,
             progress,
-            build_step(),
+            train_step_at,
             batches,
             _validation(config, data, graphdef, teacher),
             config=config.training,
@@ -134,11 +128,42 @@ def _train(
             checkpoints=checkpoints,
             log=log,
             teacher_params=None if teacher is None else teacher.model.params,
-            frozen_step=build_step(freezes_encoder=True),
         )
     finally:
         log.close()
         checkpoints.close()
+
+
+def _train_steps(
+    config: ExperimentConfig,
+    graphdef: nnx.GraphDef,
+    sizes: VocabularySizes,
+    updates: optax.GradientTransformation,
+    mesh: Mesh,
+    teacher: TrainedModel | None,
+) -> Callable[[int], TrainStep]:
+    """The train step of every update: another where the method is in another stage, or the encoder is frozen."""
+    training = config.training
+
+    @functools.cache
+    def built(method: Method, freezes_encoder: bool) -> TrainStep:
+        stage = graphdef
+        if method != config.method:
+            stage, _, _ = step.split(nnx.eval_shape(lambda: method.build(sizes, rngs=nnx.Rngs(0))))
+        return step.build_train_step(
+            stage,
+            updates,
+            mesh,
+            accumulation=training.accumulation,
+            average_decay=training.average_decay,
+            skips_non_finite=training.skip_non_finite > 0,
+            freezes_encoder=freezes_encoder,
+            teacher_graphdef=None if teacher is None else teacher.model.graphdef,
+        )
+
+    return lambda number: built(
+        config.method.at(number), training.optimizer.freezes_encoder(number)
+    )
 
 
 def _check_vocabularies(vocabulary: Vocabulary, teacher: TrainedModel | None) -> None:

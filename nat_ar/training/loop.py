@@ -106,7 +106,7 @@ class StopRequest:
 def run(
     state: TrainState,
     progress: Progress,
-    train_step: TrainStep,
+    train_step_at: Callable[[int], TrainStep],
     batches: Loader,
     validate: Validate,
     *,
@@ -115,10 +115,9 @@ def run(
     checkpoints: Checkpoints,
     log: RunLog,
     teacher_params: Any = None,
-    frozen_step: TrainStep | None = None,
 ) -> TrainState:
-    """Trains from `progress` to config.max_steps, or until validation stops gaining. `frozen_step` takes the updates
-    that leave the encoder as it is (OptimizerConfig.freezes_encoder), where there are some.
+    """Trains from `progress` to config.max_steps, or until validation stops gaining. `train_step_at(n)` takes the
+    update after n others.
 
     Raises Stopped after SIGINT, SIGTERM or SIGHUP (a checkpoint is written first) and NonFiniteLossError as soon as a
     term is not finite and config.skip_non_finite batches have been skipped (the last checkpoint is the last good
@@ -156,9 +155,7 @@ def run(
     clock = time.perf_counter()
     with out_of_memory.explained(lower), StopRequest() as stop, bar, contextlib.closing(stream):
         for place, batch, num_tokens in stream:
-            is_frozen = config.optimizer.freezes_encoder(number)
-            update = frozen_step if is_frozen and frozen_step is not None else train_step
-            state, terms = update(state, batch, teacher_params)
+            state, terms = train_step_at(number)(state, batch, teacher_params)
             number += 1
             meter.add(number, terms, batch)
             progress.advance(place, num_tokens)

@@ -9,6 +9,7 @@ from nat_ar.losses.axe import Axe
 from nat_ar.losses.oaxe import Oaxe
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.ctc import Ctc, Latent
+from nat_ar.methods.curriculum import Curriculum
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.nn.recurrent import RecurrentConfig
@@ -42,6 +43,7 @@ def with_options() -> dict[str, AnyMethod]:
         "length_nat_glancing": dataclasses.replace(length, glancing=GLANCING),
         "length_nat_axe": dataclasses.replace(length, token_loss=Axe()),
         "length_nat_oaxe": dataclasses.replace(length, token_loss=Oaxe(anneal_steps=50)),
+        "length_nat_curriculum": dataclasses.replace(length, curriculum=Curriculum(steps=50)),
         "length_nat_deep": LengthNat(deeper, deep_supervision=True),
         "ctc_glancing": dataclasses.replace(ctc, glancing=GLANCING),
         "ctc_latent": dataclasses.replace(ctc, latent=Latent(num_layers=1, anneal_steps=50)),

@@ -14,7 +14,8 @@ from nat_ar.experiment.config import ExperimentConfig, load_file
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.ctc import Ctc
 from nat_ar.methods.decoder_only import DecoderOnly
-from nat_ar.methods.fertility_nat import FertilityNat, FineTuning
+from nat_ar.methods.fertility_nat import FertilityNat
+from nat_ar.methods.fertility_prediction import FineTuning
 from nat_ar.methods.joint import Joint
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.methods.recurrent import Recurrent

@@ -20,7 +20,8 @@ from nat_ar.config_json import ConfigError
 from nat_ar.losses import distillation
 from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
-from nat_ar.methods.fertility_nat import FertilityNat, FineTuning
+from nat_ar.methods.fertility_nat import FertilityNat
+from nat_ar.methods.fertility_prediction import FineTuning
 from nat_ar.methods.glancing import Glancing
 from nat_ar.nn.attention import SelfAttention
 from nat_ar.nn.transformer import TransformerConfig

@@ -58,6 +58,20 @@ def test_padding_changes_no_state_of_the_one_pass_decoder(
     assert_rows_equal(wide, narrow, lengths)
 
 
+def test_whether_the_decoder_is_causal_may_be_known_when_it_runs_only() -> None:
+    """What is before a changed input then stays, as with a fixed mask, under which positions see themselves."""
+    decoder = Decoder(CONFIG, has_positional_attention=True, rngs=nnx.Rngs(0))
+    arguments = jnp.array([5, 3]), encoded_example()
+    run = jax.jit(decoder, static_argnames=("is_causal", "sees_itself"))
+    run_either = jax.jit(lambda x, flag: decoder(x, *arguments, is_causal=flag, sees_itself=False))
+    x = normal(0, 2, 5, D_MODEL)
+    for flag in (True, False):
+        found = run_either(x, jnp.array(flag))
+        assert_rows_equal(found, run(x, *arguments, is_causal=flag, sees_itself=flag), [5, 3])
+        changed = run_either(x.at[:, 2].multiply(-1.0), jnp.array(flag))
+        assert (np.abs(changed - found)[:, :2].max() > 1e-3) != flag
+
+
 @pytest.mark.parametrize("beam", [1, 3])
 @pytest.mark.parametrize("norm", ["pre", "post"])
 def test_cached_steps_equal_the_parallel_causal_pass(norm: str, beam: int) -> None:

@@ -19,6 +19,7 @@ from nat_ar.data.batching import BatchingConfig
 from nat_ar.data.ragged import Ragged
 from nat_ar.experiment.run import Run
 from nat_ar.methods.ctc import Ctc
+from nat_ar.methods.curriculum import Curriculum
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.pipeline import train
 from nat_ar.pipeline.distill import distill
@@ -343,3 +344,42 @@ def test_validation_cuts_words_by_the_tokenizer_of_the_corpus(
     found = train._validation(config, data, model.graphdef, None)(model.params)
     assert asked == ["char"]
     assert found["length_ratio"] == 1
+
+
+def test_a_curriculum_ends_at_its_step_whatever_interrupts_the_run(
+    tiny_runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seven steps of curriculum, a stop in the middle of it, and three steps of the plain method."""
+    before = tiny_runs.length_nat.config()
+    config = dataclasses.replace(
+        before,
+        method=dataclasses.replace(before.method, curriculum=Curriculum(7, pace="linear")),
+        training=TrainingConfig(
+            max_steps=10,
+            batching=BatchingConfig(256, (32,)),
+            validation=ValidationConfig(every_steps=10, sentences=2),
+            log_every=1,
+        ),
+        decoder_from_teacher=True,
+    )
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    train.train(config, Run(once))
+    rows = [row for row in logging.read(once) if row["kind"] == "train"]
+    assert [row.get("forced") is not None for row in rows] == [True] * 7 + [False] * 3
+    assert rows[0]["forced"] == 1.0
+    assert 0.0 < rows[6]["forced"] < 0.5
+
+    write = logging.RunLog.write
+
+    def stop(log: logging.RunLog, kind: str, number: int, values: dict[str, float]) -> None:
+        write(log, kind, number, values)
+        if number == 4 and not is_stopped:
+            is_stopped.append(True)
+            signal.raise_signal(signal.SIGTERM)
+
+    is_stopped: list[bool] = []
+    monkeypatch.setattr(logging.RunLog, "write", stop)
+    with pytest.raises(loop.Stopped, match="saved at step 5"):
+        train.train(config, Run(twice))
+    train.train(config, Run(twice))
+    assert end_of(once) == end_of(twice)

@@ -121,6 +121,10 @@ class Training:
             self.frozen.append(int(state.step) + 1)
             return train_step(state, batch, teacher)
 
+        def train_step_at(number: int) -> TrainStep:
+            is_frozen = self.config.optimizer.freezes_encoder(number)
+            return frozen_step if is_frozen else train_step
+
         checkpoints = Checkpoints(self.run / "checkpoints")
         state, progress = initial_state(), Progress()
         if checkpoints.latest_step is not None:
@@ -133,7 +137,7 @@ class Training:
             loop.run(
                 state,
                 progress,
-                train_step,
+                train_step_at,
                 Loader(Pairs(ROWS, ROWS, None), plan),
                 validate,
                 config=self.config,
@@ -141,7 +145,6 @@ class Training:
                 checkpoints=checkpoints,
                 log=log,
                 teacher_params=teacher_params,
-                frozen_step=frozen_step,
             )
         finally:
             log.close()
