@@ -24,6 +24,7 @@ CALLS = {
     "jit": "jaxpr",
     "pjit": "jaxpr",
     "checkpoint": "jaxpr",
+    "remat2": "jaxpr",  # what jax.checkpoint is by now
     "closed_call": "call_jaxpr",
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",

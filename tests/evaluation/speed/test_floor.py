@@ -122,6 +122,17 @@ def test_a_branch_within_a_loop_is_counted_by_what_it_carries() -> None:
     assert by_flops[("branch", 0)] == 6
 
 
+def test_what_is_computed_again_for_the_gradient_counts_again() -> None:
+    """Forward, once more for the backward pass, and there for the weight alone and for the input."""
+
+    @jax.checkpoint
+    def squares(w, x):
+        return (jnp.tanh(x @ w) ** 2).sum()
+
+    (block,), _ = run(jax.value_and_grad(squares, argnums=(0, 1)), X)
+    assert block.flops == {"float32": 4 * PRODUCT}
+
+
 def test_a_product_where_nobody_looks_is_an_error() -> None:
     def hidden(w, x):
         return jax.lax.custom_linear_solve(lambda y: y @ w, x, solve=lambda f, y: y @ w)
