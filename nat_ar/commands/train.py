@@ -3,10 +3,12 @@
 nat_ar/pipeline/train.py says what resuming keeps."""
 
 import dataclasses
+import shlex
 
 from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.experiment.config import load_experiment as load_config
 from nat_ar.pipeline.train import train
+from nat_ar.runtime import bars
 
 __all__ = ["Train", "load_config", "run"]
 
@@ -22,4 +24,10 @@ class Train:
 
 
 def run(arguments: Train) -> None:
-    train(arguments.config, arguments.run)
+    trained = train(arguments.config, arguments.run)
+    where = shlex.quote(str(trained.directory))
+    following = f"next: python -m nat_ar evaluate {where}"
+    if arguments.config.method.family == "AR":
+        to = shlex.quote(f"{arguments.config.data.directory}_distilled")
+        following += f", or python -m nat_ar distill {where} --directory {to}"
+    bars.say(following)

@@ -5,7 +5,7 @@ order and log, bit for bit. A directory with another config is refused."""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +24,19 @@ from nat_ar.data.loader import Loader, Pairs
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.subword_regularisation import SampledPieces
 from nat_ar.data.vocabulary import Vocabulary
-from nat_ar.evaluation import metrics
 from nat_ar.experiment.config import ExperimentConfig, load_experiment
 from nat_ar.experiment.run import Run, TrainedModel
 from nat_ar.methods import base
 from nat_ar.methods.base import Method, VocabularySizes
 from nat_ar.pipeline import row_multiple
-from nat_ar.runtime import files, malloc
-from nat_ar.training import logging, loop, optimizer, step
+from nat_ar.pipeline.validation import Validation
+from nat_ar.runtime import bars, files, malloc
+from nat_ar.training import loop, optimizer, step, tracking
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.logging import RunLog
 from nat_ar.training.loop import Progress
 from nat_ar.training.step import TrainState, TrainStep
-from nat_ar.translation import decodings
-from nat_ar.translation.model import Model, vocabulary_sizes
-from nat_ar.translation.translator import Translator
+from nat_ar.translation.model import vocabulary_sizes
 
 
 def train(config: ExperimentConfig | str | Path, run: Run | str | Path | None = None) -> Run:
@@ -51,17 +49,18 @@ def train(config: ExperimentConfig | str | Path, run: Run | str | Path | None = 
         config = load_experiment(config)
     to = Run.of(f"runs/{config.name}" if run is None else run)
     references.require(config.data.corpus.tokenizer)
-    data = PreparedData.load(config.training_directory)
-    teacher = None if config.teacher is None else Run.of(config.teacher).load()
-    before = None if config.start_from is None else Run.of(config.start_from).load()
-    for other in (teacher, before):
-        _check_vocabularies(data.vocabulary, other)
-    mesh = step.data_mesh(config.training.num_devices)
-    multiple = row_multiple.of_new_run(config.training, mesh.size)
-    batches = loader_of(data, config).with_row_multiple(multiple)
-    model, notes = _initial_model(config, data.vocabulary, teacher, before)
-    if config.training.tensorboard:
-        logging.require_tensorboard()
+    with bars.line(f"{config.name}: reading {config.training_directory}"):
+        data = PreparedData.load(config.training_directory)
+        teacher = None if config.teacher is None else Run.of(config.teacher).load()
+        before = None if config.start_from is None else Run.of(config.start_from).load()
+        for other in (teacher, before):
+            _check_vocabularies(data.vocabulary, other)
+        mesh = step.data_mesh(config.training.num_devices)
+        multiple = row_multiple.of_new_run(config.training, mesh.size)
+        batches = loader_of(data, config).with_row_multiple(multiple)
+        model, notes = _initial_model(config, data.vocabulary, teacher, before)
+    if config.training.tracker is not None:
+        tracking.require(config.training.tracker)
     # Last: an impossible config must not claim the directory.
     files.make_directory(to.directory)
     with files.locked(to.directory):
@@ -91,6 +90,7 @@ def _train(
     state, progress = _resume(state, checkpoints)
     if progress.is_finished:
         checkpoints.close()
+        bars.say(f"{config.name} is finished: {progress.ended(int(state.step), config.training)}")
         return
     warnings = [
         f"{damage}; moved to {to.directory / 'damaged'}, going on from an older step"
@@ -106,7 +106,7 @@ def _train(
         else:
             batches = batches.with_row_multiple(known)
     progress.row_multiple = batches.plan.config.row_multiple
-    log = RunLog(to.directory, resumed_step=at, tensorboard=config.training.tensorboard)
+    log = RunLog(to.directory, resumed_step=at, tracker=config.training.tracker)
     for warning in warnings:
         log.say(f"warning: {warning}")
     _say_start(log, config, batches, params, at)
@@ -122,7 +122,7 @@ def _train(
             progress,
             train_step_at,
             batches,
-            _validation(config, data, graphdef, teacher),
+            Validation(config, data, graphdef, teacher),
             config=config.training,
             mesh=mesh,
             checkpoints=checkpoints,
@@ -290,41 +290,3 @@ def _say_start(
 def num_infeasible(method: Method, source: Ragged, target: Ragged) -> int:
     """Pairs whose target the method could not produce whatever it learned; see base.Method."""
     return int((~method.is_feasible(source.lengths, target.lengths, target.repeats)).sum())
-
-
-def _validation(
-    config: ExperimentConfig,
-    data: PreparedData,
-    graphdef: nnx.GraphDef,
-    teacher: TrainedModel | None,
-) -> Callable[[nnx.State], dict[str, float]]:
-    """BLEU of the method's own decoding of the raw validation split."""
-    split = data.split("validation")
-    number = config.training.validation.sentences
-    sources, targets = split.source_text[:number], split.target_text[:number]
-    tokenizer = config.data.corpus.tokenizer
-    is_rescored = decodings.needs_scorer(config.method, config.method.decoding)
-    scorer = teacher.model if is_rescored and teacher else None
-    translator: Translator | None = None
-
-    def validate(params: nnx.State) -> dict[str, float]:
-        nonlocal translator
-        params = jax.device_put(params, jax.local_devices()[0])
-        model = Model(graphdef, params)
-        if translator is None:
-            translator = Translator(
-                model, data.vocabulary, decoding=config.method.decoding, scorer=scorer
-            )
-        else:
-            translator.use(model)
-        found = translator.translate(sources, title="validate")
-        texts = [translation.texts[0] for translation in found]
-        words, expected = (
-            sum(map(len, references.words(lines, tokenizer))) for lines in (texts, targets)
-        )
-        return {
-            "score": metrics.corpus_bleu(texts, targets, tokenize=tokenizer),
-            "length_ratio": words / max(expected, 1),
-        }
-
-    return validate

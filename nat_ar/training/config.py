@@ -7,6 +7,7 @@ from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.data.batching import BatchingConfig
 from nat_ar.data.subword_regularisation import SubwordRegularisation
+from nat_ar.training import tracking
 from nat_ar.training.optimizer import OptimizerConfig
 
 
@@ -51,13 +52,18 @@ class TrainingConfig:
     """so many batches whose loss or gradient is not finite are left out and reported; one more stops the run"""
     num_devices: int | None = None
     """local devices that share each batch; None: all. It may differ when a run goes on (batching.row_multiple)"""
-    tensorboard: bool = False
-    """also write TensorBoard event files (needs tensorboardX)"""
+    tracker: tracking.Name | None = None
+    """a service that draws the numbers of metrics.jsonl as well; its package must be installed (tensorboardX, wandb,
+    trackio)"""
 
     @classmethod
     def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Once, every epoch had the prepared pieces, and words had no distributions."""
-        return {"subword_regularisation": None, "word_distributions": 0.0, **data}
+        """Once, all epochs had the prepared pieces, words had no distributions, and TensorBoard was the one tracker."""
+        data = {"subword_regularisation": None, "word_distributions": 0.0, **data}
+        if "tensorboard" in data:
+            has_tensorboard = data.pop("tensorboard")
+            data["tracker"] = "tensorboard" if has_tensorboard else None
+        return data
 
     def __post_init__(self) -> None:
         positive = {

@@ -1,5 +1,6 @@
-"""The record of a run: metrics.jsonl, the console, and TensorBoard where it is wanted."""
+"""The record of a run: metrics.jsonl, the console, and a tracker where one is wanted."""
 
+import datetime
 import json
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from nat_ar.runtime import console, files
+from nat_ar.runtime import bars, files
+from nat_ar.training import tracking
 from nat_ar.types import Batch
 
 FILE_NAME = "metrics.jsonl"
@@ -17,15 +19,12 @@ class RunLog:
     """Appends rows to metrics.jsonl. A resumed run first forgets what came after its checkpoint, so that
     the file reads as if nothing had happened."""
 
-    def __init__(self, run: Path, *, resumed_step: int, tensorboard: bool) -> None:
+    def __init__(self, run: Path, *, resumed_step: int, tracker: tracking.Name | None) -> None:
         self.path = run / FILE_NAME
         self._forget_after(resumed_step)
-        self._writer: Any = None
-        if tensorboard:
-            # What an interrupted process logged after its checkpoint is logged again: TensorBoard drops the first.
-            self._writer = require_tensorboard().SummaryWriter(
-                str(run / "tensorboard"), purge_step=resumed_step + 1
-            )
+        self._tracker = (
+            None if tracker is None else tracking.start(tracker, run, resumed_step=resumed_step)
+        )
 
     def _forget_after(self, step: int) -> None:
         if not self.path.exists():
@@ -35,15 +34,16 @@ class RunLog:
         files.write_text(self.path, "".join(line + "\n" for line in kept))
 
     def write(self, kind: str, step: int, values: dict[str, float]) -> None:
-        """One row: {"kind": "train" | "validation", "step": ..., names and numbers}."""
-        row = {"kind": kind, "step": step, **values}
+        """One row: {"kind": "train" | "validation", "step": ..., "time": when it was written, names and numbers}."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        row = {"kind": kind, "step": step, "time": now, **values}
         files.append_line(self.path, json.dumps(row))
-        if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(f"{kind}/{name}", value, step)
+        if self._tracker is not None:
+            self._tracker.write(kind, step, values)
 
     def say(self, text: str) -> None:
-        console.say(text)
+        """A line on the console."""
+        bars.say(text)
 
     def keep_batch(self, step: int, batch: Batch) -> Path:
         """Puts a batch aside for inspection: the arrays `source`, `target` and, where it has them,
@@ -59,20 +59,8 @@ class RunLog:
         return path
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-
-def require_tensorboard() -> Any:
-    """The package that writes event files; ValueError where it is not installed."""
-    try:
-        import tensorboardX
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            "training.tensorboard needs the package tensorboardX: pip install tensorboardX, or leave "
-            "the option off (metrics.jsonl has the same numbers)"
-        ) from error
-    return tensorboardX
+        if self._tracker is not None:
+            self._tracker.close()
 
 
 def read(run: Path) -> list[dict[str, Any]]:

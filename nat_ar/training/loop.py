@@ -12,12 +12,11 @@ from typing import Any
 
 from flax import nnx
 from jax.sharding import Mesh
-from tqdm.auto import tqdm
 
 from nat_ar.data import loader
 from nat_ar.data.loader import HostBatch, Loader, Place
-from nat_ar.runtime import bars, out_of_memory
-from nat_ar.training import optimizer, step
+from nat_ar.runtime import bars, durations, out_of_memory
+from nat_ar.training import narration, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.config import TrainingConfig
 from nat_ar.training.logging import RunLog
@@ -37,7 +36,9 @@ class Progress:
     position: int = 0
     """the next batch of the epoch"""
     seconds: float = 0.0
-    """spent in training steps, validation not counted"""
+    """spent in training steps; neither validation nor compilation is counted"""
+    compile_seconds: float = 0.0
+    """spent in compiling train steps"""
     target_tokens: int = 0
     """real target tokens trained on"""
     best_score: float | None = None
@@ -60,6 +61,16 @@ class Progress:
         self.target_tokens += num_tokens
         self.window_tokens += num_tokens
 
+    def spend(self, seconds: float) -> None:
+        """Counts time in training steps."""
+        self.seconds += seconds
+        self.window_seconds += seconds
+
+    @property
+    def spent(self) -> dict[str, float]:
+        """What a row of the log says of the whole training up to it."""
+        return {"seconds": round(self.seconds, 3), "target_tokens": self.target_tokens}
+
     def judge(self, step: int, score: float, config: TrainingConfig, *, is_last: bool) -> None:
         """Takes note of a validation; the run is finished at its last step, or when patience is used up."""
         is_better = self.best_score is None or score > self.best_score
@@ -69,6 +80,17 @@ class Progress:
         patience = config.validation.patience
         has_stalled = patience is not None and self.validations_without_gain >= patience
         self.is_finished = is_last or has_stalled
+
+    def ended(self, step: int, config: TrainingConfig) -> str:
+        """Why a run that is finished ended, and where its best checkpoint is."""
+        reason = f"all {step:,} steps are taken"
+        if step < config.max_steps:
+            number = self.validations_without_gain
+            reason = f"stopped early at step {step:,}: {number} validations without a better BLEU"
+        return (
+            f"{reason}; best validation BLEU {self.best_score:.2f} at step {self.best_step:,}; "
+            f"{durations.text(self.seconds)} of training, {durations.text(self.compile_seconds)} of compilation"
+        )
 
 
 class Stopped(Exception):  # noqa: N818, not an error
@@ -141,13 +163,9 @@ def run(
     teacher_params = step.place(mesh, teacher_params, is_batch=False)
     meter = Meter(progress.window, progress.skipped, log, max_skipped=config.skip_non_finite)
     stream = loader.prefetch(batches.batches(progress.epoch, progress.position), put)
-    bar = tqdm(
-        total=config.max_steps,
-        initial=number,
-        unit="step",
-        disable=not bars.are_drawn(),
-        dynamic_ncols=True,
-    )
+    compilations = narration.Compilations(batches.plan)
+    validations: list[float] = []  # seconds that each has taken
+    bar = bars.Bar(total=config.max_steps, initial=number, unit="step")
     lower = (
         f"lower training.batching.batch_tokens (now {config.batching.batch_tokens:,}) or raise "
         f"training.accumulation (now {config.accumulation})"
@@ -155,7 +173,17 @@ def run(
     clock = time.perf_counter()
     with out_of_memory.explained(lower), StopRequest() as stop, bar, contextlib.closing(stream):
         for place, batch, num_tokens in stream:
-            state, terms = train_step_at(number)(state, batch, teacher_params)
+            update = train_step_at(number)
+            compiling = compilations.announced(update, batch)
+            if compiling is not None:
+                meter.settle()  # what is still running is no compilation
+                log.say(compiling)
+                before = time.perf_counter()
+                progress.spend(before - clock)
+            state, terms = update(state, batch, teacher_params)
+            if compiling is not None:
+                clock = time.perf_counter()
+                progress.compile_seconds += clock - before  # the step itself runs after the call
             number += 1
             meter.add(number, terms, batch)
             progress.advance(place, num_tokens)
@@ -166,10 +194,9 @@ def run(
             if is_logged or is_validation or is_stopping:
                 meter.settle()
             now = time.perf_counter()
-            progress.seconds += now - clock
-            progress.window_seconds += now - clock
+            progress.spend(now - clock)
             clock = now
-            speed = progress.window_tokens / progress.window_seconds
+            speed = progress.window_tokens / max(progress.window_seconds, 1e-9)
             bar.set_postfix_str(f"{speed:,.0f} target tokens/s", refresh=False)
             bar.update()
 
@@ -178,20 +205,28 @@ def run(
                 values["learning_rate"] = float(rate(number - 1))
                 values["epoch"] = place.epoch
                 values["target_tokens_per_second"] = speed
-                log.write("train", number, values)
+                log.write("train", number, {**values, **progress.spent})
+                left = narration.seconds_left(
+                    number,
+                    config.max_steps,
+                    seconds=progress.seconds,
+                    every_steps=config.validation.every_steps,
+                    validations=validations,
+                )
+                log.say(narration.of_step(number, values, seconds_left=left))
                 progress.window_tokens, progress.window_seconds = 0, 0.0
             if is_validation:
+                log.say(f"step {number:,}: validating")
                 results = validate(state.translating)
-                log.write("validation", number, results)
+                log.write("validation", number, {**results, **progress.spent})
                 progress.judge(number, results["score"], config, is_last=is_last)
                 save(results["score"])  # before anything is said: speaking can fail
-                log.say(
-                    f"step {number:,}: validation BLEU {results['score']:.2f} (best "
-                    f"{progress.best_score:.2f} at step {progress.best_step:,}), "
-                    f"{progress.seconds / 60:.1f} min of training"
-                )
+                best = (progress.best_score, progress.best_step)
+                log.say(narration.of_validation(number, results, *best))
                 if progress.is_finished:
+                    log.say(progress.ended(number, config))
                     return state
+                validations.append(time.perf_counter() - clock)
                 clock = time.perf_counter()  # validation is not counted
             if is_stopping:
                 save(None)

@@ -24,7 +24,7 @@ from scripts.torture import models
 ROOT = Path(__file__).parents[2]
 HALF_WRITTEN = ("*.partial", "*.orbax-checkpoint-tmp*")
 """names of what is being written"""
-NO_OUTCOME = {"date", "run"}
+NO_OUTCOME = {"date", "run", "time"}
 """fields that differ between equal works, besides those in seconds"""
 
 

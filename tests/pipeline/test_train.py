@@ -28,8 +28,8 @@ from nat_ar.training import logging, loop, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.config import TrainingConfig, ValidationConfig
 from nat_ar.training.optimizer import OptimizerConfig
-from nat_ar.translation.translator import Translation, Translator
 from scripts.torture import faults, kills
+from terminal import Terminal
 
 pytestmark = pytest.mark.slow
 
@@ -95,7 +95,7 @@ def end_of(run: Path) -> dict[str, Any]:
         "progress": {name: x for name, x in progress.items() if "seconds" not in name},
         "checkpoints": steps,
         "rows": [
-            {name: x for name, x in row.items() if "second" not in name}
+            {name: x for name, x in row.items() if "second" not in name and name != "time"}
             for row in logging.read(run)
         ],
     }
@@ -110,16 +110,26 @@ def finished(config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     return run, said
 
 
-def test_a_run_says_little_where_nobody_watches(finished: tuple[Path, str]) -> None:
+def test_a_run_says_the_same_where_nobody_watches(finished: tuple[Path, str]) -> None:
     lines = finished[1].splitlines()
-    assert len(lines) == 4
     assert lines[0].startswith("tiny: ")
     assert lines[0].endswith(" parameters, 5 batches an epoch, 300 steps")
-    assert [line[: len("step 100:")] for line in lines[1:]] == [
-        "step 100:",
-        "step 200:",
-        "step 300:",
-    ]
+    assert lines[1] == "compiling bucket 16 (1 of 1)"
+    number, decimal = r"[\d,]+", r"\d+\.\d+"
+    of_steps = [line for line in lines if " target tokens/s" in line]
+    assert len(of_steps) == 300
+    form = (
+        rf"step {number}: loss {decimal}, learning rate {decimal}e[-+]\d+, gradient norm {decimal}, "
+        rf"{number} target tokens/s, [\d.]+ (s|min|h) left"
+    )
+    assert all(re.fullmatch(form, line) for line in of_steps), of_steps[0]
+    best = rf"validation BLEU {decimal} \(best {decimal} at step {number}\)"
+    validations = [line for line in lines if "perplexity" in line]
+    assert [line.partition(":")[0] for line in validations] == ["step 100", "step 200", "step 300"]
+    form = rf"step {number}: {best}, loss {decimal}, perplexity {decimal}"
+    assert all(re.fullmatch(form, line) for line in validations), validations[0]
+    assert lines[-2].startswith("all 300 steps are taken; best validation BLEU ")
+    assert lines[-1].startswith("next: python -m nat_ar evaluate ")
 
 
 def test_a_run_has_a_row_a_step_and_scores(finished: tuple[Path, str]) -> None:
@@ -131,6 +141,31 @@ def test_a_run_has_a_row_a_step_and_scores(finished: tuple[Path, str]) -> None:
     assert all(0 <= row["score"] <= 100 and row["length_ratio"] >= 0 for row in validation)
     assert train[-1]["token"] < train[0]["token"] / 2  # it learns
     assert all(row["target_tokens_per_second"] > 0 for row in train)
+
+
+def test_a_terminal_keeps_lines_and_no_bars(config_file: Path, tmp_path: Path) -> None:
+    """The bar of the training and those of its validations have gone; the same lines as in a file are left."""
+    words = ["train", str(config_file), "--run", str(tmp_path / "run"), "--training.max-steps", "4"]
+    words += ["--training.log-every", "2", "--training.validation.every-steps", "2"]
+    terminal = Terminal(
+        f"from nat_ar import __main__\n__main__.main({words})",
+        columns=400,
+        rows=30,
+        environment={"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+    )
+    assert terminal.status == 0, terminal.written
+    assert "| 4/4 [" in terminal.written
+    assert "validate: " in terminal.written
+    assert "tiny: reading " in terminal.written
+    starts = [
+        *("tiny: ", "compiling bucket 16 (1 of 1)"),
+        *("step 2: loss ", "step 2: validating", "step 2: validation BLEU "),
+        *("step 4: loss ", "step 4: validating", "step 4: validation BLEU "),
+        *("all 4 steps are taken; best", "next: python -m nat_ar evaluate "),
+    ]
+    lines = [line for line in terminal.lines if not line.startswith("warning: ")]
+    for line, start in zip(lines, starts, strict=True):
+        assert line.startswith(start)
 
 
 def test_sigkill_and_sigterm_leave_no_trace(
@@ -170,7 +205,10 @@ def test_a_finished_run_returns_at_once(finished: tuple[Path, str], config_file:
     before = times()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(step, "build_train_step", build_train_step)
-        assert main(str(config_file), "--run", str(run)) == (0, "")
+        status, said = main(str(config_file), "--run", str(run))
+    assert status == 0
+    assert "tiny is finished: all 300 steps are taken; best validation BLEU " in said
+    assert said.splitlines()[-1].startswith(f"next: python -m nat_ar evaluate {run}, or ")
     assert times() == before
 
 
@@ -195,7 +233,7 @@ def test_a_loss_that_explodes_is_one_line_and_exit_status_2(
     error = said.splitlines()[-1]
     assert re.match(r"nat-ar: error: step 1: .*update_norm is inf", error)
     assert "the last checkpoint is good. Lower optimizer.peak_learning_rate" in error
-    assert len(said.splitlines()) == 2  # where it started, and why it ended
+    assert len(said.splitlines()) == 3  # where it started, what it compiled, and why it ended
 
 
 def test_training_from_python_keeps_freed_memory_as_the_command_line_does(
@@ -217,7 +255,10 @@ def test_a_config_that_cannot_start_leaves_no_directory(config_file: Path, tmp_p
     run = tmp_path / "run"
     for option, message in [
         (("--training.num-devices", "1000"), "training.num_devices must be 1 to "),
-        (("--training.tensorboard",), "training.tensorboard needs the package tensorboardX"),
+        (
+            ("--training.tracker", "tensorboard"),
+            'training.tracker="tensorboard" needs the package tensorboardX',
+        ),
         (("--start-from", str(tmp_path)), "is no run: it has no config.json"),
     ]:
         with pytest.MonkeyPatch.context() as patch:
@@ -318,32 +359,6 @@ def test_a_student_learns_from_word_distributions(tiny_runs: Any, tmp_path: Path
     nats = PreparedData.load(tmp_path / "d").split("train").distributions.nats.astype(np.float64)
     entropy = -(np.exp(nats) * nats).sum(axis=1).mean()
     assert rows[-1]["objective"] - 0.1 * rows[-1]["length"] > 0.9 * entropy
-
-
-def test_validation_cuts_words_by_the_tokenizer_of_the_corpus(
-    tiny_runs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever BLEU chooses the best checkpoint by is the BLEU of `evaluate`."""
-    old = tiny_runs.length_nat.config()
-    corpus = dataclasses.replace(old.data.corpus, bleu_tokenizer="char")
-    config = dataclasses.replace(old, data=dataclasses.replace(old.data, corpus=corpus))
-    data = PreparedData.load(tiny_runs.data)
-    model = tiny_runs.length_nat.load().model
-    asked: list[str] = []
-
-    def score(texts: list[str], targets: list[str], *, tokenize: str) -> float:
-        asked.append(tokenize)
-        return 0.0
-
-    def joined(self: Translator, sentences: list[str], **_: object) -> list[Translation]:
-        texts = [text.upper().replace(" ", "") for text in sentences]
-        return [Translation([text], [0.0], [[9]], 1) for text in texts]
-
-    monkeypatch.setattr(train.metrics, "corpus_bleu", score)
-    monkeypatch.setattr(Translator, "translate", joined)
-    found = train._validation(config, data, model.graphdef, None)(model.params)
-    assert asked == ["char"]
-    assert found["length_ratio"] == 1
 
 
 def test_a_curriculum_ends_at_its_step_whatever_interrupts_the_run(

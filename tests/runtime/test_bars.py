@@ -1,18 +1,12 @@
 """Bars are drawn where somebody may look at them, and leave nothing on the screen."""
 
-import os
-import pty
-import subprocess
 import sys
-import termios
-import textwrap
 import types
-from pathlib import Path
 
-import pyte
 import pytest
 
 from nat_ar.runtime import bars
+from terminal import Terminal
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
@@ -25,41 +19,6 @@ def test_a_terminal_or_a_notebook(
     if is_notebook:
         monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
     assert bars.are_drawn() == (is_terminal or is_notebook)
-
-
-class Terminal:
-    """What a person sees of a Python program whose stderr is a terminal of 60 columns."""
-
-    def __init__(self, program: str, *, columns: int = 60) -> None:
-        self.screen = pyte.Screen(columns, 20)
-        stream, written = pyte.ByteStream(self.screen), b""
-        ours, theirs = pty.openpty()
-        termios.tcsetwinsize(theirs, (20, columns))
-        environment = {**os.environ, "PYTHONPATH": str(Path(bars.__file__).parents[2])}
-        process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(program)], stderr=theirs, env=environment
-        )
-        os.close(theirs)
-        while True:
-            try:
-                output = os.read(ours, 65536)
-            except OSError:  # Linux says so of a terminal that nobody writes to any more
-                break
-            if not output:
-                break
-            stream.feed(output)
-            written += output
-        os.close(ours)
-        self.written = written.decode()
-        assert process.wait() == 0
-
-    @property
-    def lines(self) -> list[str]:
-        """What stays on the screen."""
-        lines = [line.rstrip() for line in self.screen.display]
-        while lines and not lines[-1]:
-            del lines[-1]
-        return lines
 
 
 def test_bars_leave_nothing_behind() -> None:
@@ -83,6 +42,7 @@ def test_bars_leave_nothing_behind() -> None:
             line.set_description_str("another text")
         bars.say("last")
     """)
+    assert terminal.status == 0
     assert terminal.lines == ["first", "after 0", "after 1", "an error", "last"]
     for shown in ("outer:", "inner:", "one text [", "another text ["):
         assert shown in terminal.written

@@ -1,19 +1,19 @@
 """metrics.jsonl reads as if a run had never been interrupted."""
 
-import sys
+import datetime
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nat_ar.training import logging
+from nat_ar.training import logging, tracking
 from nat_ar.training.logging import RunLog
 from nat_ar.types import Batch, SoftTargets
 
 
 def open_log(run: Path, *, resumed_step: int = 0) -> RunLog:
-    return RunLog(run, resumed_step=resumed_step, tensorboard=False)
+    return RunLog(run, resumed_step=resumed_step, tracker=None)
 
 
 def test_rows_are_kept_in_order(tmp_path: Path) -> None:
@@ -21,7 +21,11 @@ def test_rows_are_kept_in_order(tmp_path: Path) -> None:
     log.write("train", 10, {"token": 2.5})
     log.write("validation", 10, {"score": 0.1})
     log.close()
-    assert logging.read(tmp_path) == [
+    rows = logging.read(tmp_path)
+    for row in rows:
+        written = datetime.datetime.fromisoformat(row.pop("time"))
+        assert abs(datetime.datetime.now(datetime.UTC) - written) < datetime.timedelta(hours=1)
+    assert rows == [
         {"kind": "train", "step": 10, "token": 2.5},
         {"kind": "validation", "step": 10, "score": 0.1},
     ]
@@ -63,33 +67,32 @@ def test_the_console_is_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr() == ("", "step 5\n")
 
 
-def test_tensorboard_without_its_package_is_a_clear_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)  # as if it were not installed
-    with pytest.raises(ValueError, match="needs the package tensorboardX: pip install"):
-        RunLog(tmp_path, resumed_step=0, tensorboard=True)
+class Counter:
+    """A tracker that remembers."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, int, dict[str, float]]] = []
+        self.is_closed = False
+
+    def write(self, kind: str, step: int, values: dict[str, float]) -> None:
+        self.rows.append((kind, step, values))
+
+    def close(self) -> None:
+        self.is_closed = True
 
 
-def test_tensorboard_gets_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scalars: list[tuple[str, float, int]] = []
+def test_a_tracker_gets_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counter, started = Counter(), []
 
-    class SummaryWriter:
-        def __init__(self, directory: str, *, purge_step: int) -> None:
-            assert (directory, purge_step) == (str(tmp_path / "tensorboard"), 3)
+    def start(name: str, run: Path, *, resumed_step: int) -> Counter:
+        started.append((name, run, resumed_step))
+        return counter
 
-        def add_scalar(self, name: str, value: float, step: int) -> None:
-            scalars.append((name, value, step))
-
-        def close(self) -> None:
-            scalars.append(("closed", 0.0, 0))
-
-    package = type(sys)("tensorboardX")
-    package.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "tensorboardX", package)
-    log = RunLog(tmp_path, resumed_step=2, tensorboard=True)  # steps from 3 on are logged anew
-    log.write("train", 3, {"token": 2.5, "learning_rate": 0.1})
+    monkeypatch.setattr(tracking, "start", start)
+    log = RunLog(tmp_path, resumed_step=7, tracker="wandb")
+    log.write("train", 8, {"token": 2.5, "learning_rate": 0.1})
     log.close()
-    expected = [("train/token", 2.5, 3), ("train/learning_rate", 0.1, 3), ("closed", 0.0, 0)]
-    assert scalars == expected
+    assert started == [("wandb", tmp_path, 7)]
+    assert counter.rows == [("train", 8, {"token": 2.5, "learning_rate": 0.1})]
+    assert counter.is_closed
     assert len(logging.read(tmp_path)) == 1

@@ -131,7 +131,7 @@ class Training:
             state, saved = checkpoints.restore(state)
             del saved["score"]
             progress = Progress(**saved)
-        log = RunLog(self.run, resumed_step=int(state.step), tensorboard=False)
+        log = RunLog(self.run, resumed_step=int(state.step), tracker=None)
         plan = BatchPlan(ROWS.lengths, ROWS.lengths, self.config.batching, seed=self.config.seed)
         try:
             loop.run(
@@ -167,7 +167,7 @@ class Training:
 
 def rows_of(run: Path) -> list[dict[str, Any]]:
     return [
-        {name: value for name, value in row.items() if "second" not in name}
+        {name: value for name, value in row.items() if "second" not in name and name != "time"}
         for row in logging.read(run)
     ]
 
@@ -194,7 +194,7 @@ def test_what_a_run_leaves(uninterrupted: Training) -> None:
     ]
     train = [row for row in end["rows"] if row["kind"] == "train"]
     assert set(train[0]) == {
-        *("kind", "step", "square", "objective", "learning_rate", "epoch"),
+        *("kind", "step", "square", "objective", "learning_rate", "epoch", "target_tokens"),
         *("gradient_norm", "update_norm", "parameter_norm"),
     }
     assert [row["epoch"] for row in train] == [0, 1, 2, 3, 4, 5, 6]
@@ -306,10 +306,11 @@ def test_a_checkpoint_is_saved_before_anything_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def say(log: RunLog, text: str) -> None:
-        raise Killed(text)
+        if "BLEU" in text:
+            raise Killed(text)
 
     monkeypatch.setattr(RunLog, "say", say)
-    with pytest.raises(Killed, match="step 8: validation"):
+    with pytest.raises(Killed, match="step 8: validation BLEU"):
         Training(tmp_path).start()
     assert Training(tmp_path).end()["checkpoints"] == [8]
 
@@ -415,7 +416,11 @@ def test_patience_ends_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert [row["step"] for row in end["rows"] if row["kind"] == "validation"] == [2, 4, 6, 8, 10]
     # Of two equal scores the later is kept, and the console says the same.
     assert end["checkpoints"] == [10]
-    assert "step 10: validation BLEU 3.00 (best 3.00 at step 10)" in capsys.readouterr().err
+    said = capsys.readouterr().err.splitlines()
+    assert "step 10: validation BLEU 3.00 (best 3.00 at step 10)" in said
+    assert said[-1].startswith(
+        "stopped early at step 10: 2 validations without a better BLEU; best validation BLEU 3.00 at step 10; "
+    )
     training.start(validate=scores())
     assert len(training.seen) == 10  # a finished run is finished
 
@@ -468,10 +473,13 @@ def test_the_bar_is_for_terminals(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
     Training(tmp_path, dataclasses.replace(CONFIG, max_steps=4)).start()
     said = capsys.readouterr().err
-    assert ("target tokens/s" in said) == is_terminal
+    assert ("| 4/4 [" in said) == is_terminal
     if not is_terminal:
-        assert len(said.splitlines()) == 1
-        assert said.startswith("step 4: validation BLEU ")
+        *lines, end = said.splitlines()
+        assert [line.partition(":")[0] for line in lines] == [
+            *("compiling bucket 4 (1 of 1)", "step 3", "step 4", "step 4", "step 4"),
+        ]
+        assert end.startswith("all 4 steps are taken; best validation BLEU 0.00 at step 4; ")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,135 @@
+"""What a training measures on its validation split: BLEU of the method's own decoding, and the loss."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Int
+
+from nat_ar.data import references
+from nat_ar.data.arrays import PreparedData
+from nat_ar.data.batching import BatchingConfig, BatchPlan
+from nat_ar.data.loader import Pairs
+from nat_ar.evaluation import metrics
+from nat_ar.experiment.config import ExperimentConfig
+from nat_ar.experiment.run import TrainedModel
+from nat_ar.special_tokens import PAD
+from nat_ar.translation import decodings
+from nat_ar.translation.model import Model
+from nat_ar.translation.translator import Translator
+from nat_ar.types import Batch, Mean
+
+USUAL = 0.9
+"""the share of the pairs that the shorter of two batch shapes has room for"""
+
+
+class Validation:
+    """Parameters to numbers: "score" (BLEU) and "length_ratio" of translations of raw validation sentences; "loss", the
+    training objective on them without dropout, and "perplexity", of the references' words, for methods with a loss
+    by the word.
+
+    What the objective makes of a step is what it makes of the last one, so that the losses of a run compare. Pairs
+    that no training bucket holds have no loss, nor has a split without the fertilities that a method learns."""
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        data: PreparedData,
+        graphdef: nnx.GraphDef,
+        teacher: TrainedModel | None,
+    ) -> None:
+        self.config, self.graphdef, self.teacher = config, graphdef, teacher
+        self.vocabulary = data.vocabulary
+        split, number = data.split("validation"), config.training.validation.sentences
+        self.sources, self.targets = split.source_text[:number], split.target_text[:number]
+        self.tokenizer = config.data.corpus.tokenizer
+        self.pairs = Pairs(
+            split.source.first(number),
+            split.target.first(number),
+            None if split.fertilities is None else split.fertilities.first(number),
+        )
+        longest = np.maximum(self.pairs.source.lengths, self.pairs.target.lengths) + 1
+        lacks_fertilities = config.method.needs_fertilities and split.fertilities is None
+        self.batching = None if lacks_fertilities else _batching(longest, config.training.batching)
+        self.translator: Translator | None = None
+
+    def __call__(self, params: nnx.State) -> dict[str, float]:
+        params = jax.device_put(params, jax.local_devices()[0])
+        return {**self._translated(Model(self.graphdef, params)), **self._loss(params)}
+
+    def _translated(self, model: Model) -> dict[str, float]:
+        method, teacher = self.config.method, self.teacher
+        if self.translator is None:
+            is_rescored = decodings.needs_scorer(method, method.decoding)
+            self.translator = Translator(
+                model,
+                self.vocabulary,
+                decoding=method.decoding,
+                scorer=teacher.model if is_rescored and teacher else None,
+            )
+        else:
+            self.translator.use(model)
+        found = self.translator.translate(self.sources, title="validate")
+        texts = [translation.texts[0] for translation in found]
+        words, expected = (
+            sum(map(len, references.words(lines, self.tokenizer)))
+            for lines in (texts, self.targets)
+        )
+        return {
+            "score": metrics.corpus_bleu(texts, self.targets, tokenize=self.tokenizer),
+            "length_ratio": words / max(expected, 1),
+        }
+
+    def _loss(self, params: nnx.State) -> dict[str, float]:
+        if self.batching is None:
+            return {}
+        teacher = None if self.teacher is None else self.teacher.model.params
+        totals: dict[str, Mean] = {}
+        plan = BatchPlan(
+            self.pairs.source.lengths, self.pairs.target.lengths, self.batching, seed=0
+        )
+        for rows in plan.epoch(0):
+            source, target, fertilities, _ = jax.device_put(tuple(self.pairs.padded(rows)))
+            found = self._terms(params, Batch(source, target, fertilities), teacher)
+            for name, mean in jax.device_get(found).items():
+                totals[name] = totals[name] + mean if name in totals else mean
+        losses = {"loss": float(totals["objective"].value)}
+        if "token" in totals:
+            nats = float(totals["token"].value)
+            losses["perplexity"] = math.exp(min(nats, 700.0))  # there is no float beyond e^709
+        return losses
+
+    @functools.cached_property
+    def _terms(self) -> Callable[[nnx.State, Batch, Any], dict[str, Mean]]:
+        """The objective, each batch with the weight of its target tokens, and the term `token` of methods that have
+        it."""
+        teacher_graphdef = None if self.teacher is None else self.teacher.model.graphdef
+        last = jnp.int32(self.config.training.max_steps)
+
+        def terms(params: nnx.State, batch: Batch, teacher_params: Any) -> dict[str, Mean]:
+            model = nnx.merge(self.graphdef, params)
+            teacher = (
+                None if teacher_graphdef is None else nnx.merge(teacher_graphdef, teacher_params)
+            )
+            loss = model.loss(batch, step=last, rngs=None, teacher=teacher)
+            tokens = (batch.target != PAD).sum().astype(jnp.float32)
+            found = {"objective": Mean(loss.objective * tokens, tokens)}
+            return {**found, **{name: x for name, x in loss.terms.items() if name == "token"}}
+
+        return jax.jit(terms)
+
+
+def _batching(lengths: Int[np.ndarray, "pairs"], training: BatchingConfig) -> BatchingConfig | None:
+    """Two of the training's buckets, so that little is compiled: one that has room for most pairs, and one for all, or
+    the last. None where no pair fits. `lengths` are of the longer side, EOS counted."""
+    fitting = lengths[lengths <= training.buckets[-1]]
+    if not len(fitting):
+        return None
+    usual = np.searchsorted(training.buckets, [np.quantile(fitting, USUAL), fitting.max()])
+    buckets = tuple(training.buckets[index] for index in dict.fromkeys(usual.tolist()))
+    return BatchingConfig(training.batch_tokens, buckets)

@@ -1,0 +1,68 @@
+"""What validation says is what other ways of computing it say."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nat_ar.data.arrays import PreparedData
+from nat_ar.data.batching import BatchingConfig
+from nat_ar.experiment.run import open_translator
+from nat_ar.pipeline import validation
+from nat_ar.pipeline.validation import Validation
+from nat_ar.translation.translator import Translation, Translator
+
+
+def test_the_perplexity_is_that_of_the_models_scores(tiny_runs: Any) -> None:
+    loaded, translator = open_translator(tiny_runs.autoregressive, "Greedy()")
+    data = PreparedData.load(tiny_runs.data)
+    training = loaded.config.training
+    config = dataclasses.replace(
+        loaded.config,
+        method=dataclasses.replace(loaded.config.method, decoding=translator.decoding),
+        training=dataclasses.replace(
+            training, validation=dataclasses.replace(training.validation, sentences=10)
+        ),
+    )
+    found = Validation(config, data, loaded.model.graphdef, None)(loaded.model.params)
+    split = data.split("validation")
+    nats = translator.score(split.source_text[:10], split.target_text[:10])
+    words = (split.target.lengths[:10] + 1).sum()  # EOS is one
+    assert math.log(found["perplexity"]) == pytest.approx(-sum(nats) / words, rel=1e-4)
+    assert set(found) == {"score", "length_ratio", "loss", "perplexity"}
+
+
+def test_two_shapes_have_room_for_all_pairs_that_training_has_room_for() -> None:
+    training = BatchingConfig(batch_tokens=64, buckets=(4, 8, 16, 32))
+    lengths = np.array([3] * 18 + [7, 14, 40])
+    assert validation._batching(lengths, training) == BatchingConfig(64, (4, 16))
+    assert validation._batching(np.array([4, 4]), training) == BatchingConfig(64, (4,))
+    assert validation._batching(np.array([33]), training) is None
+
+
+def test_validation_cuts_words_by_the_tokenizer_of_the_corpus(
+    tiny_runs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever BLEU chooses the best checkpoint by is the BLEU of `evaluate`."""
+    old = tiny_runs.length_nat.config()
+    corpus = dataclasses.replace(old.data.corpus, bleu_tokenizer="char")
+    config = dataclasses.replace(old, data=dataclasses.replace(old.data, corpus=corpus))
+    data = PreparedData.load(tiny_runs.data)
+    model = tiny_runs.length_nat.load().model
+    asked: list[str] = []
+
+    def score(texts: list[str], targets: list[str], *, tokenize: str) -> float:
+        asked.append(tokenize)
+        return 0.0
+
+    def joined(self: Translator, sentences: list[str], **_: object) -> list[Translation]:
+        texts = [text.upper().replace(" ", "") for text in sentences]
+        return [Translation([text], [0.0], [[9]], 1) for text in texts]
+
+    monkeypatch.setattr(validation.metrics, "corpus_bleu", score)
+    monkeypatch.setattr(Translator, "translate", joined)
+    found = Validation(config, data, model.graphdef, None)(model.params)
+    assert asked == ["char"]
+    assert found["length_ratio"] == 1
