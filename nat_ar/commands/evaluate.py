@@ -56,7 +56,7 @@ def summary(row: results.Row, chosen: Sequence[Metric] = METRICS) -> str:
     """The row as text of a few lines."""
     quality = "   ".join(metric.summary(row[metric.name]) for metric in chosen)
     lines = [
-        f"{row['name']} {row['decoding']} on {row['split']} ({row['sentences']:,} sentences, "
+        f"{row['name']} {row['decoding']} on {row['split']} ({results.coverage(row)}, "
         f"checkpoint {row['checkpoint_step']:,})",
         f"  {quality}   length ratio {row['length_ratio']:.3f}   "
         f"repetition {row['repetition']:.2f} %   decoder passes {row['steps']:.1f}",

@@ -66,7 +66,9 @@ def run(arguments: Translate) -> None:
 
 def _read(name: str) -> list[str]:
     text = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-    lines, num_broken = text_files.lines_to_translate(text)
+    lines, num_broken = text_files.lines_to_translate(
+        text, "standard input" if name == "-" else name
+    )
     if num_broken:
         console.say(f"nat-ar: {num_broken} lines hold bytes that are not UTF-8")
     return lines

@@ -158,6 +158,16 @@ class PreparedData:
         """Whether training targets come from the corpus or from a teacher."""
         return self.manifest["training_data"]
 
+    def num_lost(self, split: str) -> int:
+        """Pairs of the raw split that could not be read or used, and are not in it."""
+        report = self.manifest["report"]
+        if "lost" in report:
+            return report["lost"].get(split, 0)
+        # An early version counted them under these reasons, and what a corpus leaves out by its own rules likewise.
+        faults = ("empty side", "not UTF-8", "too few columns", "longer than")
+        starts = tuple(f"{split}: dropped, {fault}" for fault in faults)
+        return sum(n for reason, n in report["counts"].items() if reason.startswith(starts))
+
     @property
     def splits(self) -> tuple[str, ...]:
         """Names: train, validation, and test and test_<name> if the corpus has them."""

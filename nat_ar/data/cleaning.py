@@ -32,7 +32,7 @@ def spool(
         for pair in progress(splits[name], f"read {name}"):
             pair = _clean(pair, name, report)
             if not pair.source.strip() or not pair.target.strip():
-                report.count(f"{name}: dropped, empty side")
+                report.drop(name, "empty side")
                 continue
             if removes_overlap:
                 keys = hold_out.normalised(pair.source), hold_out.normalised(pair.target)
@@ -40,15 +40,15 @@ def spool(
                     evaluation_sources.add(keys[0])
                     evaluation_targets.add(keys[1])
                 elif keys[0] in evaluation_sources:
-                    report.count("train: dropped, source in validation or test", pair.source)
+                    report.drop(name, "source in validation or test", pair.source)
                     continue
                 elif keys[1] in evaluation_targets:
-                    report.count("train: dropped, target in validation or test", pair.target)
+                    report.drop(name, "target in validation or test", pair.target)
                     continue
             try:
                 writer.append(pair)
             except UnicodeEncodeError as error:
-                report.count(f"{name}: dropped, not UTF-8", repr(error.object))
+                report.drop(name, "not UTF-8", repr(error.object))
         writer.close()
         sentences[name] = writer.pairs
         check_not_empty(name, sentences[name], report)

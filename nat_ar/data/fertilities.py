@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from nat_ar.data import file_kind
 from nat_ar.data.alignment import aligner, links, pharaoh
 from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import Split
@@ -42,6 +43,8 @@ def read_pharaoh(path: str, train: Split) -> dict[str, str]:
     Raises ValueError that names the file, and the line at fault if there is one."""
     if not Path(path).is_file():
         raise ValueError(f"{path}: no such file; expected word alignments in Pharaoh format")
+    with open(path, "rb") as file:
+        file_kind.check(file.read(file_kind.LOOKED_AT), path)
     try:
         with open(path, encoding="utf-8") as lines:
             linked = pharaoh.read(lines, train.source, train.target)

@@ -145,6 +145,7 @@ class HuggingFace(Corpus):
                     data_files=data_files or None,
                     revision=self.revision,
                     streaming=self.streaming,
+                    **self._as_text(),
                 )
             available = table.column_names
             if available is None:  # unknown until the first row of the stream
@@ -184,6 +185,14 @@ class HuggingFace(Corpus):
             yield number, row
             number += 1
 
+    def _as_text(self) -> dict[str, Any]:
+        """Options by which a csv file's texts stay as they are: pandas takes "None", "NA" and the like for nothing, and
+        numbers, dates and truth values for what they look like."""
+        if self.path != "csv":
+            return {}
+        columns = [self.source, self.target, *([self.domain] if self.domain else [])]
+        return {"keep_default_na": False, "converters": dict.fromkeys(columns, str)}
+
     def _read(self, table: Any, split: str, report: Report) -> Iterator[Pair]:
         for number, row in self._rows(table, split):
             where = f"{self.path}, {split}, row {number}"
@@ -194,7 +203,7 @@ class HuggingFace(Corpus):
                 domain = _field(row, self.domain, where) if self.domain else ""
                 yield Pair(source, target, domain)
             else:
-                report.count(f"{split}: dropped, {fault[0]}", f"{where}: {fault[1]}")
+                report.drop(split, fault[0], f"{where}: {fault[1]}")
 
 
 def _reason(error: BaseException) -> str:

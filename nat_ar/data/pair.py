@@ -22,8 +22,23 @@ class Report:
     """reason -> number of pairs, e.g. {"train: read": 50000, "train: dropped, empty side": 3}"""
     examples: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     """reason -> up to 5 examples, such as "file.tsv:17: ..." """
+    lost: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    """split -> pairs that should be in it and cannot be used: broken, empty, over-long, filtered"""
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
     """files with sha256, packages with versions and licences, hub names with revisions"""
+
+    def drop(self, split: str, reason: str, example: str | None = None) -> None:
+        """Counts a pair that its split loses."""
+        self.count(f"{split}: dropped, {reason}", example)
+        self.lost[split] += 1
+
+    def reasons(self, split: str) -> str:
+        """Why the split lost pairs, how many each, and where the first one is."""
+        start = f"{split}: dropped, "
+        found = {key: number for key, number in self.counts.items() if key.startswith(start)}
+        texts = [f"{key.removeprefix(start)}: {number:,}" for key, number in found.items()]
+        examples = [self.examples[key][0] for key in found if key in self.examples]
+        return "; ".join([*texts, *(f"such as {example[:80]}" for example in examples[:1])])
 
     def count(self, reason: str, example: str | None = None, number: int = 1) -> None:
         self.counts[reason] += number

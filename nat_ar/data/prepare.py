@@ -57,13 +57,24 @@ class DataConfig:
     max_length_ratio: float | None = None
     """training pairs are dropped if one side has more than this many times the pieces of the other"""
     remove_overlap: bool = True
-    """drop training pairs whose source or target, casefolded, occurs in validation or a test"""
+    """drop training pairs whose source or target occurs in validation or a test, compared without case and without what
+    a reader cannot tell apart"""
+    max_lost: float = 0.05
+    """share of the training pairs that may be dropped, for whatever reason; more is an error"""
+    may_lose_tests: bool = False
+    """validation and tests may lose pairs that are broken, empty or over-long; tables then say of how many"""
+
+    @classmethod
+    def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Once, any number of pairs could be lost; what was prepared then is not looked at again."""
+        return {"max_lost": 0.05, "may_lose_tests": False, **data}
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise ConfigError(f"max_tokens {self.max_tokens}: expected at least 1")
         if self.max_length_ratio is not None and self.max_length_ratio < 1:
             raise ConfigError(f"max_length_ratio {self.max_length_ratio}: expected at least 1")
+        config_json.require_share("data.max_lost", self.max_lost)
 
 
 def from_files(config: DataConfig, paths: Sequence[str]) -> DataConfig:
@@ -113,6 +124,8 @@ def prepare(config: DataConfig, *, quiet: bool = False) -> dict[str, Any]:
                 removes_overlap=config.remove_overlap,
                 progress=show.bar,
             )
+            read = {name: number + report.lost[name] for name, number in sentences.items()}
+            _check_lost(config, read, report)
         with _timed(seconds, "vocabulary"):
             limit = config.vocabulary.max_training_sentences
             is_learnt_from = _sample(sentences["train"], limit)
@@ -126,6 +139,7 @@ def prepare(config: DataConfig, *, quiet: bool = False) -> dict[str, Any]:
             for name, number in sentences.items():
                 _write_split(partial / name, spool / name, number, words, config, report, show)
         shutil.rmtree(spool)
+        _check_lost(config, read, report)
         _check_references(config.corpus, partial, sentences)
         with _timed(seconds, "align"):
             _write_fertilities(config, partial, words, report, show)
@@ -211,7 +225,26 @@ def _decisive(config: dict[str, Any], corpus: type[Corpus]) -> dict[str, Any]:
     if not corpus.reads_by_language:
         scoring |= {"source_language", "target_language"}
     read = {name: value for name, value in config["corpus"].items() if name not in scoring}
-    return {**config, "directory": None, "corpus": read}
+    permissions = ("directory", "max_lost", "may_lose_tests")
+    return {**config, **dict.fromkeys(permissions), "corpus": read}
+
+
+def _check_lost(config: DataConfig, read: dict[str, int], report: Report) -> None:
+    """Raises ValueError where a test is not whole, or training lost more than the config allows. `read`: the pairs of
+    each split, with those that were lost."""
+    for split, number in read.items():
+        lost = report.lost[split]
+        if split != "train" and lost and not config.may_lose_tests:
+            raise ValueError(
+                f"{split} would lose {lost:,} pairs ({report.reasons(split)}), and a score would not be of the whole: "
+                "mend or remove them, or set data.may_lose_tests to True, and tables say of how many"
+            )
+        if split == "train" and lost > config.max_lost * number:
+            raise ValueError(
+                f"training would lose {lost:,} of {number:,} pairs, {lost / number:.0%} "
+                f"({report.reasons(split)}): expected at most {config.max_lost:.0%}; mend them or change "
+                "the limit that drops them, or allow it by data.max_lost"
+            )
 
 
 def _check_references(corpus: Corpus, partial: Path, splits: Iterable[str]) -> None:
@@ -272,6 +305,7 @@ def _description(
         "splits": splits,
         "report": {
             "counts": dict(report.counts),
+            "lost": dict(report.lost),
             "examples": report.examples,
             "provenance": report.provenance,
         },
@@ -344,7 +378,7 @@ def _fits(
         (is_uneven, f"length ratio over {config.max_length_ratio}"),
     ):
         for row in np.flatnonzero(excluded).tolist():
-            report.count(f"train: dropped, {reason}", texts[row][:80])
+            report.drop("train", reason, texts[row][:80])
     return ~is_long & ~is_uneven
 
 
@@ -370,7 +404,7 @@ def _distilled_pairs(train: Split, targets: Sequence[str], report: Report) -> It
         if target.strip():
             yield Pair(source, target, domain, document)
         else:
-            report.count("train: dropped, empty translation", source[:80])
+            report.drop("train", "empty translation", source[:80])
 
 
 def _hash_of_texts(texts: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from nat_ar.config_json import ConfigError
-from nat_ar.data import corpus, hold_out, vocabulary
+from nat_ar.data import corpus, file_kind, hold_out, vocabulary
 from nat_ar.data.corpus import Corpus
 from nat_ar.data.hold_out import HoldOut
 from nat_ar.data.pair import Pair, Report
@@ -31,9 +31,9 @@ class TextFiles(Corpus):
     """Plain UTF-8 files, gzipped or not: one file of tab-separated columns, or a source and a target file
     with equal line counts.
 
-    There is no quoting; further columns are ignored; CRLF and a byte order mark are removed. Unequal line counts and
-    unreadable files are errors. Lines that are not UTF-8, lack a column, or have an empty or over-long side are dropped
-    in every split; the report counts and names them."""
+    There is no quoting; further columns are ignored; CRLF and a byte order mark are removed. Unequal line counts,
+    unreadable files and files that are no UTF-8 text as a whole are errors. Lines that are not UTF-8, lack a column, or
+    have an empty or over-long side are dropped; the report counts and names them."""
 
     train: tuple[str, ...]
     """one path: tab-separated columns. Two: the source file and the target file."""
@@ -99,28 +99,39 @@ class TextFiles(Corpus):
             try:
                 source, target = sides[0].decode(), sides[1].decode()
             except UnicodeDecodeError as error:
-                report.count(f"{split}: dropped, not UTF-8", f"{paths[0]}:{number}: {error.reason}")
+                report.drop(split, "not UTF-8", f"{paths[0]}:{number}: {error.reason}")
                 continue
             fault = corpus.fault(source, target, self.max_characters)
             if fault is None:
                 yield Pair(source, target)
             else:
-                report.count(f"{split}: dropped, {fault[0]}", f"{paths[0]}:{number}: {fault[1]}")
+                report.drop(split, fault[0], f"{paths[0]}:{number}: {fault[1]}")
 
     def _table(self, path: str, split: str, report: Report) -> Iterator[tuple[bytes, bytes] | None]:
         """Both sides of every line; None for a line with too few columns, which the report counts."""
         first, second = self.columns
-        needed = max(self.columns) + 1
+        needed, has_columns = max(self.columns) + 1, False
         for number, line in enumerate(_lines(path), start=1):
             columns = line.split(b"\t")
             if len(columns) < needed:
-                report.count(
-                    f"{split}: dropped, too few columns",
+                report.drop(
+                    split,
+                    "too few columns",
                     f"{path}:{number}: {len(columns)} columns, expected at least {needed}",
                 )
                 yield None
             else:
+                has_columns = True
                 yield columns[first], columns[second]
+        if report.counts[f"{split}: dropped, too few columns"] and not has_columns:
+            raise ValueError(
+                f"{path}: no line has {needed} columns between TABs, such as {_first_line(path)[:60]!r}; write the "
+                "columns with TABs between them, or name two files, one a language"
+            )
+
+
+def _first_line(path: str) -> str:
+    return next(_lines(path), b"").decode(errors="replace")
 
 
 def _parallel(source: str, target: str) -> Iterator[tuple[bytes, bytes]]:
@@ -140,6 +151,7 @@ def _lines(path: str) -> Iterator[bytes]:
     """Lines without their ends (LF or CRLF) and without a byte order mark."""
     try:
         with _open(path) as file:
+            file_kind.check(_start(path), path)
             for number, line in enumerate(file):
                 if number == 0:
                     line = line.removeprefix(b"\xef\xbb\xbf")
@@ -155,16 +167,23 @@ def _open(path: str) -> io.BufferedReader | gzip.GzipFile:
     return gzip.GzipFile(path) if is_gzip else open(path, "rb")
 
 
+def _start(path: str) -> bytes:
+    with _open(path) as file:
+        return file.read(file_kind.LOOKED_AT)
+
+
 def _hash(path: str) -> str:
     if not Path(path).is_file():
         raise ValueError(f"{path}: no such file")
     return files.file_hash(Path(path))
 
 
-def lines_to_translate(text: bytes) -> tuple[list[str], int]:
+def lines_to_translate(text: bytes, name: str) -> tuple[list[str], int]:
     """The lines of a text, and how many of them are not UTF-8: there U+FFFD replaces the invalid bytes.
 
-    Only LF and CRLF end a line; any other line break becomes a space. Byte order marks are removed."""
+    Only LF and CRLF end a line; any other line break becomes a space. Byte order marks are removed. Raises ValueError,
+    with the `name` of the file, where the text as a whole is none."""
+    file_kind.check(text[: file_kind.LOOKED_AT], name)
     lines, num_broken = [], 0
     for line in text.removesuffix(b"\n").split(b"\n") if text else []:
         line = line.removesuffix(b"\r")

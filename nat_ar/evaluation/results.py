@@ -86,7 +86,10 @@ LATER_SPEED_KEYS = (  # rows of early versions lack them, and p99
     "over_reference",  # {"name", "run", "parameters_hash", "decoding", "s1", "s1_low", "s1_high", "smax"} or null
     "profile",  # {"sentences", "traced_ms", "latency_ms", "pieces_ms"} or null
 )
-LATER_QUALITY_KEYS = ("variant",)  # Method.variant; `compare` looks up that of an early row
+LATER_QUALITY_KEYS = (
+    "variant",  # Method.variant; `compare` looks up that of an early row
+    "lost",  # pairs of the test that `prepare` could not use: they were not scored
+)
 KEYS = {"quality": QUALITY_KEYS, "speed": SPEED_KEYS}
 """What every row of its kind has, whichever version wrote it."""
 
@@ -196,6 +199,13 @@ def _named_as_today(row: Row) -> Row:
         f"the row has no family, and {row['method']!r} is no method of nat_ar/methods/catalogue.py; measure the "
         "run again"
     )
+
+
+def coverage(quality: Row) -> str:
+    """How much of its test a row scored: "2,000 sentences", "48 of 50 sentences"."""
+    sentences, lost = quality["sentences"], quality.get("lost") or 0  # early rows do not know
+    whole = f"of {sentences + lost:,} " if lost else ""
+    return f"{sentences:,} {whole}sentences"
 
 
 def condition(speed: Row) -> Condition:

@@ -63,6 +63,7 @@ def evaluate(
         "variant": loaded.config.method.variant,
         "split": split,
         "data_hash": data.hash,
+        "lost": data.num_lost(split),
         "device": machine.device_name(),
         "date": provenance.now(),
         "command": provenance.command_of(

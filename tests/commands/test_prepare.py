@@ -26,7 +26,11 @@ def config(tmp_path: Path) -> DataConfig:
         paths[name] = (str(path),)
     words = VocabularyConfig(size=14, byte_fallback=False)
     return DataConfig(
-        str(tmp_path / "data"), TextFiles(**paths, bleu_tokenizer="13a"), words, aligner=None
+        str(tmp_path / "data"),
+        TextFiles(**paths, bleu_tokenizer="13a"),
+        words,
+        aligner=None,
+        max_lost=0.25,
     )
 
 

@@ -115,6 +115,26 @@ def test_flat_columns_with_held_out_pairs(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.usefixtures("hub_cache")
+def test_texts_of_a_csv_file_that_look_like_nothing_or_numbers_are_texts(tmp_path: Path) -> None:
+    """pandas reads None, NA, nan and an empty cell as missing, 12 as a number and True as a truth value."""
+    rows = ["Keine,None", "k. A.,NA", "null,null", "12,12", "wahr,True", "1.50,1.50", '"",leer']
+    path = tmp_path / "rows.csv"
+    path.write_text("de,en\n" + "\n".join(rows) + "\n", "utf-8")
+    hub = HuggingFace(
+        "csv",
+        source="en",
+        target="de",
+        validation=None,
+        test=None,
+        data_files=(DataFiles("train", (str(path),)),),
+    )
+    splits, report = read(hub)
+    texts = [tuple(row.split(",")) for row in rows[:-1]]
+    assert [(pair.target, pair.source) for pair in splits["train"]] == texts
+    assert report.counts["train: dropped, empty side"] == 1
+
+
+@pytest.mark.usefixtures("hub_cache")
 def test_folders_of_save_to_disk(tmp_path: Path) -> None:
     import datasets
 

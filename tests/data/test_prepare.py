@@ -147,7 +147,9 @@ def test_the_hash_does_not_depend_on_place_or_time(
 ) -> None:
     elsewhere = dataclasses.replace(data_config, directory=str(tmp_path / "elsewhere"))
     assert prepare.prepare(elsewhere)["data_hash"] == PreparedData.load(prepared).hash
-    cased = dataclasses.replace(elsewhere, directory=str(tmp_path / "other"), max_length_ratio=1.0)
+    cased = dataclasses.replace(
+        elsewhere, directory=str(tmp_path / "other"), max_length_ratio=1.0, max_lost=1.0
+    )
     assert prepare.prepare(cased)["data_hash"] != PreparedData.load(prepared).hash
 
 
@@ -248,6 +250,40 @@ def test_a_directory_from_before_the_languages_takes_their_names(
     named = dataclasses.replace(data_config.corpus, target_language="de", bleu_tokenizer=None)
     config = dataclasses.replace(data_config, corpus=named)
     assert prepare.prepare(config) == arrays.read_manifest(prepared)
+
+
+def test_a_test_is_whole_or_the_loss_is_allowed(tmp_path: Path) -> None:
+    rows = [*SENTENCES[300:310], ("", "leer"), ("long " * 600, "lang")]
+    config = small(tmp_path, SENTENCES[:300])
+    corpus = dataclasses.replace(
+        config.corpus, test=write_table(tmp_path / "test.tsv", rows), bleu_tokenizer=None
+    )
+    corpus = dataclasses.replace(corpus, validation=corpus.test)
+    config = dataclasses.replace(config, corpus=corpus)
+    lost = r"validation would lose 2 pairs \(empty side: 1; longer than 2000 characters: 1; such as"
+    with pytest.raises(ValueError, match=lost + r".*test\.tsv:11: .*data\.may_lose_tests"):
+        prepare.prepare(config)
+    prepare.prepare(dataclasses.replace(config, may_lose_tests=True))
+    data = PreparedData.load(config.directory)
+    assert (len(data.split("test")), data.num_lost("test"), data.num_lost("train")) == (10, 2, 0)
+    assert prepare.prepare(config)  # what may be lost does not decide what is there
+    old = json.loads(json.dumps(data.manifest))
+    del old["report"]["lost"]  # as an early version wrote it
+    assert dataclasses.replace(data, manifest=old).num_lost("test") == 2
+
+
+def test_a_loss_of_most_of_the_training_pairs_is_an_error(tmp_path: Path) -> None:
+    short = small(tmp_path, [*SENTENCES[:300], *(("wordy " * 60, "Wort"),) * 20], max_tokens=100)
+    with pytest.raises(
+        ValueError,
+        match=r"lose 20 of 320 pairs, 6% \(longer than 100 tokens: 20; such as wordy.*max_lost",
+    ):
+        prepare.prepare(short)
+    empty = small(tmp_path, [*SENTENCES[:300], *(("", "Wort"),) * 30])
+    with pytest.raises(ValueError, match=r"lose 30 of 330 pairs, 9% \(empty side: 30"):
+        prepare.prepare(empty)
+    allowed = dataclasses.replace(empty, max_lost=0.1)
+    assert prepare.prepare(allowed)["splits"]["train"]["sentences"] == 300
 
 
 def test_a_directory_with_other_files_is_left_alone(tmp_path: Path) -> None:

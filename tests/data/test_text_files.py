@@ -129,4 +129,22 @@ def test_wrong_fields_are_told_at_once() -> None:
     ],
 )
 def test_lines_to_translate(text: bytes, lines: list[str], num_broken: int) -> None:
-    assert text_files.lines_to_translate(text) == (lines, num_broken)
+    assert text_files.lines_to_translate(text, "x.txt") == (lines, num_broken)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_file_in_utf16_is_no_file_of_broken_lines(tmp_path: Path, compressed: bool) -> None:
+    content = "Go.\tGeh.\nHi.\tHallo!\n".encode("utf-16")
+    path = tmp_path / "pairs.tsv"
+    path.write_bytes(gzip.compress(content) if compressed else content)
+    with pytest.raises(ValueError, match=r"pairs\.tsv: expected UTF-8 text.*looks like UTF-16"):
+        read(TextFiles(train=(str(path),)))
+    with pytest.raises(ValueError, match=r"x\.txt: expected UTF-8 text.*looks like UTF-16"):
+        text_files.lines_to_translate(content, "x.txt")
+
+
+def test_a_table_without_tabs_is_no_table_of_short_lines(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.tsv"
+    path.write_text("Go.,Geh.\nHi.,Hallo!\n")
+    with pytest.raises(ValueError, match=r"no line has 2 columns between TABs, such as 'Go\.,Geh"):
+        read(TextFiles(train=(str(path),)))

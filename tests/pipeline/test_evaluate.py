@@ -25,7 +25,7 @@ from nat_ar.evaluation import results
 from nat_ar.experiment.config import ExperimentConfig, load_file
 from nat_ar.experiment.run import Run
 from nat_ar.methods.length_nat import LengthNat
-from nat_ar.pipeline import evaluate
+from nat_ar.pipeline import compare, evaluate
 from nat_ar.runtime import files
 from nat_ar.search.one_pass import LengthBeam
 from nat_ar.translation.decodings import Choice
@@ -62,6 +62,22 @@ def test_the_target_language_decides_how_bleu_cuts_words(
     row = evaluate.evaluate(tmp_path / "old")
     assert "tok:13a" in row["bleu"]["signature"]
     assert "--bleu-tokenizer" not in row["command"]
+
+
+def test_a_row_says_how_much_of_the_test_it_scored(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(shutil.copytree(run.directory, tmp_path / "run"))
+    (whole, *_) = results.read(run.directory)
+    assert whole["lost"] == 0
+    assert "(12 sentences, " in command.summary(whole)
+    monkeypatch.setattr(PreparedData, "num_lost", lambda self, split: 48)
+    row = evaluate.evaluate(run)
+    assert row["lost"] == 48
+    assert "(12 of 60 sentences, " in command.summary(row)
+    table = compare.compare(run.directory)
+    for form in ("terminal", "latex"):
+        assert "12 of 60 sentences" in " ".join(table.render(form).split())
 
 
 def test_each_decoding_leaves_a_row(run: Run, tiny_runs) -> None:

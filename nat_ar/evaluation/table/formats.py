@@ -130,7 +130,7 @@ def _record(line: Line, metrics: Sequence[Metric], several_seeds: bool) -> dict[
     latency = speed.get("latency_ms", {})
     shared = ("name", "run", "method", "training_data", "decoding", "split", "config_hash")
     record = {key: identity[key] for key in (*shared, "checkpoint_step", "data_hash")}
-    record |= {key: quality.get(key) for key in ("test_hash", "sentences", "parameters")}
+    record |= {key: quality.get(key) for key in ("test_hash", "sentences", "lost", "parameters")}
     if several_seeds:
         record["seeds"] = " ".join(str(seed) for seed, _ in line.result.by_seed)
     for metric in metrics:

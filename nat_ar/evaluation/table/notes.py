@@ -61,7 +61,7 @@ def quality(lines: Sequence[Line], reference: SystemResult | None) -> list[str]:
     first = rows[0]
     measured = [row for line in lines for row in line.result.qualities]
     notes = [
-        f"Text: split {first['split']!r}, {first['sentences']} sentences, "
+        f"Text: split {first['split']!r}, {results.coverage(first)}, "
         f"test hash {_short(first['test_hash'])}; {_by_value(rows, 'data_hash', 'data hash')}; "
         f"{_by_value(rows, 'dtype', 'evaluated in')} on {results.dates(measured)}.",
         _seeds(lines),
