@@ -34,6 +34,8 @@ class Evaluate:
     """padded source tokens per batch of at most 64 sentences; fewer take less memory and change no translation"""
     bleu_tokenizer: Tokenizer | None = None
     """sacreBLEU's tokenizer; default: that of the target language of the run's corpus"""
+    oracle_length: bool = False
+    """of the n_best translations score the one nearest in length to the reference (docs/metrics.md)"""
 
 
 def run(arguments: Evaluate) -> None:
@@ -48,6 +50,7 @@ def run(arguments: Evaluate) -> None:
             more_metrics=chosen[len(METRICS) :],
             batch_tokens=arguments.batch_tokens,
             bleu_tokenizer=arguments.bleu_tokenizer,
+            oracle_length=arguments.oracle_length,
         )
         console.show(summary(row, chosen))
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nat_ar.config_json import ConfigError
 from nat_ar.data import prepare, references
 from nat_ar.data.arrays import PreparedData, Split
 from nat_ar.data.references import Tokenizer
@@ -19,7 +20,11 @@ from nat_ar.evaluation.speed import machine
 from nat_ar.experiment import provenance
 from nat_ar.experiment.run import Run, open_translator
 from nat_ar.runtime import files
+from nat_ar.translation.decodings import Choice
 from nat_ar.translation.translator import BATCH_TOKENS, Translation
+
+ORACLE = " oracle length"
+"""The end of a row's decoding whose translations were chosen by the lengths of the references."""
 
 
 def evaluate(
@@ -32,24 +37,32 @@ def evaluate(
     more_metrics: Sequence[Metric | str | Path] = (),
     batch_tokens: int = BATCH_TOKENS,
     bleu_tokenizer: Tokenizer | None = None,
+    oracle_length: bool = False,
 ) -> results.Row:
     """Translates, scores, writes the row to the run's results.jsonl and returns it.
 
     `decoding` is an object, its text, or None for the run's own.
     more_metrics: beside METRICS; Metric objects, or Python files that define some. bleu_tokenizer: sacreBLEU's, None
-    for that of the run's corpus."""
+    for that of the run's corpus. oracle_length: score, of the n_best translations of a decoding, the one whose number
+    of tokens is nearest to the reference's, for what the choice of a length costs; the row's decoding ends in ORACLE.
+    Raises ConfigError where the decoding gives one translation, or removes repeats."""
     run = Run.of(run)
     tokenizer = bleu_tokenizer or run.config().data.corpus.tokenizer
     references.require(tokenizer)
     chosen = metrics.with_more(more_metrics, tokenize=tokenizer)
     results.check_metric_names(metric.name for metric in chosen)
     loaded, translator = open_translator(run, decoding, checkpoint)
+    asked = shown = translator.choice.text
+    if oracle_length:
+        _require_lengths(translator.choice)
+        shown += ORACLE
     translator.batch_tokens = batch_tokens
     data = PreparedData.load(data_directory or run.find(loaded.config.data.directory))
     test = _test_split(data, split, run)
     found = translator.translate(test.source_text, title=f"evaluate {loaded.config.name}")
+    if oracle_length:
+        found = of_nearest_length(found, test.target.lengths.tolist())
     texts = [" ".join(translation.texts[0].split("\n")) for translation in found]
-    shown = translator.choice.text
     identity = {**provenance.identity(run, loaded), "decoding": shown, "test_hash": test_hash(test)}
     folder = run.directory / "translations"
     folder.mkdir(exist_ok=True)
@@ -70,10 +83,11 @@ def evaluate(
             "evaluate",
             run.directory,
             split=split,
-            decoding=shown,
+            decoding=asked,
             checkpoint=loaded.step,
             metrics=metrics.sources(chosen),
             bleu_tokenizer=bleu_tokenizer,
+            oracle_length=oracle_length or None,
         ),
         "hypotheses": str(hypotheses.relative_to(run.directory)),
         "references": str(reference_file.relative_to(run.directory)),
@@ -85,6 +99,32 @@ def evaluate(
     }
     results.append(run.directory, row)
     return row
+
+
+def _require_lengths(choice: Choice) -> None:
+    """Raises ConfigError unless a decoding gives translations of several lengths as they were tried."""
+    if choice.decoding.n_best < 2 or choice.decoding.remove_repeats:
+        raise ConfigError(
+            "oracle_length chooses among several lengths: expected a decoding with n_best, and without remove_repeats, "
+            f'which shortens, such as "LengthBeam(size=15, n_best=15)", got {choice.text}'
+        )
+
+
+def of_nearest_length(found: Sequence[Translation], lengths: Sequence[int]) -> list[Translation]:
+    """Of the n best translations of each sentence the one nearest to a number of tokens, the better of two."""
+    chosen = []
+    for translation, length in zip(found, lengths, strict=True):
+        distances = [abs(len(tokens) - length) for tokens in translation.tokens]
+        best = distances.index(min(distances))
+        chosen.append(
+            dataclasses.replace(
+                translation,
+                texts=[translation.texts[best]],
+                scores=[translation.scores[best]],
+                tokens=[translation.tokens[best]],
+            )
+        )
+    return chosen
 
 
 def _test_split(data: PreparedData, name: str, run: Run) -> Split:

@@ -16,6 +16,7 @@ from nat_ar import __main__ as command_line
 from nat_ar import config_json
 from nat_ar.commands import evaluate as command
 from nat_ar.commands.evaluate import Evaluate
+from nat_ar.config_json import ConfigError
 from nat_ar.data import prepare
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.prepare import DataConfig
@@ -341,3 +342,44 @@ def test_a_metric_of_the_users_own_is_scored_and_its_file_is_in_the_command(
     assert row["bleu"]["score"] < 100
     assert f"Copied {expected:.1f}   length ratio" in capsys.readouterr().out
     assert row["command"].endswith(f"--metrics {path}")
+
+
+def test_an_oracle_chooses_the_length_of_the_reference() -> None:
+    """Of 1, 3 and 5 tokens those nearest to 3, 9 and 2: of two as near, the better one."""
+    found = Translation(["a", "b b b", "c"], [-1.0, -2.0, -3.0], [[7], [8] * 3, [9] * 5], 1)
+    chosen = evaluate.of_nearest_length([found] * 3, [3, 9, 2])
+    assert [one.texts for one in chosen] == [["b b b"], ["c"], ["a"]]
+    assert [(one.scores, one.tokens) for one in chosen][1] == ([-3.0], [[9] * 5])
+
+
+def test_a_row_of_an_oracle_is_a_row_of_its_own(
+    toy_run: tuple[Run, PreparedData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reference is the second of three translations: an oracle finds it, and the row says that it was one."""
+    run, data = toy_run
+    split = data.split("test")
+
+    class Lengths(Repeating):
+        choice = Choice(LengthBeam(3, n_best=3))
+
+        def translate(self, sentences: Sequence[str], *, title: str) -> list[Translation]:
+            return [
+                Translation(["-", text, "-"], [0.0] * 3, [[7] * (n + 2), [7] * n, [7] * (n - 1)], 1)
+                for text, n in zip(self.answers, split.target.lengths.tolist(), strict=True)
+            ]
+
+    opened = run.load(), Lengths(split.target_text)
+    monkeypatch.setattr(evaluate, "open_translator", lambda *_: opened)
+    plain, oracle = (evaluate.evaluate(run, oracle_length=is_oracle) for is_oracle in (False, True))
+    assert oracle["bleu"]["score"] == pytest.approx(100.0)
+    assert plain["bleu"]["score"] < 1.0
+    assert oracle["decoding"] == plain["decoding"] + " oracle length"
+    assert oracle["hypotheses"] != plain["hypotheses"]
+    verb, *words = shlex.split(oracle["command"])[3:]
+    assert command_line.parse(verb, words) == Evaluate(
+        str(run.directory), (plain["decoding"],), "test", "0", oracle_length=True
+    )
+    for decoding in (LengthBeam(3), LengthBeam(3, n_best=3, remove_repeats=True)):
+        opened[1].choice = Choice(decoding)
+        with pytest.raises(ConfigError, match="oracle_length chooses among several lengths"):
+            evaluate.evaluate(run, oracle_length=True)
