@@ -5,7 +5,7 @@ order and log, bit for bit. A directory with another config is refused."""
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
