@@ -4,13 +4,14 @@ python -m nat_ar VERB [CONFIG | RUN ...] [--options] [--dotted.overrides of a co
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import io
 import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 from nat_ar import config_json
@@ -100,34 +101,78 @@ def parse(verb: str, words: list[str]) -> Any:
     """The verb's dataclass, filled from the words. Fields without a default are positional; where the first one
     is a config, the first word is its file and all of its fields become options.
 
-    Raises ValueError of one line for a mistake."""
+    A verb with dotted names of its own has a function `parse(path, words, fill)`. Raises ValueError of one line for a
+    mistake."""
     import tyro
 
     command = importlib.import_module(f"nat_ar.commands.{verb}")
     cls = getattr(command, verb.capitalize())
     program = f"nat-ar {verb}"
-    markers = (tyro.conf.AvoidSubcommands, tyro.conf.PositionalRequiredArgs)
     if dataclasses.fields(cls)[0].name != "config":
+        markers = (tyro.conf.AvoidSubcommands, tyro.conf.PositionalRequiredArgs)
         with _one_line():
             return tyro.cli(cls, args=words, prog=program, config=markers)
     if not words or words[0].startswith("-"):
         print(f"usage: {program} CONFIG.py [--options] [--dotted.overrides]\n\n{cls.__doc__}")
         print(f"`{program} CONFIG.py --help` explains every field of the config.")
         sys.exit(0 if words else 2)
-    config = command.load_config(words[0])
-    flat = Annotated[type(config), tyro.conf.arg(name="")]  # type: ignore[valid-type]
-    parsed = dataclasses.make_dataclass(cls.__name__, [("config", flat)], bases=(cls,), frozen=True)
-    parsed.__doc__ = cls.__doc__
-    with _one_line():
-        arguments = tyro.cli(
-            parsed,
-            args=[_todays(word) for word in words[1:]],
-            prog=f"{program} {words[0]}",
-            default=parsed(config=config),
-            config=markers,
-        )
+    fill = functools.partial(filled, program=f"{program} {words[0]}")
+    options = [_todays(word) for word in words[1:]]
+    if hasattr(command, "parse"):
+        arguments = command.parse(words[0], options, fill)
+    else:
+        arguments = fill(cls(config=command.load_config(words[0])), options)
     config_json.check(arguments.config)  # a command line can say nan, a config cannot hold it
     return arguments
+
+
+def filled(
+    value: Any,
+    words: Sequence[str],
+    *,
+    program: str,
+    prefix: str = "",
+    fixed: Sequence[str] = (),
+    has_flags: bool = True,
+) -> Any:
+    """The dataclass with the fields that the words set, each an option with a dotted name.
+
+    The names of the fields of its `config` start with `prefix`. fixed: fields, also of its config, that have no
+    option. has_flags: a bool is --name or --no-name; otherwise --name True or --name False. Raises ValueError of one
+    line for a mistake."""
+    import tyro
+
+    markers = [tyro.conf.AvoidSubcommands, tyro.conf.PositionalRequiredArgs]
+    if not has_flags:
+        markers.append(tyro.conf.FlagConversionOff)
+    with _one_line():
+        default = _marked(value, prefix, fixed)
+        found = tyro.cli(
+            type(default), args=list(words), prog=program, default=default, config=markers
+        )
+    fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+    if "config" in fields:
+        kept = {f.name: getattr(found.config, f.name) for f in dataclasses.fields(found.config)}
+        fields["config"] = type(value.config)(**kept)
+    return type(value)(**fields)
+
+
+def _marked(value: Any, prefix: str, fixed: Sequence[str]) -> Any:
+    """The same, of a class whose annotations tell tyro what `filled` promises."""
+    import tyro
+
+    cls: Any = type(value)
+    values = {field.name: getattr(value, field.name) for field in dataclasses.fields(cls)}
+    is_fixed = Annotated[Any, tyro.conf.Fixed, tyro.conf.Suppress]
+    marked: list[tuple[str, Any]] = [(name, is_fixed) for name in fixed if name in values]
+    if "config" in values:
+        values["config"] = _marked(value.config, prefix, fixed)
+        marked.append(("config", Annotated[type(values["config"]), tyro.conf.arg(name=prefix)]))
+    if not marked:
+        return value
+    subclass = dataclasses.make_dataclass(cls.__name__, marked, bases=(cls,), frozen=True)
+    subclass.__doc__ = cls.__doc__
+    return subclass(**values)
 
 
 @contextlib.contextmanager

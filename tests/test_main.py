@@ -204,8 +204,17 @@ def test_prepare_takes_the_data_of_an_experiment(
 ) -> None:
     seen = []
     monkeypatch.setattr(prepare, "run", seen.append)
-    assert say("prepare", str(experiment_file), "--corpus.num-train", "9").status == 0
+    assert say("prepare", str(experiment_file), "--data.corpus.num-train", "9").status == 0
     assert seen[0].config.corpus.num_train == 9
+
+
+def test_prepare_understands_the_options_of_earlier_versions_without_data_before_them(
+    experiment_file: Path,
+) -> None:
+    words = ["--corpus.num-train", "9", "--directory=x", "--no-remove-overlap"]
+    config = command_line.parse("prepare", [str(experiment_file), *words]).config
+    assert (config.corpus.num_train, config.directory) == (9, "x")
+    assert not config.remove_overlap
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """prepare CONFIG: the corpus of a config file -> its prepared directory."""
 
 import dataclasses
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nat_ar.config_json import ConfigError
@@ -25,6 +27,19 @@ class Prepare:
 
     config: DataConfig
     """the data of the config file of an experiment or a study"""
+
+
+def parse(path: str, words: Sequence[str], fill: Callable[..., Prepare]) -> Prepare:
+    """Options are called as those of `train` and `study`: --data.corpus... Earlier versions left `data` out, and are
+    understood."""
+    own = {field.name for field in dataclasses.fields(DataConfig)}
+    named = []
+    for word in words:
+        field = re.match(r"--(?:no-)?([\w-]+)", word)
+        if field and field[1].replace("-", "_") in own:
+            word = f"--data.{word.removeprefix('--')}"
+        named.append(word)
+    return fill(Prepare(load_config(path)), named, prefix="data")
 
 
 def run(arguments: Prepare) -> None:

@@ -5,46 +5,152 @@ writes."""
 
 import dataclasses
 import shlex
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+from nat_ar.config_json import ConfigError
 from nat_ar.data import prepare
-from nat_ar.experiment.study import load_study, only
+from nat_ar.experiment import sweep
+from nat_ar.experiment.study import Entry, StudyConfig, load_study, only
+from nat_ar.experiment.sweep import Sweep
 from nat_ar.pipeline.study import study
+
+Words = list[str]
+EVERY_ENTRY = ("training", "method")
+"""Beginnings of the dotted names that are options of every entry, as they are of `train`."""
+UNSAID = ("directory", "corpus_file", "only", "publish")
+"""Options that the command in the reports does not repeat as they are: none of them changes a number, or it names a
+place."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Run the stages of a study whose results are missing or out of date, and print its table."""
+    """Run the stages of a study whose results are missing or out of date, and print its table.
 
+    --training.* and --method.* are options of every entry and the teacher, as `train` has them (--training.max-steps
+    100); with the name of an entry before them, of that entry only (--nat.training.max-steps 100,
+    --teacher.method.transformer.dropout-rate 0.2), and then all its fields are options (--nat.seeds 1 2)."""
+
+    config: StudyConfig
+    """the study; its fields are options with dotted names"""
     path: str
-    """Python file that assigns a StudyConfig to `config`"""
-    directory: str | None = None
-    """directory for everything that the study writes; default: that of the config"""
+    """its Python file"""
     corpus_file: tuple[str, ...] = ()
     """tab-separated files (source, target), plain or gzipped, to read instead of the corpus: one, with its hold-out, or
     three, training, validation and test"""
     only: tuple[str, ...] = ()
     """entries to run, besides the teacher and the entries that they start from; default: all"""
-    columns: tuple[str, ...] = ()
-    """columns of the table, by name, or all; default: those of the config, or a few (docs/metrics.md)"""
+    sweep: tuple[str, ...] = ()
+    """FIELD=a,b,c with the dotted name of an option of entries: instead of each entry (or of the one that is named
+    before the field) one for each value, called NAME_FIELD_a and so on; several sweeps: every combination"""
     publish: str | None = None
     """directory to which table.md, the picture and the examples are also written, such as docs/results/toy"""
+    overrides: tuple[str, ...] = ()
+    """the words of the command line that changed the config, as the reports give them"""
+
+
+def parse(path: str, words: Words, fill: Callable[..., Any]) -> Study:
+    """The study with all options set: its own first, then --only, every entry's, one entry's, sweeps."""
+    config = load_study(path)
+    own, every, single = _divided(config, words)
+    arguments: Study = fill(
+        Study(config, path), own, fixed=("path", "overrides", "teacher", "entries")
+    )
+    config = arguments.config
+    if arguments.only:
+        config = only(config, arguments.only)
+
+    def changed(entry: Entry) -> Entry:
+        mine = single.get(entry.name, [])
+        for given in (every, mine):
+            if given:
+                entry = _filled(entry, given, fill)
+        return entry
+
+    config = dataclasses.replace(
+        config, teacher=changed(config.teacher), entries=tuple(map(changed, config.entries))
+    )
+
+    def with_value(entry: Entry, field: str, value: str) -> Entry:
+        return _filled(entry, [f"--{field}", *shlex.split(value)], fill, has_flags=False)
+
+    sweeps = [Sweep.of(text, config) for text in arguments.sweep]
+    config = sweep.swept(config, sweeps, with_value)
+    said = [
+        word
+        for group in _groups(words)
+        if _name(group[0]).removeprefix("no_") not in UNSAID
+        for word in group
+    ]
+    return dataclasses.replace(arguments, config=config, overrides=tuple(said))
+
+
+def _divided(config: StudyConfig, words: Words) -> tuple[Words, Words, dict[str, Words]]:
+    """The words for the study itself, for every entry, and for one entry each, without its name."""
+    own: Words = []
+    every: Words = []
+    single: dict[str, Words] = {}
+    aliases = {"teacher": config.teacher.name}
+    aliases |= {entry.name: entry.name for entry in (config.teacher, *config.entries)}
+    fields = {field.name for field in dataclasses.fields(config)} - {"teacher"}
+    for option, *values in _groups(words):
+        name = _name(option)
+        head = name.partition(".")[0]
+        named = [alias for alias in aliases if name.startswith(f"{_plain(alias)}.")]
+        if named and head not in fields:
+            longest = max(named, key=len)
+            short = f"--{option[len(longest) + 3 :]}"  # two dashes before it, a point behind it
+            single.setdefault(aliases[longest], []).extend([short, *values])
+        elif head in EVERY_ENTRY and "." in name:
+            every += [option, *values]
+        else:
+            if head not in fields and name.partition(".")[2].partition(".")[0] in EVERY_ENTRY:
+                raise ConfigError(
+                    f"{option}: expected an entry of the study ({', '.join(aliases)}), got {head!r}"
+                )
+            own += [option, *values]
+    return own, every, single
+
+
+def _groups(words: Iterable[str]) -> list[Words]:
+    """Each option with its values."""
+    groups: list[Words] = []
+    for word in words:
+        if word.startswith("--") or not groups:
+            groups.append([word])
+        else:
+            groups[-1].append(word)
+    return groups
+
+
+def _name(option: str) -> str:
+    """The dotted name of an option: --training.max-steps=7 is training.max_steps."""
+    return _plain(option.partition("=")[0].removeprefix("--"))
+
+
+def _plain(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _filled(entry: Entry, words: Sequence[str], fill: Callable[..., Any], **how: Any) -> Entry:
+    """Raises ValueError that names the entry."""
+    try:
+        filled: Entry = fill(entry, words, fixed=("name",), **how)
+    except ValueError as error:
+        raise ValueError(f"entry {entry.name}: {error}") from error
+    return filled
 
 
 def run(arguments: Study) -> None:
-    config = load_study(arguments.path)
-    if arguments.only:
-        config = only(config, arguments.only)
-    if arguments.directory is not None:
-        config = dataclasses.replace(config, directory=arguments.directory)
+    config = arguments.config
     command = f"python -m nat_ar study {arguments.path}"
     if arguments.corpus_file:
         data = prepare.from_files(config.data, arguments.corpus_file)
         config = dataclasses.replace(config, data=data)
         command += f" --corpus-file {shlex.join(Path(name).name for name in arguments.corpus_file)}"
-    if arguments.columns:
-        config = dataclasses.replace(config, columns=arguments.columns)
-        command += f" --columns {shlex.join(arguments.columns)}"
+    if arguments.overrides:
+        command += f" {shlex.join(arguments.overrides)}"
     if arguments.only:
         command += f" --only {shlex.join(arguments.only)}"
     study(config, command=command, publish=arguments.publish)

@@ -8,6 +8,7 @@ from nat_ar.config_json import ConfigError
 from nat_ar.data.prepare import DataConfig
 from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.evaluation.table import columns
+from nat_ar.experiment import seeds
 from nat_ar.experiment.config import ExperimentConfig, load_file
 from nat_ar.methods import base
 from nat_ar.methods.base import Method
@@ -36,10 +37,26 @@ class Entry:
     """name of an earlier entry whose parameters this one starts with"""
     decodings: tuple[str, ...] = ()
     """such as ("Greedy()", "Beam(size=4)"); none: the method's own"""
+    seeds: tuple[int, ...] | None = None
+    """train once with each of these seeds; (): once, with training.seed; None: as the study's `seeds` say"""
 
     def __post_init__(self) -> None:
         for text in self.decodings:
             decodings.choose(self.method, text)
+        _check_seeds(f"{self.name}.seeds", self.seeds or ())
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRun:
+    """One training of a study: an entry, or an entry with one of its seeds."""
+
+    entry: Entry
+    seed: int | None
+    """None: that of the entry's training"""
+    experiment: ExperimentConfig
+    """what is trained, and on what"""
+    directory: Path
+    """of the run"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,11 +84,22 @@ class StudyConfig:
     """how much text the benchmark takes"""
     columns: tuple[str, ...] = ()
     """columns of its table, by name, or ("all",); none: the few of `compare` (docs/metrics.md)"""
+    seeds: tuple[int, ...] = ()
+    """train every entry once with each of these seeds, in runs NAME_seed1, NAME_seed2, ..., of which the table has the
+    mean; none: once, with the seed of its training"""
+    seed_teacher: bool = False
+    """train the teacher with each of the seeds too: a student then learns from the teacher of its own seed, which
+    distils data of its own; otherwise all learn from the one teacher"""
 
     def __post_init__(self) -> None:
         names = [self.teacher.name, *(entry.name for entry in self.entries)]
         if len(set(names)) < len(names):
             raise ConfigError(f"entries of a study need different names, got {', '.join(names)}")
+        _check_seeds("seeds", self.seeds)
+        if self.seed_teacher and not self.seeds:
+            raise ConfigError(
+                "seed_teacher: expected seeds to train the teacher with, got none; set seeds"
+            )
         if self.teacher.method.family != "AR" or self.teacher.distilled:
             kind = f"{type(self.teacher.method).__name__}, distilled={self.teacher.distilled}"
             raise ConfigError(
@@ -87,6 +115,10 @@ class StudyConfig:
                 )
             _check_start(entry, {e.name: e for e in (self.teacher, *self.entries)}, self.teacher)
             _check_distributions(entry, self.word_distributions)
+            self._check_seeds_of_others(entry)
+        runs = [seeds.named(e.name, s) for e in self._all() for s in self.seeds_of(e)]
+        if len(set(runs)) < len(runs):
+            raise ConfigError(f"runs of a study need different names, got {', '.join(runs)}")
         decodings.choose(self.teacher.method, self.distillation)
         if not self.tests:
             raise ConfigError("tests: expected at least one split, got none")
@@ -95,22 +127,83 @@ class StudyConfig:
         except ValueError as error:
             raise ConfigError(str(error)) from error
 
-    def experiment(self, entry: Entry) -> ExperimentConfig:
-        """What an entry trains: its config with the directories of the study filled in."""
+    def _all(self) -> tuple[Entry, ...]:
+        return (self.teacher, *self.entries)
+
+    def seeds_of(self, entry: Entry) -> tuple[int | None, ...]:
+        """One for each run of the entry; None: that of its training, and the run has no seed in its name."""
+        own = entry.seeds
+        if own is None:
+            is_seeded = entry.name != self.teacher.name or self.seed_teacher
+            own = self.seeds if is_seeded else ()
+        return own or (None,)
+
+    def plan(self) -> tuple[PlannedRun, ...]:
+        """All trainings, in their order: those of the teacher first."""
+        runs = Path(self.directory) / "runs"
+        return tuple(
+            PlannedRun(
+                entry, seed, self.experiment(entry, seed), runs / seeds.named(entry.name, seed)
+            )
+            for entry in self._all()
+            for seed in self.seeds_of(entry)
+        )
+
+    def distilled(self, seed: int | None) -> Path:
+        """Where the translations by the teacher of this seed go."""
+        return Path(seeds.named(str(Path(self.directory) / "distilled"), seed))
+
+    def experiment(self, entry: Entry, seed: int | None = None) -> ExperimentConfig:
+        """What an entry trains with one of its `seeds_of`: its config with the directories of the study filled in."""
         root = Path(self.directory)
         is_teacher = entry.name == self.teacher.name
-        start = None if entry.start_from is None else str(root / "runs" / entry.start_from)
+        start = None
+        if entry.start_from is not None:
+            (before,) = (one for one in self._all() if one.name == entry.start_from)
+            start = self._run_beside(before, seed)
+        training = entry.training
+        if seed is not None:
+            training = dataclasses.replace(training, seed=seed)
+        distilled = self.distilled(self._seed_beside(self.teacher, seed))
         return ExperimentConfig(
-            name=entry.name,
+            name=seeds.named(entry.name, seed),
             data=dataclasses.replace(self.data, directory=str(root / "data")),
             method=entry.method,
-            training=entry.training,
-            train_on=str(root / "distilled") if entry.distilled else None,
-            teacher=None if is_teacher else str(root / "runs" / self.teacher.name),
+            training=training,
+            train_on=str(distilled) if entry.distilled else None,
+            teacher=None if is_teacher else self._run_beside(self.teacher, seed),
             encoder_from_teacher=entry.encoder_from_teacher,
             decoder_from_teacher=entry.decoder_from_teacher,
             start_from=start,
         )
+
+    def _run_beside(self, entry: Entry, seed: int | None) -> str:
+        """The run of this entry from which a run with that seed learns."""
+        name = seeds.named(entry.name, self._seed_beside(entry, seed))
+        return str(Path(self.directory) / "runs" / name)
+
+    def _seed_beside(self, entry: Entry, seed: int | None) -> int | None:
+        """The same seed where the entry has it, else its first: it has only one run, or the other run has no seed."""
+        known = self.seeds_of(entry)
+        return seed if seed in known else known[0]
+
+    def _check_seeds_of_others(self, entry: Entry) -> None:
+        """Raises ConfigError for a seed that a seeded teacher, or the entry that this one starts from, lacks."""
+        for other in self._all():
+            known = self.seeds_of(other)
+            if other.name not in (self.teacher.name, entry.start_from) or known == (None,):
+                continue
+            missing = [s for s in self.seeds_of(entry) if s is not None and s not in known]
+            if missing:
+                raise ConfigError(
+                    f"{entry.name}.seeds: it learns from {other.name} of the same seed, expected some of "
+                    f"{known}, got {tuple(missing)} as well"
+                )
+
+
+def _check_seeds(name: str, chosen: tuple[int, ...]) -> None:
+    if len(set(chosen)) < len(chosen) or any(seed < 0 for seed in chosen):
+        raise ConfigError(f"{name}: expected different seeds from 0 up, got {chosen}")
 
 
 def _check_distributions(entry: Entry, kept: int | None) -> None:

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nat_ar.data.arrays import PreparedData
-from nat_ar.evaluation import results
+from nat_ar.evaluation import results, seeds
 from nat_ar.evaluation.table import formats
-from nat_ar.experiment.run import Run
-from nat_ar.experiment.study import Entry, StudyConfig
+from nat_ar.experiment.study import PlannedRun, StudyConfig
 from nat_ar.pipeline.compare import Comparison
 from nat_ar.runtime import files
 from nat_ar.translation import decodings
@@ -18,8 +17,6 @@ NUM_EXAMPLES = 10
 def write(
     comparison: Comparison,
     directory: Path,
-    entries: Sequence[Entry],
-    runs: dict[str, Run],
     config: StudyConfig,
     command: str,
 ) -> None:
@@ -29,18 +26,18 @@ def write(
         if suffix == ".md":
             text = (
                 f"# {config.name}\n\nMade by `{command}`.\n\n![quality against latency](picture.png)"
-                f"\n\n{text}\n{_groups(entries, runs, config)}"
+                f"\n\n{text}\n{_groups(config)}"
             )
         files.write_text(directory / f"table{suffix}", text)
     comparison.picture(directory / "picture", title=config.name)
-    files.write_text(directory / "examples.md", _examples(entries, runs, config, command))
+    files.write_text(directory / "examples.md", _examples(config, command))
 
 
-def _groups(entries: Sequence[Entry], runs: dict[str, Run], config: StudyConfig) -> str:
+def _groups(config: StudyConfig) -> str:
     """BLEU of every system on every test, by domain and by length of the reference."""
     sections = []
     for split in config.tests:
-        rows = [row for e in entries for row in _rows_of(e, runs[e.name], split)]
+        rows = [row for runs in _runs(config) for row in _rows_of(runs, split)]
         for title, key in (("domain", "domains"), ("reference length", "lengths")):
             names = list(dict.fromkeys(name for row in rows for name in row[key] or {}))
             if len(names) < 2:
@@ -61,30 +58,46 @@ def _groups(entries: Sequence[Entry], runs: dict[str, Run], config: StudyConfig)
     return "".join(sections)
 
 
-def _rows_of(entry: Entry, run: Run, split: str) -> list[results.Row]:
-    """The latest quality row of each of the entry's decodings."""
-    rows = [
-        r for r in results.read(run.directory) if r["kind"] == "quality" and r["split"] == split
-    ]
-    latest = {row["decoding"]: row for row in sorted(rows, key=lambda row: row["date"])}
+def _runs(config: StudyConfig) -> list[list[PlannedRun]]:
+    """The runs of each entry, one a seed."""
+    grouped: dict[str, list[PlannedRun]] = {}
+    for planned in config.plan():
+        grouped.setdefault(planned.entry.name, []).append(planned)
+    return [*grouped.values()]
+
+
+def _rows_of(runs: Sequence[PlannedRun], split: str) -> list[results.Row]:
+    """The latest quality row of each decoding of an entry; of several seeds their mean, as the table has it."""
+    entry = runs[0].entry
+    found = []
+    for planned in runs:
+        rows = [
+            row
+            for row in results.read(planned.directory)
+            if row["kind"] == "quality" and row["split"] == split
+        ]
+        found.append({row["decoding"]: row for row in sorted(rows, key=lambda row: row["date"])})
     wanted = [decodings.choose(entry.method, text).text for text in entry.decodings or (None,)]
-    return [latest[decoding] for decoding in wanted]
+    if len(found) == 1:
+        return [found[0][decoding] for decoding in wanted]
+    return [
+        {**seeds.mean_row([latest[decoding] for latest in found]), "name": entry.name}
+        for decoding in wanted
+    ]
 
 
-def _examples(
-    entries: Sequence[Entry], runs: dict[str, Run], config: StudyConfig, command: str
-) -> str:
-    """Ten sentences of each test, evenly spread over its order, with every system's output."""
+def _examples(config: StudyConfig, command: str) -> str:
+    """Ten sentences of each test, evenly spread over its order, with the output of every system by its first seed."""
     lines = [f"# Examples: {config.name}\n", f"Made by `{command}`.\n"]
     data = PreparedData.load(Path(config.directory) / "data")
     for split in config.tests:
         test = data.split(split)
         outputs = {
             f"{row['name']} {row['decoding']}": files.read_lines(
-                runs[entry.name].directory / row["hypotheses"]
+                Path(row["run"]) / row["hypotheses"]
             )
-            for entry in entries
-            for row in _rows_of(entry, runs[entry.name], split)
+            for runs in _runs(config)
+            for row in _rows_of(runs[:1], split)
         }
         number = min(NUM_EXAMPLES, len(test))
         for place in [round((i + 0.5) * len(test) / number - 0.5) for i in range(number)]:

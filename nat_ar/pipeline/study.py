@@ -5,7 +5,7 @@ A study may therefore be killed at any moment and started again by the same comm
 It writes:
 
     DIRECTORY/data, DIRECTORY/distilled     prepared directories, raw and by the teacher
-    DIRECTORY/runs/NAME                     a run for each entry
+    DIRECTORY/runs/NAME                     a run for each entry, or NAME_seed1, ... for each of its seeds
     DIRECTORY/table.{txt,md,csv,tex}, picture.{png,svg}, examples.md"""
 
 import functools
@@ -16,12 +16,11 @@ from typing import Any
 
 from nat_ar.data import prepare
 from nat_ar.data.arrays import PreparedData
-from nat_ar.data.prepare import DataConfig
 from nat_ar.evaluation import results
 from nat_ar.evaluation.speed import machine
-from nat_ar.experiment import provenance
+from nat_ar.experiment import provenance, seeds
 from nat_ar.experiment.run import Run
-from nat_ar.experiment.study import Entry, StudyConfig, load_study
+from nat_ar.experiment.study import PlannedRun, StudyConfig, load_study
 from nat_ar.pipeline import benchmark, compare, distill, evaluate, report, train
 from nat_ar.pipeline.benchmark import System
 from nat_ar.pipeline.compare import Comparison
@@ -59,63 +58,74 @@ def study(
         config = load_study(config)
     command = command or f"nat_ar.study({config.name!r})"
     root = Path(config.directory)
+    plan = config.plan()  # an impossible experiment must not make the directory
     files.make_directory(root)
     with files.locked(root):
-        return _study(config, command, publish)
+        return _study(config, plan, command, publish)
 
 
-def _study(config: StudyConfig, command: str, publish: str | Path | None) -> Comparison:
+def _study(
+    config: StudyConfig, plan: Sequence[PlannedRun], command: str, publish: str | Path | None
+) -> Comparison:
     root, stage = Path(config.directory), _Stages()
-    entries = [config.teacher, *config.entries]
-    experiments = [config.experiment(entry) for entry in entries]
-    data = experiments[0].data
-    runs = {entry.name: Run(root / "runs" / entry.name) for entry in entries}
+    data = plan[0].experiment.data
 
     stage("prepare", lambda: prepare.prepare(data))
     for name in config.tests:
         PreparedData.load(data.directory).split(
             name
         )  # an unknown split is an error before any training
-    teacher = runs[config.teacher.name]
-    if any(entry.distilled for entry in entries):
-        stage(f"train {config.teacher.name}", lambda: train.train(experiments[0], teacher))
-        stage(
-            "distill",
-            lambda: distill.distill(
-                teacher,
-                root / "distilled",
+    wanted = {planned.experiment.train_on for planned in plan}
+    for planned in plan:
+        distilled = config.distilled(planned.seed)
+        if planned.entry.name == config.teacher.name and str(distilled) in wanted:
+            stage(f"train {planned.experiment.name}", functools.partial(_train, planned))
+            distilling = functools.partial(
+                distill.distill,
+                planned.directory,
+                distilled,
                 decoding=config.distillation,
                 word_distributions=config.word_distributions,
-            ),
-        )
-    for entry, planned in zip(entries, experiments, strict=True):
-        stage(f"train {entry.name}", functools.partial(train.train, planned, runs[entry.name]))
-    for entry in entries:
+            )
+            stage(seeds.named("distill", planned.seed), distilling)
+    for planned in plan:
+        stage(f"train {planned.experiment.name}", functools.partial(_train, planned))
+    for planned in plan:
         for split in config.tests:
-            evaluating = functools.partial(_evaluate_missing, entry, runs[entry.name], split, data)
-            stage(f"evaluate {entry.name} on {split}", evaluating)
+            evaluating = functools.partial(_evaluate_missing, planned, split)
+            stage(f"evaluate {planned.experiment.name} on {split}", evaluating)
+    # The time that a decoding takes depends on the seed by the lengths of what it translates only.
     systems = [
-        System(runs[entry.name], text) for entry in entries for text in entry.decodings or (None,)
+        System(Run(planned.directory), text)
+        for planned in plan
+        if planned.seed == config.seeds_of(planned.entry)[0]
+        for text in planned.entry.decodings or (None,)
     ]
     stage("benchmark", lambda: _benchmark_missing(systems, config))
     comparison = compare.compare(
-        [runs[entry.name].directory for entry in entries],
-        teacher=config.teacher.name,
+        [planned.directory for planned in plan],
+        teacher=plan[0].experiment.name,
         split=config.tests[0],
     )
-    report.write(comparison, root, entries, runs, config, command)
+    report.write(comparison, root, config, command)
     if publish is not None:
-        report.write(comparison, Path(publish), entries, runs, config, command)
+        report.write(comparison, Path(publish), config, command)
     print(comparison.render(columns=config.columns), end="")
     return comparison
 
 
-def _evaluate_missing(entry: Entry, run: Run, split: str, data: DataConfig) -> None:
+def _train(planned: PlannedRun) -> None:
+    train.train(planned.experiment, planned.directory)
+
+
+def _evaluate_missing(planned: PlannedRun, split: str) -> None:
     """Evaluates the decodings that have no row of this config, checkpoint and test text yet."""
+    entry, run = planned.entry, Run(planned.directory)
+    data = PreparedData.load(planned.experiment.data.directory)
     expected = {
         "kind": "quality",
         "split": split,
-        "test_hash": evaluate.test_hash(PreparedData.load(data.directory).split(split)),
+        "test_hash": evaluate.test_hash(data.split(split)),
     }
     for text in entry.decodings or (None,):
         chosen = decodings.choose(entry.method, text)

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from nat_ar import __main__ as main
 from nat_ar.commands import study as command_line
 from nat_ar.config_json import ConfigError
+from nat_ar.data.arrays import PreparedData
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.text_files import TextFiles
 from nat_ar.evaluation import results
@@ -134,6 +136,11 @@ def make_study(tmp_path: Path) -> Callable[[str], Path]:
     return lambda name: tiny_study.write(tmp_path / name)
 
 
+def run(*words: str) -> None:
+    """`study study.py WORDS`, in this process."""
+    command_line.run(main.parse("study", ["study.py", *words]))
+
+
 def start(directory: Path, cache: Path, command: list[str] = STUDY) -> subprocess.Popen[bytes]:
     """The study as a process of its own, in `directory`."""
     with (directory / "table").open("wb") as table, (directory / "progress").open("wb") as progress:
@@ -240,6 +247,37 @@ def check_reports(directory: Path) -> None:
         assert all(f"| {name} " in section for name in RUNS)
 
 
+@pytest.mark.slow
+def test_the_table_of_a_study_has_the_means_over_its_seeds(
+    make_study: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Teacher and student have two seeds each, so that each teacher distils; only the first seeds are timed."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(study.__file__).parents[2]))  # for the benchmark
+    monkeypatch.chdir(make_study("here"))
+    config = load_study("study.py")
+    length, student = config.entries
+    length = dataclasses.replace(length, seeds=())
+    config = dataclasses.replace(config, entries=(length, student), seeds=(1, 2), seed_teacher=True)
+    comparison = study.study(config)
+    runs = sorted(path.name for path in Path("study/runs").iterdir())
+    assert runs == ["ar_seed1", "ar_seed2", "fertility_kd_seed1", "fertility_kd_seed2", "length"]
+    cards = [
+        PreparedData.load(f"study/distilled_seed{seed}").manifest["distilled"] for seed in (1, 2)
+    ]
+    assert [card["teacher"]["name"] for card in cards] == ["ar_seed1", "ar_seed2"]
+    lines = {line.result.identity["name"]: line for line in comparison.table.lines}
+    assert {name: len(line.result.qualities) for name, line in lines.items()} == {
+        "ar": 2,
+        "fertility_kd": 2,
+        "length": 1,
+    }
+    assert lines["ar"].is_teacher
+    for name in runs:
+        timed = [row["kind"] for row in results.read(Path("study/runs") / name)].count("speed")
+        assert timed == (0 if name.endswith("2") else 1), name
+    assert "| fertility_kd_seed1 " in Path("study/examples.md").read_text("utf-8")
+
+
 def test_a_split_that_is_not_there_is_said_before_any_training(
     make_study: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,9 +294,9 @@ def test_a_corpus_file_takes_the_place_of_the_corpus(
     """One is split by the hold-out of the config's corpus, and cannot be without one; three are the splits."""
     monkeypatch.chdir(make_study("here"))
     with pytest.raises(ValueError, match=r"corpus_file pairs\.tsv: TextFiles has no hold_out"):
-        command_line.run(command_line.Study("study.py", corpus_file=("pairs.tsv",)))
+        run("--corpus-file", "pairs.tsv")
     with pytest.raises(ValueError, match=r"expected one file, or three .* got 2"):
-        command_line.run(command_line.Study("study.py", corpus_file=("a.tsv", "b.tsv")))
+        run("--corpus-file", "a.tsv", "b.tsv")
     seen: list[Any] = []
     monkeypatch.setattr(command_line, "study", lambda *words, **more: seen.append((words, more)))
     text = (
@@ -268,9 +306,7 @@ def test_a_corpus_file_takes_the_place_of_the_corpus(
     )
     text = text.replace("import TextFiles", "import HoldOut, TextFiles")
     Path("study.py").write_text(text, "utf-8")
-    command_line.run(
-        command_line.Study("study.py", "elsewhere", ("/some/pairs.tsv",), publish="docs")
-    )
+    run("--directory", "elsewhere", "--corpus-file", "/some/pairs.tsv", "--publish", "docs")
     ((config,), more) = seen[0]
     assert config.directory == "elsewhere"
     assert config.data.corpus.train == ("/some/pairs.tsv",)
@@ -280,8 +316,7 @@ def test_a_corpus_file_takes_the_place_of_the_corpus(
     }
     assert (config.data.corpus.hold_out.validation, config.data.corpus.hold_out.test) == (5, 6)
 
-    files = ("/a.tsv", "/b.tsv", "/c d.tsv")
-    command_line.run(command_line.Study("study.py", corpus_file=files))
+    run("--corpus-file", "/a.tsv", "/b.tsv", "/c d.tsv")
     ((config,), more) = seen[1]
     assert config.data.corpus == TextFiles(("/a.tsv",), ("/b.tsv",), ("/c d.tsv",))
     assert more["command"] == "python -m nat_ar study study.py --corpus-file a.tsv b.tsv 'c d.tsv'"
@@ -293,9 +328,9 @@ def test_the_columns_of_the_command_are_those_of_the_study_and_of_its_command(
     monkeypatch.chdir(make_study("here"))
     seen: list[Any] = []
     monkeypatch.setattr(command_line, "study", lambda *words, **more: seen.append((words, more)))
-    command_line.run(command_line.Study("study.py", columns=("system", "bleu_lc")))
+    run("--columns", "system", "bleu_lc")
     ((config,), more) = seen[0]
     assert config.columns == ("system", "bleu_lc")
     assert more["command"] == "python -m nat_ar study study.py --columns system bleu_lc"
-    with pytest.raises(ConfigError, match=r"columns: expected some of all, .*; got blue"):
-        command_line.run(command_line.Study("study.py", columns=("blue",)))
+    with pytest.raises(ValueError, match=r"columns: expected some of all, .*; got blue"):
+        run("--columns", "blue")
