@@ -16,6 +16,7 @@ MEANS = (
     "valid",
     "mixed",
     "train_seconds",
+    "train_compile_seconds",
     "train_steps",
     "train_target_tokens",
 )
@@ -72,18 +73,23 @@ def _as_one(systems: Sequence[SystemResult], runs: Mapping[str, SeededRun]) -> l
     """One system a condition, of the same decoding of several runs."""
     first, *_ = sorted(runs, key=lambda directory: runs[directory].seed)
     ordered = sorted(systems, key=lambda system: runs[system.identity["run"]].seed)
-    who = {"name": runs[first].name, "run": first}
+
+    def named(row: Row) -> Row:
+        """As a row of the first run; the hash of its parameters is that of another where it was measured with one."""
+        own = {} if row["run"] == first else {"parameters_hash": None}
+        return {**row, "name": runs[first].name, "run": first, **own}
+
     by_seed = {
         runs[system.quality["run"]].seed: system.quality
         for system in ordered
         if system.quality is not None
     }
-    quality = {**mean_row([*by_seed.values()]), **who} if by_seed else None
+    quality = named(mean_row([*by_seed.values()])) if by_seed else None
     speeds: dict[Condition | None, Row | None] = {}
     for system in ordered:
         if system.speed is not None:
             timed = {"timed_seed": runs[system.speed["run"]].seed}
-            speeds.setdefault(system.condition, {**system.speed, **who, **timed})
+            speeds.setdefault(system.condition, {**named(system.speed), **timed})
     return [
         SystemResult(quality, speed, tuple(by_seed.items())) for speed in speeds.values() or [None]
     ]

@@ -96,6 +96,22 @@ def test_the_table_says_how_many_seeds_and_how_far_apart_they_are(systems) -> No
     assert "1 2 3" in formats.render(table, "csv")
 
 
+def test_runs_of_other_seeds_are_no_other_models_of_one_run(quality, speed) -> None:
+    """A decoding that only the second seed was scored and timed by."""
+    rows = [quality("nat_seed1", "A()", 27.0, parameters_hash="1" * 64)]
+    rows += [quality("nat_seed2", f"{name}()", 27.0, parameters_hash="2" * 64) for name in "AB"]
+    rows.append(speed("nat_seed2", "B()", 27.0, parameters_hash="2" * 64))
+    merged = seeds.merge(results.join(rows), RUNS)
+    assert [(one.identity["name"], len(one.qualities)) for one in merged] == [
+        ("nat", 2),
+        ("nat", 1),
+    ]
+    assert not build.build(merged).warnings
+    rows[1] |= {"parameters_hash": "3" * 64}
+    (warning, _) = build.build(seeds.merge(results.join(rows), RUNS)).warnings
+    assert warning.startswith("Warning, nat_seed2: another model for")
+
+
 def test_where_every_system_has_one_seed_the_table_says_so(systems) -> None:
     table = build.build(systems)
     assert any(note.startswith("One seed a system") for note in table.notes)

@@ -180,7 +180,7 @@ def speed(
 
 def warnings(lines: Sequence[Line]) -> list[str]:
     """One short line a warning, and the page that explains them."""
-    rows = [row for line in lines for row in (line.result.quality, line.result.speed) if row]
+    rows = [row for line in lines for row in (*line.result.qualities, line.result.speed) if row]
     texts: dict[str, None] = dict.fromkeys(_other_models(rows))
     for line in lines:
         for warning in (line.result.quality or {}).get("warnings", ()):
