@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +16,15 @@ from nat_ar.search import limits
 from nat_ar.training import optimizer, step
 from nat_ar.training.optimizer import OptimizerConfig
 from nat_ar.translation.model import Model
+from scripts.benchmark_cpu.models import System
+from scripts.gpu_study import scale
 from scripts.torture import models
 
 SIZES = VocabularySizes(40, 40, is_joint=True)
 METHODS = models.with_options()
+STUDY = scale.methods(scale.SMALLEST, 9)
+"""What scripts/gpu_study.sh trains, in bfloat16 as it stands there; `SYSTEMS` is what it times."""
+SYSTEMS = scale.systems(scale.FULL)
 
 
 def in_bfloat16(method: Method) -> Method:
@@ -39,9 +45,12 @@ def calls_of(program: str) -> set[str]:
     return set(re.findall(r"custom_call @([\w.$]+)", program))
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_a_train_step_is_lowered_for_cuda(name: str) -> None:
-    method = in_bfloat16(METHODS[name])
+@pytest.mark.parametrize(
+    "method",
+    [*(in_bfloat16(method) for method in METHODS.values()), *STUDY.values()],
+    ids=[*METHODS, *(f"gpu_study, {name}" for name in STUDY)],
+)
+def test_a_train_step_is_lowered_for_cuda(method: Method) -> None:
     graphdef, params, carried = step.split(method.build(SIZES, rngs=nnx.Rngs(0)))
     adam = optimizer.build(OptimizerConfig(), max_steps=10)
     train_step = step.build_train_step(graphdef, adam, step.data_mesh(1))
@@ -53,9 +62,10 @@ def test_a_train_step_is_lowered_for_cuda(name: str) -> None:
     assert not [name for name in calls_of(program) if name.startswith("nat_ar")]
 
 
-def lowered_decode(method: Method, model: Model) -> str:
+def lowered_decode(method: Method, model: Model, chosen: Any = None) -> str:
     def decode(leaves: list[jax.Array], source: jax.Array) -> jax.Array:
-        decoding, longest = method.decoding, limits.length_limit(source.shape[1])
+        longest = limits.length_limit(source.shape[1])
+        decoding = method.decoding if chosen is None else chosen
         return model.decode(leaves, source, decoding=decoding, max_length=longest).tokens
 
     source = jnp.full((2, 8), 7, jnp.int32)
@@ -71,6 +81,16 @@ def random_model(method: Method) -> Model:
 def test_a_decode_is_lowered_for_cuda(name: str) -> None:
     method = in_bfloat16(METHODS[name])
     program = lowered_decode(method, random_model(method))
+    assert "bf16" in products_of(program)
+    assert calls_of(program) == set()
+
+
+@pytest.mark.parametrize("system", SYSTEMS.values(), ids=SYSTEMS)
+def test_what_the_gpu_study_times_is_lowered_for_cuda(system: System) -> None:
+    """Its methods and decodings, of a small size."""
+    assert system.method.network.dtype == "bfloat16"
+    method = dataclasses.replace(system.method, transformer=scale.SMALLEST)  # type: ignore[call-arg]
+    program = lowered_decode(method, random_model(method), system.decoding)
     assert "bf16" in products_of(program)
     assert calls_of(program) == set()
 

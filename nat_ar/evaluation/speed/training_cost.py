@@ -15,6 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from nat_ar.evaluation.speed import floor
+from nat_ar.evaluation.speed.floor import Cost
+from nat_ar.evaluation.speed.machine import Peaks
 from nat_ar.methods.base import Method, VocabularySizes
 from nat_ar.special_tokens import EOS, NUM_SPECIAL
 from nat_ar.training import optimizer, step
@@ -97,6 +100,7 @@ class TrainStep:
         self.state = step.place(mesh, state, is_batch=False)
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
         train_step: Any = step.build_train_step(graphdef, updates, mesh)
+        self.train_step: step.TrainStep = train_step
         start = time.perf_counter()
         self.compiled = train_step.lower(self.state, batch, None).compile()
         self.compile_seconds = time.perf_counter() - start
@@ -104,6 +108,14 @@ class TrainStep:
     def __call__(self, batch: Batch) -> None:
         self.state, terms = self.compiled(self.state, batch, None)
         jax.block_until_ready((self.state, terms))
+
+    def product_cost(self, batch: Batch, peaks: Peaks) -> Cost:
+        """The matrix products of an update, as floor.py counts them; compiles the step again, with counters."""
+        arguments = self.state, batch
+        counted = floor.compile_counter(
+            lambda state, batch: self.train_step(state, batch, None), arguments, (True, False)
+        )
+        return counted.cost(counted.counts(*arguments), peaks)
 
     def cost(self, name: str, seconds: Sequence[float], reference: Sequence[float]) -> StepCost:
         """`reference`: the seconds of the first method's steps, in the same rounds."""
