@@ -24,7 +24,10 @@ def render(table: Table, names: Sequence[str] = ()) -> str:
     shown = columns.choose(table, columns.plus_minus, names)
     grid, width = _grid(table, shown)
     output = io.StringIO()
-    Console(file=output, width=width, color_system=None, force_terminal=False).print(grid)
+    console = Console(
+        file=output, width=width, color_system=None, force_terminal=False, force_jupyter=False
+    )
+    console.print(grid)
     head, *body = [line.rstrip() for line in output.getvalue().splitlines()]
     rule = "─" * width
     text = [head, body[0], rule, *body[1:], rule]

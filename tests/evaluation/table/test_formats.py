@@ -3,6 +3,7 @@ import dataclasses
 import io
 
 import pytest
+import rich.console
 
 from nat_ar.evaluation import results
 from nat_ar.evaluation.table import build, formats
@@ -51,6 +52,18 @@ def test_with_every_optional_column_the_terminal_table_still_fits(rows) -> None:
     line = next(line for line in text.splitlines() if line.startswith("nat"))
     shown = ["nat", "27.00", "±1.00", "2,", "±7.07", "1.0", "1,234", "0.03", "0.02", "79.4"]
     assert line.split() == [*shown, "74.0", "100.0"]
+
+
+def test_the_terminal_table_is_text_wherever_python_runs(
+    rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a notebook rich displays what it prints; colours and widths of the environment do not count either."""
+    table = build.build(results.join(rows))
+    expected = formats.render(table, "terminal")
+    monkeypatch.setattr(rich.console, "_is_jupyter", lambda: True)
+    for name, value in (("FORCE_COLOR", "1"), ("COLUMNS", "40"), ("TERM", "dumb")):
+        monkeypatch.setenv(name, value)
+    assert formats.render(table, "terminal") == expected
 
 
 def test_a_terminal_table_of_all_columns_is_as_wide_as_they_need(rows) -> None:
