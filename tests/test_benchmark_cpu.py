@@ -138,6 +138,9 @@ def test_plots(tmp_path: Path) -> None:
         "throughput.png",
         "throughput.svg",
     ]
+    drawn = (tmp_path / "throughput.svg").read_text("utf-8")
+    for part in ("CTC", "95 % interval"):  # the bands are explained
+        assert part in drawn
 
 
 # Turns

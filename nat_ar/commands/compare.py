@@ -11,7 +11,7 @@ from typing import Literal
 from nat_ar.evaluation import figures, metrics
 from nat_ar.evaluation.metrics import METRICS, Metric
 from nat_ar.evaluation.table import columns, formats
-from nat_ar.pipeline.compare import compare
+from nat_ar.pipeline.compare import compare, save_curves
 from nat_ar.runtime import console
 
 
@@ -32,9 +32,15 @@ class Compare:
     split: str = "test"
     """the split whose results are compared"""
     picture: str | None = None
-    """file for the picture of quality against latency: .png or .svg; without a suffix, both"""
+    """file for the picture of quality against latency: .png, .svg or .pdf; without a suffix, .png and .svg"""
+    curves: str | None = None
+    """file for a picture of validation BLEU and training loss against steps, target tokens and hours"""
+    width: float | None = None
+    """width of the pictures in inches, such as 3.3 for a column of a paper"""
     title: str = ""
     """name of the data in the picture; default: the split and its hash"""
+    no_title: bool = False
+    """leave the title out of the picture, for a caption"""
     metrics: tuple[str, ...] = ()
     """Python files with further METRICS, each of which becomes a column (docs/metrics.md)"""
     picture_metric: str | None = None
@@ -47,11 +53,14 @@ def run(arguments: Compare) -> None:
     """Writes the files that `arguments` names, and prints the table."""
     for name in arguments.output:
         formats.of_path(Path(name))
-    if arguments.picture is not None:
-        figures.paths_of(Path(arguments.picture))
+    for path in (arguments.picture, arguments.curves):
+        if path is not None:
+            figures.paths_of(Path(path))
     chosen = metrics.with_more(arguments.metrics)
     columns.check(arguments.columns, chosen)
     height = None if arguments.picture_metric is None else _named(arguments.picture_metric, chosen)
+    if arguments.curves is not None:  # first: runs that are still training have no results
+        save_curves(arguments.runs, arguments.curves, width=arguments.width)
     comparison = compare(
         arguments.runs,
         teacher=arguments.teacher,
@@ -63,7 +72,13 @@ def run(arguments: Compare) -> None:
         comparison.save(name, arguments.columns)
     console.show(comparison.render(arguments.format, arguments.columns).removesuffix("\n"))
     if arguments.picture is not None:
-        comparison.picture(arguments.picture, title=arguments.title, metric=height)
+        comparison.picture(
+            arguments.picture,
+            title=arguments.title,
+            metric=height,
+            width=arguments.width,
+            has_title=not arguments.no_title,
+        )
 
 
 def _named(name: str, chosen: Sequence[Metric]) -> Metric:

@@ -38,15 +38,23 @@ class Comparison:
         files.write_text(path, self.render(form, columns))
 
     def picture(
-        self, path: str | Path, *, title: str = "", metric: Metric | None = None
+        self,
+        path: str | Path,
+        *,
+        title: str = "",
+        metric: Metric | None = None,
+        width: float | None = None,
+        has_title: bool = True,
     ) -> list[Path]:
         """Writes quality against latency to the path, or to .png and .svg where it has no suffix.
 
         title: the name of the data; by default their split and test hash. metric: the height of the markers; by
-        default percent of valid translations where every row has it, else BLEU."""
+        default percent of valid translations where every row has it, else BLEU. width: inches."""
         from nat_ar.evaluation.table import picture  # matplotlib, which the table does not need
 
-        return picture.save(self.table, Path(path), title=title, metric=metric)
+        return picture.save(
+            self.table, Path(path), title=title, metric=metric, width=width, has_title=has_title
+        )
 
     def __str__(self) -> str:
         return self.render()
@@ -109,6 +117,33 @@ def _rows(directory: Path) -> list[Row]:
     return [
         {"variant": variant, **row} if row["config_hash"] == config_hash else row for row in rows
     ]
+
+
+def save_curves(
+    runs: Sequence[str | Path], path: str | Path, *, width: float | None = None
+) -> list[Path]:
+    """Writes validation BLEU and training loss of the runs against steps, tokens and hours. Needs no result: the runs
+    may still be training. ValueError where a directory has no metrics.jsonl, or none has a row."""
+    from nat_ar.evaluation import curves  # matplotlib and JAX, which the table does not need
+    from nat_ar.training import logging
+
+    directories = [Path(run) for run in dict.fromkeys(runs)]
+    for directory in directories:
+        if not (directory / logging.FILE_NAME).is_file():
+            raise ValueError(
+                f"{directory} has no {logging.FILE_NAME}: expected the directory of a run; train it first"
+            )
+    names = [directory.name for directory in directories]
+    return curves.save(
+        [
+            curves.Training(
+                name if names.count(name) == 1 else str(directory), logging.read(directory)
+            )
+            for name, directory in zip(names, directories, strict=True)
+        ],
+        Path(path),
+        width=width,
+    )
 
 
 def paired_tests(

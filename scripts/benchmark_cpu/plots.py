@@ -8,7 +8,8 @@ from pathlib import Path
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.patches import Patch
+from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from nat_ar.evaluation import figures
 from nat_ar.evaluation.speed.intervals import Interval
@@ -57,8 +58,12 @@ def _draw(panel: Axes, rows: Sequence[Row], title: str, across: str, up: str) ->
         panel.fill_between(at, low, high, color=colour, alpha=0.15, lw=0)
     panel.set(xscale="log", yscale="log", xlabel=across, ylabel=up, title=title, xticks=at)
     panel.xaxis.set_major_formatter(ScalarFormatter())
-    panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.xaxis.set_minor_locator(NullLocator())
+    figures.set_log_ticks(panel.yaxis, *panel.get_ylim())
+    lines, _ = panel.get_legend_handles_labels()
+    band = Patch(facecolor=figures.FAINT, alpha=0.3, label="95 % interval")
     panel.legend(
+        handles=[*lines, band],
         fontsize=7,
         frameon=False,
         loc="center left",

@@ -117,6 +117,32 @@ def test_the_table_is_printed_and_written(
     assert Path(picture + ".svg").is_file()
 
 
+def test_pictures_for_a_column_of_a_paper(runs: tuple[str, ...], tmp_path: Path) -> None:
+    """Of results, and of trainings, one of which was logged by an early version."""
+    early = '{"kind": "validation", "step": 10, "score": 3.0, "length_ratio": 1.0}\n'
+    row = {"kind": "validation", "step": 10, "seconds": 3.0, "target_tokens": 90, "score": 4.0}
+    for run, line in zip(runs, (early, json.dumps(row) + "\n"), strict=True):
+        (Path(run) / "metrics.jsonl").write_text(line, "utf-8")
+    quality, curves = tmp_path / "quality.svg", tmp_path / "out" / "curves.svg"
+    arguments = Compare(runs, picture=str(quality), curves=str(curves), width=3.3, no_title=True)
+    command.run(dataclasses.replace(arguments, n_bootstrap=100))
+    for path in (quality, curves):
+        assert f'width="{72 * 3.3:g}' in path.read_text("utf-8")
+    assert "30 sentences" not in quality.read_text("utf-8")
+    assert "hours of training unknown: ar" in " ".join(curves.read_text("utf-8").split())
+
+
+def test_curves_need_no_results(runs: tuple[str, ...], tmp_path: Path) -> None:
+    run, path = tmp_path / "running", tmp_path / "curves.png"
+    run.mkdir()
+    with pytest.raises(ValueError, match=r"running has no metrics\.jsonl: expected the directory"):
+        compare.save_curves([run], path)
+    row = {"kind": "train", "step": 10, "seconds": 3.0, "target_tokens": 90, "objective": 4.0}
+    (run / "metrics.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
+    assert compare.save_curves([run, run], path) == [path]
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_columns_that_are_named_are_printed_and_written(
     runs: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -243,6 +269,8 @@ def test_wrong_arguments_are_errors_before_any_work(runs: tuple[str, ...]) -> No
         command.run(Compare(("nowhere",), output=("table.pdf",)))
     with pytest.raises(ValueError, match=r"picture picture\.jpg"):
         command.run(Compare(("nowhere",), picture="picture.jpg"))
+    with pytest.raises(ValueError, match=r"picture curves\.jpg"):
+        command.run(Compare(("nowhere",), curves="curves.jpg"))
     with pytest.raises(ValueError, match="no runs to compare"):
         command.run(Compare(()))
     with pytest.raises(ValueError, match="no results on split 'law'; the runs have: test"):

@@ -56,8 +56,8 @@ def draw_throughput(rows: Sequence[Row]) -> Figure:
     sizes = sorted({size for row in rows for size, _ in points(row)})
     panel.set_xticks(sizes)
     panel.xaxis.set_minor_locator(NullLocator())
-    for axis in (panel.xaxis, panel.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    figures.set_log_ticks(panel.yaxis, *panel.get_ylim())
     panel.set_xlabel("sentences in a batch")
     panel.set_ylabel("sentences/s")
     return figure

@@ -16,48 +16,73 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter
 
 from nat_ar.evaluation import figures, results
 from nat_ar.evaluation.figures import Styles
 from nat_ar.evaluation.metrics import Metric
-from nat_ar.evaluation.table import placement
+from nat_ar.evaluation.table import labels
+from nat_ar.evaluation.table.labels import Point
 from nat_ar.evaluation.table.line import ITSELF, Interval, Line, Table
-from nat_ar.evaluation.table.placement import Box
 
 ROOMY = 14
 """Labels that fit into a panel of the usual size; a panel with more grows."""
+NARROW = 5.0
+"""Inches to a panel below which type and markers are small, and the legend stands below."""
+NAMED_IF_NARROW = 6
+"""Most markers of a narrow panel that all have their names beside them."""
+LEAST_WIDTH = 2.5
+"""inches"""
+DASHES = (0, (4, 3))
+ACROSS = "mean latency at batch 1, ms a sentence (log scale)"
 
 
 @dataclasses.dataclass(frozen=True)
-class Point:
-    """One marker: a line of the table in the units of the axes."""
+class Sizes:
+    """How large things are drawn: lengths in inches; type, that of titles and axes (`large`), and markers in points."""
 
-    label: str
-    method: str
-    is_distilled: bool
-    role: str
-    """ "beam" or "greedy" for the two that speed-ups refer to, else "" """
-    latency: Interval
-    quality: Interval
+    width: float
+    height: float
+    type: float
+    large: float
+    marker: float
 
 
 def save(
-    comparison: Table, path: Path, *, title: str = "", metric: Metric | None = None
+    comparison: Table,
+    path: Path,
+    *,
+    title: str = "",
+    metric: Metric | None = None,
+    width: float | None = None,
+    has_title: bool = True,
 ) -> list[Path]:
-    """Writes the picture to `path`, or as both .png and .svg where `path` has no such suffix.
+    """Writes the picture to `path`, or as both .png and .svg where `path` has no suffix.
 
     title: what the data are called; by default their split and test hash. metric: the height of the markers;
-    None takes percent of valid translations where every row has it, else BLEU. ValueError where no line has both
-    quality and latency."""
+    None takes percent of valid translations where every row has it, else BLEU. width: of the picture in inches, such
+    as 3.3 for a column of a paper; type is 7 points or more at any width. ValueError where no line has both quality
+    and latency, and for a width that has no room for the axes."""
     figures.paths_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(figures.STYLE):
-        return figures.write(draw(comparison, title=title, metric=metric), path)
+        figure = draw(comparison, title=title, metric=metric, width=width, has_title=has_title)
+        return figures.write(figure, path)
 
 
-def draw(comparison: Table, *, title: str = "", metric: Metric | None = None) -> Figure:
-    """The figure: one panel a condition; labels are placed so that they cover little."""
+def draw(
+    comparison: Table,
+    *,
+    title: str = "",
+    metric: Metric | None = None,
+    width: float | None = None,
+    has_title: bool = True,
+) -> Figure:
+    """The figure: one panel a condition; labels are placed so that they cover little. Where a panel has more markers
+    than names fit, those on the Pareto front and the references of speed-ups are named, and the legend says what the
+    numbers of the others mean."""
+    if width is not None and width < LEAST_WIDTH:
+        raise ValueError(f"picture: expected a width of {LEAST_WIDTH} inches or more, got {width}")
     timed = [line for line in comparison.lines if line.result.quality and line.result.speed]
     if metric is None and any(_height(line, None) is None for line in timed):
         metric = comparison.metrics[0]
@@ -69,31 +94,65 @@ def draw(comparison: Table, *, title: str = "", metric: Metric | None = None) ->
         )
     conditions = list(dict.fromkeys(line.result.condition for line in lines))
     styles = figures.styles([line.result.identity for line in lines])
-    most = max(
-        sum(line.result.condition == condition for line in lines) for condition in conditions
+    by_condition = [[x for x in lines if x.result.condition == one] for one in conditions]
+    is_narrow = width is not None and width / len(conditions) < NARROW
+    lower_is_better = metric is not None and metric.direction == "lower"
+    points = _numbered(
+        [_points(chosen, metric) for chosen in by_condition],
+        most=NAMED_IF_NARROW if is_narrow else labels.NAMED,
+        lower_is_better=lower_is_better,
     )
-    grown = max(1.0, math.sqrt(most / ROOMY))
-    size = (7.6 * grown * len(conditions), 5.0 * grown)
-    figure = Figure(figsize=size, layout="constrained")
+    entries = _legend_entries([point for chosen in points for point in chosen], styles)
+    sizes = _sizes(points, width, is_narrow)
+    figure = Figure(figsize=(sizes.width, sizes.height), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(conditions), squeeze=False, sharey=True)[0]
-    labelled = []
-    for panel, condition in zip(panels, conditions, strict=True):
-        chosen = [line for line in lines if line.result.condition == condition]
-        points = _points(chosen, metric)
-        _draw_panel(panel, points, styles, metric)
-        panel.set_title(_title(chosen, title), loc="left", fontsize=9, color=figures.INK, pad=8)
-        labelled.append((panel, points))
-    panels[0].set_ylabel("valid translations, %" if metric is None else metric.title)
-    if metric is not None and metric.direction == "lower":
-        panels[0].set_ylabel(f"{metric.title}, lower is better")
+    for panel, chosen, of_panel in zip(panels, by_condition, points, strict=True):
+        _draw_panel(panel, of_panel, styles, metric, sizes)
+        inches = sizes.width / len(conditions) - 0.5  # without what stands beside the panel
+        text = "\n".join(figures.wrapped(ACROSS, inches, sizes.large))
+        panel.set_xlabel(text, fontsize=sizes.large)
+        if has_title:
+            text = "\n".join(figures.wrapped(_title(chosen, title), inches, sizes.large))
+            panel.set_title(text, loc="left", fontsize=sizes.large, color=figures.INK, pad=8)
+    name = "valid translations, %" if metric is None else metric.title
+    if lower_is_better:
+        name += ", lower is better"
         panels[0].invert_yaxis()  # up is better; the panels share the axis
-    _legend(panels[-1], [point for _, points in labelled for point in points], styles)
+    panels[0].set_ylabel(name, fontsize=sizes.large)
+    _draw_legend(figure, panels[-1], entries, canvas, sizes, is_below=is_narrow)
     canvas.draw()  # settles the layout, which the labels need in pixels
     figure.set_layout_engine("none")
-    for panel, points in labelled:
-        _place_labels(panel, points, canvas)
+    pairs = list(zip(panels, points, strict=True))
+    upright = labels.name_lines(pairs, canvas, sizes.type, marker=sizes.marker)
+    for (panel, of_panel), boxes in zip(pairs, upright, strict=True):
+        labels.place(panel, of_panel, canvas, size=sizes.type, marker=sizes.marker, upright=boxes)
     return figure
+
+
+def _sizes(points: Sequence[Sequence[Point]], width: float | None, is_narrow: bool) -> Sizes:
+    """Without the legend's height. A picture whose width is free grows with the number of its labels."""
+    if is_narrow and width is not None:
+        return Sizes(width, 2.7, type=7.0, large=7.0, marker=4.5)
+    most = max(sum(point.number is None for point in chosen) for chosen in points)
+    grown = max(1.0, math.sqrt(most / ROOMY))
+    has_numbers = any(point.number for chosen in points for point in chosen)
+    free = 7.6 * grown * len(points) + (1.8 if has_numbers else 0.0)
+    return Sizes(width or free, 5.0 * grown, type=8.0, large=9.0, marker=8.0)
+
+
+def _numbered(
+    points: Sequence[Sequence[Point]], *, most: int, lower_is_better: bool
+) -> list[list[Point]]:
+    """The points of each panel; numbers go on from panel to panel, since they share the legend."""
+    found: list[list[Point]] = []
+    first = 1
+    for chosen in points:
+        found.append(
+            labels.numbered(chosen, most=most, lower_is_better=lower_is_better, first=first)
+        )
+        first += sum(point.number is not None for point in found[-1])
+    return found
 
 
 def wilson(percent: float, sentences: int) -> Interval:
@@ -153,9 +212,10 @@ def _label(line: Line, lines: Sequence[Line]) -> str:
 
 
 def _draw_panel(
-    panel: Axes, points: Sequence[Point], styles: Styles, metric: Metric | None
+    panel: Axes, points: Sequence[Point], styles: Styles, metric: Metric | None, sizes: Sizes
 ) -> None:
     panel.set_xscale("log")
+    panel.tick_params(length=3, labelsize=sizes.large)
     for point in points:
         colour, marker = styles[point.method]
         latency, quality = point.latency, point.quality
@@ -166,32 +226,20 @@ def _draw_panel(
             yerr=_whiskers(quality),
             color=colour,
             marker=marker,
-            markersize=8,
+            markersize=sizes.marker,
             markerfacecolor=colour if point.is_distilled else "white",
-            markeredgewidth=1.6,
+            markeredgewidth=0.2 * sizes.marker,
             elinewidth=1.1,
-            capsize=2.5,
+            capsize=0.3 * sizes.marker,
             zorder=3,
         )
         if point.role:
             panel.axvline(
-                latency.value, color=figures.FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1
-            )
-            panel.annotate(
-                f"AR {point.role}",
-                (latency.value, 0.01),
-                xycoords=("data", "axes fraction"),
-                xytext=(-3, 2),
-                textcoords="offset points",
-                rotation=90,
-                ha="right",
-                va="bottom",
-                fontsize=8,
-                color=figures.FAINT,
+                latency.value, color=figures.FAINT, linewidth=0.8, linestyle=DASHES, zorder=1
             )
         if point.role == "beam":
             panel.axhline(
-                quality.value, color=figures.FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1
+                quality.value, color=figures.FAINT, linewidth=0.8, linestyle=DASHES, zorder=1
             )
     low = min(point.latency.low for point in points)
     high = max(point.latency.high for point in points)
@@ -202,16 +250,14 @@ def _draw_panel(
         panel.set_ylim(top=min(panel.get_ylim()[1], 106.0))
     panel.grid(axis="y", color="#E8E8E8", linewidth=0.8, zorder=0)
     panel.set_axisbelow(True)
-    panel.tick_params(length=3)
-    panel.set_xlabel("mean latency at batch 1, ms a sentence (log scale)")
-    _set_log_ticks(panel.xaxis, low / room, high * room)
+    figures.set_log_ticks(panel.xaxis, low / room, high * room)
     beam = next((point.latency.value for point in points if point.role == "beam"), None)
     panel.spines["top"].set_visible(beam is not None)
     if beam is not None:
-        _draw_speed_up_axis(panel, beam, low / room, high * room)
+        _draw_speed_up_axis(panel, beam, low / room, high * room, sizes)
 
 
-def _draw_speed_up_axis(panel: Axes, beam: float, low: float, high: float) -> None:
+def _draw_speed_up_axis(panel: Axes, beam: float, low: float, high: float, sizes: Sizes) -> None:
     """Adds the upper axis: how many times faster than AR beam each latency is."""
 
     def flip(values: Any) -> Any:
@@ -219,19 +265,12 @@ def _draw_speed_up_axis(panel: Axes, beam: float, low: float, high: float) -> No
         return beam / np.maximum(values, 1e-9)
 
     top = panel.secondary_xaxis("top", functions=(flip, flip))
-    _set_log_ticks(top.xaxis, beam / high, beam / low)
+    figures.set_log_ticks(top.xaxis, beam / high, beam / low)
     top.xaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}×"))
-    top.tick_params(length=3, labelsize=8, colors=figures.FAINT, pad=1)
-    top.set_xlabel("times faster than AR beam", fontsize=8, color=figures.FAINT, labelpad=3)
-
-
-def _set_log_ticks(axis: matplotlib.axis.Axis, low: float, high: float) -> None:
-    """Ticks at 1, 2, 5 of each decade, more on an axis that spans little."""
-    subdivisions = (1.0, 2.0, 5.0) if high / low > 8 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
-    axis.set_major_locator(LogLocator(10, subs=subdivisions, numticks=20))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_locator(NullLocator())
-    axis.set_minor_formatter(NullFormatter())
+    top.tick_params(length=3, labelsize=sizes.type, colors=figures.FAINT, pad=1)
+    top.set_xlabel(
+        "times faster than AR beam", fontsize=sizes.type, color=figures.FAINT, labelpad=3
+    )
 
 
 def _whiskers(estimate: Interval) -> np.ndarray:
@@ -239,7 +278,46 @@ def _whiskers(estimate: Interval) -> np.ndarray:
     return np.maximum([[below], [above]], 0.0)
 
 
-def _legend(panel: Axes, points: Sequence[Point], styles: Styles) -> None:
+def _draw_legend(
+    figure: Figure,
+    panel: Axes,
+    entries: Sequence[Line2D],
+    canvas: FigureCanvasAgg,
+    sizes: Sizes,
+    *,
+    is_below: bool,
+) -> None:
+    """Below all panels, or to the right of the last. The figure gets the height that the legend needs."""
+    settings: dict[str, Any] = {
+        "handles": entries,
+        "frameon": False,
+        "fontsize": sizes.type,
+        "borderaxespad": 0.0,
+        "handletextpad": 0.4,
+        "columnspacing": 1.0,
+        "markerscale": 1.0 if sizes.marker > 6 else 0.75,
+    }
+    if not is_below:
+        settings.update(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+        needed = panel.legend(**settings).get_window_extent(canvas.get_renderer()).height
+        figure.set_size_inches(sizes.width, max(sizes.height, needed / figure.dpi + 1.2))
+        return
+    settings.update(loc="lower left", bbox_to_anchor=(0.02, 0.0))
+    room = sizes.width * figure.dpi
+    for columns in (4, 3, 2, 1):
+        legend = figure.legend(ncols=columns, **settings)
+        extent = legend.get_window_extent(canvas.get_renderer())
+        if columns == 1 or extent.width < 0.96 * room:
+            break
+        legend.remove()
+    needed = extent.height / figure.dpi + 0.05
+    height = sizes.height + needed
+    figure.set_size_inches(sizes.width, height)
+    figures.leave_room_below(figure, needed / height)
+
+
+def _legend_entries(points: Sequence[Point], styles: Styles) -> list[Line2D]:
+    """Methods, training data, whiskers and dashed lines, and what the numbers mean."""
     entries = []
     for method, (colour, marker) in styles.items():
         entries.append(_key(marker, colour, colour, method))
@@ -249,15 +327,21 @@ def _legend(panel: Axes, points: Sequence[Point], styles: Styles) -> None:
     ):
         if any(point.is_distilled == is_distilled for point in points):
             entries.append(_key("o", figures.FAINT, face, label))
-    panel.legend(
-        handles=entries,
-        loc="upper left",
-        bbox_to_anchor=(1.01, 1.0),
-        frameon=False,
-        fontsize=8,
-        borderaxespad=0.0,
-        handletextpad=0.4,
+    entries.append(
+        Line2D([], [], color=figures.FAINT, linewidth=1.1, marker="|", label="95 % interval")
     )
+    roles = [point.role for point in points if point.role]
+    if roles:
+        text = "level with " + " or ".join(f"AR {role}" for role in dict.fromkeys(roles))
+        entries.append(
+            Line2D([], [], color=figures.FAINT, linewidth=0.8, linestyle=DASHES, label=text)
+        )
+    for point in points:
+        if point.number is not None:
+            colour, marker = styles[point.method]
+            face = colour if point.is_distilled else "white"
+            entries.append(_key(marker, colour, face, f"{point.number}  {point.label}"))
+    return entries
 
 
 def _key(marker: str, colour: str, face: str, label: str) -> Line2D:
@@ -275,52 +359,3 @@ def _title(lines: Sequence[Line], title: str) -> str:
         f"{results.condition_text(results.condition(speeds[0]))}; "
         f"{results.dates(speeds)}"
     )
-
-
-def _place_labels(panel: Axes, points: Sequence[Point], canvas: FigureCanvasAgg) -> None:
-    """Puts each label beside its marker, with a thin leader if it had to move away."""
-    panel.set_autoscale_on(False)  # leaders must not change the limits
-    pixels = canvas.figure.dpi / 72  # a point of type
-    to_pixels, to_data = panel.transData, panel.transData.inverted()
-    anchors, texts, boxes = [], [], []
-    for point in points:
-        x, y = to_pixels.transform((point.latency.value, point.quality.value))
-        anchors.append((float(x), float(y)))
-        weight = "bold" if point.role else "normal"
-        text = panel.text(0, 0, point.label, fontsize=8, ha="center", va="center", weight=weight)
-        extent = text.get_window_extent(canvas.get_renderer())
-        texts.append(text)
-        width, height = extent.width / 2 + 3 * pixels, extent.height / 2 + pixels
-        boxes.append(Box(-width, -height, width, height))
-    area = panel.get_window_extent()
-    frame = Box(area.x0 + 2, area.y0 + 2, area.x1 - 2, area.y1 - 2)
-    footprints = [_footprint(panel, point, pixels) for point in points]
-    obstacles = [box for footprint in footprints for box in footprint]
-    for point, (x, y) in zip(points, anchors, strict=True):
-        if point.role:  # its dashed line and the label of that line
-            obstacles.append(Box(x - 1, frame.bottom, x + 1, frame.top))
-            obstacles.append(Box(x - 14 * pixels, frame.bottom, x, frame.bottom + 52 * pixels))
-        if point.role == "beam":
-            obstacles.append(Box(frame.left, y - 1, frame.right, y + 1))
-    centres = placement.place(boxes, anchors, obstacles, frame)
-    for index, (text, centre) in enumerate(zip(texts, centres, strict=True)):
-        text.set_position(tuple(to_data.transform(centre)))
-        here, (x, y) = boxes[index].shifted(*centre), anchors[index]
-        if min(here.distance(box) for box in footprints[index]) > 5 * pixels:
-            nearest = (min(max(x, here.left), here.right), min(max(y, here.bottom), here.top))
-            ends = to_data.transform([(x, y), nearest])
-            panel.plot(ends[:, 0], ends[:, 1], color=figures.FAINT, linewidth=0.7, zorder=2)
-
-
-def _footprint(panel: Axes, point: Point, pixels: float) -> list[Box]:
-    """The boxes that a marker and its two whiskers cover."""
-    x, y = panel.transData.transform((point.latency.value, point.quality.value))
-    left, bottom = panel.transData.transform((point.latency.low, point.quality.low))
-    right, top = panel.transData.transform((point.latency.high, point.quality.high))
-    bottom, top = sorted((bottom, top))  # the axis is inverted where lower is better
-    radius, cap = 6 * pixels, 3 * pixels
-    return [
-        Box(x - radius, y - radius, x + radius, y + radius),
-        Box(left - cap, y - cap, right + cap, y + cap),
-        Box(x - cap, bottom - cap, x + cap, top + cap),
-    ]

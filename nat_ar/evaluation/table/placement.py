@@ -39,10 +39,13 @@ def place(
     anchors: Sequence[tuple[float, float]],
     obstacles: Sequence[Box],
     frame: Box,
+    *,
+    forbidden: Sequence[Box] = (),
 ) -> list[tuple[float, float]]:
     """The centre of each label, in pixels.
 
-    boxes: each label's extent, centred at (0, 0). anchors: the marker of each label. obstacles: areas to keep free.
+    boxes: each label's extent, centred at (0, 0). anchors: the marker of each label. obstacles: areas to keep free;
+    forbidden: areas that are left free whatever else is covered.
     Every label tries 24 directions at growing distances and takes the cheapest position (covered area, distance);
     three rounds, since a label that moves may free a better position for an earlier one. Deterministic."""
     centres = list(anchors)
@@ -62,6 +65,7 @@ def place(
                 20 * (box.area - here.overlap(frame))
                 + 10 * sum(here.overlap(other) for other in others)
                 + 5 * sum(here.overlap(obstacle) for obstacle in obstacles)
+                + 1000 * sum(here.overlap(area) for area in forbidden)
                 + 8 * gap
                 + 2 * abs(math.sin(angle)) * gap
             )

@@ -43,6 +43,18 @@ def test_every_system_is_a_line(rows) -> None:
     assert "cpu, 2 threads, float32" in panel.get_title(loc="left")
 
 
+def test_ticks_are_plain_numbers(rows) -> None:
+    """Between 25 and 2,000 sentences a second: 50, 100, ..., and nothing like 6x10^1."""
+    figure = plots.draw_throughput(rows)
+    figure.canvas.draw()
+    (panel,) = figure.axes
+    low, high = panel.get_ylim()
+    ticks = zip(panel.get_yticks(), panel.yaxis.get_ticklabels(), strict=True)
+    shown = [label.get_text() for tick, label in ticks if low <= tick <= high]
+    assert shown == ["50", "100", "200", "500", "1000", "2000"]
+    assert not [text for text in panel.yaxis.get_minorticklabels() if text.get_text()]
+
+
 def test_both_are_written(rows, tmp_path: Path) -> None:
     names = {path.name for path in plots.save(rows, tmp_path / "plots")}
     stems = ("latency_by_length", "throughput")
