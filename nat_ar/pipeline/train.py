@@ -28,8 +28,7 @@ from nat_ar.experiment.config import ExperimentConfig, load_experiment
 from nat_ar.experiment.run import Run, TrainedModel
 from nat_ar.methods import base
 from nat_ar.methods.base import Method, VocabularySizes
-from nat_ar.pipeline import row_multiple
-from nat_ar.pipeline.validation import Validation
+from nat_ar.pipeline import row_multiple, validation
 from nat_ar.runtime import bars, files, malloc
 from nat_ar.training import loop, optimizer, step, tracking
 from nat_ar.training.checkpoint import Checkpoints
@@ -61,6 +60,7 @@ def train(config: ExperimentConfig | str | Path, run: Run | str | Path | None = 
         model, notes = _initial_model(config, data.vocabulary, teacher, before)
     if config.training.tracker is not None:
         tracking.require(config.training.tracker)
+    validation.require_criterion(config, data)
     # Last: an impossible config must not claim the directory.
     files.make_directory(to.directory)
     with files.locked(to.directory):
@@ -122,7 +122,7 @@ def _train(
             progress,
             train_step_at,
             batches,
-            Validation(config, data, graphdef, teacher),
+            validation.Validation(config, data, graphdef, teacher),
             config=config.training,
             mesh=mesh,
             checkpoints=checkpoints,

@@ -11,8 +11,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Int
 
+from nat_ar.config_json import ConfigError
 from nat_ar.data import references
-from nat_ar.data.arrays import PreparedData
+from nat_ar.data.arrays import PreparedData, Split
 from nat_ar.data.batching import BatchingConfig, BatchPlan
 from nat_ar.data.loader import Pairs
 from nat_ar.evaluation import metrics
@@ -26,6 +27,16 @@ from nat_ar.types import Batch, Mean
 
 USUAL = 0.9
 """the share of the pairs that the shorter of two batch shapes has room for"""
+
+
+def require_criterion(config: ExperimentConfig, data: PreparedData) -> None:
+    """Raises ConfigError where the run is to be judged by a validation loss that there is not."""
+    is_by_loss = config.training.validation.criterion == "loss"
+    if is_by_loss and _loss_batching(config, data.split("validation")) is None:
+        raise ConfigError(
+            "training.validation.criterion is 'loss', but the validation split has none: no pair fits "
+            "training.batching.buckets, or it lacks the fertilities that the method learns; take 'bleu'"
+        )
 
 
 class Validation:
@@ -53,9 +64,7 @@ class Validation:
             split.target.first(number),
             None if split.fertilities is None else split.fertilities.first(number),
         )
-        longest = np.maximum(self.pairs.source.lengths, self.pairs.target.lengths) + 1
-        lacks_fertilities = config.method.needs_fertilities and split.fertilities is None
-        self.batching = None if lacks_fertilities else _batching(longest, config.training.batching)
+        self.batching = _loss_batching(config, split)
         self.translator: Translator | None = None
 
     def __call__(self, params: nnx.State) -> dict[str, float]:
@@ -122,6 +131,15 @@ class Validation:
             return {**found, **{name: x for name, x in loss.terms.items() if name == "token"}}
 
         return jax.jit(terms)
+
+
+def _loss_batching(config: ExperimentConfig, split: Split) -> BatchingConfig | None:
+    """How the pairs that are validated share batches; None where there is no loss of them."""
+    if config.method.needs_fertilities and split.fertilities is None:
+        return None
+    number = config.training.validation.sentences
+    longest = np.maximum(split.source.lengths, split.target.lengths)[:number] + 1
+    return _batching(longest, config.training.batching)
 
 
 def _batching(lengths: Int[np.ndarray, "pairs"], training: BatchingConfig) -> BatchingConfig | None:

@@ -1,7 +1,7 @@
 """How a model is trained."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
@@ -9,6 +9,9 @@ from nat_ar.data.batching import BatchingConfig
 from nat_ar.data.subword_regularisation import SubwordRegularisation
 from nat_ar.training import tracking
 from nat_ar.training.optimizer import OptimizerConfig
+
+LEARNT_BLEU = 1.0
+"""Below it the score is made by sacreBLEU's smoothing and by words that are everywhere."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +22,33 @@ class ValidationConfig:
     """steps between validations, and between checkpoints"""
     sentences: int = 500
     """the first so many sentences of the validation split are translated"""
+    criterion: Literal["bleu", "loss"] = "bleu"
+    """what a better validation has: more BLEU, or a lower loss; for patience, and for the best checkpoint"""
     patience: int | None = None
-    """stop after so many validations without a better BLEU; None: never"""
+    """stop after so many validations without a better one; None: never. By BLEU they count from the first validation
+    that reaches 1: before that BLEU says nothing, and a model that learns may stay there for long"""
+
+    @classmethod
+    def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Once, BLEU was the one criterion."""
+        return {"criterion": "bleu", **data}
+
+    def score(self, results: dict[str, float]) -> float:
+        """Of what a validation measured: higher is better."""
+        return results["score"] if self.criterion == "bleu" else -results["loss"]
+
+    @property
+    def measure(self) -> str:
+        """What the criterion is called."""
+        return "BLEU" if self.criterion == "bleu" else "loss"
+
+    def text(self, score: float) -> str:
+        """What was measured, as a number."""
+        return f"{score:.2f}" if self.criterion == "bleu" else f"{-score:.3f}"
+
+    def has_learnt(self, best_score: float) -> bool:
+        """Whether a validation without gain says that there is nothing more to gain."""
+        return self.criterion == "loss" or best_score >= LEARNT_BLEU
 
 
 @dataclasses.dataclass(frozen=True)

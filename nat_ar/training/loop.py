@@ -71,24 +71,32 @@ class Progress:
         """What a row of the log says of the whole training up to it."""
         return {"seconds": round(self.seconds, 3), "target_tokens": self.target_tokens}
 
-    def judge(self, step: int, score: float, config: TrainingConfig, *, is_last: bool) -> None:
-        """Takes note of a validation; the run is finished at its last step, or when patience is used up."""
+    def judge(
+        self, step: int, score: float, config: TrainingConfig, *, is_last: bool
+    ) -> tuple[float, int]:
+        """Takes note of a validation; the run is finished at its last step, or when patience is used up. Returns the
+        best score and its step."""
         is_better = self.best_score is None or score > self.best_score
-        if is_better or score == self.best_score:  # ties go to the later step
+        if self.best_score is None or score >= self.best_score:  # ties go to the later step
             self.best_score, self.best_step = score, step
-        self.validations_without_gain = 0 if is_better else self.validations_without_gain + 1
+        is_waiting = is_better or not config.validation.has_learnt(self.best_score)
+        self.validations_without_gain = 0 if is_waiting else self.validations_without_gain + 1
         patience = config.validation.patience
         has_stalled = patience is not None and self.validations_without_gain >= patience
         self.is_finished = is_last or has_stalled
+        return self.best_score, self.best_step
 
     def ended(self, step: int, config: TrainingConfig) -> str:
         """Why a run that is finished ended, and where its best checkpoint is."""
         reason = f"all {step:,} steps are taken"
         if step < config.max_steps:
-            number = self.validations_without_gain
-            reason = f"stopped early at step {step:,}: {number} validations without a better BLEU"
+            number, measure = self.validations_without_gain, config.validation.measure
+            reason = (
+                f"stopped early at step {step:,}: {number} validations without a better {measure}"
+            )
+        best = "none" if self.best_score is None else config.validation.text(self.best_score)
         return (
-            f"{reason}; best validation BLEU {self.best_score:.2f} at step {self.best_step:,}; "
+            f"{reason}; best validation {config.validation.measure} {best} at step {self.best_step:,}; "
             f"{durations.text(self.seconds)} of training, {durations.text(self.compile_seconds)} of compilation"
         )
 
@@ -219,10 +227,12 @@ def run(
                 log.say(f"step {number:,}: validating")
                 results = validate(state.translating)
                 log.write("validation", number, {**results, **progress.spent})
-                progress.judge(number, results["score"], config, is_last=is_last)
-                save(results["score"])  # before anything is said: speaking can fail
-                best = (progress.best_score, progress.best_step)
-                log.say(narration.of_validation(number, results, *best))
+                score = config.validation.score(results)
+                best_score, best_step = progress.judge(number, score, config, is_last=is_last)
+                save(score)  # before anything is said: speaking can fail
+                is_by_loss = config.validation.criterion == "loss"
+                best = ("by loss: " if is_by_loss else "") + config.validation.text(best_score)
+                log.say(narration.of_validation(number, results, best, best_step))
                 if progress.is_finished:
                     log.say(progress.ended(number, config))
                     return state

@@ -43,16 +43,14 @@ def of_step(step: int, values: dict[str, float], *, seconds_left: float) -> str:
     return f"step {step:,}: {', '.join([*known, speed, left])}"
 
 
-def of_validation(
-    step: int, values: dict[str, float], best_score: float | None, best_step: int
-) -> str:
+def of_validation(step: int, values: dict[str, float], best: str, best_step: int) -> str:
     """BLEU and, where the method has them, loss and perplexity."""
     more = [
         f"{name} {values[name]:{form}}"
         for name, form in (("loss", ".3f"), ("perplexity", ".2f"))
         if name in values
     ]
-    bleu = f"validation BLEU {values['score']:.2f} (best {best_score:.2f} at step {best_step:,})"
+    bleu = f"validation BLEU {values['score']:.2f} (best {best} at step {best_step:,})"
     return f"step {step:,}: {', '.join([bleu, *more])}"
 
 

@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nat_ar.config_json import ConfigError
+from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.batching import BatchingConfig
 from nat_ar.experiment.run import open_translator
+from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.pipeline import validation
 from nat_ar.pipeline.validation import Validation
 from nat_ar.translation.translator import Translation, Translator
+from toys import TINY
 
 
 def test_the_perplexity_is_that_of_the_models_scores(tiny_runs: Any) -> None:
@@ -32,6 +36,23 @@ def test_the_perplexity_is_that_of_the_models_scores(tiny_runs: Any) -> None:
     words = (split.target.lengths[:10] + 1).sum()  # EOS is one
     assert math.log(found["perplexity"]) == pytest.approx(-sum(nats) / words, rel=1e-4)
     assert set(found) == {"score", "length_ratio", "loss", "perplexity"}
+
+
+def test_a_criterion_that_cannot_be_measured_is_refused_before_any_training(tiny_runs: Any) -> None:
+    config, data = tiny_runs.length_nat.config(), PreparedData.load(tiny_runs.data)
+
+    judged = dataclasses.replace(config.training.validation, criterion="loss")
+    by_loss = dataclasses.replace(
+        config, training=dataclasses.replace(config.training, validation=judged)
+    )
+    learns_fertilities = {
+        "method": FertilityNat(TINY),
+        "data": dataclasses.replace(config.data, aligner=AlignerConfig()),
+    }
+    validation.require_criterion(by_loss, data)
+    validation.require_criterion(dataclasses.replace(config, **learns_fertilities), data)
+    with pytest.raises(ConfigError, match="criterion is 'loss', but the validation split has none"):
+        validation.require_criterion(dataclasses.replace(by_loss, **learns_fertilities), data)
 
 
 def test_two_shapes_have_room_for_all_pairs_that_training_has_room_for() -> None:
