@@ -13,7 +13,7 @@ The arrays are prepared before, anywhere, from Multi30k's three files of `Englis
 
     bash scripts/gpu_study.sh --prepare train.tsv.gz validation.tsv.gz test2016.tsv.gz
 
-writes --data, some 12 MB. With the code that is all that has to be carried to the machine, which needs the packages of
+writes --data, some 9 MB. With the code that is all that has to be carried to the machine, which needs the packages of
 requirements.txt but `datasets`, JAX for its GPU, and no network. --distilled names what `distill` made with any teacher
 on the same prepared data, and CTC + GLAT is trained on it; without it, on raw data.
 

@@ -13,7 +13,7 @@ LETTERS = "abcdef"
 
 def write(directory: Path) -> Path:
     """The prepared directory below `directory`."""
-    rows = [" ".join(row) for row in itertools.product(LETTERS, repeat=3)]
+    rows = [" ".join(row) for row in itertools.product(LETTERS, repeat=4)]
     parts = {"train": rows[:200], "validation": rows[200:204], "test": rows[204:208]}
     directory.mkdir(parents=True, exist_ok=True)
     paths: dict[str, tuple[str, ...]] = {}
