@@ -293,11 +293,11 @@ class DaTransformerModel(base.Seq2Seq):
         """Nats per target token, EOS counted, of the sum over all paths. Without rngs there is no glancing; with
         them, the term `token` is of the first pass, in which nothing is revealed, and `glanced` of the second."""
         encoded, target = self.encode(batch.source, rngs=rngs), batch.target
-        settings = self.config.glancing
+        settings, smoothing = self.config.glancing, self.config.transition_smoothing
+        even_share = None if rngs is None or smoothing is None else smoothing.share(step)
         if rngs is None or settings is None:
             states = self.states(batch.source, encoded, rngs=rngs)
             graph = self.target_graph(states, encoded, target)
-            even_share = None if rngs is None else self.even_share(step)
             objective, terms = self.learned(graph, graph, target, even_share)
             return Loss(objective, {**terms, "infeasible": graph.infeasible()})
 
@@ -315,9 +315,7 @@ class DaTransformerModel(base.Seq2Seq):
 
         states = self.states(batch.source, encoded, shown, rngs=nnx.Rngs(dropout=key))
         second = self.target_graph(states, encoded, target)
-        objective, terms = self.learned(
-            second, second.showing(is_at), target, self.even_share(step)
-        )
+        objective, terms = self.learned(second, second.showing(is_at), target, even_share)
         terms = {
             **terms,
             "token": first.per_token(first.nats()[1]),
@@ -328,11 +326,6 @@ class DaTransformerModel(base.Seq2Seq):
             "infeasible": first.infeasible(),
         }
         return Loss(objective, terms)
-
-    def even_share(self, step: Int[Array, ""]) -> Float[Array, ""] | None:
-        """Of the transitions that training learns from."""
-        smoothing = self.config.transition_smoothing
-        return None if smoothing is None else smoothing.share(step)
 
     def learned(
         self,
