@@ -45,6 +45,7 @@ def set_up(verb: str) -> None:
     for name in ("absl", "asyncio"):  # Orbax logs the traceback of an error that it also raises
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("jax").setLevel(logging.ERROR)
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # a GPU that is not used
 
 
 def main(arguments: list[str] | None = None, *, set_up: Callable[[str], None] = set_up) -> None:

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import inspect
 import io
+import os
 import subprocess
 import sys
 import textwrap
@@ -357,3 +358,21 @@ def test_a_table_in_a_locale_that_lacks_its_signs_undoes_no_work(
         command_line.main(["--help"])
     print("× AR beam", flush=True)
     assert written.getvalue().endswith(b"? AR beam\n")
+
+
+def test_a_gpu_that_is_not_used_is_said() -> None:
+    """JAX warns where it finds a GPU and has no CUDA; all else that it logs stays silent."""
+    code = """
+from jax._src import hardware_utils
+hardware_utils.has_visible_nvidia_gpu = lambda: True
+from nat_ar import __main__
+__main__.set_up("train")
+from nat_ar.evaluation.speed import machine
+print(machine.summary(["float32"]))
+"""
+    environment = {**os.environ, "JAX_PLATFORMS": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert "NVIDIA GPU" in done.stderr
+    assert done.stdout.startswith("nat-ar: cpu: ")

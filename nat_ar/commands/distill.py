@@ -6,8 +6,11 @@ result."""
 import dataclasses
 
 from nat_ar.evaluation import data_card
+from nat_ar.evaluation.speed import machine
+from nat_ar.experiment.run import Run
 from nat_ar.pipeline.distill import distill
 from nat_ar.pipeline.shards import Choose
+from nat_ar.runtime import console
 from nat_ar.translation.translator import BATCH_TOKENS
 
 
@@ -37,6 +40,7 @@ class Distill:
 
 
 def run(arguments: Distill) -> None:
+    console.say(machine.summary([Run.of(arguments.run_directory).config().method.network.dtype]))
     manifest = distill(
         arguments.run_directory,
         arguments.directory,

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from nat_ar.data.references import Tokenizer
 from nat_ar.evaluation import metrics, results
 from nat_ar.evaluation.metrics import METRICS, Metric
+from nat_ar.evaluation.speed import machine
+from nat_ar.experiment.run import Run
 from nat_ar.pipeline.evaluate import evaluate
 from nat_ar.runtime import console
 from nat_ar.translation.translator import BATCH_TOKENS
@@ -39,6 +41,7 @@ class Evaluate:
 
 
 def run(arguments: Evaluate) -> None:
+    console.say(machine.summary([Run.of(arguments.run_directory).config().method.network.dtype]))
     chosen = metrics.with_more(arguments.metrics)
     for text in arguments.decoding or (None,):
         row = evaluate(

@@ -4,12 +4,14 @@ import dataclasses
 from pathlib import Path
 
 from nat_ar.config_json import ConfigError
+from nat_ar.evaluation.speed import machine
 from nat_ar.experiment import provenance
 from nat_ar.experiment.run import Run
 from nat_ar.export import stablehlo
 from nat_ar.export.ctranslate2 import Quantization
 from nat_ar.export.stablehlo import Platform
 from nat_ar.pipeline.export import Format, export
+from nat_ar.runtime import console
 from nat_ar.translation.translator import BUCKETS
 
 
@@ -50,6 +52,7 @@ class Export:
 
 
 def run(arguments: Export) -> None:
+    console.say(machine.summary([Run.of(arguments.run_directory).config().method.network.dtype]))
     directory = Path(arguments.run_directory)
     default = directory / "exported" / arguments.format
     output = default if arguments.output is None else Path(arguments.output)

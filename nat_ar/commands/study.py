@@ -11,10 +11,12 @@ from typing import Any
 
 from nat_ar.config_json import ConfigError
 from nat_ar.data import prepare
+from nat_ar.evaluation.speed import machine
 from nat_ar.experiment import sweep
 from nat_ar.experiment.study import Entry, StudyConfig, load_study, only
 from nat_ar.experiment.sweep import Sweep
 from nat_ar.pipeline.study import study
+from nat_ar.runtime import console
 
 Words = list[str]
 EVERY_ENTRY = ("training", "method")
@@ -153,4 +155,6 @@ def run(arguments: Study) -> None:
         command += f" {shlex.join(arguments.overrides)}"
     if arguments.only:
         command += f" --only {shlex.join(arguments.only)}"
+    entries = (config.teacher, *config.entries)
+    console.say(machine.summary(entry.method.network.dtype for entry in entries))
     study(config, command=command, publish=arguments.publish)

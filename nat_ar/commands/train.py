@@ -5,6 +5,7 @@ nat_ar/pipeline/train.py says what resuming keeps."""
 import dataclasses
 import shlex
 
+from nat_ar.evaluation.speed import machine
 from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.experiment.config import load_experiment as load_config
 from nat_ar.pipeline.train import train
@@ -24,6 +25,7 @@ class Train:
 
 
 def run(arguments: Train) -> None:
+    bars.say(machine.summary([arguments.config.method.network.dtype]))
     trained = train(arguments.config, arguments.run)
     where = shlex.quote(str(trained.directory))
     following = f"next: python -m nat_ar evaluate {where}"

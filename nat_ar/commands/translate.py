@@ -8,6 +8,7 @@ from typing import Any
 
 from nat_ar.config_json import ConfigError
 from nat_ar.data import text_files, vocabulary
+from nat_ar.evaluation.speed import machine
 from nat_ar.experiment.run import Run, open_translator
 from nat_ar.runtime import console
 from nat_ar.translation import decodings
@@ -49,6 +50,7 @@ def run(arguments: Translate) -> None:
         widened = decodings.with_n_best(chosen.decoding, arguments.n_best)
         decoding = dataclasses.replace(chosen, decoding=widened)
     _, translator = open_translator(run, decoding, arguments.checkpoint)
+    console.say(machine.summary([run.config().method.network.dtype]))
     translator.batch_tokens = arguments.batch_tokens
     found = translator.translate(_read(arguments.input))
     written = [

@@ -20,7 +20,7 @@ from jaxtyping import Bool
 import nat_ar
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.data import arrays, cleaning, fertilities, ragged, references, vocabulary
+from nat_ar.data import arrays, cleaning, corpus_code, fertilities, ragged, references, vocabulary
 from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import PreparedData, RaggedWriter, Split, TextWriter
 from nat_ar.data.catalogue import AnyCorpus
@@ -29,9 +29,11 @@ from nat_ar.data.pair import Pair, Report
 from nat_ar.data.text_files import TextFiles
 from nat_ar.data.vocabulary import Vocabulary, VocabularyConfig
 from nat_ar.data.word_distributions import Annotate
-from nat_ar.runtime import bars
+from nat_ar.runtime import bars, files
 
 T = TypeVar("T")
+READER = 1
+"""Changes when the same files and config give other arrays."""
 _CHUNK = 10_000
 """Pairs encoded at a time."""
 
@@ -269,7 +271,36 @@ def _made_before(directory: Path, config: DataConfig) -> dict[str, Any]:
         )
     if manifest["training_data"] != "raw":
         raise ValueError(f"{directory} holds distilled data: name a new directory")
+    if changed := [*_changed_inputs(manifest, config)]:
+        raise ValueError(
+            f"{directory} was prepared from what has changed since ({'; '.join(changed)}): name a new directory, "
+            "remove this one, or restore them"
+        )
     return manifest
+
+
+def _changed_inputs(manifest: dict[str, Any], config: DataConfig) -> Iterator[str]:
+    """The raw files, and the code that reads them, that are not what they were. A file that is gone has not changed."""
+    provenance = manifest["report"]["provenance"]
+    recorded = [*provenance.get("files", ()), *provenance.get("hugging_face", {}).get("files", ())]
+    recorded += [provenance["alignments"]] if "alignments" in provenance else []
+    for file in recorded:
+        path = Path(file["path"])
+        if (
+            file["sha256"] is not None
+            and path.is_file()
+            and files.file_hash(path) != file["sha256"]
+        ):
+            yield f"{path}, SHA-256 {file['sha256'][:12]} -> {files.file_hash(path)[:12]}"
+    old, new = manifest.get("reader"), _reader(config)
+    if old is not None and old != new:
+        yield f"the code that reads the corpus, {old} -> {new}"
+
+
+def _reader(config: DataConfig) -> str:
+    """The version of the code that makes arrays of raw files: this file's neighbours, and a corpus from outside."""
+    outside = corpus_code.hash_of(type(config.corpus))
+    return str(READER) if outside is None else f"{READER}, {outside[:12]}"
 
 
 def _description(
@@ -295,6 +326,7 @@ def _description(
         }
     return {
         "config": config_json.to_json(config),
+        "reader": _reader(config),
         "config_hash": config_json.hash_of(dataclasses.replace(config, directory="")),
         "vocabulary": {
             "hash": words.hash,

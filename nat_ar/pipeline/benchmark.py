@@ -22,6 +22,7 @@ from nat_ar.evaluation.speed.intervals import Ratio
 from nat_ar.evaluation.speed.protocol import Speed
 from nat_ar.experiment import provenance
 from nat_ar.experiment.run import Run, TrainedModel, open_translator
+from nat_ar.runtime import console
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
 from nat_ar.translation import decodings
@@ -120,6 +121,7 @@ def benchmark(
     data_directory = None if data_directory is None else str(data_directory)
     data, text = _common_text(resolved, split, data_directory)
     opened = [open_translator(system.run, system.decoding, checkpoint) for system in resolved]
+    console.say(machine.summary(trained.dtype for trained, _ in opened))
     measured = protocol.measure(
         [translator for _, translator in opened], text, config, is_quiet=is_quiet
     )

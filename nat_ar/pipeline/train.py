@@ -61,6 +61,8 @@ def train(config: ExperimentConfig | str | Path, run: Run | str | Path | None = 
     if config.training.tracker is not None:
         tracking.require(config.training.tracker)
     validation.require_criterion(config, data)
+    if not to.config_path.exists():
+        _check_lost(config, batches)
     # Last: an impossible config must not claim the directory.
     files.make_directory(to.directory)
     with files.locked(to.directory):
@@ -204,6 +206,21 @@ def loader_of(data: PreparedData, config: ExperimentConfig) -> Loader:
             distributions=split.distributions, distribution_share=training.word_distributions
         )
     return Loader(pairs, plan, sampled)
+
+
+def _check_lost(config: ExperimentConfig, batches: Loader) -> None:
+    """Raises ConfigError where more of the training pairs would be left out than the config allows."""
+    source, target = batches.pairs.source, batches.pairs.target
+    number, allowed = len(source), config.training.max_lost
+    lost = number - int(_is_usable(config, source, target).sum())
+    if lost > allowed * number:
+        buckets = batches.plan.num_left_out
+        raise ConfigError(
+            f"training would leave out {lost:,} of {number:,} pairs, {lost / number:.0%}: {buckets:,} are longer than "
+            f"the last bucket, the others have a target that {type(config.method).__name__} as configured cannot make "
+            f"of so short a source; expected at most {allowed:.0%}: raise training.batching.buckets or the method's "
+            "upsampling, or allow it by training.max_lost"
+        )
 
 
 def _is_usable(

@@ -84,10 +84,16 @@ class TrainingConfig:
     """a service that draws the numbers of metrics.jsonl as well; its package must be installed (tensorboardX, wandb,
     trackio)"""
 
+    max_lost: float = 0.05
+    """share of the training pairs that may be left out, longer than the last bucket or such as the method cannot learn;
+    more is an error where a run starts"""
+
     @classmethod
     def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
         """Once, all epochs had the prepared pieces, words had no distributions, and TensorBoard was the one tracker."""
-        data = {"subword_regularisation": None, "word_distributions": 0.0, **data}
+        # A run that goes on is not asked about what it loses.
+        new = {"subword_regularisation": None, "word_distributions": 0.0, "max_lost": 0.05}
+        data = {**new, **data}
         if "tensorboard" in data:
             has_tensorboard = data.pop("tensorboard")
             data["tracker"] = "tensorboard" if has_tensorboard else None
@@ -114,6 +120,7 @@ class TrainingConfig:
         if self.skip_non_finite < 0:
             raise ConfigError(f"skip_non_finite must be at least 0, got {self.skip_non_finite}")
         config_json.require_share("training.word_distributions", self.word_distributions)
+        config_json.require_share("training.max_lost", self.max_lost)
         regularised = self.subword_regularisation
         if self.word_distributions and regularised is not None and regularised.target_alpha:
             raise ConfigError(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nat_ar import config_json
-from nat_ar.data import arrays, prepare, vocabulary
+from nat_ar.data import arrays, corpus_code, prepare, vocabulary
 from nat_ar.data.alignment import aligner, links
 from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import PreparedData
@@ -250,6 +250,60 @@ def test_a_directory_from_before_the_languages_takes_their_names(
     named = dataclasses.replace(data_config.corpus, target_language="de", bleu_tokenizer=None)
     config = dataclasses.replace(data_config, corpus=named)
     assert prepare.prepare(config) == arrays.read_manifest(prepared)
+
+
+def test_a_raw_file_that_has_changed_is_not_passed_over(tmp_path: Path) -> None:
+    """The arrays would be those of the old file, and the report as if the new one had been read."""
+    config = small(tmp_path, SENTENCES[:300])
+    prepare.prepare(config)
+    table, moved = tmp_path / "train.tsv", tmp_path / "moved.tsv"
+    text = table.read_text("utf-8")
+    write_table(table, SENTENCES[:301])
+    with pytest.raises(
+        ValueError, match=r"has changed since \(.*/train\.tsv, SHA-256 \w+ -> \w+\):"
+    ):
+        prepare.prepare(config)
+    table.write_text(text, "utf-8")
+    assert prepare.prepare(config)
+    table.rename(moved)
+    assert prepare.prepare(config), "a file that is gone has not changed"
+
+
+def test_code_of_another_version_reads_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of the package, and that of a corpus in a file of one's own; the rest of that file may change."""
+    config = small(tmp_path, SENTENCES[:300])
+    prepare.prepare(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "READER", 99)
+        with pytest.raises(ValueError, match=r"code that reads the corpus, \d+ -> 99"):
+            prepare.prepare(config)
+    assert prepare.prepare(config)
+    monkeypatch.chdir(tmp_path)
+    code = """
+import dataclasses
+from nat_ar.data.corpus import Corpus
+
+LEARNING_RATE = 1
+
+def words(text):
+    return text.split()
+
+@dataclasses.dataclass(frozen=True)
+class Mine(Corpus):
+    def splits(self, report):
+        return {"train": words("a b")}
+"""
+
+    def hash_of(code: str) -> str | None:
+        Path("mine.py").write_text(code, "utf-8")
+        return corpus_code.hash_of(config_json.run_file("mine.py").Mine)
+
+    assert hash_of(code) == hash_of(code.replace("RATE = 1", "RATE = 2")) is not None
+    assert hash_of(code) != hash_of(code.replace("text.split()", "text.split('-')"))
+    assert hash_of(code) != hash_of(code.replace('"a b"', '"a c"'))
+    assert corpus_code.hash_of(TextFiles) is None
 
 
 def test_a_test_is_whole_or_the_loss_is_allowed(tmp_path: Path) -> None:

@@ -299,7 +299,10 @@ def test_a_run_says_at_its_start_how_many_pairs_it_cannot_learn(
     monkeypatch.setattr(Ctc, "is_feasible", lambda self, source, target, repeats: target < 2)
     before = tiny_runs.length_nat.config()
     config = dataclasses.replace(
-        before, method=Ctc(before.method.transformer, upsample_factor=2), teacher=None
+        before,
+        method=Ctc(before.method.transformer, upsample_factor=2),
+        teacher=None,
+        training=dataclasses.replace(before.training, max_lost=1.0),
     )
     train.train(config, Run(tmp_path / "run"))
     lengths = PreparedData.load(tiny_runs.data).split("train").target.lengths
@@ -398,3 +401,20 @@ def test_a_curriculum_ends_at_its_step_whatever_interrupts_the_run(
         train.train(config, Run(twice))
     train.train(config, Run(twice))
     assert end_of(once) == end_of(twice)
+
+
+def test_a_run_that_would_lose_most_of_its_pairs_does_not_start(tiny_runs, tmp_path: Path) -> None:
+    """All pairs of two words or more are longer than a bucket of 2, and one frame a token cannot repeat a letter."""
+    old = tiny_runs.length_nat.config()
+    batching = BatchingConfig(batch_tokens=64, buckets=(2, 3))
+    config = dataclasses.replace(
+        old, teacher=None, training=dataclasses.replace(old.training, batching=batching)
+    )
+    with pytest.raises(
+        ConfigError, match=r"leave out \d+ of 36 pairs, \d+%: \d+ are longer.*max_lost"
+    ):
+        train.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    allowed = dataclasses.replace(config.training, max_lost=1.0)
+    batches = train.loader_of(PreparedData.load(tiny_runs.data), config)
+    train._check_lost(dataclasses.replace(config, training=allowed), batches)

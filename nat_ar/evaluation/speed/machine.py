@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,15 @@ def device_name() -> str:
     device = jax.local_devices()[0]
     kind = _cpu_model() if device.platform == "cpu" else device.device_kind
     return f"{device.platform}: {kind}"
+
+
+def summary(dtypes: Iterable[str]) -> str:
+    """What computes, on one line: the device, how many there are, the dtypes of activations, and CPU threads."""
+    number, threads = jax.local_device_count(), num_threads()
+    return (
+        f"nat-ar: {device_name()}, {number} device{'s' * (number > 1)}, {', '.join(dict.fromkeys(dtypes))}, "
+        f"{threads} CPU thread{'s' * (threads > 1)}"
+    )
 
 
 def _cpu_model() -> str:

@@ -96,3 +96,9 @@ def test_what_cannot_be_pinned_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(ConfigError, match=f"expected a platform .* got {sys.platform}"):
         machine.pin(1)
     assert machine.num_threads() == most
+
+
+def test_the_summary_names_device_count_dtype_and_threads() -> None:
+    said = machine.summary(["float32", "bfloat16", "float32"])
+    assert said.startswith(f"nat-ar: {machine.device_name()}, {jax.local_device_count()} device")
+    assert f"float32, bfloat16, {machine.num_threads()} CPU thread" in said
