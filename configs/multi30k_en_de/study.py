@@ -71,6 +71,13 @@ def glancing(max_steps: int = 1000) -> Glancing:
 STATES = Copies(of="states", told_apart_by="map")
 """encoder states, the first, second, ... copy of each through a linear map of its own"""
 LENGTH = LengthNat(STUDENT, copy="uniform", inputs=STATES)
+GLAT = LengthNat(
+    dataclasses.replace(STUDENT, decoder_positions="every_layer"),
+    copy="uniform",
+    inputs=STATES,
+    positional_attention=True,
+    glancing=glancing(),
+)
 CTC = Ctc(STUDENT, upsample_factor=2)
 ONE_LENGTH = ("LengthBeam()", "LengthBeam(remove_repeats=True)", "LengthBeam(size=5, rescore=True)")
 FRAMES = ("BestPath()", "PrefixBeam(size=20)")
@@ -94,7 +101,7 @@ config = StudyConfig(
             "Argmax()",
             "NoisyParallel(samples=10)",
         ),
-        student("glat_kd", dataclasses.replace(LENGTH, glancing=glancing()), *ONE_LENGTH),
+        student("glat_kd", GLAT, *ONE_LENGTH),
         student("ctc_glat_kd", dataclasses.replace(CTC, glancing=glancing()), *FRAMES),
     ),
     speed=SpeedConfig(sentences=50, throughput_sentences=128, max_seconds=6.0),
