@@ -22,6 +22,7 @@ VERBS = {
     "train": "train the model of a config file, or resume it",
     "distill": "let a trained model translate the training data for its students",
     "translate": "lines in, translations out",
+    "score": "log p of given translations, a number a line",
     "evaluate": "BLEU, chrF++, TER and diagnostics of a run on raw references",
     "benchmark": "latency and throughput of runs, interleaved in one process",
     "export": "a run for other programs: CTranslate2, or StableHLO with a runner",

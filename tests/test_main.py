@@ -25,6 +25,7 @@ from nat_ar.commands import (
     evaluate,
     export,
     prepare,
+    score,
     study,
     train,
     translate,
@@ -50,6 +51,7 @@ COMMANDS: tuple[type, ...] = (
     evaluate.Evaluate,
     export.Export,
     prepare.Prepare,
+    score.Score,
     study.Study,
     train.Train,
     translate.Translate,
@@ -125,7 +127,7 @@ def test_help_lists_every_verb(say: Any) -> None:
     said = say("--help")
     assert said.status == 0
     assert all(f"\n  {verb} " in said.output for verb in command_line.VERBS)
-    assert len(command_line.VERBS) == 9
+    assert len(command_line.VERBS) == 10
 
 
 def test_no_words_list_the_verbs_too_and_count_as_a_mistake(say: Any) -> None:
