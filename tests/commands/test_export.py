@@ -57,7 +57,8 @@ def test_the_card_names_the_rescorer(tiny_runs, tmp_path: Path) -> None:
         )
     )
     card = json.loads((output / "card.json").read_text("utf-8"))
-    assert card["rescorer"] == str(tiny_runs.autoregressive.directory)
+    rescorer = tiny_runs.autoregressive
+    assert card["rescorer"] == {"run": str(rescorer.directory), **rescorer.load().fingerprint}
 
 
 def test_a_directory_that_is_there_is_left_alone(tiny_runs, tmp_path: Path) -> None:
