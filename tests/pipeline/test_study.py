@@ -174,8 +174,14 @@ def stop_after_line(process: subprocess.Popen[bytes], path: Path) -> None:
 
 
 def without_clocks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    clocks = {"date", "train_seconds", "target_tokens_per_second"}
-    return [{name: row[name] for name in row if name not in clocks} for row in rows]
+    return [
+        {
+            name: x
+            for name, x in row.items()
+            if "second" not in name and name not in ("date", "time")
+        }
+        for row in rows
+    ]
 
 
 def outcome(directory: Path) -> dict[str, Any]:
