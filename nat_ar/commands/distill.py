@@ -9,7 +9,7 @@ from nat_ar.evaluation import data_card
 from nat_ar.evaluation.speed import machine
 from nat_ar.experiment.run import Run
 from nat_ar.pipeline.distill import distill
-from nat_ar.pipeline.shards import Choose
+from nat_ar.pipeline.shards import Choose, Spoilt
 from nat_ar.runtime import console
 from nat_ar.translation.translator import BATCH_TOKENS
 
@@ -37,6 +37,9 @@ class Distill:
     word_distributions: int | None = None
     """keep so many of the teacher's most probable words at each place of its translations, with their probabilities,
     for training.word_distributions; 8 are usual"""
+    spoilt: Spoilt = "drop"
+    """pairs whose source lost its end, or whose translation reached its length limit: dropped, paired with their raw
+    target, or kept"""
 
 
 def run(arguments: Distill) -> None:
@@ -51,5 +54,6 @@ def run(arguments: Distill) -> None:
         max_sentences=arguments.max_sentences,
         batch_tokens=arguments.batch_tokens,
         word_distributions=arguments.word_distributions,
+        spoilt=arguments.spoilt,
     )
     print(data_card.summary(manifest))

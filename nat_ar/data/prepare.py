@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -161,6 +161,8 @@ def write_distilled(
     card: dict[str, Any],
     *,
     alignments: str | None = None,
+    spoilt: Collection[int] = (),
+    is_raw: bool = False,
     annotate: Annotate | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -169,7 +171,8 @@ def write_distilled(
     `targets[i]` translates training source i of `base`. Same vocabulary, same filters; fertilities are
     computed anew with the same aligner, or read from the Pharaoh file `alignments`, which has a line for
     each pair that was kept. Validation and test are copied: they stay raw. Pairs with an empty translation are dropped
-    and counted. `annotate` may write more about the training split. `card` describes the teacher; the manifest has
+    and counted. `spoilt`: rows whose translation is not used; their target is "", or, with `is_raw`, that of the
+    corpus. `annotate` may write more about the training split. `card` describes the teacher; the manifest has
     it under "distilled".
 
     Returns the manifest; at once if the directory already holds these translations of this base."""
@@ -199,7 +202,7 @@ def write_distilled(
         with _timed(seconds, "encode"):
             spool = partial / "spool"
             texts = TextWriter(spool)
-            for pair in _distilled_pairs(train, targets, report):
+            for pair in _distilled_pairs(train, targets, spoilt, is_raw, report):
                 texts.append(pair)
             texts.close()
             _write_split(partial / "train", spool, texts.pairs, words, config, report, show)
@@ -428,15 +431,20 @@ def _write_fertilities(
         report.provenance["alignments"] = fertilities.read_pharaoh(config.alignments, train)
 
 
-def _distilled_pairs(train: Split, targets: Sequence[str], report: Report) -> Iterator[Pair]:
-    rows = zip(train.source_text, targets, train.domains, train.documents, strict=True)
-    for source, target, domain, document in rows:
+def _distilled_pairs(
+    train: Split, targets: Sequence[str], spoilt: Collection[int], is_raw: bool, report: Report
+) -> Iterator[Pair]:
+    pairs = zip(train.source_text, targets, train.domains, train.documents, strict=True)
+    for row, (source, target, domain, document) in enumerate(pairs):
+        if row in spoilt and is_raw:
+            report.count("train: raw target, spoilt translation", source[:80])
         report.count("train: read")
         target = vocabulary.one_line(target)
         if target.strip():
             yield Pair(source, target, domain, document)
         else:
-            report.drop("train", "empty translation", source[:80])
+            reason = "spoilt translation" if row in spoilt else "empty translation"
+            report.drop("train", reason, source[:80])
 
 
 def _hash_of_texts(texts: Iterable[str]) -> str:

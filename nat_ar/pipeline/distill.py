@@ -20,7 +20,7 @@ from nat_ar.experiment import provenance
 from nat_ar.experiment.run import Run, open_translator
 from nat_ar.pipeline import shards
 from nat_ar.pipeline import word_distributions as distributions
-from nat_ar.pipeline.shards import Choose
+from nat_ar.pipeline.shards import Choose, Spoilt
 from nat_ar.runtime import files
 from nat_ar.translation import decodings
 from nat_ar.translation.translator import BATCH_TOKENS
@@ -37,9 +37,12 @@ def distill(
     max_sentences: int | None = None,
     batch_tokens: int = BATCH_TOKENS,
     word_distributions: int | None = None,
+    spoilt: Spoilt = "drop",
 ) -> dict[str, Any]:
     """Makes the distilled directory, goes on making it, or finds it made, and returns its manifest. With
-    `word_distributions`, so many of the teacher's most probable words at each place of the targets are kept.
+    `word_distributions`, so many of the teacher's most probable words at each place of the targets are kept. `spoilt`:
+    what becomes of pairs whose source lost its end or whose translation reached its length limit, so that half of one
+    would be paired with the whole of the other: dropped, paired with the raw target, or kept.
 
     Raises ValueError where `directory` or the shards beside it come from other inputs, with the
     differences."""
@@ -70,6 +73,7 @@ def distill(
         "choose": choose,
         "base_hash": data.hash,
         "max_sentences": max_sentences,
+        "spoilt": spoilt,
     }
     kept = {**inputs, "word_distributions": word_distributions}
     if (directory / arrays.MANIFEST).exists():
@@ -116,9 +120,19 @@ def distill(
                 shard_sentences=shard_sentences,
                 max_sentences=max_sentences,
                 word_distributions=word_distributions,
+                spoilt=spoilt,
             ),
         }
         card["warnings"] = data_card.warnings_of(card)
+        # Shards of an early version do not say which; the card counts them.
+        rows = (
+            {row for part in parts for row in part.get("spoilt", ())} if spoilt != "keep" else set()
+        )
+        raw = train.target_text if spoilt == "raw" else None
+        targets = [
+            text if row not in rows else (raw[row] if raw else "")
+            for row, text in enumerate(targets)
+        ]
         annotate = None
         if word_distributions is not None:
             annotate = functools.partial(
@@ -128,7 +142,9 @@ def distill(
                 vocabulary_size=data.vocabulary.target_size,
                 batch_tokens=batch_tokens,
             )
-        manifest = prepare.write_distilled(data, directory, targets, card, annotate=annotate)
+        manifest = prepare.write_distilled(
+            data, directory, targets, card, spoilt=rows, is_raw=spoilt == "raw", annotate=annotate
+        )
         return manifest
 
 

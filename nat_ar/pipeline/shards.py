@@ -21,9 +21,11 @@ from nat_ar.translation.translator import Translation, Translator
 
 FORMAT = 1
 """Of shards and card."""
-LATER_INPUTS = ("parameters_hash", "rescorer")
+LATER_INPUTS = ("parameters_hash", "rescorer", "spoilt")
 """What early versions did not write: there it is taken to be equal."""
 Choose = Literal["first", "best_bleu"]
+Spoilt = Literal["drop", "raw", "keep"]
+"""What becomes of a pair whose source lost its end, or whose translation reached its length limit."""
 
 
 def best_of(translation: Translation, reference: str, tokenizer: Tokenizer) -> int:
@@ -106,18 +108,22 @@ def _translate_shard(
     """The translations of the training sources in `rows`, and the seconds they took."""
     began = time.perf_counter()
     found = teacher.translate([train.source_text[row] for row in rows], title=title)
-    texts, num_cut = [], 0
+    texts, num_cut, spoilt = [], 0, []
     for row, translation in zip(rows, found, strict=True):
         best = 0
         if choose == "best_bleu":
             best = best_of(translation, train.target_text[row], tokenizer)
         texts.append(translation.texts[best])
         source_tokens = min(int(train.source.lengths[row]), translator.BUCKETS[-1] - 1) + 1
-        num_cut += len(translation.tokens[best]) >= limits.length_limit(source_tokens)
+        is_cut = len(translation.tokens[best]) >= limits.length_limit(source_tokens)
+        num_cut += is_cut
+        if is_cut or translation.is_shortened:
+            spoilt.append(row)
     return {
         "first": rows.start,
         "texts": texts,
         "cut": num_cut,
+        "spoilt": spoilt,
         "shortened": sum(translation.is_shortened for translation in found),
         "seconds": time.perf_counter() - began,
         "device": machine.device_name(),

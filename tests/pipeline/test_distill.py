@@ -348,7 +348,7 @@ def test_empty_cut_and_shortened_translations_are_counted(
         return dataclasses.replace(right(source), is_shortened=source == shortened)
 
     Replaced(monkeypatch, answer)
-    manifest = distill(teacher, tmp_path / "d", shard_sentences=6)
+    manifest = distill(teacher, tmp_path / "d", shard_sentences=6, spoilt="keep")
     card = manifest["distilled"]
     expected = [train.source_text.count(source) for source in (empty, cut, shortened)]
     assert [card["empty"], card["cut"], card["shortened"]] == expected
@@ -358,6 +358,41 @@ def test_empty_cut_and_shortened_translations_are_counted(
     text = data_card.summary(manifest)
     assert f"{expected[0]} empty, {expected[1]} cut" in text
     assert f"warning: {expected[0]} of 36 translations are empty" in text
+
+
+@pytest.mark.parametrize("spoilt", ["drop", "raw"])
+def test_half_a_translation_is_not_paired_with_a_whole_source(
+    teacher: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spoilt: shards.Spoilt
+) -> None:
+    """Nor a whole translation with a source that was cut before it was translated."""
+    train = raw(teacher).split("train")
+    lengths = dict(zip(train.source_text, train.source.lengths.tolist(), strict=True))
+    cut, shortened = (train.source_text[row] for row in (6, 7))
+
+    def answer(source: str) -> Translation:
+        if source == cut:
+            return of_texts(" ".join(["A"] * limits.length_limit(lengths[source] + 1)))
+        return dataclasses.replace(of_texts("H H"), is_shortened=source == shortened)
+
+    Replaced(monkeypatch, answer)
+    manifest = distill(teacher, tmp_path / "d", shard_sentences=6, spoilt=spoilt)
+    number = train.source_text.count(cut) + train.source_text.count(shortened)
+    counts, new = manifest["report"]["counts"], PreparedData.load(tmp_path / "d").split("train")
+    pairs = dict(zip(new.source_text, new.target_text, strict=True))
+    if spoilt == "drop":
+        assert counts["train: dropped, spoilt translation"] == number
+        assert set(pairs) == set(train.source_text) - {cut, shortened}
+    else:
+        assert counts["train: raw target, spoilt translation"] == number
+        assert pairs[cut] == cut.upper()
+        assert pairs[shortened] == shortened.upper()
+    assert {pairs[source] for source in pairs.keys() - {cut, shortened}} == {"H H"}
+    assert f"--spoilt {spoilt}" in manifest["distilled"]["command"]
+    other: shards.Spoilt = "keep"
+    with pytest.raises(
+        ValueError, match=f'distilled from other inputs .*spoilt: "{spoilt}" -> "keep"'
+    ):
+        distill(teacher, tmp_path / "d", shard_sentences=6, spoilt=other)
 
 
 def test_impossible_requests_are_refused_before_any_work(
