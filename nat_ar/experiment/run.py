@@ -114,7 +114,7 @@ class Run:
             if changed:
                 raise ConfigError(
                     f"{self.directory} holds another experiment: {'; '.join(changed)}. Give the same "
-                    "config, or another --run"
+                    "config, or another directory: train --run, study --directory"
                 )
             self._check_models(config, known, models)
             return
