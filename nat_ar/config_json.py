@@ -37,8 +37,38 @@ class ConfigError(ValueError):
     """A config that cannot be: one line with expected, got and what to do."""
 
 
-class Open:
+class Config:
+    """Base of configs. The types of all fields are checked when one is made, before its own __post_init__ compares
+    them: a mistake names its field."""
+
+    def __post_init__(self) -> None:
+        _require_types(self)
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        own = vars(cls).get("__post_init__")
+        if own is None:
+            return
+
+        @functools.wraps(own)
+        def checked(self: Any) -> None:
+            _require_types(self)
+            own(self)
+
+        cls.__post_init__ = checked  # type: ignore[method-assign]
+
+
+class Open(Config):
     """Base of the open kinds of config, see above: whatever names it among its bases is a kind."""
+
+
+def _require_types(config: Any) -> None:
+    """Raises ConfigError that names the first field whose value is none of its type."""
+    cls: type = type(config)
+    hints = field_types(cls)
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        from_json(hints[field.name], value, f"{cls.__name__}.{field.name}")
 
 
 def to_json(value: Any, path: str = "config") -> Any:
@@ -100,7 +130,8 @@ def files_of(data: Any) -> set[str]:
 
 
 def from_json(expected: Any, data: Any, path: str = "config") -> Any:
-    """The value of type `expected` that `to_json` wrote.
+    """The value of type `expected` that `to_json` wrote. A config inside it, which was checked when it was made, may
+    stand for its JSON.
 
     Raises ConfigError with the path of the first field that does not fit."""
     origin = typing.get_origin(expected)
@@ -119,6 +150,8 @@ def from_json(expected: Any, data: Any, path: str = "config") -> Any:
         return _from_object(typing.cast(type, expected), data, path)
     if expected is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
+    if expected is float and isinstance(data, float) and not math.isfinite(data):
+        raise ConfigError(f"{path}: expected a finite number, got {data}")
     if expected is type(None) or expected is None:
         if data is not None:
             raise ConfigError(f"{path}: expected null, got {data!r}")
@@ -140,6 +173,9 @@ def _from_union(members: tuple[Any, ...], data: Any, path: str) -> Any:
         return None
     if isinstance(data, dict):
         return _from_object(_class_of(members, data, path), data, path)
+    classes = tuple(member for member in members if _is_class(member))
+    if isinstance(data, classes):
+        return data
     others = [m for m in members if m is not type(None) and not _is_class(m)]
     failures = []
     for member in others:
@@ -147,7 +183,10 @@ def _from_union(members: tuple[Any, ...], data: Any, path: str) -> Any:
             return from_json(member, data, path)
         except ConfigError as error:
             failures.append(str(error))
-    raise ConfigError(failures[0] if failures else f"{path}: expected an object, got {data!r}")
+    if failures and not classes:
+        raise ConfigError(failures[0])
+    choices = " or ".join(cls.__name__ for cls in classes_of(classes)) or "null"
+    raise ConfigError(f"{path}: expected {choices}, got {data!r}")
 
 
 def _class_of(members: tuple[Any, ...], data: dict[str, Any], path: str) -> type:
@@ -277,6 +316,8 @@ def _from_tuple(members: tuple[Any, ...], data: Any, path: str) -> Any:
 
 
 def _from_object(cls: type, data: Any, path: str) -> Any:
+    if isinstance(data, cls):
+        return data
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected a {cls.__name__} object, got {data!r}")
     given = dict(data)
@@ -314,7 +355,30 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
         yield f"{path}: {json.dumps(old)} -> {json.dumps(new)}"
 
 
-def require_share(name: str, value: float, *, may_be_one: bool = True) -> None:
+MAX_SEED = 2**32 - 1
+
+
+def require_at_least(least: int, **values: float | int | None) -> None:
+    """Raises ConfigError that names the first field below its bound; None passes."""
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise ConfigError(f"{name} must be at least {least}, got {value}")
+
+
+def require_above(bound: int, **values: float | int) -> None:
+    """Raises ConfigError that names the first field that is not above its bound."""
+    for name, value in values.items():
+        if value <= bound:
+            raise ConfigError(f"{name} must be above {bound}, got {value}")
+
+
+def require_seed(seed: int) -> None:
+    """Raises ConfigError where NumPy or JAX cannot draw by a field `seed`."""
+    if not 0 <= seed <= MAX_SEED:
+        raise ConfigError(f"seed must be from 0 to {MAX_SEED}, got {seed}")
+
+
+def require_share(name: str, value: float | int, *, may_be_one: bool = True) -> None:
     """Raises ConfigError where a field that is a share or a probability is none."""
     if not 0.0 <= value <= 1.0 or (value == 1.0 and not may_be_one):
         expected = "from 0 to 1" if may_be_one else "in [0, 1)"

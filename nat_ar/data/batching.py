@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
-class BatchingConfig:
+class BatchingConfig(config_json.Config):
     """Each batch takes its pairs from one length bucket; all batches have about as many padded tokens."""
 
     batch_tokens: int = 2048

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int, Shaped
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.data.pair import Pair, Report
 
@@ -43,7 +44,7 @@ def key(text: str) -> bytes:
 
 
 @dataclasses.dataclass(frozen=True)
-class HoldOut:
+class HoldOut(config_json.Config):
     """How validation and test pairs are held out of training, for a corpus without such splits."""
 
     validation: int = 1000
@@ -57,6 +58,7 @@ class HoldOut:
     """draws the pairs"""
 
     def __post_init__(self) -> None:
+        config_json.require_seed(self.seed)
         if self.validation < 0 or self.test < 0 or self.validation + self.test == 0:
             raise ConfigError(
                 f"hold_out: expected pairs for validation or test, got {self.validation} and "

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.data import corpus, hold_out
 from nat_ar.data.corpus import Corpus
@@ -14,7 +15,7 @@ from nat_ar.runtime import files
 
 
 @dataclasses.dataclass(frozen=True)
-class DataFiles:
+class DataFiles(config_json.Config):
     """Local or remote files of one split of a HuggingFace corpus."""
 
     split: str
@@ -24,7 +25,7 @@ class DataFiles:
 
 
 @dataclasses.dataclass(frozen=True)
-class NamedSplit:
+class NamedSplit(config_json.Config):
     """A further test of a HuggingFace corpus; becomes the split "test_<name>"."""
 
     name: str
@@ -73,6 +74,7 @@ class HuggingFace(Corpus):
     """pairs with a longer side are dropped"""
 
     def __post_init__(self) -> None:
+        config_json.require_at_least(1, max_characters=self.max_characters)
         corpus.check_test_names([test.name for test in self.more_tests])
         hold_out.check(
             self.hold_out,

@@ -39,7 +39,7 @@ _CHUNK = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class DataConfig(config_json.Config):
     """Everything that decides what a prepared directory holds."""
 
     directory: str

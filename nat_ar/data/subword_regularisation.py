@@ -23,7 +23,7 @@ IsUsable = Callable[[Ragged, Ragged], Bool[np.ndarray, "pairs"]]
 
 
 @dataclasses.dataclass(frozen=True)
-class SubwordRegularisation:
+class SubwordRegularisation(config_json.Config):
     """How much the cuts vary. alpha is, for BPE, the probability by which a merge is left out (in the paper 0.1) and,
     for unigram vocabularies, the power of a segmentation's probability by which it is drawn (in the paper 0.1 to 0.5):
     there, a smaller one varies more. 0: the prepared pieces."""

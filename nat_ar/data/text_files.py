@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.data import corpus, file_kind, hold_out, vocabulary
 from nat_ar.data.corpus import Corpus
@@ -17,7 +18,7 @@ from nat_ar.runtime import files
 
 
 @dataclasses.dataclass(frozen=True)
-class NamedTest:
+class NamedTest(config_json.Config):
     """A further test, e.g. out of the domain; becomes the split "test_<name>"."""
 
     name: str
@@ -51,6 +52,7 @@ class TextFiles(Corpus):
     """pairs with a longer side are dropped"""
 
     def __post_init__(self) -> None:
+        config_json.require_at_least(1, max_characters=self.max_characters)
         sets = {"train": self.train, "validation": self.validation, "test": self.test}
         for name, paths in [*sets.items(), *((test.name, test.paths) for test in self.more_tests)]:
             optional = name in ("validation", "test")

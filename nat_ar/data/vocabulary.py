@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import sentencepiece
 
-from nat_ar import special_tokens
+from nat_ar import config_json, special_tokens
 from nat_ar.config_json import ConfigError
 from nat_ar.data import ragged, segmentations
 from nat_ar.data.segmentations import Segmentations
@@ -41,7 +41,7 @@ _SENTENCEPIECE_LINE_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
-class VocabularyConfig:
+class VocabularyConfig(config_json.Config):
     """How the subword vocabulary is learnt. Only the training split is used."""
 
     size: int = 8000

@@ -16,7 +16,7 @@ from nat_ar.translation.translator import BUCKETS
 
 
 @dataclasses.dataclass(frozen=True)
-class ExperimentConfig:
+class ExperimentConfig(config_json.Config):
     """One experiment: data, method, training."""
 
     name: str

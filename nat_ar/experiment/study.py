@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.data.prepare import DataConfig
 from nat_ar.evaluation.speed.config import SpeedConfig
@@ -18,7 +19,7 @@ from nat_ar.translation import decodings
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class Entry(config_json.Config):
     """One model of a study, and the decodings by which it enters the table."""
 
     name: str
@@ -60,7 +61,7 @@ class PlannedRun:
 
 
 @dataclasses.dataclass(frozen=True)
-class StudyConfig:
+class StudyConfig(config_json.Config):
     """A teacher, students and baselines on one corpus."""
 
     name: str
@@ -119,6 +120,7 @@ class StudyConfig:
         runs = [seeds.named(e.name, s) for e in self._all() for s in self.seeds_of(e)]
         if len(set(runs)) < len(runs):
             raise ConfigError(f"runs of a study need different names, got {', '.join(runs)}")
+        config_json.require_at_least(1, word_distributions=self.word_distributions)
         decodings.choose(self.teacher.method, self.distillation)
         if not self.tests:
             raise ConfigError("tests: expected at least one split, got none")

@@ -19,12 +19,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.types import pytree_dataclass
 
 
 @dataclasses.dataclass(frozen=True)
-class FuzzyAlignment:
+class FuzzyAlignment(config_json.Config):
     """The objective is minus the score, averaged over sentences."""
 
     ngram: int = 2

@@ -75,6 +75,9 @@ class Cmlm(base.Method):
     def __post_init__(self) -> None:
         decoder_inputs.require_fit(self.inputs, self.copy, self.soft_copy_temperature)
         config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
+        config_json.require_at_least(
+            0, max_length_offset=self.max_length_offset, length_loss_weight=self.length_loss_weight
+        )
 
     @property
     def learns_distributions(self) -> bool:

@@ -58,7 +58,7 @@ from nat_ar.types import (
 
 
 @dataclasses.dataclass(frozen=True)
-class Latent:
+class Latent(config_json.Config):
     """A Gaussian vector for each source token, drawn from a posterior that sees the target in training
     and set to the mean of a prior in decoding (Gu & Kong 2020)."""
 

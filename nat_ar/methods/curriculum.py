@@ -36,7 +36,7 @@ without a curriculum."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Curriculum:
+class Curriculum(config_json.Config):
     """From teacher forcing to copies of the source (Guo et al. 2020). Meant for a student that starts with its
     teacher's encoder and decoder."""
 

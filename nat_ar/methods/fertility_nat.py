@@ -94,6 +94,7 @@ class FertilityNat(base.Method):
 
     def __post_init__(self) -> None:
         config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
+        config_json.require_at_least(0, fertility_loss_weight=self.fertility_loss_weight)
         decoder_inputs.require_fit(self.inputs, self.copy, self.soft_copy_temperature)
         if self.max_fertility < 2:
             raise ConfigError(

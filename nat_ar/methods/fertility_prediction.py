@@ -19,7 +19,7 @@ from nat_ar.types import Mean
 
 
 @dataclasses.dataclass(frozen=True)
-class FineTuning:
+class FineTuning(config_json.Config):
     """The stage after distillation, against the teacher itself (section 4.3)."""
 
     weight: float = 0.25

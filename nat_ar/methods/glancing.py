@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
 from nat_ar.search import one_pass
@@ -23,7 +24,7 @@ from nat_ar.types import Mean, pytree_dataclass
 
 
 @dataclasses.dataclass(frozen=True)
-class Glancing:
+class Glancing(config_json.Config):
     """Revealed positions for each error; the ratio falls linearly with the step."""
 
     start_ratio: float = 0.5

@@ -20,7 +20,7 @@ from nat_ar.types import Internal, Mean, pytree_dataclass
 
 
 @dataclasses.dataclass(frozen=True)
-class TransitionSmoothing:
+class TransitionSmoothing(config_json.Config):
     """Training mixes the transitions with even ones, fewer and fewer of them. Where transitions have committed to a
     path, two ways to say a thing that share its vertices stay together."""
 

@@ -85,6 +85,9 @@ class IterativeRefinement(base.Method):
                 f"learns nothing, got {self.training_iterations}; LengthNat is the model of one pass"
             )
         config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
+        config_json.require_at_least(
+            0, max_length_offset=self.max_length_offset, length_loss_weight=self.length_loss_weight
+        )
         config_json.require_share("denoising_probability", self.denoising_probability)
         config_json.require_share("corruption_probability", self.corruption_probability)
 

@@ -109,6 +109,9 @@ class LengthNat(base.Method):
 
     def __post_init__(self) -> None:
         config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
+        config_json.require_at_least(
+            0, max_length_offset=self.max_length_offset, length_loss_weight=self.length_loss_weight
+        )
         decoder_inputs.require_fit(self.inputs, self.copy, self.soft_copy_temperature)
         if self.glancing is not None and not self.token_loss.is_in_place:
             raise ConfigError(

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.nn import layers, upsampling
 from nat_ar.nn.positions import sinusoids
@@ -22,7 +23,7 @@ from nat_ar.types import Encoded, pytree_dataclass
 
 
 @dataclasses.dataclass(frozen=True)
-class Copies:
+class Copies(config_json.Config):
     """What is copied into a one-pass decoder, and what a copy knows of where it comes from."""
 
     of: Literal["embeddings", "states"] = "embeddings"

@@ -85,6 +85,9 @@ class Rotary(Positions):
     base: float = 10_000.0
     """the slowest plane turns about this many times more slowly than the fastest"""
 
+    def __post_init__(self) -> None:
+        config_json.require_above(0, base=self.base)
+
     def require_fit(self, head_dim: int) -> None:
         if head_dim % 2:
             raise ConfigError(

@@ -23,7 +23,7 @@ FORGET_BIAS = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
-class RecurrentConfig:
+class RecurrentConfig(config_json.Config):
     """Sizes and attention of an LSTM encoder and decoder; the defaults suit training on two CPU cores."""
 
     d_model: int = 256

@@ -18,7 +18,7 @@ from nat_ar.types import Encoded, pytree_dataclass
 
 
 @dataclasses.dataclass(frozen=True)
-class TransformerConfig:
+class TransformerConfig(config_json.Config):
     """Sizes of a Transformer; the defaults are a model for two CPU cores."""
 
     d_model: int = 256
@@ -68,6 +68,9 @@ class TransformerConfig:
         return {"decoder_positions": "once", "decoder_memory": "last_layer", **data}
 
     def __post_init__(self) -> None:
+        config_json.require_at_least(
+            1, d_model=self.d_model, num_heads=self.num_heads, max_length=self.max_length
+        )
         if self.d_model % self.num_heads or self.d_model % 2:
             raise ConfigError(
                 f"d_model must be even and divisible by num_heads, got d_model {self.d_model} and "
@@ -79,12 +82,6 @@ class TransformerConfig:
                 f"{self.num_encoder_layers}, {self.num_decoder_layers} and {self.d_hidden}"
             )
         config_json.require_share("dropout_rate", self.dropout_rate, may_be_one=False)
-        for field, kind in (("attention", Attention), ("positions", Positions)):
-            if not isinstance(value := getattr(self, field), kind):
-                raise ConfigError(
-                    f"{field} must be an nn.{field}.{kind.__name__}, such as {getattr(type(self), field)}, got "
-                    f"{value!r}; 'xla' and 'cudnn' are values of implementation"
-                )
         self.positions.require_fit(self.d_model // self.num_heads)
         if self.decoder_positions == "every_layer" and not self.positions.is_added:
             raise ConfigError(

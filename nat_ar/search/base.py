@@ -17,7 +17,7 @@ from nat_ar.types import Hypotheses
 
 
 @dataclasses.dataclass(frozen=True)
-class Decoding:
+class Decoding(config_json.Config):
     """How a model makes translations. Decodings that have a choice override these with fields."""
 
     rescore = False

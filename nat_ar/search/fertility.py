@@ -87,6 +87,7 @@ class NoisyParallel(FertilityDecoding):
 
     def __post_init__(self) -> None:
         require_n_best(self, samples=self.samples)
+        config_json.require_seed(self.seed)
         if self.temperature <= 0.0:
             raise ConfigError(
                 f"NoisyParallel needs a temperature above 0, got {self.temperature}; "

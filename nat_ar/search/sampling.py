@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.search import greedy, limits
 from nat_ar.search.base import StepwiseDecoding, penalised
@@ -35,6 +36,7 @@ class Sampling(StepwiseDecoding):
     """another seed draws other translations"""
 
     def __post_init__(self) -> None:
+        config_json.require_seed(self.seed)
         if self.temperature <= 0.0:
             raise ConfigError(
                 f"Sampling needs a temperature above 0, got {self.temperature}; "

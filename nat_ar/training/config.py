@@ -15,7 +15,7 @@ LEARNT_BLEU = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
-class ValidationConfig:
+class ValidationConfig(config_json.Config):
     """How often a run translates its validation split, and what it concludes."""
 
     every_steps: int = 1000
@@ -50,9 +50,13 @@ class ValidationConfig:
         """Whether a validation without gain says that there is nothing more to gain."""
         return self.criterion == "loss" or best_score >= LEARNT_BLEU
 
+    def __post_init__(self) -> None:
+        for field in ("every_steps", "sentences", "patience"):
+            config_json.require_at_least(1, **{f"validation.{field}": getattr(self, field)})
+
 
 @dataclasses.dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(config_json.Config):
     """Everything between a model and a trained model."""
 
     seed: int = 1
@@ -100,25 +104,16 @@ class TrainingConfig:
         return data
 
     def __post_init__(self) -> None:
-        positive = {
-            "max_steps": self.max_steps,
-            "accumulation": self.accumulation,
-            "log_every": self.log_every,
-            "validation.every_steps": self.validation.every_steps,
-            "validation.sentences": self.validation.sentences,
-            "validation.patience": self.validation.patience,
-        }
-        for name, value in positive.items():
-            if value is not None and value < 1:
-                raise ConfigError(f"training.{name} must be at least 1, got {value}")
+        config_json.require_seed(self.seed)
+        for field in ("max_steps", "accumulation", "log_every", "num_devices"):
+            config_json.require_at_least(1, **{f"training.{field}": getattr(self, field)})
+        config_json.require_at_least(0, skip_non_finite=self.skip_non_finite)
         multiple = self.batching.row_multiple
         if multiple is not None and multiple % self.accumulation:
             raise ConfigError(
                 f"training.accumulation must divide training.batching.row_multiple: got {self.accumulation} and "
                 f"{multiple}; set the second to a multiple of the first"
             )
-        if self.skip_non_finite < 0:
-            raise ConfigError(f"skip_non_finite must be at least 0, got {self.skip_non_finite}")
         config_json.require_share("training.word_distributions", self.word_distributions)
         config_json.require_share("training.max_lost", self.max_lost)
         regularised = self.subword_regularisation

@@ -525,11 +525,15 @@ def test_the_bar_is_for_terminals(
         ({"max_steps": 0}, "training.max_steps must be at least 1, got 0"),
         ({"accumulation": 0}, "training.accumulation must be at least 1"),
         ({"log_every": -1}, "training.log_every must be at least 1, got -1"),
-        ({"validation": ValidationConfig(every_steps=0)}, r"validation\.every_steps must be at"),
-        ({"validation": ValidationConfig(patience=0)}, r"validation\.patience must be at least 1"),
         ({"average_decay": 1.0}, "average_decay must be between 0 and 1, got 1.0"),
     ],
 )
 def test_a_training_that_cannot_be_is_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(CONFIG, **wrong)
+
+
+@pytest.mark.parametrize("field", ["every_steps", "sentences", "patience"])
+def test_a_validation_that_cannot_be_is_refused(field: str) -> None:
+    with pytest.raises(ConfigError, match=rf"validation\.{field} must be at least 1, got 0"):
+        ValidationConfig(**{field: 0})

@@ -22,6 +22,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.data.ragged import Ragged
 
@@ -31,7 +32,7 @@ TENSION_RANGE = (0.1, 14.0)  # as in the authors' program
 
 
 @dataclasses.dataclass(frozen=True)
-class AlignerConfig:
+class AlignerConfig(config_json.Config):
     """How the aligner is estimated.
 
     Gu et al. (2018) took their fertilities from fast_align -d -o -v, which is flat_iterations=0,

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.data.corpus import Corpus
 from nat_ar.data.debian import apt
@@ -87,8 +88,9 @@ class DebianCorpus(Corpus):
                 "one of source_language and target_language must be 'en', got "
                 f"{self.source_language!r} and {self.target_language!r}"
             )
-        if self.num_validation < 1 or self.num_test < 1 or self.held_out_pairs < 1:
-            raise ConfigError("num_validation, num_test and held_out_pairs must be at least 1")
+        for field in ("num_validation", "num_test", "held_out_pairs", "max_length_ratio"):
+            config_json.require_at_least(1, **{field: getattr(self, field)})
+        config_json.require_seed(self.seed)
         if set(self.domains) <= set(self.held_out):
             raise ConfigError(
                 f"no domain is left to train on: domains {self.domains}, held_out {self.held_out}"

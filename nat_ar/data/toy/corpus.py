@@ -15,6 +15,7 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.data.corpus import Corpus, Verdict
 from nat_ar.data.pair import Pair, Report
@@ -138,6 +139,7 @@ class ToyCorpus(Corpus):
     """test pairs"""
 
     def __post_init__(self) -> None:
+        config_json.require_seed(self.seed)
         for name in ("num_train", "num_validation", "num_test"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more")

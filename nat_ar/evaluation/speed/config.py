@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 
 MIN_REPETITIONS = 3
@@ -11,7 +12,7 @@ MIN_SENTENCES = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SpeedConfig:
+class SpeedConfig(config_json.Config):
     """On how much text and for how long systems are timed."""
 
     sentences: int = 100
