@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
@@ -58,6 +59,17 @@ def main(arguments: list[str] | None = None, *, set_up: Callable[[str], None] = 
         sys.stdout.reconfigure(
             errors="replace"
         )  # "×" in a locale that lacks it must not undo the work before it
+    try:
+        try:
+            _run(words, set_up)
+        finally:
+            if sys.stdout is not None:  # what nobody reads is an error here, not when Python ends
+                sys.stdout.flush()
+    except BrokenPipeError:
+        _end_quietly()
+
+
+def _run(words: list[str], set_up: Callable[[str], None]) -> None:
     if not words or words[0] in ("-h", "--help"):
         print(USAGE, end="")
         sys.exit(0 if words else 2)
@@ -73,12 +85,32 @@ def main(arguments: list[str] | None = None, *, set_up: Callable[[str], None] = 
     except Stopped as stop:
         console.say(f"nat-ar: {stop}")
         sys.exit(130)
+    except BrokenPipeError:
+        raise
     except (ValueError, ArithmeticError, OSError, MemoryError) as error:
         if os.environ.get("NAT_AR_TRACEBACK"):
             raise
-        sys.exit(_fail(str(error)))
+        sys.exit(_fail(_line_of(error, verb)))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _end_quietly() -> None:
+    """Whoever read our output has gone, as `head` does: there is nobody left to say anything to."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # neither a file nor a pipe
+            os.dup2(nowhere, stream.fileno())
+    sys.exit(128 + signal.SIGPIPE)
+
+
+def _line_of(error: Exception, verb: str) -> str:
+    """The message of an error; where it is the system's bare one, with what was being done and to what."""
+    text = str(error)
+    if not isinstance(error, OSError) or error.errno is None or error.strerror is None:
+        return text or type(error).__name__
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    return f"{verb} was stopped{' at ' + ' and '.join(names) if names else ''}: {error.strerror}"
 
 
 def _fail(message: str) -> int:

@@ -378,3 +378,30 @@ print(machine.summary(["float32"]))
     )
     assert "NVIDIA GPU" in done.stderr
     assert done.stdout.startswith("nat-ar: cpu: ")
+
+
+def test_the_systems_bare_error_says_what_was_being_done_and_to_what(
+    say: Any, experiment_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once: nat-ar: error: [Errno 13] Permission denied."""
+
+    for names, where in (((), ""), (("runs/x",), " at runs/x")):
+
+        def denied(arguments: Any, names: tuple[str, ...] = names) -> None:
+            raise PermissionError(13, "Permission denied", *names)
+
+        monkeypatch.setattr(train, "run", denied)
+        said = say("train", str(experiment_file))
+        assert said.status == 2
+        assert said.errors == f"nat-ar: error: train was stopped{where}: Permission denied\n"
+
+
+def test_a_closed_pipe_ends_quietly() -> None:
+    """As after `| head -1`, at once and when Python ends: neither a traceback nor "Broken pipe"."""
+    program = (
+        "import os, sys\nfrom nat_ar import __main__\n"
+        "read, write = os.pipe()\nos.dup2(write, 1)\nos.close(read)\n"
+        "__main__.main(['--help'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (141, "")

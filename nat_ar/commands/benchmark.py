@@ -10,10 +10,12 @@ nat_ar/evaluation/speed/protocol.py has the protocol, docs/speed.md explains the
 to its run's results.jsonl. Ratios are exact only between systems of one call: name them together."""
 
 import dataclasses
+from pathlib import Path
 
 from nat_ar.evaluation.speed import machine, profiling
 from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.pipeline.benchmark import benchmark
+from nat_ar.runtime import files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +45,8 @@ def run(arguments: Benchmark) -> None:
         machine.pin(arguments.threads)
     if arguments.profile is not None:
         profiling.keep_scopes()
+    if arguments.plots is not None:
+        files.require_writable(Path(arguments.plots))
     fields = (field.name for field in dataclasses.fields(SpeedConfig))
     timings = benchmark(
         arguments.systems,

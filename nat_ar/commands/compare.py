@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from nat_ar import config_json
 from nat_ar.evaluation import figures, metrics
 from nat_ar.evaluation.metrics import METRICS, Metric
 from nat_ar.evaluation.table import columns, formats
 from nat_ar.pipeline.compare import compare, save_curves
-from nat_ar.runtime import console
+from nat_ar.runtime import console, files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,14 +49,19 @@ class Compare:
     n_bootstrap: int = 1000
     """resamples of the paired bootstrap test"""
 
+    def __post_init__(self) -> None:
+        config_json.require_at_least(1, n_bootstrap=self.n_bootstrap)
+
 
 def run(arguments: Compare) -> None:
     """Writes the files that `arguments` names, and prints the table."""
     for name in arguments.output:
         formats.of_path(Path(name))
+        files.require_writable(Path(name).parent)
     for path in (arguments.picture, arguments.curves):
         if path is not None:
             figures.paths_of(Path(path))
+            files.require_writable(Path(path).parent)
     chosen = metrics.with_more(arguments.metrics)
     columns.check(arguments.columns, chosen)
     height = None if arguments.picture_metric is None else _named(arguments.picture_metric, chosen)

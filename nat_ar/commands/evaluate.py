@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from nat_ar.data.references import Tokenizer
-from nat_ar.evaluation import metrics, results
+from nat_ar.evaluation import diagnostics, metrics, results
 from nat_ar.evaluation.metrics import METRICS, Metric
 from nat_ar.evaluation.speed import machine
 from nat_ar.experiment.run import Run
@@ -77,5 +77,8 @@ def summary(row: results.Row, chosen: Sequence[Metric] = METRICS) -> str:
                 f"{name} {s['bleu']:.1f} ({s['sentences']})" for name, s in scores.items()
             )
             lines.append(f"  BLEU by {kind}: {shown}")
-    lines += [f"  warning: {text}" for text in row["warnings"]]
+    lines += [
+        f"  warning: {diagnostics.with_cause(text, row['family'], row['training_data'])}"
+        for text in row["warnings"]
+    ]
     return "\n".join([*lines, *(["  (see docs/metrics.md)"] if row["warnings"] else [])])

@@ -1,18 +1,27 @@
-"""translate RUN: lines of text in, translations out, in the same order; works in a pipe."""
+"""translate RUN: lines of text in, translations out, in the same order; works in a pipe.
 
+Translations are written as they are made: at each line that is typed, or part by part of a file. An interruption
+keeps those that are written."""
+
+import collections
+import contextlib
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from nat_ar.config_json import ConfigError
 from nat_ar.data import text_files, vocabulary
 from nat_ar.evaluation.speed import machine
 from nat_ar.experiment.run import Run, open_translator
-from nat_ar.runtime import console
+from nat_ar.runtime import bars, console
 from nat_ar.translation import decodings
-from nat_ar.translation.translator import BATCH_TOKENS, Translation
+from nat_ar.translation.translator import BATCH_TOKENS, Translation, Translator
+
+PART_BYTES = 2**16
+"""read, translated and written before more is read"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +41,7 @@ class Translate:
     n_best: int = 1
     """translations per line, best first; if above 1, the number of the line (from 0) and a TAB precede each"""
     scores: bool = False
-    """write the score and a TAB before each translation; what it is depends on the decoding, and a line on stderr says
-    it: log p or log p by length, of the model or of the rescorer"""
+    """write the score (nats) and a TAB before each translation"""
     batch_tokens: int = BATCH_TOKENS
     """padded source tokens per batch of at most 64 sentences; fewer take less memory and change no translation"""
 
@@ -44,36 +52,91 @@ class Translate:
 
 def run(arguments: Translate) -> None:
     run = Run.of(arguments.run_directory)
-    decoding: Any = arguments.decoding
+    method = run.config().method
+    decoding: Any = decodings.choose(method, arguments.decoding)
     if arguments.n_best > 1:
-        chosen = decodings.choose(run.config().method, decoding)
-        widened = decodings.with_n_best(chosen.decoding, arguments.n_best)
-        decoding = dataclasses.replace(chosen, decoding=widened)
-    _, translator = open_translator(run, decoding, arguments.checkpoint)
-    console.say(machine.summary([run.config().method.network.dtype]))
-    translator.batch_tokens = arguments.batch_tokens
-    found = translator.translate(_read(arguments.input))
-    written = [
-        line for number, item in enumerate(found) for line in _format(number, item, arguments)
-    ]
+        widened = decodings.with_n_best(decoding.decoding, arguments.n_best)
+        decoding = dataclasses.replace(decoding, decoding=widened)
+    console.say(machine.summary([method.network.dtype]))
+    with _source(arguments) as source, _output(arguments) as output:
+        _, translator = open_translator(run, decoding, arguments.checkpoint)
+        translator.batch_tokens = arguments.batch_tokens
+        if arguments.output != "-" and Path(arguments.output).is_file():
+            output.truncate(0)
+        _translate(source, output, translator, arguments)
+
+
+def _translate(
+    source: BufferedIOBase, output: BufferedIOBase, translator: Translator, arguments: Translate
+) -> None:
+    """Part by part: what is translated is written before more is read."""
+    counts: collections.Counter[str] = collections.Counter()
+    name = "standard input" if arguments.input == "-" else arguments.input
+    bar = bars.Bar(unit="sentence", desc="translate", is_quiet=source.isatty())
+    try:
+        with bar:
+            for part in _whole_lines(source):
+                lines, num_broken = text_files.lines_to_translate(part, name)
+                found = translator.translate(lines, is_quiet=True)
+                for number, item in enumerate(found, start=counts["lines"]):
+                    output.write("".join(_format(number, item, arguments)).encode())
+                output.flush()
+                bar.update(len(found))
+                counts["lines"] += len(found)
+                counts["broken"] += num_broken
+                counts["shortened"] += sum(item.is_shortened for item in found)
+                counts["cut"] += sum(item.is_cut for item in found)
+                counts["missing"] += sum(item.is_missing for item in found)
+    except (KeyboardInterrupt, MemoryError):
+        console.say(f"nat-ar: stopped after {counts['lines']} lines, which are written")
+        raise
+    finally:
+        if arguments.scores:
+            console.say(f"nat-ar: scores are {translator.decoding.score}")
+        _warn(counts)
+
+
+def _whole_lines(source: BufferedIOBase) -> Iterator[bytes]:
+    """What can be read without waiting for more, in whole lines: a line from a terminal, up to PART_BYTES of a file
+    or a pipe."""
+    rest = b""
+    while part := source.read1(PART_BYTES):
+        whole, newline, rest = (rest + part).rpartition(b"\n")
+        if newline:
+            yield whole + newline
+    if rest:
+        yield rest
+
+
+@contextlib.contextmanager
+def _source(arguments: Translate) -> Iterator[BufferedIOBase]:
+    if arguments.input == "-":
+        yield cast(BufferedIOBase, sys.stdin.buffer)
+        return
+    with open(arguments.input, "rb") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _output(arguments: Translate) -> Iterator[BufferedIOBase]:
+    """Opened before there is anything to write, and left as it is until there is. Raises ConfigError where it is the
+    input."""
     if arguments.output == "-":
-        sys.stdout.buffer.write("".join(written).encode())  # UTF-8 whatever the locale
-        sys.stdout.buffer.flush()
-    else:
-        Path(arguments.output).write_text("".join(written), "utf-8", newline="\n")
-    if arguments.scores:
-        console.say(f"nat-ar: scores are {translator.decoding.score}")
-    _warn(found)
-
-
-def _read(name: str) -> list[str]:
-    text = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-    lines, num_broken = text_files.lines_to_translate(
-        text, "standard input" if name == "-" else name
-    )
-    if num_broken:
-        console.say(f"nat-ar: {num_broken} lines hold bytes that are not UTF-8")
-    return lines
+        yield cast(BufferedIOBase, sys.stdout.buffer)  # UTF-8 whatever the locale
+        return
+    path = Path(arguments.output)
+    is_new = not path.exists()
+    if not is_new and arguments.input != "-" and path.samefile(arguments.input):
+        raise ConfigError(
+            f"output {path} is the input, which is read as it is written; name another file"
+        )
+    try:
+        with path.open("ab") as file:
+            yield file
+    except BaseException:
+        if is_new and not path.stat().st_size:
+            path.unlink()
+        raise
 
 
 def _format(number: int, translation: Translation, arguments: Translate) -> Iterator[str]:
@@ -84,14 +147,12 @@ def _format(number: int, translation: Translation, arguments: Translate) -> Iter
         yield "\t".join([*fields, vocabulary.one_line(text)]) + "\n"
 
 
-def _warn(found: list[Translation]) -> None:
-    counts = {
-        "sources were longer than the model takes and lost their end": sum(
-            t.is_shortened for t in found
-        ),
-        "translations reached their length limit": sum(t.is_cut for t in found),
-        "sources got no translation with a finite score": sum(t.is_missing for t in found),
-    }
-    for what, count in counts.items():
-        if count:
-            console.say(f"nat-ar: {count} {what}")
+def _warn(counts: Mapping[str, int]) -> None:
+    for key, what in (
+        ("broken", "lines hold bytes that are not UTF-8"),
+        ("shortened", "sources were longer than the model takes and lost their end"),
+        ("cut", "translations reached their length limit"),
+        ("missing", "sources got no translation with a finite score"),
+    ):
+        if counts[key]:
+            console.say(f"nat-ar: {counts[key]} {what}")

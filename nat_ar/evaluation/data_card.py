@@ -137,7 +137,12 @@ def summary(manifest: dict[str, Any]) -> str:
         "from shortened sources",
     ]
     lines += [f"  {reason}: {count:,}" for reason, count in manifest["report"]["counts"].items()]
-    return "\n".join([*lines, *(f"  warning: {text}" for text in card["warnings"])])
+    about = (
+        teacher.get("family", "AR"),
+        teacher.get("training_data", "raw"),
+    )  # early cards: the teacher was AR
+    lines += [f"  warning: {diagnostics.with_cause(text, *about)}" for text in card["warnings"]]
+    return "\n".join(lines)
 
 
 def _known_by(teacher: dict[str, Any]) -> str:

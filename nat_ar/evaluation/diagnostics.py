@@ -145,6 +145,29 @@ def _conditional(
     return lexicon.count / total[row], row
 
 
+CAUSES = (
+    ("repeat the one before", "AR", "", "trained too little"),
+    ("repeat the one before", "NAT", "raw", "modes of raw data are mixed, distilled data help"),
+    ("repeat the one before", "NAT", "distilled", "modes are still mixed, or trained too little"),
+    ("length ratio 0", "AR", "", "early EOS, look at the length penalty"),
+    ("length ratio", "AR", "", "no stop at EOS, trained too little"),
+    ("length ratio", "NAT", "", "look at its lengths"),
+    ("are empty", "AR", "", "EOS comes first, look at the data and the steps"),
+    ("are empty", "NAT", "", "look at its lengths"),
+)
+"""What a warning says, family and training data of the model ("": any), and the likeliest cause: the first that
+fits."""
+
+
+def with_cause(warning: str, family: str, training_data: str) -> str:
+    """A warning with its likeliest cause for such a model; a joint model is one of family NAT here."""
+    family = "AR" if family == "AR" else "NAT"
+    for part, wanted, data, cause in CAUSES:
+        if part in warning and wanted == family and data in ("", training_data):
+            return f"{warning}: {cause}"
+    return warning
+
+
 def warnings(
     *,
     length_ratio: float,

@@ -79,6 +79,7 @@ LATER_KEYS = (
 LATER_SPEED_KEYS = (  # rows of early versions lack them, and p99
     "xla_flags",
     "cores",  # that --threads chose, else null
+    "other_work",  # {"busy", "cores"}: cores that other processes kept busy meanwhile; null where nobody knows
     "batch_limit",  # why throughput_curve ends: "batch_sizes", "sentences" or "memory"
     "latency_by_length",  # [{"bucket", "sentences", "output_tokens", "mean"}], milliseconds
     "floor",  # {"flops", "weight_bytes", "arithmetic_ms", "memory_ms", "floor_ms", "bound", "ratio"} or null

@@ -16,13 +16,13 @@ from nat_ar.config_json import ConfigError
 from nat_ar.data.arrays import PreparedData
 from nat_ar.evaluation import results
 from nat_ar.evaluation.results import Row
-from nat_ar.evaluation.speed import machine, profiling, protocol, report
+from nat_ar.evaluation.speed import machine, other_work, profiling, protocol, report
 from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.evaluation.speed.intervals import Ratio
 from nat_ar.evaluation.speed.protocol import Speed
 from nat_ar.experiment import provenance
 from nat_ar.experiment.run import Run, TrainedModel, open_translator
-from nat_ar.runtime import console
+from nat_ar.runtime import console, files
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
 from nat_ar.translation import decodings
@@ -120,11 +120,16 @@ def benchmark(
         raise ConfigError("expected runs to benchmark, got none")
     data_directory = None if data_directory is None else str(data_directory)
     data, text = _common_text(resolved, split, data_directory)
+    for system in resolved:
+        files.require_writable(system.run.directory)
+    if profile_directory is not None:
+        files.require_writable(Path(profile_directory))
     opened = [open_translator(system.run, system.decoding, checkpoint) for system in resolved]
     console.say(machine.summary(trained.dtype for trained, _ in opened))
-    measured = protocol.measure(
-        [translator for _, translator in opened], text, config, is_quiet=is_quiet
-    )
+    with other_work.measured(machine.cores()) as others:
+        measured = protocol.measure(
+            [translator for _, translator in opened], text, config, is_quiet=is_quiet
+        )
     words = command(resolved, config, split, checkpoint, data_directory, threads)
     made_by = shlex.join(["python", "-m", "nat_ar", *words])
     rows: list[Row] = []
@@ -135,6 +140,7 @@ def benchmark(
             **_identity(system, loaded, translator, prepared, split, made_by),
             **_measurements(speed),
             "cores": None if threads is None else machine.cores(),
+            "other_work": dataclasses.asdict(others[0]) if others else None,
             "profile": None,
         }
         if profile_directory is not None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,6 +28,17 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(
             f"{path} cannot be written: {error}; make room, and run the same command"
         ) from error
+
+
+def require_writable(directory: Path) -> None:
+    """Makes the directory where it is missing. Raises OSError, before the work is done, where its result could not be
+    written there."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(directory)) from error
 
 
 def write_text(path: Path, text: str) -> None:

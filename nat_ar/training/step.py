@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from nat_ar.config_json import ConfigError
 from nat_ar.methods import base
+from nat_ar.runtime import devices
 from nat_ar.special_tokens import PAD
 from nat_ar.types import Averaged, Batch, Carried, Mean, pytree_dataclass
 
@@ -45,13 +46,13 @@ TrainStep = Callable[[TrainState, Batch, Any], tuple[TrainState, dict[str, Mean]
 
 def data_mesh(num_devices: int | None = None) -> Mesh:
     """All local devices (or the first few) in one row."""
-    devices = jax.local_devices()
-    if num_devices is not None and not 1 <= num_devices <= len(devices):
+    found = devices.local()
+    if num_devices is not None and not 1 <= num_devices <= len(found):
         raise ConfigError(
-            f"training.num_devices must be 1 to {len(devices)}, the devices of this machine, or None "
+            f"training.num_devices must be 1 to {len(found)}, the devices of this machine, or None "
             f"for all; got {num_devices}"
         )
-    return Mesh(devices[:num_devices], ("data",))
+    return Mesh(found[:num_devices], ("data",))
 
 
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:

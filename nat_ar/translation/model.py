@@ -13,7 +13,8 @@ from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.methods import base
 from nat_ar.methods.base import Method
 from nat_ar.nn import packed
-from nat_ar.runtime import cpu_kernels
+from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.runtime import cpu_kernels, devices
 from nat_ar.types import Hypotheses, Internal
 
 
@@ -78,6 +79,14 @@ class Model:
         network = self.merge(leaves)
         with cpu_kernels.in_use(self.has_kernels):
             return network.internals(source, decoding=decoding, max_length=max_length)
+
+
+def require_device(method: Method) -> None:
+    """Raises ConfigError, before any work, where this machine has no device for the method."""
+    network = method.network
+    if isinstance(network, TransformerConfig) and network.implementation == "cudnn":
+        devices.require_gpu("transformer.implementation 'cudnn'")
+    devices.local()
 
 
 def vocabulary_sizes(vocabulary: Vocabulary) -> base.VocabularySizes:

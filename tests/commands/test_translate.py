@@ -4,6 +4,7 @@ import dataclasses
 import io
 import math
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,11 @@ def test_files_are_read_and_written(pipe, tmp_path: Path) -> None:
 
 
 def test_output_is_utf_8_in_any_locale(tiny_runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    class German:
-        def translate(self, lines: list[str]) -> list[Translation]:
+    class German(Translator):
+        def __init__(self) -> None:
+            pass
+
+        def translate(self, lines: Sequence[str], **_: Any) -> list[Translation]:
             return [Translation(["Grüße 😀"], [-1.0], [[7]], 1) for _ in lines]
 
     monkeypatch.setattr(translate, "open_translator", lambda *_: (None, German()))
@@ -161,3 +165,116 @@ def test_a_run_translates_by_its_own_decoding(
     (found,) = translator.translate(["a b"])
     expected = f"{found.scores[0]:.4f}\t{found.texts[0]}\n"
     assert capsysbinary.readouterr().out.decode("utf-8") == expected
+
+
+class Upper(Translator):
+    """A translator that writes capitals, and counts its calls; at "stop" it is interrupted."""
+
+    decoding = Greedy()
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+
+    def translate(self, lines: Sequence[str], **_: Any) -> list[Translation]:
+        self.calls.append(list(lines))
+        if "stop" in lines:
+            raise KeyboardInterrupt
+        return [Translation([line.upper()], [0.0], [[7]], 1) for line in lines]
+
+
+@pytest.fixture
+def upper(monkeypatch: pytest.MonkeyPatch) -> Upper:
+    translator = Upper()
+    monkeypatch.setattr(translate, "open_translator", lambda *_: (None, translator))
+    return translator
+
+
+class Typed(io.BytesIO):
+    """A terminal: a read gives a line, and looks first at what has been answered by then."""
+
+    def __init__(self, lines: list[bytes], answered: Iterator[None]) -> None:
+        super().__init__()
+        self.lines, self.answered = iter(lines), answered
+
+    def read1(self, size: int = -1) -> bytes:
+        next(self.answered)
+        return next(self.lines, b"")
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_line_that_is_typed_is_answered_before_the_next_one(
+    tiny_runs, upper: Upper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.BytesIO()
+    seen: list[bytes] = []
+
+    def look() -> Iterator[None]:
+        while True:
+            seen.append(written.getvalue())
+            yield
+
+    typed = Typed([b"a\n", b"b c\n", b"d"], look())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(typed))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written))
+    translate.run(Translate(str(tiny_runs.length_nat.directory), scores=True, n_best=1))
+    assert upper.calls == [["a"], ["b c"], ["d"]]
+    assert seen[:3] == [b"", b"0.0000\tA\n", b"0.0000\tA\n0.0000\tB C\n"]
+    assert written.getvalue().endswith(b"B C\n0.0000\tD\n")
+
+
+def test_a_long_file_is_written_part_by_part_and_an_interruption_keeps_what_is_done(
+    tiny_runs,
+    upper: Upper,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Lines are whole in every part, and none is lost."""
+    monkeypatch.setattr(translate, "PART_BYTES", 10)
+    source, target = tmp_path / "in.txt", tmp_path / "out.txt"
+    lines = ["ab", "cdefghijklmnopqrstuvwx", "", "y", "zz", "\ufeffa"]
+    source.write_text("\n".join(lines), "utf-8")
+    arguments = Translate(
+        str(tiny_runs.length_nat.directory), input=str(source), output=str(target)
+    )
+    translate.run(arguments)
+    assert len(upper.calls) > 2
+    assert target.read_text("utf-8").split("\n")[:5] == [line.upper() for line in lines[:5]]
+    assert len(target.read_text("utf-8").splitlines()) == len(lines)
+
+    source.write_text("\n".join([*lines, "more", "stop"]), "utf-8")
+    with pytest.raises(KeyboardInterrupt):
+        translate.run(arguments)
+    kept = target.read_text("utf-8").splitlines()
+    assert kept[:5] == [line.upper() for line in lines[:5]]
+    said = f"nat-ar: stopped after {len(kept)} lines, which are written\n"
+    assert capsys.readouterr().err.endswith(said)
+
+
+def test_an_output_that_cannot_be_is_said_before_anything_is_translated(
+    tiny_runs, upper: Upper, tmp_path: Path
+) -> None:
+    run, source = str(tiny_runs.length_nat.directory), tmp_path / "in.txt"
+    source.write_text("a\n", "utf-8")
+    with pytest.raises(OSError, match="none"):
+        translate.run(Translate(run, input=str(source), output=str(tmp_path / "none" / "out")))
+    with pytest.raises(ConfigError, match=r"in\.txt is the input, which is read as it is written"):
+        translate.run(Translate(run, input=str(source), output=str(source)))
+    assert source.read_text("utf-8") == "a\n"
+    assert upper.calls == []
+
+
+def test_an_output_is_left_as_it_was_where_the_model_cannot_be_opened(
+    tiny_runs, tmp_path: Path
+) -> None:
+    run, source = str(tiny_runs.length_nat.directory), tmp_path / "in.txt"
+    source.write_text("a\n", "utf-8")
+    old, new = tmp_path / "old.txt", tmp_path / "new.txt"
+    old.write_text("precious", "utf-8")
+    for output in (old, new):
+        with pytest.raises(ValueError, match="expected checkpoint best, latest or one of 0"):
+            translate.run(Translate(run, input=str(source), output=str(output), checkpoint="7"))
+    assert old.read_text("utf-8") == "precious"
+    assert not new.exists()

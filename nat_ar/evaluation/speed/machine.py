@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from nat_ar.config_json import ConfigError
-from nat_ar.runtime import cpu_kernels
+from nat_ar.runtime import cpu_kernels, devices
 
 XLA_POOL = "tf_XLAEigen"
 """Linux's name of the threads in XLA's pool on a CPU."""
@@ -42,14 +42,15 @@ SECONDS_A_PEAK = 0.25
 
 def device_name() -> str:
     """Platform and kind of the device; for a CPU its model, since JAX calls every CPU "cpu"."""
-    device = jax.local_devices()[0]
+    device = devices.local()[0]
     kind = _cpu_model() if device.platform == "cpu" else device.device_kind
     return f"{device.platform}: {kind}"
 
 
 def summary(dtypes: Iterable[str]) -> str:
-    """What computes, on one line: the device, how many there are, the dtypes of activations, and CPU threads."""
-    number, threads = jax.local_device_count(), num_threads()
+    """What computes, on one line: the device, how many there are, the dtypes of activations, and CPU threads. Raises
+    ConfigError where there is no device of the platform that was asked for."""
+    number, threads = len(devices.local()), num_threads()
     return (
         f"nat-ar: {device_name()}, {number} device{'s' * (number > 1)}, {', '.join(dict.fromkeys(dtypes))}, "
         f"{threads} CPU thread{'s' * (threads > 1)}"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from nat_ar.evaluation.results import Row
+from nat_ar.evaluation.speed import other_work
 
 HEADER = (
     *("name", "decoding", "p50 ms", "p95 ms", "p99 ms", "mean ms", "", "× floor", "S1", ""),
@@ -64,4 +65,6 @@ def _notes(row: Row) -> list[str]:
             f"× floor: mean latency over the least time of its matrix products, at {matmul} (a: arithmetic "
             f"binds) and {bandwidth:.1f} GB/s of memory (m: reading weights binds)"
         )
+    if (others := other_work.of_row(row)) is not None:
+        notes.append(f"warning: {others} meanwhile; time again on an idle machine")
     return notes

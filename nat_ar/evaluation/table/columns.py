@@ -132,12 +132,14 @@ def _every(table: Table, range_text: RangeText) -> list[Column]:
         Column(
             "p50",
             "p50 ms",
-            lambda line: _speed(line, lambda row: _digits(row["latency_ms"]["p50"])),
+            lambda line: _timed(line, _speed(line, lambda row: _digits(row["latency_ms"]["p50"]))),
         ),
         Column(
-            "ms", "ms", lambda line: _speed(line, lambda row: _digits(row["latency_ms"]["mean"]))
+            "ms",
+            "ms",
+            lambda line: _timed(line, _speed(line, lambda row: _digits(row["latency_ms"]["mean"]))),
         ),
-        Column("ms_range", "mean ms", lambda line: range_text(line.latency, None)),
+        Column("ms_range", "mean ms", lambda line: _timed(line, range_text(line.latency, None))),
         Column("throughput", "sent/s (batch)", lambda line: _speed(line, _throughput)),
         Column("beam", "× AR beam", lambda line: _ratio(line.over_beam)),
         Column("beam_range", "× AR beam", beam_range),
@@ -231,6 +233,11 @@ def _quality(line: Line, key: str, text: Callable[..., str]) -> str:
 
 def _speed(line: Line, text: Callable[[Row], str]) -> str:
     return MISSING if line.result.speed is None else text(line.result.speed)
+
+
+def _timed(line: Line, latency: str) -> str:
+    """The latency with a mark where it was taken beside other work."""
+    return f"{latency} !" if line.is_disturbed else latency
 
 
 def _throughput(speed: Row) -> str:

@@ -165,5 +165,6 @@ def _record(line: Line, metrics: Sequence[Metric], several_seeds: bool) -> dict[
     numbers = ("train_steps", "train_seconds", "train_target_tokens", "length_ratio")
     record |= {key: quality.get(key) for key in (*numbers, "repetition", "valid", "mixed")}
     record |= {key: speed.get(key) for key in ("device", "threads", "dtype")}
+    record |= {"other_work_cores": (speed.get("other_work") or {}).get("busy")}
     record |= {"evaluated": quality.get("date"), "evaluate_command": quality.get("command")}
     return record | {"timed": speed.get("date"), "benchmark_command": speed.get("command")}

@@ -7,6 +7,7 @@ from nat_ar.evaluation import seeds
 from nat_ar.evaluation.metrics import METRICS, Metric, PairedResult
 from nat_ar.evaluation.published import Published
 from nat_ar.evaluation.results import Row, SystemResult
+from nat_ar.evaluation.speed import other_work
 from nat_ar.evaluation.speed.intervals import Interval
 
 BEAM, GREEDY = "Beam(", "Greedy("
@@ -58,6 +59,11 @@ class Line:
     def floor(self) -> Row | None:
         """What the machine's peaks allow a sentence; None where it was not measured."""
         return None if self.result.speed is None else self.result.speed.get("floor")
+
+    @property
+    def is_disturbed(self) -> bool:
+        """It was timed beside too much other work."""
+        return self.result.speed is not None and other_work.of_row(self.result.speed) is not None
 
     @property
     def mark(self) -> str:

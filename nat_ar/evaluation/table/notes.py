@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nat_ar.evaluation import results
+from nat_ar.evaluation import diagnostics, results
 from nat_ar.evaluation.metrics import Metric
 from nat_ar.evaluation.published import DEFAULT, Published
 from nat_ar.evaluation.results import Row, SystemResult
+from nat_ar.evaluation.speed import other_work
 from nat_ar.evaluation.table.columns import MISSING, Column
 from nat_ar.evaluation.table.line import BEAM, GREEDY, SIGNIFICANCE, Baselines, Line, Table
 
@@ -172,6 +173,13 @@ def speed(
             timed[line.result.speed["timed_seed"]].append(results.label(line.result.identity))
     for seed, names in timed.items():
         notes.append(f"Speed of {', '.join(names)}: that of the run with seed {seed}.")
+    disturbed = [
+        f"{results.label(row)} ({others})"
+        for line in lines
+        if (row := line.result.speed) is not None and (others := other_work.of_row(row)) is not None
+    ]
+    if disturbed:
+        notes.append(f"! after a latency: timed on a busy machine: {'; '.join(disturbed)}.")
     untimed = [results.label(line.result.identity) for line in lines if line.result.speed is None]
     if untimed:
         notes.append(f"Not timed: {', '.join(untimed)}; run `python -m nat_ar benchmark`.")
@@ -186,7 +194,9 @@ def warnings(lines: Sequence[Line]) -> list[str]:
         for warning in (line.result.quality or {}).get("warnings", ()):
             # In rows of early versions causes and remedies follow the first clause.
             short = re.split("[,:;] ", warning)[0]
-            texts[f"Warning, {results.label(line.result.identity)}: {short}"] = None
+            row = line.result.identity
+            told = diagnostics.with_cause(short, row["family"], row["training_data"])
+            texts[f"Warning, {results.label(row)}: {told}"] = None
     return [*texts, *(["Causes and remedies of warnings: docs/metrics.md."] if texts else [])]
 
 

@@ -34,8 +34,8 @@ def test_a_warning_is_one_short_line_and_latex_has_none(rows) -> None:
     ]  # as c8abc97 wrote it
     found = build.build(results.join(rows))
     assert found.warnings == (
-        "Warning, ar Greedy(): 9.8 % of the tokens repeat the one before",
-        "Warning, nat Argmax(): 3 of 9 translations are empty",
+        "Warning, ar Greedy(): 9.8 % of the tokens repeat the one before: trained too little",
+        "Warning, nat Argmax(): 3 of 9 translations are empty: look at its lengths",
         "Causes and remedies of warnings: docs/metrics.md.",
     )
     for form in ("terminal", "markdown"):
@@ -102,3 +102,31 @@ def test_a_column_that_an_early_row_lacks_is_not_available(rows) -> None:
     assert "| 27.00 [26.00, 28.00] | n/a |" in text
     assert "chrF++ n/a for nat Argmax(): evaluated without it" in text
     assert "chrF++" not in formats.render(found, "markdown")
+
+
+def test_a_warning_knows_family_and_training_data(rows) -> None:
+    """Once, an autoregressive row was told that its modes are mixed, and a distilled one to distil."""
+    text = "9.8 % of the tokens repeat the one before (references 0.1 %)"
+    for row in rows:
+        row["warnings"] = [text] if row["kind"] == "quality" else None
+    beam, greedy, nat, _ = build.build(results.join(rows)).warnings
+    assert "modes" not in beam + greedy
+    assert nat.endswith("modes are still mixed, or trained too little")
+    for row in rows[:2]:
+        row["training_data"] = "raw"
+    *_, nat, _ = build.build(results.join(rows)).warnings
+    assert nat.endswith("modes of raw data are mixed, distilled data help")
+
+
+def test_a_row_that_was_timed_on_a_busy_machine_is_marked_in_every_format(rows) -> None:
+    rows[1]["other_work"] = {"busy": 1.2, "cores": 2}
+    rows[3]["other_work"] = {"busy": 0.01, "cores": 2}
+    found = build.build(results.join(rows))
+    note = "! after a latency: timed on a busy machine: nat Argmax() (other work kept 1.2 of 2 cores busy)."
+    assert note in found.notes
+    for form in ("terminal", "markdown", "latex"):
+        text = formats.render(found, form)
+        marked = [line for line in text.splitlines() if " !" in line and "4.0" in line]
+        assert len(marked) == 1, form
+    *_, record = csv.DictReader(io.StringIO(formats.render(found, "csv")))
+    assert record["other_work_cores"] == "1.2"
