@@ -192,7 +192,10 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     """The manifest of a complete prepared directory. Raises ValueError if it is missing or has changed."""
     path = directory / MANIFEST
     if not path.exists():
-        raise ValueError(f"{path} is missing: not a prepared directory; run `nat_ar prepare` first")
+        raise ValueError(
+            f"{path} is missing: not a prepared directory; make it with `python -m nat_ar prepare CONFIG.py`, or "
+            "name where it lies"
+        )
     manifest = files.read_json(path, remedy="remove the directory and prepare the data again")
     if manifest.get("format") != FORMAT:
         raise ValueError(

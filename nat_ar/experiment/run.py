@@ -12,6 +12,8 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,10 @@ from nat_ar.config_json import ConfigError
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.experiment.config import ExperimentConfig
-from nat_ar.runtime import console, files
+from nat_ar.runtime import console, files, out_of_memory
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.translation import decodings
-from nat_ar.translation.model import Model, abstract_model
+from nat_ar.translation.model import Model, abstract_model, require_device
 from nat_ar.translation.translator import Translator
 
 FORMAT = 1
@@ -79,6 +81,31 @@ class Run:
     def checkpoints_directory(self) -> Path:
         return self.directory / "checkpoints"
 
+    @contextlib.contextmanager
+    def started(
+        self, config: ExperimentConfig, data: PreparedData, **models: TrainedModel | None
+    ) -> Iterator[None]:
+        """The run, made or found again by `start`, which this process alone writes to until the block ends. An error
+        before the first checkpoint leaves nothing of it behind, unless there are batches to look at."""
+        is_new = not self.directory.exists()
+        files.make_directory(self.directory)
+        try:
+            with files.locked(self.directory):
+                self.start(config, data, **models)
+                yield
+        except BaseException:
+            if is_new and not self.has_work():
+                shutil.rmtree(self.directory)
+            raise
+
+    def has_work(self) -> bool:
+        """Whether anything was trained that another experiment must not replace."""
+        checkpoints = self.checkpoints_directory
+        saved = checkpoints.is_dir() and any(
+            path.name.isdecimal() for path in checkpoints.iterdir()
+        )
+        return saved or any((self.directory / name).exists() for name in ("damaged", "non_finite"))
+
     def start(
         self,
         config: ExperimentConfig,
@@ -88,9 +115,10 @@ class Run:
         start_from: TrainedModel | None = None,
     ) -> None:
         """Makes the directory, or accepts one that the same config made on the same data, with the same models behind
-        the paths `teacher` and `start_from`.
+        the paths `teacher` and `start_from`, wherever these lie today; or takes over one without a checkpoint.
 
-        Only training.num_devices may differ: what is trained does not depend on it.
+        training.num_devices may differ, and training.max_steps may have grown where the learning rate of a step does
+        not depend on it: what is trained does not depend on them.
         Raises ConfigError with the differing fields for any other."""
         facts = {
             "format": FORMAT,
@@ -105,43 +133,108 @@ class Run:
         }
         if self.config_path.exists():
             # Both as this version writes them: fields and classes may have got other names since the run was started.
-            old, new = config_json.to_json(self.config()), config_json.to_json(config)
+            before, known = self.config(), self.facts()
+            as_before, moved = self._as_before(before, config, known, models)
+            old, new = config_json.to_json(before), config_json.to_json(as_before)
             old["training"]["num_devices"] = new["training"]["num_devices"]
             changed = [*config_json.differences(old, new)]
-            known = self.facts()
             recorded = {name: known.get(name) for name in facts}
             changed += [*config_json.differences(recorded, facts)]
-            if changed:
+            if not changed:
+                self._check_models(config, known, models)
+                if as_before.training.max_steps < config.training.max_steps:
+                    self._describe(config, known)
+                elif moved:
+                    self._write_facts({**known, "places": {**known.get("places", {}), **moved}})
+                return
+            if self.has_work():
                 raise ConfigError(
                     f"{self.directory} holds another experiment: {'; '.join(changed)}. Give the same "
                     "config, or another directory: train --run, study --directory"
+                    f"{_advice(before, config, self.directory)}"
                 )
-            self._check_models(config, known, models)
-            return
+            self.config_path.unlink()
+            shutil.rmtree(self.directory / "vocabulary", ignore_errors=True)
         files.make_directory(self.directory)
         with files.naming(self.directory / "vocabulary"):
             data.vocabulary.save(self.directory / "vocabulary")
+        self._describe(config, {**facts, **models})
+
+    def _describe(self, config: ExperimentConfig, facts: dict[str, Any]) -> None:
+        """Writes facts, then the config: a run with a config is complete. Where both replace others, facts know either
+        config until the last moment, so that a crash between them leaves a run."""
         written = config_json.to_json(config)
         code = {path: files.file_hash(Path(path)) for path in config_json.files_of(written)}
-        facts |= {
-            **models,
-            "places": self._places(config),
-            "code": code,
-            "config_hash": files.json_hash(written),
-        }
+        facts = {"code": code, **facts, "places": self._places(config)}
+        former = facts.pop("config_hash", None)
+        facts.pop("former_config_hash", None)
+        facts["config_hash"] = files.json_hash(written)
+        if former is None:
+            self._write_facts(facts)
+            files.write_text(self.config_path, config_json.dumps(config))
+            return
+        held = files.json_hash(self._config_data())
+        self._write_facts({**facts, "former_config_hash": held})
+        files.write_text(self.config_path, config_json.dumps(config))
+        self._write_facts(facts)
+
+    def _write_facts(self, facts: dict[str, Any]) -> None:
         text = json.dumps(files.signed(facts), indent=2) + "\n"
         files.write_text(self.directory / "facts.json", text)
-        # Last: a run with a config is complete.
-        files.write_text(self.config_path, config_json.dumps(config))
+
+    def _as_before(
+        self,
+        before: ExperimentConfig,
+        config: ExperimentConfig,
+        known: dict[str, Any],
+        models: dict[str, Any],
+    ) -> tuple[ExperimentConfig, dict[str, str]]:
+        """The config, with what may differ from that of the run as it was: other names of the same places, other places
+        of what the hashes in facts identify, and more steps. And the places that the run does not know yet, by the
+        paths of its config."""
+        here = self.directory.resolve()
+        moved: dict[str, str] = {}
+
+        def named_before(old: str | None, new: str | None, *, is_known: bool) -> str | None:
+            if old is None or new is None or old == new:
+                return new
+            if not _is_same(self.find(old), Path(new)):
+                if not is_known:
+                    return new
+                moved[old] = os.path.relpath(Path(new).resolve(), here)
+            return old
+
+        data = named_before(
+            before.data.directory, config.data.directory, is_known=config.train_on is None
+        )
+        places = {
+            "train_on": named_before(before.train_on, config.train_on, is_known=True),
+            **{
+                role: named_before(
+                    getattr(before, role),
+                    getattr(config, role),
+                    is_known=role in models and models[role] == known.get(role),
+                )
+                for role in ("teacher", "start_from")
+            },
+        }
+        training, steps = config.training, before.training.max_steps
+        if training.max_steps > steps and not training.optimizer.ends_with_training():
+            training = dataclasses.replace(training, max_steps=steps)
+        as_before = dataclasses.replace(
+            config,
+            data=dataclasses.replace(config.data, directory=data or config.data.directory),
+            training=training,
+            **places,  # type: ignore[arg-type]
+        )
+        return as_before, moved
 
     def _places(self, config: ExperimentConfig) -> dict[str, str]:
-        """The paths of a config, which are relative to the working directory -> the same relative to this one."""
+        """The paths of a config -> the same, relative to this directory."""
         paths = (config.data.directory, config.train_on, config.teacher, config.start_from)
         here = self.directory.resolve()
         return {
-            path: os.path.relpath(Path(path).resolve(), here)
-            for path in paths
-            if path is not None and not os.path.isabs(path)
+            path: os.path.relpath(Path(path).resolve(), here) for path in paths if path is not None
         }
 
     def find(self, path: str) -> Path:
@@ -173,7 +266,9 @@ class Run:
             raise ConfigError(f"{self.directory} is no run: it has no config.json; train one first")
         config = files.read_json(self.config_path, remedy=RESTORE)
         # A run of an early version does not know the hash of its config.
-        if self.facts().get("config_hash") not in (None, files.json_hash(config)):
+        facts = self.facts()
+        known = (facts.get("config_hash"), facts.get("former_config_hash"))
+        if known[0] is not None and files.json_hash(config) not in known:
             raise ConfigError(
                 f"{self.config_path} has changed since the run was started, and it describes what was "
                 f"trained: {RESTORE}"
@@ -215,7 +310,7 @@ class Run:
         for path, digest in self.facts().get("code", {}).items():
             if files.file_hash(Path(path)) != digest:
                 console.say(f"warning: {path} has changed since {self.directory} was trained by it")
-        with self._checkpoints() as checkpoints:
+        with out_of_memory.explained("free some"), self._checkpoints() as checkpoints:
             step = checkpoints.resolve(checkpoint)
             graphdef, shapes = abstract_model(config.method, vocabulary)
             params = checkpoints.params(step, shapes)
@@ -257,7 +352,31 @@ class Run:
 
 
 def _is_same(path: Path, other: Path) -> bool:
-    return other.exists() and path.samefile(other)
+    if path.exists() and other.exists():
+        return path.samefile(other)
+    return os.path.abspath(path) == os.path.abspath(other)
+
+
+def _advice(before: ExperimentConfig, config: ExperimentConfig, directory: Path) -> str:
+    """What else there is to do where a run should train for longer than its schedule allows."""
+    if config.training.max_steps <= before.training.max_steps:
+        return ""
+    if not config.training.optimizer.ends_with_training():
+        return ""
+    return (
+        f" (the learning rate falls to its end at training.max_steps: to train for longer, start from its parameters, "
+        f"with --start-from {directory})"
+    )
+
+
+def require_scorer(teacher: TrainedModel, name: str) -> None:
+    """Raises ConfigError where a model that should teach or rescore cannot score translations."""
+    method = teacher.config.method
+    if method.family == "NAT":
+        raise ConfigError(
+            f"{name} is {type(method).__name__}, of family NAT, and scores no given translations: expected an "
+            "autoregressive run (Autoregressive, DecoderOnly, Recurrent, Joint); name one"
+        )
 
 
 def described(fingerprint: dict[str, Any]) -> str:
@@ -268,16 +387,23 @@ def described(fingerprint: dict[str, Any]) -> str:
 
 
 def open_translator(
-    run: Run | str | Path, decoding: Any | str | None = None, checkpoint: str = "best"
+    run: Run | str | Path,
+    decoding: Any | str | None = None,
+    checkpoint: str = "best",
+    *,
+    is_for_here: bool = True,
 ) -> tuple[TrainedModel, Translator]:
     """A run's model and a translator for one of its decodings: text, an object or a Choice; the teacher is loaded where
-    the decoding rescores with it."""
+    the decoding rescores with it. `is_for_here` False: programs for other machines are all that is wanted."""
     run = Run.of(run)
+    if is_for_here:
+        require_device(run.config().method)
     loaded = run.load(checkpoint)
     chosen = decodings.choose(loaded.config.method, decoding)
     scorer, rescorer = None, run.rescorer(chosen.decoding)
     if rescorer is not None:
         teacher = rescorer.load()
+        require_scorer(teacher, f"the teacher {rescorer.directory}")
         if teacher.vocabulary.hash != loaded.vocabulary.hash:
             raise ConfigError(
                 f"the teacher {loaded.config.teacher} has another vocabulary than {run.directory}"

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nat_ar.config_json import ConfigError
 from nat_ar.data import arrays, prepare, references
 from nat_ar.data.arrays import PreparedData
 from nat_ar.evaluation import data_card
@@ -60,6 +61,11 @@ def distill(
     config = run.config()
     chosen = _choice(config.method, decoding, choose)
     shown, rescorer = chosen.text, run.rescorer(chosen.decoding)
+    if word_distributions is not None and config.method.family == "NAT":
+        raise ConfigError(
+            f"word_distributions need an autoregressive teacher, got {run.directory}, which is "
+            f"{type(config.method).__name__}; leave them out"
+        )
     data = _raw_data(run, run.find(config.data.directory))
     tokenizer = config.data.corpus.tokenizer
     references.require(tokenizer)

@@ -51,6 +51,9 @@ def evaluate(
     references.require(tokenizer)
     chosen = metrics.with_more(more_metrics, tokenize=tokenizer)
     results.check_metric_names(metric.name for metric in chosen)
+    folder = run.directory / "translations"
+    run.config()  # a directory that is no run is left alone
+    files.require_writable(folder)
     loaded, translator = open_translator(run, decoding, checkpoint)
     asked = shown = translator.choice.text
     if oracle_length:
@@ -64,8 +67,6 @@ def evaluate(
         found = of_nearest_length(found, test.target.lengths.tolist())
     texts = [" ".join(translation.texts[0].split("\n")) for translation in found]
     identity = {**provenance.identity(run, loaded), "decoding": shown, "test_hash": test_hash(test)}
-    folder = run.directory / "translations"
-    folder.mkdir(exist_ok=True)
     hypotheses = folder / f"{split}.{_file_name(identity)}.txt"
     reference_file = folder / f"{split}.references.{identity['test_hash'][:8]}.txt"
     files.write_text(hypotheses, "".join(text + "\n" for text in texts))

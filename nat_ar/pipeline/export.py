@@ -55,7 +55,7 @@ def export(
     else:
         stablehlo.check(rows, buckets, chosen.weights)
     with files.new_directory(output) as partial:
-        trained, translator = open_translator(run, decoding, checkpoint)
+        trained, translator = open_translator(run, decoding, checkpoint, is_for_here=False)
         identity = {"kind": format, **_identity(run, trained, translator), "command": command}
         if format == "ctranslate2":
             ctranslate2.write(

@@ -50,12 +50,12 @@ def check_inputs(directory: Path, old: dict[str, Any], new: dict[str, Any], meth
 
 @contextlib.contextmanager
 def directory(shards: Path, inputs: dict[str, Any], method: type) -> Iterator[None]:
-    """Makes the directory of the shards, or continues one that was made with the same inputs; removes it when its work
-    is done. Raises ConfigError where another process is at it."""
+    """Makes the directory of the shards, continues one that was made with the same inputs, or takes over one in which
+    nothing is translated yet; removes it when its work is done. Raises ConfigError where another process is at it."""
     shards.mkdir(parents=True, exist_ok=True)
     with files.locked(shards):
         path = shards / "inputs.json"
-        if path.exists():
+        if path.exists() and any(other != path for other in shards.glob("*.json")):
             check_inputs(shards, read_json(path), inputs, method)
         else:
             write_json(path, inputs)

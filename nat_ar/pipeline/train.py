@@ -16,26 +16,29 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Bool
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.data import prepare, references
+from nat_ar.data import arrays, prepare, references
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.batching import BatchPlan
 from nat_ar.data.loader import Loader, Pairs
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.subword_regularisation import SampledPieces
 from nat_ar.data.vocabulary import Vocabulary
+from nat_ar.experiment import run as runs
 from nat_ar.experiment.config import ExperimentConfig, load_experiment
 from nat_ar.experiment.run import Run, TrainedModel
 from nat_ar.methods import base
 from nat_ar.methods.base import Method, VocabularySizes
 from nat_ar.pipeline import row_multiple, validation
-from nat_ar.runtime import bars, files, malloc
+from nat_ar.runtime import bars, malloc, out_of_memory
 from nat_ar.training import loop, optimizer, step, tracking
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.logging import RunLog
 from nat_ar.training.loop import Progress
 from nat_ar.training.step import TrainState, TrainStep
-from nat_ar.translation.model import vocabulary_sizes
+from nat_ar.translation import decodings
+from nat_ar.translation.model import require_device, vocabulary_sizes
 
 
 def train(config: ExperimentConfig | str | Path, run: Run | str | Path | None = None) -> Run:
@@ -48,12 +51,18 @@ def train(config: ExperimentConfig | str | Path, run: Run | str | Path | None = 
         config = load_experiment(config)
     to = Run.of(f"runs/{config.name}" if run is None else run)
     references.require(config.data.corpus.tokenizer)
-    with bars.line(f"{config.name}: reading {config.training_directory}"):
+    require_device(config.method)
+    smaller = "take a smaller model (its d_model, d_hidden and numbers of layers)"
+    reading = bars.line(f"{config.name}: reading {config.training_directory}")
+    with out_of_memory.explained(smaller), reading:
         data = PreparedData.load(config.training_directory)
+        if not to.has_work():  # else the hashes of what it was trained on are compared
+            _check_data(config, data)
         teacher = None if config.teacher is None else Run.of(config.teacher).load()
         before = None if config.start_from is None else Run.of(config.start_from).load()
         for other in (teacher, before):
             _check_vocabularies(data.vocabulary, other)
+        _check_teacher(config, teacher)
         mesh = step.data_mesh(config.training.num_devices)
         multiple = row_multiple.of_new_run(config.training, mesh.size)
         batches = loader_of(data, config).with_row_multiple(multiple)
@@ -64,9 +73,8 @@ def train(config: ExperimentConfig | str | Path, run: Run | str | Path | None = 
     if not to.config_path.exists():
         _check_lost(config, batches)
     # Last: an impossible config must not claim the directory.
-    files.make_directory(to.directory)
-    with files.locked(to.directory):
-        to.start(config, data, teacher=teacher, start_from=before)
+    started = to.started(config, data, teacher=teacher, start_from=before)
+    with out_of_memory.explained(smaller), started:
         _train(config, to, data, teacher, mesh, batches, model, notes)
     return to
 
@@ -90,6 +98,7 @@ def _train(
     state = step.place(mesh, state, is_batch=False)
     checkpoints = Checkpoints(to.checkpoints_directory)
     state, progress = _resume(state, checkpoints)
+    progress.reconsider(int(state.step), config.training)
     if progress.is_finished:
         checkpoints.close()
         bars.say(f"{config.name} is finished: {progress.ended(int(state.step), config.training)}")
@@ -166,6 +175,40 @@ def _train_steps(
     return lambda number: built(
         config.method.at(number), training.optimizer.freezes_encoder(number)
     )
+
+
+def _check_data(config: ExperimentConfig, data: PreparedData) -> None:
+    """Raises ConfigError where the prepared data are not those that the config describes."""
+    made = prepare.config_of(data)
+    if config.train_on is None:
+        old, new = (
+            config_json.to_json(dataclasses.replace(one, directory=""))
+            for one in (made, config.data)
+        )
+        if changed := list(config_json.differences(old, new)):
+            raise ConfigError(
+                f"{data.directory} was prepared with another config ({'; '.join(changed)}): name another "
+                "data.directory and prepare it, or give the config that it was prepared with"
+            )
+        return
+    own = Path(config.data.directory)
+    expected = None
+    if (own / arrays.MANIFEST).exists():
+        expected = arrays.read_manifest(own)["vocabulary"]["hash"]
+    is_other = expected not in (None, data.vocabulary.hash)
+    if is_other or (expected is None and made.vocabulary != config.data.vocabulary):
+        raise ConfigError(
+            f"train_on {config.train_on} has another vocabulary than data.directory {own}, on which the run is "
+            "validated and evaluated: name data that were distilled from it, or the data that train_on was "
+            "distilled from"
+        )
+
+
+def _check_teacher(config: ExperimentConfig, teacher: TrainedModel | None) -> None:
+    """Raises ConfigError where an autoregressive teacher is needed and another is named."""
+    rescores = decodings.needs_scorer(config.method, config.method.decoding)
+    if teacher is not None and (rescores or config.method.needs_teacher):
+        runs.require_scorer(teacher, f"teacher {config.teacher}")
 
 
 def _check_vocabularies(vocabulary: Vocabulary, teacher: TrainedModel | None) -> None:

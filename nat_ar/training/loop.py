@@ -81,9 +81,7 @@ class Progress:
             self.best_score, self.best_step = score, step
         is_waiting = is_better or not config.validation.has_learnt(self.best_score)
         self.validations_without_gain = 0 if is_waiting else self.validations_without_gain + 1
-        patience = config.validation.patience
-        has_stalled = patience is not None and self.validations_without_gain >= patience
-        self.is_finished = is_last or has_stalled
+        self.is_finished = is_last or self._has_stalled(config)
         return self.best_score, self.best_step
 
     def ended(self, step: int, config: TrainingConfig) -> str:
@@ -99,6 +97,15 @@ class Progress:
             f"{reason}; best validation {config.validation.measure} {best} at step {self.best_step:,}; "
             f"{durations.text(self.seconds)} of training, {durations.text(self.compile_seconds)} of compilation"
         )
+
+    def reconsider(self, step: int, config: TrainingConfig) -> None:
+        """A finished run whose max_steps have grown goes on, unless patience ended it."""
+        if self.is_finished:
+            self.is_finished = step >= config.max_steps or self._has_stalled(config)
+
+    def _has_stalled(self, config: TrainingConfig) -> bool:
+        patience = config.validation.patience
+        return patience is not None and self.validations_without_gain >= patience
 
 
 class Stopped(Exception):  # noqa: N818, not an error

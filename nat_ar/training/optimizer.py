@@ -16,7 +16,7 @@ from nat_ar.methods import base
 
 
 @dataclasses.dataclass(frozen=True)
-class Muon:
+class Muon(config_json.Config):
     """Momentum made orthogonal, for the kernels of linear maps (Jordan et al. 2024, github.com/KellerJordan/Muon).
 
     All else stays with Adam: embeddings, norms, biases, and heads, which predict lengths or fertilities. Maps that
@@ -40,7 +40,7 @@ class Muon:
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(config_json.Config):
     """Adam or AdamW (weight_decay > 0) with warm-up; Muon for matrices where asked."""
 
     peak_learning_rate: float = 1e-3
@@ -83,6 +83,10 @@ class OptimizerConfig:
                 f"{self.peak_learning_rate} and {self.warmup_steps}"
             )
         config_json.require_share("cooldown_share", self.cooldown_share)
+        config_json.require_share("beta1", self.beta1, may_be_one=False)
+        config_json.require_share("beta2", self.beta2, may_be_one=False)
+        config_json.require_above(0, epsilon=self.epsilon)
+        config_json.require_at_least(0, weight_decay=self.weight_decay, clip_norm=self.clip_norm)
         if self.cooldown_share and self.schedule in ("cosine", "linear"):
             raise ConfigError(
                 f"schedule {self.schedule!r} ends at 0 by itself: set cooldown_share to 0, got "
@@ -93,6 +97,10 @@ class OptimizerConfig:
                 "encoder_rate and encoder_frozen_steps must be at least 0, got "
                 f"{self.encoder_rate} and {self.encoder_frozen_steps}"
             )
+
+    def ends_with_training(self) -> bool:
+        """Whether the rate of a step depends on max_steps, so that more of them would be another training."""
+        return self.schedule in ("cosine", "linear") or self.cooldown_share > 0.0
 
     def freezes_encoder(self, step: int) -> bool:
         """Whether the update after `step` others leaves embeddings and encoder as they are."""

@@ -14,10 +14,13 @@ from nat_ar.data import vocabulary
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.experiment import provenance
+from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.experiment.run import Run, open_translator
 from nat_ar.methods.autoregressive import Autoregressive
+from nat_ar.runtime import files
 from nat_ar.search.one_pass import LengthBeam
 from nat_ar.training.config import TrainingConfig
+from nat_ar.training.optimizer import OptimizerConfig
 from nat_ar.translation.model import abstract_model
 
 
@@ -31,7 +34,7 @@ def change(path: Path, **fields: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **fields}), "utf-8")
     facts_path = path.with_name("facts.json")
     facts = json.loads(facts_path.read_text("utf-8"))
-    facts = {k: v for k, v in facts.items() if k not in ("checksum", "config_hash")}
+    facts = {k: v for k, v in facts.items() if k not in ("checksum", "config_hash", "places")}
     facts_path.write_text(json.dumps(facts), "utf-8")
 
 
@@ -278,7 +281,7 @@ def test_a_run_finds_what_its_config_names_from_any_directory(
         (run.directory / name).unlink()
     run.start(config, PreparedData.load(tiny_runs.data))
     if version == "early":
-        assert run.facts()["places"] == {"runs/ar": "../ar"}
+        assert run.facts()["places"]["runs/ar"] == "../ar"
         facts = {key: value for key, value in run.facts().items() if key != "places"}
         (run.directory / "facts.json").write_text(json.dumps(facts), "utf-8")
     teacher = run.rescorer(LengthBeam(rescore=True))
@@ -300,3 +303,160 @@ def test_the_teacher_is_opened_only_where_it_rescores(tiny_runs) -> None:
     _, rescoring = open_translator(tiny_runs.length_nat, "LengthBeam(rescore=True)")
     assert rescoring.scorer is not None
     assert rescoring.decoding == LengthBeam(rescore=True)
+
+
+def with_training(config: ExperimentConfig, **changes: object) -> ExperimentConfig:
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, **changes))
+
+
+def test_a_run_without_a_checkpoint_may_be_taken_over(tiny_runs, tmp_path: Path) -> None:
+    """What failed before its first checkpoint once refused the mended command."""
+    run, data = Run(tmp_path / "run"), PreparedData.load(tiny_runs.data)
+    config = tiny_runs.length_nat.config()
+    run.start(config, data)
+    mended = with_training(config, seed=7)
+    run.start(mended, data)
+    assert run.config() == mended
+    assert run.vocabulary().hash == data.vocabulary.hash
+    (run.directory / "non_finite").mkdir()  # batches to look at
+    with pytest.raises(ConfigError, match=r"another experiment: training\.seed: 7 -> 1\."):
+        run.start(config, data)
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+def test_an_error_before_the_first_checkpoint_leaves_nothing_behind(
+    tiny_runs, tmp_path: Path, error: type[BaseException]
+) -> None:
+    data, config = PreparedData.load(tiny_runs.data), tiny_runs.length_nat.config()
+
+    def fail(run: Run, *, step: int | None = None) -> None:
+        with run.started(config, data):
+            assert run.config() == config
+            if step is not None:
+                (run.checkpoints_directory / str(step)).mkdir(parents=True)
+            raise error
+
+    run = Run(tmp_path / "runs" / "run")
+    with pytest.raises(error):
+        fail(run)
+    assert not run.directory.exists()
+    with pytest.raises(error):
+        fail(run, step=5)
+    assert run.config() == config
+
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(error):
+        fail(Run(tmp_path / "mine"))
+    assert (tmp_path / "mine").exists()  # it was there before
+
+
+def test_a_run_may_train_for_longer_where_its_rate_does_not_depend_on_it(
+    tiny_runs, tmp_path: Path, start_run
+) -> None:
+    data = PreparedData.load(tiny_runs.data)
+    config = with_training(tiny_runs.length_nat.config(), max_steps=5)
+    run = start_run(Run(tmp_path / "run"), config, data)
+    before = run.config_hash
+    longer = with_training(config, max_steps=9)
+    run.start(longer, data)
+    assert run.config() == longer
+    assert run.config_hash != before
+    assert "former_config_hash" not in run.facts()
+    with pytest.raises(ConfigError, match=r"training\.max_steps: 9 -> 5\. Give the same config"):
+        run.start(config, data)
+    with pytest.raises(ConfigError, match=r"training\.seed: 1 -> 2\. "):  # the steps are no matter
+        run.start(with_training(longer, max_steps=11, seed=2), data)
+
+
+@pytest.mark.parametrize(
+    "optimizer", [OptimizerConfig(schedule="cosine"), OptimizerConfig(cooldown_share=0.1)]
+)
+def test_a_run_whose_rate_ends_with_it_names_start_from(
+    tiny_runs, tmp_path: Path, start_run, optimizer: OptimizerConfig
+) -> None:
+    data = PreparedData.load(tiny_runs.data)
+    config = with_training(tiny_runs.length_nat.config(), max_steps=5, optimizer=optimizer)
+    run = start_run(Run(tmp_path / "run"), config, data)
+    with pytest.raises(ConfigError, match=rf"max_steps: 5 -> 9\. .*--start-from {run.directory}"):
+        run.start(with_training(config, max_steps=9), data)
+
+
+def test_a_crash_while_max_steps_grow_leaves_a_run(
+    tiny_runs, tmp_path: Path, start_run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = PreparedData.load(tiny_runs.data)
+    config = with_training(tiny_runs.length_nat.config(), max_steps=5)
+    run = start_run(Run(tmp_path / "run"), config, data)
+    longer, write = with_training(config, max_steps=9), files.write_text
+    for survives in (1, 2):
+        left = iter(range(survives))
+
+        def crash(path: Path, text: str, left=left) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            write(path, text)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "write_text", crash)
+            with pytest.raises(KeyboardInterrupt):
+                run.start(longer, data)
+        assert run.config() in (config, longer)
+    run.start(longer, data)
+    assert run.config() == longer
+
+
+def test_a_study_that_was_copied_or_moved_finds_its_own_data_and_teacher(
+    tiny_runs, tmp_path: Path
+) -> None:
+    """Once, a copied run rescored with the teacher of the original, and a moved one was another experiment."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    shutil.copytree(tiny_runs.data.parent, here)
+    config = Run(here / "nat").config()
+    assert Run(here / "nat").find(config.teacher) == here / "ar"
+    assert Run(here / "nat").find(config.data.directory) == here / "data"
+    here.rename(there)
+    run, data = Run(there / "nat"), PreparedData.load(there / "data")
+    assert run.find(config.teacher) == there / "ar"
+    moved = dataclasses.replace(
+        config,
+        teacher=str(there / "ar"),
+        data=dataclasses.replace(config.data, directory=str(there / "data")),
+    )
+    run.start(moved, data)
+    assert run.config_hash == tiny_runs.length_nat.config_hash  # its rows and shards stay its own
+    other = dataclasses.replace(moved, teacher=str(there / "nat"))
+    with pytest.raises(ConfigError, match="another experiment: teacher: "):
+        run.start(other, data)
+
+
+def test_a_run_whose_data_were_moved_is_told_where_they_are(tiny_runs, tmp_path: Path) -> None:
+    shutil.copytree(tiny_runs.data.parent, tmp_path / "study")
+    (tmp_path / "study" / "data").rename(tmp_path / "data")
+    run = Run(tmp_path / "study" / "ar")
+    config = run.config()
+    moved = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, directory=str(tmp_path / "data"))
+    )
+    run.start(moved, PreparedData.load(tmp_path / "data"))
+    assert run.find(config.data.directory) == tmp_path / "data"
+
+
+def test_a_teacher_that_cannot_score_is_refused_by_name(tiny_runs, tmp_path: Path) -> None:
+    run = copy_of(tiny_runs.length_nat, tmp_path / "run")
+    change(run.config_path, teacher=str(tiny_runs.length_nat.directory))
+    with pytest.raises(ConfigError, match=r"is LengthNat, of family NAT, .*autoregressive run"):
+        open_translator(run, "LengthBeam(rescore=True)")
+
+
+def test_kernels_for_a_gpu_are_refused_on_a_cpu_before_anything_is_loaded(
+    tiny_runs, tmp_path: Path
+) -> None:
+    config = tiny_runs.length_nat.config()
+    transformer = dataclasses.replace(
+        config.method.transformer, dtype="bfloat16", implementation="cudnn"
+    )
+    method = dataclasses.replace(config.method, transformer=transformer, sees_itself=True)
+    run = Run(tmp_path / "run")
+    run.start(dataclasses.replace(config, method=method), PreparedData.load(tiny_runs.data))
+    with pytest.raises(ConfigError, match="'cudnn' needs an NVIDIA GPU, JAX computes on cpu"):
+        open_translator(run)

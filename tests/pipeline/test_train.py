@@ -24,6 +24,7 @@ from nat_ar.methods.length_nat import LengthNat
 from nat_ar.pipeline import train
 from nat_ar.pipeline.distill import distill
 from nat_ar.runtime import compilation, files, malloc
+from nat_ar.search.one_pass import LengthBeam
 from nat_ar.training import logging, loop, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.config import TrainingConfig, ValidationConfig
@@ -215,11 +216,11 @@ def test_a_finished_run_returns_at_once(finished: tuple[Path, str], config_file:
 def test_another_config_on_the_same_directory_is_refused(
     finished: tuple[Path, str], config_file: Path
 ) -> None:
-    words = ["--run", str(finished[0]), "--training.max-steps", "301", "--training.seed", "2"]
+    words = ["--run", str(finished[0]), "--training.max-steps", "299", "--training.seed", "2"]
     status, said = main(str(config_file), *words)
     assert status == 2
-    assert len(said.splitlines()) == 1
-    changes = "training.seed: 1 -> 2; training.max_steps: 300 -> 301"
+    assert len(said.splitlines()) == 2  # the machine, and why it ended
+    changes = "training.seed: 1 -> 2; training.max_steps: 300 -> 299"
     assert f"holds another experiment: {changes}. Give the same config" in said
 
 
@@ -267,6 +268,69 @@ def test_a_config_that_cannot_start_leaves_no_directory(config_file: Path, tmp_p
         assert status == 2
         assert message in said
         assert not run.exists(), option
+
+
+STEPS = ("--training.validation.every-steps", "5", "--training.max-steps")
+
+
+def test_a_run_that_is_asked_for_more_steps_goes_on_as_if_it_had_been_asked_at_once(
+    config_file: Path, tmp_path: Path
+) -> None:
+    """Once, all that was trained had to be trained again."""
+    grown, straight = tmp_path / "grown", tmp_path / "straight"
+    assert main(str(config_file), "--run", str(grown), *STEPS, "5")[0] == 0
+    status, said = main(str(config_file), "--run", str(grown), *STEPS, "10")
+    assert status == 0
+    assert "resumed at step 5" in said
+    assert main(str(config_file), "--run", str(straight), *STEPS, "10")[0] == 0
+    assert end_of(grown) == end_of(straight)
+
+
+def test_too_little_memory_leaves_no_half_run(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build_train_step(*_: Any, **__: Any) -> Any:
+        def update(*_: Any) -> None:
+            raise MemoryError
+
+        return update
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(step, "build_train_step", build_train_step)
+        status, said = main(str(config_file), "--run", str(run))
+    assert status == 2
+    assert "out of memory: " in said.splitlines()[-1]
+    assert not run.exists()
+
+
+def test_data_that_are_not_those_of_the_config_are_refused(tiny_runs: Any, tmp_path: Path) -> None:
+    """Once, `--data.vocabulary.size 12` trained on the vocabulary of 24 that was there."""
+    config = tiny_runs.length_nat.config()
+    words = dataclasses.replace(config.data.vocabulary, size=12)
+    other = dataclasses.replace(config, data=dataclasses.replace(config.data, vocabulary=words))
+    with pytest.raises(
+        ConfigError, match=r"prepared with another config \(vocabulary\.size: 24 ->"
+    ):
+        train.train(other, tmp_path / "run")
+    nowhere = dataclasses.replace(other.data, directory=str(tmp_path / "none"))
+    other = dataclasses.replace(other, data=nowhere, train_on=str(tiny_runs.data))
+    with pytest.raises(
+        ConfigError, match=r"train_on .* has another vocabulary than data\.directory"
+    ):
+        train.train(other, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_that_cannot_rescore_is_refused_before_the_training(
+    tiny_runs: Any, tmp_path: Path
+) -> None:
+    config = tiny_runs.length_nat.config()
+    method = dataclasses.replace(config.method, decoding=LengthBeam(size=2, rescore=True))
+    config = dataclasses.replace(config, method=method, teacher=str(tiny_runs.length_nat.directory))
+    with pytest.raises(ConfigError, match=r"teacher .* is LengthNat, of family NAT"):
+        train.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_is_being_trained_is_left_alone(
