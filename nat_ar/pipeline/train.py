@@ -70,7 +70,7 @@ def train(config: ExperimentConfig | str | Path, run: Run | str | Path | None = 
     if config.training.tracker is not None:
         tracking.require(config.training.tracker)
     validation.require_criterion(config, data)
-    if not to.config_path.exists():
+    if not to.has_work():
         _check_lost(config, batches)
     # Last: an impossible config must not claim the directory.
     started = to.started(config, data, teacher=teacher, start_from=before)
