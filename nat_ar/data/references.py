@@ -38,6 +38,10 @@ _WITHOUT_SPACES = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANM
 """How Unicode's names of the letters of such scripts begin."""
 _MOST_WITHOUT_SPACES = 0.3
 """Share of the letters; Japanese text has kana and Han, and all may quote names in Latin letters."""
+_TOKENISED = re.compile(r"\S [.,](?: |$)|@@ |@@$| @-@ |&(?:apos|quot|amp|lt|gt|#124|#91|#93);")
+"""French has a space before "?", "!", ":" and ";", but none before a full stop or a comma."""
+MOST_TOKENISED = 0.01
+"""Share of the references beyond which the text as a whole is taken to be tokenised."""
 _LOOKED_AT = 2_000
 """References of a split that are looked at."""
 _ORDER = 4
@@ -106,6 +110,12 @@ def check(references: Sequence[str], tokenizer: Tokenizer, split: str) -> None:
                 f"BLEU would say nothing about {split}: {share:.0%} of the letters of its references are of a script "
                 f"without spaces, such as {references[0][:40]!r}, and tokenizer {tokenizer} cuts at spaces; {remedy}"
             )
+
+
+def num_tokenised(texts: Iterable[str]) -> int:
+    """Texts that look tokenised or cut into subwords and not detokenised: a full stop or a comma after a space, "@@ ",
+    "@-@", "&apos;" and the other entities of the Moses tokenizer."""
+    return sum(_TOKENISED.search(text) is not None for text in texts)
 
 
 def _share_without_spaces(texts: Sequence[str]) -> float:

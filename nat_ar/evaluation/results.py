@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nat_ar import config_json
+from nat_ar.data import references
 from nat_ar.runtime import files
 
 FILE_NAME = "results.jsonl"
@@ -89,6 +90,7 @@ LATER_SPEED_KEYS = (  # rows of early versions lack them, and p99
 )
 LATER_QUALITY_KEYS = (
     "variant",  # Method.variant; `compare` looks up that of an early row
+    "tokenised",  # references that look tokenised and not detokenised
     "lost",  # pairs of the test that `prepare` could not use: they were not scored
 )
 KEYS = {"quality": QUALITY_KEYS, "speed": SPEED_KEYS}
@@ -203,10 +205,19 @@ def _named_as_today(row: Row) -> Row:
 
 
 def coverage(quality: Row) -> str:
-    """How much of its test a row scored: "2,000 sentences", "48 of 50 sentences"."""
+    """How much of its test a row scored: "2000 sentences", "48 of 50 sentences"."""
     sentences, lost = quality["sentences"], quality.get("lost") or 0  # early rows do not know
-    whole = f"of {sentences + lost:,} " if lost else ""
-    return f"{sentences:,} {whole}sentences"
+    whole = f"of {sentences + lost} " if lost else ""
+    return f"{sentences} {whole}sentences"
+
+
+def tokenised(quality: Row) -> str | None:
+    """The warning of a test whose references are not detokenised. None for other tests, for early rows, which do not
+    know, and for corpora whose own grammar judges translations: there such text is what is meant."""
+    number, sentences = quality.get("tokenised") or 0, quality["sentences"]
+    if quality["valid"] is not None or number <= references.MOST_TOKENISED * sentences:
+        return None
+    return f"{number:,} of {sentences:,} references look tokenised (' .', '@@ ', '&apos;')"
 
 
 def condition(speed: Row) -> Condition:

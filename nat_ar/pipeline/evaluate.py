@@ -186,6 +186,7 @@ def _scores(
     domains = test.domains if any(test.domains) else None
     return {
         "sentences": len(texts),
+        "tokenised": references.num_tokenised(targets),
         **{
             metric.name: dataclasses.asdict(metric.compute(texts, targets, test.source_text))
             for metric in chosen

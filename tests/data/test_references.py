@@ -59,3 +59,17 @@ def test_references_that_bleu_can_score_pass() -> None:
     references.check(["Katze", "der Hund"], "char", "test")
     references.check(["Katze", "der Hund sieht die Katze"], "13a", "test")
     references.check(["나는 비 오는 날에 차를 마신다"], "13a", "test")
+
+
+def test_text_that_is_not_detokenised_is_counted() -> None:
+    tokenised = ["Das Haus ist alt .", "Das Ha@@ us", "Peter &apos;s Haus", "ja , nein", "A @-@ B"]
+    assert references.num_tokenised(tokenised) == len(tokenised)
+    plain = [
+        "Das Haus ist alt.",
+        "Est-ce vrai ?",
+        "Oui : non !",
+        "1 . 5"[:1],
+        "ja, nein ...",
+        "AT&T",
+    ]
+    assert references.num_tokenised(plain) == 0

@@ -81,6 +81,21 @@ def test_a_row_says_how_much_of_the_test_it_scored(
         assert "12 of 60 sentences" in " ".join(table.render(form).split())
 
 
+def test_bleu_of_references_that_are_not_detokenised_is_said_once(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(shutil.copytree(run.directory, tmp_path / "run"))
+    assert all(row["tokenised"] == 0 for row in results.read(run.directory))
+    monkeypatch.setattr(evaluate.references, "num_tokenised", lambda texts: len(texts))
+    for size in (1, 2):
+        row = evaluate.evaluate(run, decoding=f"LengthBeam(size={size})")
+        assert row["tokenised"] == 12
+        assert "warning: 12 of 12 references look tokenised" in command.summary(row)
+    assert str(compare.compare(run.directory)).count("look tokenised") == 1
+    assert results.tokenised({**row, "valid": 50.0}) is None
+    assert results.tokenised({**row, "tokenised": None}) is None
+
+
 def test_each_decoding_leaves_a_row(run: Run, tiny_runs) -> None:
     first, second = results.read(run.directory)
     assert (first["decoding"], second["decoding"]) == (

@@ -190,6 +190,8 @@ def warnings(lines: Sequence[Line]) -> list[str]:
     """One short line a warning, and the page that explains them."""
     rows = [row for line in lines for row in (*line.result.qualities, line.result.speed) if row]
     texts: dict[str, None] = dict.fromkeys(_other_models(rows))
+    tokenised = (results.tokenised(row) for row in rows if row["kind"] == "quality")
+    texts |= dict.fromkeys(f"Warning: {text}" for text in tokenised if text is not None)
     for line in lines:
         for warning in (line.result.quality or {}).get("warnings", ()):
             # In rows of early versions causes and remedies follow the first clause.
