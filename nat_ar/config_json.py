@@ -67,6 +67,8 @@ def _require_types(config: Any) -> None:
     cls: type = type(config)
     hints = field_types(cls)
     for field in dataclasses.fields(config):
+        if hints[field.name] is Any:  # a command line puts its own options in place of some fields
+            continue
         value = getattr(config, field.name)
         from_json(hints[field.name], value, f"{cls.__name__}.{field.name}")
 

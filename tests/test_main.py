@@ -403,5 +403,5 @@ def test_a_closed_pipe_ends_quietly() -> None:
         "read, write = os.pipe()\nos.dup2(write, 1)\nos.close(read)\n"
         "__main__.main(['--help'])"
     )
-    done = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (141, "")

@@ -14,6 +14,7 @@ from flax import nnx
 
 from nat_ar.commands import distill as command
 from nat_ar.commands.distill import Distill
+from nat_ar.config_json import ConfigError
 from nat_ar.data import loader, prepare, word_distributions
 from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import PreparedData
@@ -467,3 +468,21 @@ def test_interrupted_translations_serve_with_and_without_word_distributions(
     replaced.calls, replaced.dies_at = [], 0
     distill(teacher, tmp_path / "d", shard_sentences=10, word_distributions=2)
     assert replaced.calls == [10, 6]
+
+
+def test_shards_in_which_nothing_is_translated_stand_in_no_ones_way(
+    teacher: Run, replaced: Replaced, tmp_path: Path
+) -> None:
+    """Once, what failed before its first shard refused the mended command."""
+    replaced.dies_at = 1
+    with pytest.raises(KeyboardInterrupt):
+        distill(teacher, tmp_path / "d", decoding="Beam(size=4)")
+    replaced.dies_at = 0
+    manifest = distill(teacher, tmp_path / "d", decoding="Greedy()")
+    assert manifest["distilled"]["decoding"] == "Greedy()"
+
+
+def test_word_distributions_need_a_teacher_that_has_some(tiny_runs, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"need an autoregressive teacher, got .* LengthNat"):
+        distill(tiny_runs.length_nat, tmp_path / "d", word_distributions=4)
+    assert list(tmp_path.iterdir()) == []
