@@ -77,15 +77,11 @@ def summary(row: results.Row, chosen: Sequence[Metric] = METRICS) -> str:
                 f"{name} {s['bleu']:.1f} ({s['sentences']})" for name, s in scores.items()
             )
             lines.append(f"  BLEU by {kind}: {shown}")
-<<<<<<< HEAD
-    lines += [
-        f"  warning: {diagnostics.with_cause(text, row['family'], row['training_data'])}"
+    warnings = [
+        diagnostics.with_cause(text, row["family"], row["training_data"])
         for text in row["warnings"]
     ]
-    return "\n".join([*lines, *(["  (see docs/metrics.md)"] if row["warnings"] else [])])
-=======
-    of_references = results.tokenised(row)
-    warnings = [*([of_references] if of_references else []), *row["warnings"]]
+    if (of_references := results.tokenised(row)) is not None:
+        warnings.insert(0, of_references)
     lines += [f"  warning: {text}" for text in warnings]
     return "\n".join([*lines, *(["  (see docs/metrics.md)"] if warnings else [])])
->>>>>>> 063a89f (References that are not detokenised are counted in rows and said once; a test's size is written as before)
