@@ -74,6 +74,8 @@ NOTES = (
     "the longest source, and one more for </s>.",
     "nat_ar never produces <pad>, <s>, <mask> and <blank>. A trained model does not either; to forbid them, pass "
     "suppress_sequences: scores then differ by the small probability that these had.",
+    "With no_repeat_ngram_size the engine gives the probability of a blocked token to the others, nat_ar does not: "
+    "scores, and at times the best of a beam, differ.",
 )
 
 
@@ -158,13 +160,14 @@ def search_options(decoding: Greedy | Beam) -> dict[str, Any]:
 
     PAD, BOS, MASK and BLANK, which we forbid, are not suppressed: a trained model does not produce them, and
     CTranslate2 would give their probability to the other tokens, which changes every score a little and sometimes the
-    best of a beam (2 of 200 toy sentences)."""
+    best of a beam (2 of 200 toy sentences). It does the same with tokens that no_repeat_ngram_size blocks."""
     beam = Beam(size=1, length_penalty=0.0) if isinstance(decoding, Greedy) else decoding
     return {
         "beam_size": beam.size,
         "patience": 1,
         "length_penalty": beam.length_penalty,
         "num_hypotheses": beam.n_best,
+        "no_repeat_ngram_size": beam.no_repeat_ngram_size,
         "min_decoding_length": 0,
         "return_scores": True,
         "return_end_token": True,

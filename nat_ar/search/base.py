@@ -40,8 +40,8 @@ class Decoding(config_json.Config):
 
     @classmethod
     def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Where repeats may be removed today, they once stayed, and BLANK had no penalty."""
-        former = {"remove_repeats": False, "blank_penalty": 0.0}
+        """Where repeats may be removed or blocked today, they once stayed, and BLANK had no penalty."""
+        former = {"remove_repeats": False, "blank_penalty": 0.0, "no_repeat_ngram_size": 0}
         fields = {field.name for field in dataclasses.fields(cls)}
         return {**{name: former[name] for name in former if name in fields}, **data}
 

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from nat_ar.search import argmax, limits
+from nat_ar.config_json import ConfigError
+from nat_ar.search import argmax, limits, ngrams
 from nat_ar.search.base import (
     StepwiseDecoding,
     penalised,
@@ -35,9 +36,16 @@ class Beam(StepwiseDecoding):
     """exponent of the length (EOS counted) that divides log p; 0 prefers short, above 1 long"""
     n_best: int = 1
     """translations handed back, best first; at most size"""
+    no_repeat_ngram_size: int = 0
+    """no hypothesis has an n-gram of so many tokens twice; log p stays the model's own; 0: all may repeat"""
 
     def __post_init__(self) -> None:
         require_n_best(self, size=self.size)
+        if self.no_repeat_ngram_size < 0:
+            raise ConfigError(
+                "Beam needs no_repeat_ngram_size of at least 0 (off; 3 is usual), got "
+                f"{self.no_repeat_ngram_size}"
+            )
         require_length_penalty(self.length_penalty)
 
     @property
@@ -99,6 +107,10 @@ def search(
         logits, cache = step(state.last, state.cache, state.position)
         normaliser = argmax.normalisers(logits)[..., None]
         logits = limits.text_logits(logits, may_end=True)
+        if settings.no_repeat_ngram_size:
+            logits = ngrams.block_repeats(
+                logits, state.tokens, state.position, settings.no_repeat_ngram_size
+            )
         is_last = (state.position >= length_limits)[:, None, None]
         is_eos = jnp.arange(logits.shape[-1]) == EOS
         logits = jnp.where(is_last & ~is_eos, -jnp.inf, logits)

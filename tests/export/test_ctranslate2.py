@@ -210,3 +210,9 @@ def test_a_beam_of_one_is_greedy_there_too() -> None:
         ctranslate2.search_options(Greedy())
     )
     assert dataclasses.asdict(Beam())["size"] == ctranslate2.search_options(Beam())["beam_size"]
+
+
+def test_blocked_ngrams_are_blocked_there_too() -> None:
+    options = ctranslate2.search_options(Beam(no_repeat_ngram_size=3))
+    assert options["no_repeat_ngram_size"] == 3
+    assert ctranslate2.search_options(Beam())["no_repeat_ngram_size"] == 0

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.search import beam, greedy
 from nat_ar.search.beam import Beam
@@ -260,6 +261,82 @@ def test_a_row_finds_the_same_alone_and_in_company() -> None:
         np.testing.assert_array_equal(found.tokens[0], together.tokens[row])
         np.testing.assert_allclose(found.scores[0], together.scores[row], rtol=1e-5)
         assert found.passes[0] == together.passes[row]
+
+
+def has_repeat(words: list[int], size: int) -> bool:
+    found = [tuple(words[start : start + size]) for start in range(len(words) - size + 1)]
+    return len(set(found)) < len(found)
+
+
+def plain_beam(
+    model: Weights, row: int, limit: int, size: int, ngram: int
+) -> list[tuple[float, list[int]]]:
+    """Beam search of one sentence with lists, no length penalty: (log p, words), best first."""
+    alive: list[tuple[float, list[int], np.ndarray]] = [
+        (0.0, [], model["start"][row].astype(float))
+    ]
+    finished: list[tuple[float, list[int]]] = []
+    for position in range(limit + 1):
+        continuations = []
+        for total, words, state in alive:
+            state = np.tanh(state @ model["state"] + model["token"][[BOS, *words][-1]])
+            logits = state @ model["output"] + model["bias"]
+            log_p = logits - np.log(np.exp(logits).sum())
+            for token in (EOS,) if position == limit else (EOS, *WORDS):
+                if token == EOS or not ngram or not has_repeat([*words, token], ngram):
+                    continuations.append((total + log_p[token], [*words, token], state))
+        continuations.sort(key=lambda item: -item[0])
+        finished += [(p, words[:-1]) for p, words, _ in continuations[:size] if words[-1] == EOS]
+        if len(finished) >= size:
+            break
+        alive = [item for item in continuations if item[1][-1] != EOS][:size]
+    return sorted(finished, key=lambda item: -item[0])[:size]
+
+
+@pytest.mark.parametrize(("ngram", "size"), [(0, 3), (1, 3), (2, 1), (2, 3), (3, 4)])
+def test_blocked_ngrams_are_those_that_a_plain_beam_search_leaves_out(
+    ngram: int, size: int
+) -> None:
+    """With ngram 1 a hypothesis runs out of words before its limit, and ends."""
+    model, row_limits = weights(0, 8), np.array([0, 2, 4, 6, 8, 8, 8, 8])
+    model["bias"][EOS] = -2.0  # long ones, which repeat themselves
+    settings = Beam(size, length_penalty=0.0, n_best=size, no_repeat_ngram_size=ngram)
+    found = jax.device_get(search(model, settings, row_limits, np.ones(8, bool), 8))
+    repeats = 0
+    for row, limit in enumerate(row_limits):
+        expected = plain_beam(model, row, limit, size, ngram)
+        got = [words_of(tokens) for tokens in found.tokens[row]][: len(expected)]
+        assert got == [words for _, words in expected]
+        np.testing.assert_allclose(
+            found.scores[row, : len(expected)], [score for score, _ in expected], rtol=1e-4
+        )
+        assert (found.scores[row, len(expected) :] == -np.inf).all()
+        repeats += sum(has_repeat(words, max(ngram, 1)) for words in got)
+    assert (repeats > 0) == (ngram == 0)
+
+
+def test_blocking_does_not_depend_on_the_batch_or_on_room() -> None:
+    model, row_limits = weights(5, 6), np.arange(3, 9)
+    settings = Beam(3, n_best=3, no_repeat_ngram_size=2)
+    together = jax.device_get(search(model, settings, row_limits, np.ones(6, bool), 8))
+    roomy = jax.device_get(search(model, settings, row_limits, np.ones(6, bool), 13))
+    np.testing.assert_array_equal(roomy.tokens[..., :8], together.tokens)
+    for row in range(6):
+        alone = {**model, "start": model["start"][row : row + 1]}
+        limit = row_limits[row : row + 1]
+        found = jax.device_get(search(alone, settings, limit, np.ones(1, bool), 8))
+        np.testing.assert_array_equal(found.tokens[0], together.tokens[row])
+
+
+def test_a_beam_from_before_there_was_blocking_blocks_nothing() -> None:
+    data = config_json.to_json(Beam(size=5))
+    del data["no_repeat_ngram_size"]
+    assert config_json.from_json(Beam, data) == Beam(size=5)
+
+
+def test_a_negative_ngram_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"no_repeat_ngram_size of at least 0 .*, got -1"):
+        Beam(no_repeat_ngram_size=-1)
 
 
 @pytest.mark.parametrize(("size", "n_best"), [(0, 1), (2, 0), (2, 3)])
