@@ -20,9 +20,9 @@ from jaxtyping import Bool
 import nat_ar
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.data import arrays, cleaning, corpus_code, fertilities, ragged, references, vocabulary
+from nat_ar.data import arrays, cleaning, corpus_code, encoding, fertilities, references, vocabulary
 from nat_ar.data.alignment.model import AlignerConfig
-from nat_ar.data.arrays import PreparedData, RaggedWriter, Split, TextWriter
+from nat_ar.data.arrays import PreparedData, Split, TextWriter
 from nat_ar.data.catalogue import AnyCorpus
 from nat_ar.data.corpus import Corpus
 from nat_ar.data.pair import Pair, Report
@@ -34,8 +34,6 @@ from nat_ar.runtime import bars, files
 T = TypeVar("T")
 READER = 1
 """Changes when the same files and config give other arrays."""
-_CHUNK = 10_000
-"""Pairs encoded at a time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,10 +79,12 @@ class DataConfig(config_json.Config):
 
 def from_files(config: DataConfig, paths: Sequence[str]) -> DataConfig:
     """The same config for tab-separated files as corpus: one, with the hold-out of the config's corpus, or three,
-    training, validation and test."""
+    training, validation and test. Languages and BLEU's tokenizer stay those of the config."""
+    scoring = ("source_language", "target_language", "bleu_tokenizer")
+    kept = {name: getattr(config.corpus, name) for name in scoring}
     if len(paths) == 3:
         train, validation, test = paths
-        corpus = TextFiles(train=(train,), validation=(validation,), test=(test,))
+        corpus = TextFiles(train=(train,), validation=(validation,), test=(test,), **kept)
         return dataclasses.replace(config, corpus=corpus)
     if len(paths) != 1:
         raise ConfigError(
@@ -96,7 +96,9 @@ def from_files(config: DataConfig, paths: Sequence[str]) -> DataConfig:
             f"corpus_file {paths[0]}: {type(config.corpus).__name__} has no hold_out by which to split one "
             "file; give three, for training, validation and test, or write a config with TextFiles"
         )
-    return dataclasses.replace(config, corpus=TextFiles(train=(paths[0],), hold_out=hold_out))
+    return dataclasses.replace(
+        config, corpus=TextFiles(train=(paths[0],), hold_out=hold_out, **kept)
+    )
 
 
 def config_of(data: PreparedData) -> DataConfig:
@@ -369,52 +371,16 @@ def _write_split(
     report: Report,
     show: "_Progress",
 ) -> None:
-    """Encodes the `number` pairs that a TextWriter wrote into `spool`, and writes texts and arrays. Drops the training
-    pairs that the config excludes."""
-    name = directory.name
-    directory.mkdir()
-    source_writer = RaggedWriter(directory / "source", ragged.token_type(words.source_size))
-    target_writer = RaggedWriter(directory / "target", ragged.token_type(words.target_size))
-    is_kept: list[np.ndarray] = []
-    sides = arrays.read_texts(spool, "source"), arrays.read_texts(spool, "target")
-    pairs = show.bar(zip(*sides, strict=True), f"encode {name}", number)
-    while chunk := list(itertools.islice(pairs, _CHUNK)):
-        source_texts, target_texts = zip(*chunk, strict=True)
-        sources, targets = words.encode_source(source_texts), words.encode_target(target_texts)
-        fits = np.ones(len(chunk), np.bool_)
-        if name == "train":
-            fits = _fits(source_texts, sources, targets, config, report)
-        source_writer.append(list(itertools.compress(sources, fits)))
-        target_writer.append(list(itertools.compress(targets, fits)))
-        is_kept.append(fits)
-    source_writer.close()
-    target_writer.close()
-    kept = np.concatenate(is_kept) if is_kept else np.zeros(0, np.bool_)
-    arrays.copy_texts(spool, directory, kept)
-    cleaning.check_not_empty(name, int(kept.sum()), report)
-
-
-def _fits(
-    texts: Sequence[str],
-    sources: list[list[int]],
-    targets: list[list[int]],
-    config: DataConfig,
-    report: Report,
-) -> Bool[np.ndarray, "pairs"]:
-    """Which training pairs the config does not exclude. The report counts the others, with their source texts."""
-    lengths = np.array([list(map(len, sources)), list(map(len, targets))])
-    shorter, longer = lengths.min(axis=0), lengths.max(axis=0)
-    is_long = longer > config.max_tokens
-    is_uneven = np.zeros_like(is_long)
-    if config.max_length_ratio is not None:
-        is_uneven = ~is_long & (longer > config.max_length_ratio * shorter)
-    for excluded, reason in (
-        (is_long, f"longer than {config.max_tokens} tokens"),
-        (is_uneven, f"length ratio over {config.max_length_ratio}"),
-    ):
-        for row in np.flatnonzero(excluded).tolist():
-            report.drop("train", reason, texts[row][:80])
-    return ~is_long & ~is_uneven
+    encoding.write_split(
+        directory,
+        spool,
+        number,
+        words,
+        report,
+        show.bar,
+        max_tokens=config.max_tokens,
+        max_length_ratio=config.max_length_ratio,
+    )
 
 
 def _write_fertilities(

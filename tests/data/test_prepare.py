@@ -466,3 +466,10 @@ def test_alignment_learns_from_training_only(prepared: Path) -> None:
     expected = links.fertilities(linked, validation.source, validation.target)
     assert validation.fertilities is not None
     np.testing.assert_array_equal(validation.fertilities.values, expected.values)
+
+
+def test_files_in_place_of_a_corpus_are_scored_in_the_languages_of_the_config() -> None:
+    corpus = TextFiles(train=("a.tsv",), hold_out=HoldOut(1, 1), target_language="zh")
+    config = DataConfig("data", corpus)
+    for paths in (("b.tsv",), ("train.tsv", "validation.tsv", "test.tsv")):
+        assert prepare.from_files(config, paths).corpus.tokenizer == "zh"
