@@ -1,4 +1,4 @@
-"""evaluate RUN: translates a split with one or more decodings and scores the translations.
+"""evaluate RUN: translates a test with one or more decodings and scores the translations.
 
 References are raw. Each decoding appends a row to the run's results.jsonl and writes its translations to the run's
 translations/."""
@@ -11,6 +11,7 @@ from nat_ar.evaluation import diagnostics, metrics, results
 from nat_ar.evaluation.metrics import METRICS, Metric
 from nat_ar.evaluation.speed import machine
 from nat_ar.experiment.run import Run
+from nat_ar.pipeline import evaluation_sets
 from nat_ar.pipeline.evaluate import evaluate
 from nat_ar.runtime import console
 from nat_ar.translation.translator import BATCH_TOKENS
@@ -18,7 +19,7 @@ from nat_ar.translation.translator import BATCH_TOKENS
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Translate a split and report BLEU (cased and lower-cased), chrF++, TER and diagnostics against raw references."""
+    """Translate a test and report BLEU (cased and lower-cased), chrF++, TER and diagnostics against raw references."""
 
     run_directory: str
     """the trained run"""
@@ -30,6 +31,13 @@ class Evaluate:
     """best (by validation BLEU), latest, or a step"""
     data: str | None = None
     """prepared directory; default: that of the run's config"""
+    test: str | None = None
+    """instead of a split: sacrebleu:NAME, such as sacrebleu:wmt14/full, or a Python file that assigns a corpus, such as
+    HuggingFace(...), to `config` (docs/metrics.md)"""
+    source: str | None = None
+    """instead of a split: file of source sentences"""
+    reference: tuple[str, ...] = ()
+    """files of references of --source, one or several, line by line"""
     metrics: tuple[str, ...] = ()
     """Python files with further METRICS, such as COMET (docs/metrics.md)"""
     batch_tokens: int = BATCH_TOKENS
@@ -43,6 +51,13 @@ class Evaluate:
 def run(arguments: Evaluate) -> None:
     console.say(machine.summary([Run.of(arguments.run_directory).config().method.network.dtype]))
     chosen = metrics.with_more(arguments.metrics)
+    corpus = Run.of(arguments.run_directory).config().data.corpus
+    test = evaluation_sets.outside(
+        test=arguments.test,
+        source=arguments.source,
+        reference=arguments.reference,
+        languages=(corpus.source_language, corpus.target_language),
+    )
     for text in arguments.decoding or (None,):
         row = evaluate(
             arguments.run_directory,
@@ -50,6 +65,7 @@ def run(arguments: Evaluate) -> None:
             split=arguments.split,
             checkpoint=arguments.checkpoint,
             data_directory=arguments.data,
+            test=test,
             more_metrics=chosen[len(METRICS) :],
             batch_tokens=arguments.batch_tokens,
             bleu_tokenizer=arguments.bleu_tokenizer,

@@ -55,6 +55,15 @@ class Corpus(config_json.Open):
         The iterables are lazy, and each may be consumed once. What is dropped is counted in the report."""
         raise NotImplementedError
 
+    def read(self, split: str, report: Report) -> Iterable[Pair]:
+        """The pairs of one split. Raises ValueError where there is none."""
+        splits = self.splits(report)
+        if split not in splits:
+            raise ValueError(
+                f"{type(self).__name__}: no split {split!r}; there are {', '.join(splits)}"
+            )
+        return splits[split]
+
     def judge(self, source: str, text: str) -> Verdict | None:
         """Whether `text` is a valid translation of `source`; None if this corpus does not know."""
         return None

@@ -120,6 +120,12 @@ class HuggingFace(Corpus):
         )
         return splits | train
 
+    def read(self, split: str, report: Report) -> Iterable[Pair]:
+        """As of every corpus; the other splits are not loaded."""
+        if self.hold_out is not None or split not in self._names:
+            return super().read(split, report)
+        return self._read(self._table(self._names[split], split), split, report)
+
     def _table(self, name: str, split: str) -> Any:
         """The `datasets` table of one split, with our columns only."""
         try:

@@ -95,7 +95,7 @@ def check(references: Sequence[str], tokenizer: Tokenizer, split: str) -> None:
     written without spaces and cut at spaces."""
     remedy = (
         "name the target language in data.corpus.target_language (zh, ja, ko, th, ...), or a tokenizer of sacreBLEU in "
-        "data.corpus.bleu_tokenizer (char, ..., or 13a to keep it)"
+        "data.corpus.bleu_tokenizer (evaluate: --bleu-tokenizer; char, ..., or 13a to keep it)"
     )
     cutter = cut(tokenizer)
     if not any(len(cutter(text).split()) >= _ORDER for text in references):

@@ -113,7 +113,7 @@ class TextFiles(Corpus):
         """Both sides of every line; None for a line with too few columns, which the report counts."""
         first, second = self.columns
         needed, has_columns = max(self.columns) + 1, False
-        for number, line in enumerate(_lines(path), start=1):
+        for number, line in enumerate(lines_of(path), start=1):
             columns = line.split(b"\t")
             if len(columns) < needed:
                 report.drop(
@@ -133,12 +133,12 @@ class TextFiles(Corpus):
 
 
 def _first_line(path: str) -> str:
-    return next(_lines(path), b"").decode(errors="replace")
+    return next(lines_of(path), b"").decode(errors="replace")
 
 
 def _parallel(source: str, target: str) -> Iterator[tuple[bytes, bytes]]:
     counts = [0, 0]
-    for sides in itertools.zip_longest(_lines(source), _lines(target)):
+    for sides in itertools.zip_longest(lines_of(source), lines_of(target)):
         counts = [count + (side is not None) for count, side in zip(counts, sides, strict=True)]
         if counts[0] == counts[1]:
             yield sides
@@ -149,8 +149,9 @@ def _parallel(source: str, target: str) -> Iterator[tuple[bytes, bytes]]:
         )
 
 
-def _lines(path: str) -> Iterator[bytes]:
-    """Lines without their ends (LF or CRLF) and without a byte order mark."""
+def lines_of(path: str) -> Iterator[bytes]:
+    """Lines of a plain or gzipped file, without their ends (LF or CRLF) and without a byte order mark. Raises
+    ValueError for a file that is no UTF-8 text as a whole, or a broken archive."""
     try:
         with _open(path) as file:
             file_kind.check(_start(path), path)

@@ -2,9 +2,9 @@
 tests.
 
 Strings in, numbers out: no JAX, no vocabulary, no model. References must be the raw reference text, never
-text that went through a model's vocabulary. A metric's sentence statistics are extracted once; every
-bootstrap resample is a weighted sum of them, so that an interval costs one matrix product instead of a
-rescoring. An empty hypothesis counts, with length zero.
+text that went through a model's vocabulary; there may be several for every sentence. A metric's sentence
+statistics are extracted once; every bootstrap resample is a weighted sum of them, so that an interval costs
+one matrix product instead of a rescoring. An empty hypothesis counts, with length zero.
 
 A further metric is a Metric in a Python file of its own (docs/metrics.md): `load` reads it."""
 
@@ -26,6 +26,9 @@ from nat_ar.data.references import USUAL, Tokenizer
 
 if TYPE_CHECKING:
     import sacrebleu.metrics.base  # takes 0.13 s, and training needs it at its first validation only
+
+References = Sequence[str] | Sequence[Sequence[str]]
+"""A reference for each sentence; or several such lists, of which a sentence has one reference each."""
 
 SEED = 12345
 """sacreBLEU's default, so that our resamples are those of `sacrebleu --confidence`."""
@@ -54,13 +57,15 @@ class Metric:
     """key of its score in a row and column of the CSV: lower-case letters, digits and "_" """
     title: str
     """its name in tables and pictures"""
-    compute: Callable[[Sequence[str], Sequence[str], Sequence[str]], Score]
+    compute: Callable[[Sequence[str], Any, Sequence[str]], Score]
     """(hypotheses, references, sources) -> score, one text a sentence each"""
     direction: Literal["higher", "lower"] = "higher"
     """which scores are better"""
     decimals: int = 2
     shows_interval: bool = False
     """tables show the interval beside the score"""
+    takes_several_references: bool = False
+    """`compute` also takes several lists of references where there are several"""
     in_table: bool = True
     """a column of tables that name no columns; by its name every metric is one, and the CSV has all"""
 
@@ -69,6 +74,14 @@ class Metric:
 
     def text(self, score: float) -> str:
         return f"{score:.{self.decimals}f}"
+
+    def require_references(self, number: int) -> None:
+        """Raises ValueError for several references of a sentence where the metric takes one."""
+        if number > 1 and not self.takes_several_references:
+            raise ValueError(
+                f"{self.title} takes one reference a sentence, got {number}: evaluate by it with one, or give its "
+                "Metric takes_several_references=True where its `compute` can do it"
+            )
 
     def summary(self, score: Mapping[str, Any]) -> str:
         """ "BLEU 27.31 [26.50, 28.10]", from the score as a row has it."""
@@ -93,20 +106,28 @@ class PairedResult:
     """two-sided; see `paired_bootstrap`"""
 
 
-def check_counts(hypotheses: Sequence[str], references: Sequence[str]) -> None:
-    """Raises ValueError unless there are as many hypotheses as references, and at least one."""
-    if len(hypotheses) != len(references):
-        raise ValueError(
-            f"{len(hypotheses)} hypotheses for {len(references)} references; every reference needs "
-            "exactly one hypothesis, in order, and an empty one counts too"
-        )
-    if not references:
-        raise ValueError("no sentences to score; expected at least one reference")
+def reference_lists(references: References) -> list[Sequence[str]]:
+    """Each list of references: one, or several."""
+    if not references or isinstance(references[0], str):
+        return [typing.cast(Sequence[str], references)]
+    return list(references)
+
+
+def check_counts(hypotheses: Sequence[str], references: References) -> None:
+    """Raises ValueError unless there are as many hypotheses as references in each list, and at least one."""
+    for texts in reference_lists(references):
+        if len(hypotheses) != len(texts):
+            raise ValueError(
+                f"{len(hypotheses)} hypotheses for {len(texts)} references; every reference needs "
+                "exactly one hypothesis, in order, and an empty one counts too"
+            )
+        if not texts:
+            raise ValueError("no sentences to score; expected at least one reference")
 
 
 def bleu(
     hypotheses: Sequence[str],
-    references: Sequence[str],
+    references: References,
     *,
     n_bootstrap: int = 1000,
     tokenize: Tokenizer = USUAL,
@@ -118,7 +139,7 @@ def bleu(
     return _score(_bleu(tokenize, lowercase=lowercase), hypotheses, references, n_bootstrap)
 
 
-def chrf(hypotheses: Sequence[str], references: Sequence[str], *, n_bootstrap: int = 1000) -> Score:
+def chrf(hypotheses: Sequence[str], references: References, *, n_bootstrap: int = 1000) -> Score:
     """chrF++ (Popovic 2017): character 6-grams and word 2-grams."""
     import sacrebleu.metrics
 
@@ -127,7 +148,7 @@ def chrf(hypotheses: Sequence[str], references: Sequence[str], *, n_bootstrap: i
 
 def ter(
     hypotheses: Sequence[str],
-    references: Sequence[str],
+    references: References,
     *,
     n_bootstrap: int = 1000,
     tokenize: Tokenizer = USUAL,
@@ -142,7 +163,7 @@ def ter(
 
 
 def corpus_bleu(
-    hypotheses: Sequence[str], references: Sequence[str], *, tokenize: Tokenizer = USUAL
+    hypotheses: Sequence[str], references: References, *, tokenize: Tokenizer = USUAL
 ) -> float:
     """BLEU without an interval, for validation during training."""
     metric = _bleu(tokenize)
@@ -174,11 +195,13 @@ def of_every_evaluation(tokenize: Tokenizer = USUAL) -> tuple[Metric, ...]:
             "BLEU",
             lambda ours, references, _: bleu(ours, references, tokenize=tokenize),
             shows_interval=True,
+            takes_several_references=True,
         ),
         Metric(
             "bleu_lc",
             "BLEU lc",
             lambda ours, references, _: bleu(ours, references, tokenize=tokenize, lowercase=True),
+            takes_several_references=True,
             in_table=False,
         ),
         Metric(
@@ -186,6 +209,7 @@ def of_every_evaluation(tokenize: Tokenizer = USUAL) -> tuple[Metric, ...]:
             "chrF++",
             lambda ours, references, _: chrf(ours, references),
             decimals=1,
+            takes_several_references=True,
             in_table=False,
         ),
         Metric(
@@ -193,6 +217,7 @@ def of_every_evaluation(tokenize: Tokenizer = USUAL) -> tuple[Metric, ...]:
             "TER",
             lambda ours, references, _: ter(ours, references, tokenize=tokenize),
             "lower",
+            takes_several_references=True,
             in_table=False,
         ),
     )
@@ -254,21 +279,21 @@ def sentence_bleu(hypothesis: str, reference: str, *, tokenize: Tokenizer = USUA
 
 def bleu_by_group(
     hypotheses: Sequence[str],
-    references: Sequence[str],
+    references: References,
     groups: Sequence[str],
     *,
     tokenize: Tokenizer = USUAL,
 ) -> dict[str, dict[str, float | int]]:
     """{group: {"sentences": count, "bleu": corpus BLEU of them}}, groups sorted by name."""
-    if len(groups) != len(references):
-        raise ValueError(f"{len(groups)} groups for {len(references)} references; one a sentence")
+    if len(groups) != len(hypotheses):
+        raise ValueError(f"{len(groups)} groups for {len(hypotheses)} references; one a sentence")
     metric = _bleu(tokenize)
     scores = _by_group(metric, _statistics(metric, hypotheses, references), groups)
     return {group: scores[group] for group in sorted(scores)}
 
 
 def bleu_by_length(
-    hypotheses: Sequence[str], references: Sequence[str], *, tokenize: Tokenizer = USUAL
+    hypotheses: Sequence[str], references: References, *, tokenize: Tokenizer = USUAL
 ) -> dict[str, dict[str, float | int]]:
     """As `bleu_by_group`, by reference length in tokens of the BLEU tokenizer, short to long.
 
@@ -297,7 +322,7 @@ def length_bucket_names() -> tuple[str, ...]:
 def paired_bootstrap(
     system: Sequence[str],
     baseline: Sequence[str],
-    references: Sequence[str],
+    references: References,
     *,
     n_bootstrap: int = 1000,
     tokenize: Tokenizer = USUAL,
@@ -317,7 +342,7 @@ def paired_bootstrap(
 def paired_bootstrap_over_seeds(
     systems: Sequence[Sequence[str]],
     baselines: Sequence[Sequence[str]],
-    references: Sequence[str],
+    references: References,
     *,
     n_bootstrap: int = 1000,
     tokenize: Tokenizer = USUAL,
@@ -347,7 +372,7 @@ def paired_bootstrap_over_seeds(
 def _over_seeds(
     metric: "sacrebleu.metrics.base.Metric",
     outputs: Sequence[Sequence[str]],
-    references: Sequence[str],
+    references: References,
     n_bootstrap: int,
     generator: np.random.Generator,
 ) -> tuple[float, Float[np.ndarray, "n_bootstrap"]]:
@@ -392,7 +417,7 @@ def _sentence_metric(tokenize: Tokenizer) -> "sacrebleu.metrics.BLEU":
 def _score(
     metric: "sacrebleu.metrics.base.Metric",
     hypotheses: Sequence[str],
-    references: Sequence[str],
+    references: References,
     n_bootstrap: int,
 ) -> Score:
     statistics = _statistics(metric, hypotheses, references)
@@ -402,12 +427,12 @@ def _score(
 
 
 def _statistics(
-    metric: "sacrebleu.metrics.base.Metric", hypotheses: Sequence[str], references: Sequence[str]
+    metric: "sacrebleu.metrics.base.Metric", hypotheses: Sequence[str], references: References
 ) -> Float[np.ndarray, "sentences statistics"]:
     """sacreBLEU's sufficient statistics of every sentence; their sum over sentences gives the
     score."""
     check_counts(hypotheses, references)
-    rows = metric._extract_corpus_statistics(hypotheses, [references])
+    rows = metric._extract_corpus_statistics(hypotheses, reference_lists(references))
     return np.asarray(rows, dtype=np.float64)
 
 

@@ -29,7 +29,7 @@ IDENTITY_KEYS = (
     "decoding",  # e.g. "Beam(size=4)"
     "training_data",  # "raw" or "distilled"
     "split",
-    "data_hash",
+    "data_hash",  # of the prepared data; of a test that nobody prepared, its own
     "config_hash",
     "checkpoint_step",
     "device",
@@ -91,7 +91,8 @@ LATER_SPEED_KEYS = (  # rows of early versions lack them, and p99
 LATER_QUALITY_KEYS = (
     "variant",  # Method.variant; `compare` looks up that of an early row
     "tokenised",  # references that look tokenised and not detokenised
-    "lost",  # pairs of the test that `prepare` could not use: they were not scored
+    "lost",  # pairs of the test that could not be used: they were not scored
+    "more_references",  # files like "references", where a sentence has several
 )
 KEYS = {"quality": QUALITY_KEYS, "speed": SPEED_KEYS}
 """What every row of its kind has, whichever version wrote it."""

@@ -161,7 +161,7 @@ def paired_tests(
     ):
         return {}
     baseline = reference.quality
-    references = _file(baseline, "references")
+    references = _references(baseline)
     tokenize = metrics.tokenizer_of(baseline["bleu"]["signature"])
     baseline_texts = [_file(row, "hypotheses") for row in reference.qualities]
     tests: dict[SystemKey, PairedResult] = {}
@@ -170,7 +170,7 @@ def paired_tests(
         if row is None or results.system_key(row) in (results.system_key(baseline), *tests):
             continue
         for one in system.qualities:
-            if _file(one, "references") != references:
+            if _references(one) != references:
                 raise ValueError(
                     f"{_path(one, 'references')} and {_path(baseline, 'references')} differ, though the "
                     "test hashes of their rows agree; evaluate again on one and the same test set"
@@ -202,9 +202,11 @@ def _check_score(system: SystemResult, now: float) -> None:
 def _check_files(rows: Sequence[Row]) -> None:
     """Raises ValueError for translations or references that are not those that were scored."""
     for row in rows:
-        for key in ("hypotheses", "references"):
-            expected = row.get(f"{key}_hash")  # rows of early versions lack it
-            path = _path(row, key)
+        known = [(row[key], row.get(f"{key}_hash")) for key in ("hypotheses", "references")]
+        more = "more_references"
+        known += zip(row.get(more, ()), row.get(f"{more}_hashes", ()), strict=True)
+        for name, expected in known:  # rows of early versions lack the hashes
+            path = Path(row["run"]) / name
             if expected is not None and path.is_file() and files.file_hash(path) != expected:
                 raise ValueError(
                     f"{path} has changed since its row in {results.FILE_NAME} was written; evaluate the "
@@ -217,11 +219,21 @@ def _path(row: Row, key: str) -> Path:
     return Path(row["run"]) / row[key]
 
 
+def _references(row: Row) -> list[list[str]]:
+    """Each list of references; rows of early versions know one."""
+    more = row.get("more_references", ())
+    return [_file(row, "references"), *(_lines(row, name, "references") for name in more)]
+
+
 def _file(row: Row, key: str) -> list[str]:
-    path = _path(row, key)
+    return _lines(row, row[key], key)
+
+
+def _lines(row: Row, name: str, what: str) -> list[str]:
+    path = Path(row["run"]) / name
     if not path.is_file():
         raise ValueError(
-            f"{path}, the {key} of {row['name']} {row['decoding']}, does not exist; evaluate the run "
+            f"{path}, the {what} of {row['name']} {row['decoding']}, does not exist; evaluate the run "
             "again"
         )
     return files.read_lines(path)

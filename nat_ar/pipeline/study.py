@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nat_ar.data import prepare
+from nat_ar.data import evaluation_set, prepare
 from nat_ar.data.arrays import PreparedData
 from nat_ar.evaluation import results
 from nat_ar.evaluation.speed import machine
@@ -125,7 +125,7 @@ def _evaluate_missing(planned: PlannedRun, split: str) -> None:
     expected = {
         "kind": "quality",
         "split": split,
-        "test_hash": evaluate.test_hash(data.split(split)),
+        "test_hash": evaluation_set.of_prepared(data, split).hash,
     }
     for text in entry.decodings or (None,):
         chosen = decodings.choose(entry.method, text)

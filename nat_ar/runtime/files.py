@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -79,6 +80,11 @@ def read_lines(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ValueError(f"{path}:{line}: not UTF-8: {error.reason}") from error
+
+
+def as_name(text: str) -> str:
+    """What of a text can be part of a file's name: "Beam_size_4" of "Beam(size=4)". Two texts may have one."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_")
 
 
 def file_hash(path: Path) -> str:

@@ -75,6 +75,29 @@ def test_scores_intervals_and_signatures_are_those_of_sacrebleu(ours, theirs) ->
     assert "bs:200|seed:12345" in score.signature
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(metrics.bleu, BLEU()), (metrics.chrf, CHRF(word_order=2)), (metrics.ter, TER())],
+)
+def test_several_references_are_scored_as_sacrebleu_scores_them(ours, theirs) -> None:
+    more = [text.replace("Hund", "Köter").replace("gern", "oft") for text in REFERENCES]
+    expected = theirs.corpus_score(HYPOTHESES, [REFERENCES, more], n_bootstrap=200)
+    score = ours(HYPOTHESES, [REFERENCES, more], n_bootstrap=200)
+    assert score.score == pytest.approx(expected.score)
+    assert "nrefs:2" in score.signature
+    assert score.signature == str(theirs.get_signature())
+    assert metrics.bleu(more, [REFERENCES, more]).score == pytest.approx(100)
+
+
+def test_a_metric_of_one_reference_refuses_several() -> None:
+    one = metrics.Metric("m", "M", lambda *_: metrics.of_sentences([1.0], "m"))
+    one.require_references(1)
+    with pytest.raises(ValueError, match="M takes one reference a sentence, got 2"):
+        one.require_references(2)
+    for metric in metrics.METRICS:
+        metric.require_references(2)
+
+
 @pytest.mark.parametrize("metric", [metrics.bleu, metrics.chrf, metrics.ter, metrics.corpus_bleu])
 def test_unequal_counts_are_an_error_with_both_counts(metric) -> None:
     with pytest.raises(ValueError, match="2 hypotheses for 3 references"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import os
 import shlex
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,17 +19,18 @@ from nat_ar import config_json
 from nat_ar.commands import evaluate as command
 from nat_ar.commands.evaluate import Evaluate
 from nat_ar.config_json import ConfigError
-from nat_ar.data import prepare
+from nat_ar.data import evaluation_set, prepare, references
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.toy.corpus import ToyCorpus
 from nat_ar.data.vocabulary import VocabularyConfig
-from nat_ar.evaluation import results
+from nat_ar.evaluation import metrics, results
 from nat_ar.experiment.config import ExperimentConfig, load_file
 from nat_ar.experiment.run import Run
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.pipeline import compare, evaluate
 from nat_ar.runtime import files
+from nat_ar.search.beam import Beam
 from nat_ar.search.one_pass import LengthBeam
 from nat_ar.translation.decodings import Choice
 from nat_ar.translation.translator import Translation
@@ -86,7 +89,7 @@ def test_bleu_of_references_that_are_not_detokenised_is_said_once(
 ) -> None:
     run = Run(shutil.copytree(run.directory, tmp_path / "run"))
     assert all(row["tokenised"] == 0 for row in results.read(run.directory))
-    monkeypatch.setattr(evaluate.references, "num_tokenised", lambda texts: len(texts))
+    monkeypatch.setattr(references, "num_tokenised", lambda texts: len(texts))
     for size in (1, 2):
         row = evaluate.evaluate(run, decoding=f"LengthBeam(size={size})")
         assert row["tokenised"] == 12
@@ -398,3 +401,124 @@ def test_a_row_of_an_oracle_is_a_row_of_its_own(
         opened[1].choice = Choice(decoding)
         with pytest.raises(ConfigError, match="oracle_length chooses among several lengths"):
             evaluate.evaluate(run, oracle_length=True)
+
+
+@pytest.fixture
+def news(tmp_path: Path) -> tuple[str, str, str]:
+    """Three sources and two references of each: eight words, and none of them shared."""
+    paths = tmp_path / "news.en", tmp_path / "first.de", tmp_path / "second.de"
+    letters = ["a b c d e f g h", "b c d e f g h a", "c d e f g h a b"]
+    for path, change in zip(paths, (str, str.upper, lambda text: text[::-1].upper()), strict=True):
+        path.write_text("".join(change(line) + "\n" for line in letters), "utf-8")
+    source, first, second = map(str, paths)
+    return source, first, second
+
+
+def test_files_with_several_references_are_a_test(
+    run: Run,
+    tiny_runs,
+    news: tuple[str, str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without `prepare`. Half of the translations are the one reference, half the other: BLEU is 100 by both, and not
+    by one. `compare` tests against both."""
+    source, *references = news
+    lines = [Path(path).read_text("utf-8").splitlines() for path in references]
+    perfect = [lines[0][0], lines[1][1], lines[0][2]]
+    opened = run.load(), Repeating(perfect)
+    monkeypatch.setattr(evaluate, "open_translator", lambda *_: opened)
+    run = Run(shutil.copytree(run.directory, tmp_path / "run"))
+    command.run(Evaluate(str(run.directory), source=source, reference=tuple(references)))
+    row = results.read(run.directory)[-1]
+    assert row["split"] == "files:news.en"
+    assert row["bleu"]["score"] == pytest.approx(100)
+    assert "nrefs:2" in row["bleu"]["signature"]
+    assert row["length_ratio"] == 1.0
+    assert row["domains"] is None
+    verb, *words = shlex.split(row["command"])[3:]
+    assert command_line.parse(verb, words) == Evaluate(
+        str(run.directory),
+        ("LengthBeam(size=1)",),
+        source=source,
+        reference=(*references,),
+        checkpoint="0",
+    )
+    command.run(Evaluate(str(run.directory), source=source, reference=tuple(references[:1])))
+    one = results.read(run.directory)[-1]
+    assert one["bleu"]["score"] < 100
+    assert one["test_hash"] != row["test_hash"]
+
+    with (run.directory / results.FILE_NAME).open("w") as file:
+        file.write("")
+    results.append(run.directory, {k: v for k, v in row.items() if k != "run"} | {"run": "x"})
+    other = Run(shutil.copytree(tiny_runs.autoregressive.directory, tmp_path / "ar"))
+    (other.directory / results.FILE_NAME).unlink(missing_ok=True)
+    opened = other.load(), Repeating(lines[1])
+    opened[1].choice = Choice(Beam())
+    monkeypatch.setattr(evaluate, "open_translator", lambda *_: opened)
+    test = evaluation_set.of_files(source, references)
+    evaluate.evaluate(other, test=test)
+    table = compare.compare([other.directory, run.directory], split="files:news.en")
+    (mark,) = (line.mark for line in table.table.lines if line.comparison is not None)
+    assert mark == "="
+    path = run.directory / row["more_references"][0]
+    path.write_text("changed\n" * 3, "utf-8")
+    with pytest.raises(ValueError, match="has changed since its row"):
+        compare.compare([other.directory, run.directory], split="files:news.en")
+
+
+def test_a_metric_of_one_reference_is_refused_before_any_work(
+    run: Run, news: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(*_: object) -> None:
+        raise AssertionError("it has begun")
+
+    monkeypatch.setattr(evaluate, "open_translator", work)
+    one = metrics.Metric("m", "M", lambda *_: metrics.of_sentences([1.0], "m"))
+    source, *references = news
+    test = evaluation_set.of_files(source, references)
+    with pytest.raises(ValueError, match="M takes one reference a sentence, got 2"):
+        evaluate.evaluate(run, test=test, more_metrics=(one,))
+
+
+def test_a_corpus_of_hugging_face_is_a_test_without_being_prepared(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only its test is loaded: there is no other split. A pair without a source is lost, and the row says so."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
+    datasets.disable_progress_bars()
+    rows = tmp_path / "rows.jsonl"
+    pairs = [("a b c d", "A B C D"), ("", "A"), ("b c d a", "B C D A")]
+    rows.write_text("".join(json.dumps({"en": en, "de": de}) + "\n" for en, de in pairs), "utf-8")
+    path = tmp_path / "hub.py"
+    path.write_text(
+        "from nat_ar.data.hugging_face import DataFiles, HuggingFace\n"
+        f"files = (DataFiles('test', ({str(rows)!r},)),)\n"
+        "config = HuggingFace('json', source='en', target='de', data_files=files)\n",
+        "utf-8",
+    )
+    opened = run.load(), Repeating(["A B C D", "B C D A"])
+    monkeypatch.setattr(evaluate, "open_translator", lambda *_: opened)
+    run = Run(shutil.copytree(run.directory, tmp_path / "run"))
+    row = evaluate.evaluate(run, test=str(path))
+    assert (row["split"], row["sentences"], row["lost"]) == ("corpus:hub", 2, 1)
+    assert row["bleu"]["score"] == pytest.approx(100)
+    assert f"--test {path}" in row["command"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"source": "a"}, "expected --source with --reference, got one"),
+        ({"reference": ("a",)}, "expected --source with --reference, got one"),
+        ({"source": "a", "reference": ("b",), "test": "c"}, "got both"),
+        ({"test": "wmt14"}, "expected sacrebleu:NAME, such as sacrebleu:wmt14/full"),
+        ({"test": "configs/toy/teacher.py"}, "expected a corpus in `config`.*ExperimentConfig"),
+    ],
+)
+def test_what_names_no_test_is_refused(run: Run, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        command.run(Evaluate(str(run.directory), **options))
