@@ -15,7 +15,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
+import nat_ar
 from nat_ar import config_json
+from nat_ar.config_json import ConfigError
 from nat_ar.runtime import console, malloc
 
 VERBS = {
@@ -32,9 +34,14 @@ VERBS = {
 }
 LATENCY_VERBS = ("benchmark", "translate")
 """whose single sentences are slower where one arena of memory serves all threads (nat_ar/runtime/malloc.py)"""
-USAGE = "usage: nat-ar VERB ...    (nat-ar VERB --help explains its options)\n\n" + "".join(
-    f"  {verb:<10} {text}\n" for verb, text in VERBS.items()
+PROGRAM = "python -m nat_ar"
+"""how messages spell it; `nat-ar`, where the package is installed, is the same"""
+USAGE = (
+    f"usage: {PROGRAM} VERB ...    ({PROGRAM} VERB --help explains its options; {PROGRAM} --version)\n\n"
+    + "".join(f"  {verb:<10} {text}\n" for verb, text in VERBS.items())
 )
+EXAMPLES = {"prepare": "toy/teacher", "train": "toy/teacher", "study": "toy"}
+"""ready configs whose options the help shows where no config is named"""
 
 
 def set_up(verb: str) -> None:
@@ -73,6 +80,9 @@ def _run(words: list[str], set_up: Callable[[str], None]) -> None:
     if not words or words[0] in ("-h", "--help"):
         print(USAGE, end="")
         sys.exit(0 if words else 2)
+    if words[0] == "--version":
+        print(f"nat_ar {nat_ar.__version__}")
+        sys.exit(0)
     verb, rest = words[0], words[1:]
     if verb not in VERBS:
         sys.exit(_fail(f"expected a verb ({', '.join(VERBS)}), got {verb!r}"))
@@ -139,17 +149,25 @@ def parse(verb: str, words: list[str]) -> Any:
     mistake."""
     import tyro
 
+    from nat_ar.experiment import ready
+
     command = importlib.import_module(f"nat_ar.commands.{verb}")
     cls = getattr(command, verb.capitalize())
-    program = f"nat-ar {verb}"
+    program = f"{PROGRAM} {verb}"
     if dataclasses.fields(cls)[0].name != "config":
         markers = (tyro.conf.AvoidSubcommands, tyro.conf.PositionalRequiredArgs)
         with _one_line():
             return tyro.cli(cls, args=words, prog=program, config=markers)
-    if not words or words[0].startswith("-"):
-        print(f"usage: {program} CONFIG.py [--options] [--dotted.overrides]\n\n{cls.__doc__}")
-        print(f"`{program} CONFIG.py --help` explains every field of the config.")
-        sys.exit(0 if words else 2)
+    if not words or words[0] in ("-h", "--help"):
+        print(f"usage: {program} CONFIG [--options] [--dotted.overrides]\n\n{cls.__doc__}\n")
+        print(f"CONFIG is a Python file, or one that comes with nat_ar: {', '.join(ready.names())}")
+        if not words:
+            sys.exit(2)
+        example = EXAMPLES[verb]
+        print(f"\nIts options are the fields of the config, here of {example} with its values:\n")
+        words = [example, *words]
+    elif words[0].startswith("-"):
+        raise ConfigError(f"{program} CONFIG ...: expected a config first, got {words[0]}")
     fill = functools.partial(filled, program=f"{program} {words[0]}")
     options = [_todays(word) for word in words[1:]]
     if hasattr(command, "parse"):

@@ -20,5 +20,7 @@ if ! cat requirements.txt "$requirements" | cmp -s - "$stamp"; then
     [ -x .venv/bin/python ] || "$python" -m venv .venv
     # Python compiles the modules that it imports: the others would take half of the installation's time.
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r "$requirements"
+    # The commands nat-ar and python -m nat_ar from anywhere, of this repository as it is at the moment.
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
     cat requirements.txt "$requirements" >"$stamp"
 fi

@@ -15,6 +15,7 @@ from nat_ar.commands.benchmark import Benchmark
 from nat_ar.commands.distill import Distill
 from nat_ar.commands.evaluate import Evaluate
 from nat_ar.commands.translate import Translate
+from nat_ar.experiment import ready
 from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.translation import decodings
@@ -85,6 +86,23 @@ def test_links_of_the_readme_lead_somewhere() -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", README)
     assert any(link.endswith(".png") for link in links)  # it shows a picture
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_readme_says_of_each_ready_config_whether_it_was_run() -> None:
+    table = README.partition("| config | what it is | run |\n|---|---|---|\n")[2].partition("\n\n")[
+        0
+    ]
+    said: dict[str, str] = {}
+    for row in table.splitlines():
+        first, _, run = (cell.strip() for cell in row.strip("|").split("|"))
+        said |= dict.fromkeys(re.findall(r"`([\w/]+)`", first), run)
+    assert sorted(said) == ready.names()
+    for name, run in said.items():
+        path = ready.file_of(name)
+        assert path is not None
+        never = re.search("Not (yet )?run by us", " ".join(path.read_text("utf-8").split()))
+        assert bool(never) == (run == "never"), name
+        assert never or re.search(r"\d{4}-\d\d-\d\d|as entries of", run), name
 
 
 def test_the_package_runs_as_a_module() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import pytest
 
+import nat_ar
 from nat_ar import __main__ as command_line
 from nat_ar import config_json
 from nat_ar.commands import (
@@ -156,7 +157,36 @@ def test_a_config_verb_asks_for_its_file(say: Any) -> None:
     assert say("train").status == 2
     said = say("train", "--help")
     assert said.status == 0
-    assert "train CONFIG.py" in said.output
+    assert said.output.startswith("usage: python -m nat_ar train CONFIG ")
+
+
+@pytest.mark.parametrize("verb", ["prepare", "train", "study"])
+def test_help_without_a_config_explains_the_options_of_one_that_is_there(
+    verb: str, say: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = say(verb, "--help")
+    assert said.status == 0
+    assert "toy, toy/family" in said.output  # what may be named
+    assert f"here of {command_line.EXAMPLES[verb]} with its values" in said.output
+    options = ["--data.corpus.num-train INT", "--data.vocabulary.kind {unigram,bpe}"]
+    options += {
+        "prepare": [],
+        "train": ["--run", "--training.max-steps INT", "--method.transformer.norm {pre,post}"],
+        "study": ["--only", "--sweep"],
+    }[verb]
+    text = " ".join(said.output.replace("│", " ").split())
+    assert [option for option in options if option not in text] == []
+
+
+def test_an_option_before_the_config_is_a_mistake(say: Any) -> None:
+    said = say("train", "--run", "x")
+    assert (said.status, said.output) == (2, "")
+    assert said.errors.endswith("train CONFIG ...: expected a config first, got --run\n")
+
+
+def test_the_version(say: Any) -> None:
+    assert say("--version") == Said(0, f"nat_ar {nat_ar.__version__}\n", "")
 
 
 def test_help_after_a_config_explains_its_fields(say: Any, experiment_file: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.data.prepare import DataConfig
+from nat_ar.experiment import ready
 from nat_ar.methods.base import Method
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.search import limits
@@ -120,13 +121,16 @@ def load_experiment(path: str | Path) -> "ExperimentConfig":
 
 
 def load_file(path: str | Path) -> Any:
-    """The value named `config` of a Python config file, with its types checked.
+    """The value named `config` of a Python config file, or of a ready config ("toy"), with its types checked.
 
     A config file is code: run only files you trust."""
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"expected a config file, got {path}, which does not exist")
-    module = config_json.run_file(path)
+    file = Path(path) if Path(path).is_file() else ready.file_of(path)
+    if file is None:
+        raise ConfigError(
+            f"expected a config file, got {path}, which does not exist; configs that come with nat_ar are called "
+            f"{', '.join(ready.names())}"
+        )
+    module = config_json.run_file(file)
     if not hasattr(module, "config"):
         raise ConfigError(f"{path} must assign its dataclass to the name `config`")
     return config_json.check(module.config, str(path))

@@ -22,7 +22,7 @@ from nat_ar.methods.autoregressive import Autoregressive, AutoregressiveModel
 from nat_ar.methods.base import Method
 from nat_ar.nn import attention, layers, transformer
 from nat_ar.nn.attention import Full
-from nat_ar.runtime import files
+from nat_ar.runtime import extras, files
 from nat_ar.search import limits
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
@@ -232,14 +232,9 @@ class Engine:
 
 
 def _package() -> ModuleType:
-    try:
-        import ctranslate2
-        import ctranslate2.specs
-    except ImportError as error:
-        raise ConfigError(
-            "--format ctranslate2 needs the package ctranslate2, which cannot be imported "
-            f"({error}): pip install -r requirements-dev.txt"
-        ) from error
+    extras.require("ctranslate2", "--format ctranslate2")
+    import ctranslate2.specs
+
     return ctranslate2
 
 

@@ -99,7 +99,7 @@ def serialise(exported: export.Exported) -> bytes:
         return bytes(exported.serialize())
     except ImportError as error:
         raise ConfigError(
-            f"--format stablehlo: {error}: pip install -r requirements.txt (the runner needs it as well)"
+            f"--format stablehlo: {error}: pip install flatbuffers (the runner needs it as well)"
         ) from error
 
 

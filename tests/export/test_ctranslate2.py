@@ -201,7 +201,7 @@ def test_what_has_no_counterpart_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ConfigError, match=r"knows Greedy and Beam, got Sampling\("):
         ctranslate2.check(Autoregressive(), Sampling())
     monkeypatch.setitem(sys.modules, "ctranslate2", None)
-    with pytest.raises(ConfigError, match=r"needs the package ctranslate2.*requirements-dev\.txt"):
+    with pytest.raises(ConfigError, match=r"needs the package ctranslate2.*nat-ar\[ctranslate2\]"):
         ctranslate2.check(Autoregressive(), Beam())
 
 

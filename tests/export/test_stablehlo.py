@@ -204,5 +204,5 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     lowered = export.export(jax.jit(lambda x: x))(np.zeros(1, np.float32))
     monkeypatch.setattr(export.Exported, "serialize", fail)
-    with pytest.raises(ConfigError, match=r"install 'flatbuffers'.*requirements\.txt"):
+    with pytest.raises(ConfigError, match=r"install 'flatbuffers'.*pip install flatbuffers"):
         stablehlo.serialise(lowered)

@@ -24,7 +24,7 @@ from nat_ar.data.debian import apt
 from nat_ar.data.debian import sentences as cleaning
 from nat_ar.data.debian.sentences import Passage, comparison_key
 from nat_ar.data.pair import Pair, Report
-from nat_ar.runtime import files
+from nat_ar.runtime import extras, files
 
 DOMAINS = (
     "ding",
@@ -109,7 +109,8 @@ class DebianCorpus(Corpus):
         """Fetches what is missing, reads it, and splits it by document.
 
         Returns "train", "validation", "test" and "test_<domain>" for each held-out domain."""
-        # Here, because it imports lxml and polib.
+        for package in ("lxml", "polib"):  # of which the next import loads more
+            extras.require(package, "DebianCorpus", apt.ALTERNATIVE)
         from nat_ar.data.debian import domains
 
         cache = Path(self.cache).absolute()

@@ -4,7 +4,7 @@ import importlib
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from nat_ar.config_json import ConfigError
+from nat_ar.runtime import extras
 
 Name = Literal["tensorboard", "wandb", "trackio"]
 PACKAGES: dict[Name, str] = {
@@ -28,14 +28,11 @@ class Tracker(Protocol):
 
 def require(name: Name) -> Any:
     """The package of a tracker. ConfigError where it is not installed."""
-    package = PACKAGES[name]
-    try:
-        return importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f'training.tracker="{name}" needs the package {package}: pip install {package}, or set the tracker to '
-            "None (metrics.jsonl has the same numbers)"
-        ) from error
+    return extras.require(
+        PACKAGES[name],
+        f'training.tracker="{name}"',
+        "set the tracker to None (metrics.jsonl has the same numbers)",
+    )
 
 
 def start(name: Name, run: Path, *, resumed_step: int) -> Tracker:
