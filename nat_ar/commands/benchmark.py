@@ -27,7 +27,7 @@ class Benchmark(SpeedConfig):
     split: str = "test"
     """split of the prepared data whose sources are translated"""
     checkpoint: str = "best"
-    """checkpoint of every run: best (by validation BLEU), latest, or a step"""
+    """checkpoint of every run: best (by validation BLEU), latest, a step, or average:5, the mean of the best five"""
     data: str | None = None
     """prepared directory; default: that of each run's config"""
     threads: int | None = None

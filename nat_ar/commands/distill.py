@@ -27,7 +27,7 @@ class Distill:
     choose: Choose = "first"
     """first: the highest-ranked translation; best_bleu: the one in the beam with the highest sentence BLEU"""
     checkpoint: str = "best"
-    """best (by validation BLEU), latest, or a step"""
+    """best (by validation BLEU), latest, a step, or average:5, the mean of the best five"""
     shard_sentences: int = 4096
     """sentences per shard: the most that have to be translated again after an interruption"""
     max_sentences: int | None = None

@@ -28,7 +28,7 @@ class Evaluate:
     split: str = "test"
     """split of the prepared data: validation, test, test_NAME"""
     checkpoint: str = "best"
-    """best (by validation BLEU), latest, or a step"""
+    """best (by validation BLEU), latest, a step, or average:5, the mean of the best five"""
     data: str | None = None
     """prepared directory; default: that of the run's config"""
     test: str | None = None
@@ -79,7 +79,7 @@ def summary(row: results.Row, chosen: Sequence[Metric] = METRICS) -> str:
     quality = "   ".join(metric.summary(row[metric.name]) for metric in chosen)
     lines = [
         f"{row['name']} {row['decoding']} on {row['split']} ({results.coverage(row)}, "
-        f"checkpoint {row['checkpoint_step']:,})",
+        f"{results.checkpoint_text(row)})",
         f"  {quality}   length ratio {row['length_ratio']:.3f}   "
         f"repetition {row['repetition']:.2f} %   decoder passes {row['steps']:.1f}",
         f"  {row['bleu']['signature']}",

@@ -27,7 +27,7 @@ class Export:
     output: str | None = None
     """new or empty directory; default: RUN/exported/FORMAT"""
     checkpoint: str = "best"
-    """best (by validation BLEU), latest, or a step"""
+    """best (by validation BLEU), latest, a step, or average:5, the mean of the best five"""
     decoding: str | None = None
     """such as "Beam(size=4)"; default: the run's own; ctranslate2: only for the search options in card.json"""
     quantization: Quantization | None = None

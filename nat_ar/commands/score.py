@@ -23,7 +23,7 @@ class Score:
     output: str = "-"
     """file to write; -: standard output"""
     checkpoint: str = "best"
-    """best (by validation), latest, or a step"""
+    """best (by validation), latest, a step, or average:5, the mean of the best five"""
     batch_tokens: int = BATCH_TOKENS
     """padded source tokens per batch of at most 64 sentences; fewer take less memory"""
 

@@ -37,7 +37,7 @@ class Translate:
     decoding: str | None = None
     """such as "Beam(size=4)"; default: the run's own"""
     checkpoint: str = "best"
-    """best (by validation BLEU), latest, or a step"""
+    """best (by validation BLEU), latest, a step, or average:5, the mean of the best five"""
     n_best: int = 1
     """translations per line, best first; if above 1, the number of the line (from 0) and a TAB precede each"""
     scores: bool = False

@@ -11,7 +11,7 @@ from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.references import Tokenizer
-from nat_ar.evaluation import diagnostics, metrics
+from nat_ar.evaluation import diagnostics, metrics, results
 from nat_ar.runtime import bars
 
 BLEU_SENTENCES = 2_000
@@ -111,7 +111,7 @@ def summary(manifest: dict[str, Any]) -> str:
     lines = [
         f"{manifest['config']['directory']}: {manifest['splits']['train']['sentences']:,} distilled "
         f"training pairs; data hash {manifest['data_hash'][:12]}",
-        f"  teacher {teacher['name']} ({teacher['run']}), checkpoint {card['checkpoint_step']:,}, "
+        f"  teacher {teacher['name']} ({teacher['run']}), {results.checkpoint_text({**card, **teacher})}, "
         f"{teacher['parameters']:,} parameters{_known_by(teacher)}, config {card['config_hash']}",
         f"  {card['decoding']}, choose {card['choose']}",
         f"  teacher BLEU on validation {_interval(validation)}",

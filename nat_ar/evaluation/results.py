@@ -93,6 +93,7 @@ LATER_QUALITY_KEYS = (
     "tokenised",  # references that look tokenised and not detokenised
     "lost",  # pairs of the test that could not be used: they were not scored
     "more_references",  # files like "references", where a sentence has several
+    "averaged_steps",  # the checkpoints whose mean it is, or null; speed rows have it too
 )
 KEYS = {"quality": QUALITY_KEYS, "speed": SPEED_KEYS}
 """What every row of its kind has, whichever version wrote it."""
@@ -273,6 +274,14 @@ def join(rows: Sequence[Row], *, split: str = "test") -> list[SystemResult]:
         speeds: list[Row | None] = [*speed.get(key, {}).values()]
         systems += [SystemResult(quality.get(key), row) for row in speeds or [None]]
     return systems
+
+
+def checkpoint_text(identity: Row) -> str:
+    """ "checkpoint 400", or "mean of the checkpoints 300 and 400"."""
+    steps = [f"{step:,}" for step in identity.get("averaged_steps") or ()]
+    if not steps:
+        return f"checkpoint {identity['checkpoint_step']:,}"
+    return f"mean of the checkpoints {', '.join(steps[:-1])} and {steps[-1]}"
 
 
 def is_same_model(row: Row, other: Row) -> bool:

@@ -18,6 +18,7 @@ def identity(run: Run, trained: TrainedModel) -> dict[str, Any]:
         "training_data": facts["training_data"],
         "config_hash": run.config_hash,
         **trained.fingerprint,
+        "averaged_steps": list(trained.averaged_steps) or None,
         "rescorer": _other(
             trained.config.teacher, None if rescorer is None else rescorer.fingerprint
         ),

@@ -3,7 +3,7 @@
 run/config.json      the resolved config; every later verb reads only this
 run/facts.json       hashes of data and vocabulary, parameters, versions, format
 run/vocabulary/      the SentencePiece models, so that a run translates on its own
-run/checkpoints/     the latest and the best step
+run/checkpoints/     the latest and the best steps
 run/metrics.jsonl    losses, speeds, validations
 run/results.jsonl    rows of evaluate and benchmark
 run/translations/    what evaluate translated"""
@@ -13,7 +13,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from nat_ar.data.arrays import PreparedData
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.runtime import console, files, out_of_memory
-from nat_ar.training.checkpoint import Checkpoints
+from nat_ar.training.checkpoint import AVERAGE, Checkpoints
 from nat_ar.translation import decodings
 from nat_ar.translation.model import Model, abstract_model, require_device
 from nat_ar.translation.translator import Translator
@@ -46,6 +46,8 @@ class TrainedModel:
     """SHA-256 of the parameters, as the checkpoint has it"""
     rescorer: "TrainedModel | None" = None
     """the model by which the decoding rescores"""
+    averaged_steps: tuple[int, ...] = ()
+    """the checkpoints whose mean it is, first to last; `step` is the last. Empty: one checkpoint"""
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -304,23 +306,31 @@ class Run:
         return vocabulary
 
     def load(self, checkpoint: str = "best") -> TrainedModel:
-        """The model of a checkpoint: "best" (by validation), "latest", or a step. Says where code of its classes, in
-        files outside the package, is no longer that of the training."""
+        """The model of a checkpoint: "best" (by validation), "latest", or a step; "average:5" is the mean of the best
+        five, "average:300,400" that of these steps. Says where code of its classes, in files outside the package, is
+        no longer that of the training."""
         config, vocabulary = self.config(), self.vocabulary()
         for path, digest in self.facts().get("code", {}).items():
             if files.file_hash(Path(path)) != digest:
                 console.say(f"warning: {path} has changed since {self.directory} was trained by it")
         with out_of_memory.explained("free some"), self._checkpoints() as checkpoints:
-            step = checkpoints.resolve(checkpoint)
+            steps = checkpoints.chosen(checkpoint)
             graphdef, shapes = abstract_model(config.method, vocabulary)
-            params = checkpoints.params(step, shapes)
-            parameters_hash = checkpoints.params_hash(step, shapes)
-        return TrainedModel(config, Model(graphdef, params), vocabulary, step, parameters_hash)
+            params, parameters_hash = checkpoints.translating(steps, shapes)
+        return TrainedModel(
+            config,
+            Model(graphdef, params),
+            vocabulary,
+            steps[-1],
+            parameters_hash,
+            averaged_steps=steps if len(steps) > 1 else (),
+        )
 
     def parameters_hash(self, checkpoint: str = "best") -> str:
         """That of the model which `load` gives, mostly without reading the parameters."""
         with self._checkpoints() as checkpoints:
-            recorded = checkpoints.hashes(checkpoints.resolve(checkpoint)).get("params")
+            steps = checkpoints.chosen(checkpoint)
+            recorded = checkpoints.hashes(steps[0]).get("params") if len(steps) == 1 else None
         return self.load(checkpoint).parameters_hash if recorded is None else recorded
 
     def rescorer(self, decoding: Any) -> "Run | None":
@@ -337,10 +347,14 @@ class Run:
         return Run(self.find(config.teacher))
 
     def resolve(self, checkpoint: str = "best") -> int:
-        """The step of a checkpoint: "best" (by validation), "latest", or a step. Raises ValueError where it is
-        missing."""
+        """The step of a checkpoint that `load` knows; of an average the last. Raises ValueError where it is missing."""
         with self._checkpoints() as checkpoints:
-            return checkpoints.resolve(checkpoint)
+            return checkpoints.chosen(checkpoint)[-1]
+
+    def pinned(self, checkpoint: str = "best") -> str:
+        """The name, by its steps, of what a checkpoint is today: "best" may be another tomorrow."""
+        with self._checkpoints() as checkpoints:
+            return checkpoint_name(checkpoints.chosen(checkpoint))
 
     def progress(self, step: int) -> dict[str, Any]:
         """The training up to a checkpoint: seconds, target tokens, best score."""
@@ -384,6 +398,11 @@ def described(fingerprint: dict[str, Any]) -> str:
     return (
         f"step {fingerprint['checkpoint_step']:,}, parameters {fingerprint['parameters_hash'][:12]}"
     )
+
+
+def checkpoint_name(steps: Sequence[int]) -> str:
+    """ "400" or "average:300,400", as `Run.load` reads it."""
+    return (AVERAGE if len(steps) > 1 else "") + ",".join(map(str, steps))
 
 
 def open_translator(

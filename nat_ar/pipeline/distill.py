@@ -69,11 +69,12 @@ def distill(
     data = _raw_data(run, run.find(config.data.directory))
     tokenizer = config.data.corpus.tokenizer
     references.require(tokenizer)
+    pinned = run.pinned(checkpoint)
     inputs = {
         "format": shards.FORMAT,
         "config_hash": run.config_hash,
-        "checkpoint_step": run.resolve(checkpoint),
-        "parameters_hash": run.parameters_hash(checkpoint),
+        "checkpoint_step": run.resolve(pinned),
+        "parameters_hash": run.parameters_hash(pinned),
         "rescorer": rescorer and rescorer.parameters_hash(),
         "decoding": shown,
         "choose": choose,
@@ -91,7 +92,7 @@ def distill(
         data = data.with_training_pairs(max_sentences)
     recorded = {**inputs, "shard_sentences": shard_sentences}
     with shards.directory(shards_directory, recorded, type(config.method)):
-        loaded, teacher = open_translator(run, shown, str(inputs["checkpoint_step"]))
+        loaded, teacher = open_translator(run, shown, pinned)
         teacher.batch_tokens = batch_tokens
         validation = shards.validation_bleu(
             shards_directory / "validation.json", teacher, data.split("validation"), tokenizer
@@ -122,7 +123,7 @@ def distill(
                 directory=directory,
                 decoding=shown,
                 choose=choose,
-                checkpoint=inputs["checkpoint_step"],
+                checkpoint=pinned,
                 shard_sentences=shard_sentences,
                 max_sentences=max_sentences,
                 word_distributions=word_distributions,

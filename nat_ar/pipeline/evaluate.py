@@ -15,7 +15,7 @@ from nat_ar.evaluation import metrics, results
 from nat_ar.evaluation.metrics import Metric
 from nat_ar.evaluation.speed import machine
 from nat_ar.experiment import provenance
-from nat_ar.experiment.run import Run, open_translator
+from nat_ar.experiment.run import Run, checkpoint_name, open_translator
 from nat_ar.pipeline import evaluation_sets, scoring
 from nat_ar.runtime import files
 from nat_ar.translation.decodings import Choice
@@ -88,7 +88,7 @@ def evaluate(
             **test.options,
             **options,
             decoding=asked,
-            checkpoint=loaded.step,
+            checkpoint=checkpoint_name(loaded.averaged_steps or (loaded.step,)),
             metrics=metrics.sources(chosen),
             bleu_tokenizer=bleu_tokenizer,
             oracle_length=oracle_length or None,

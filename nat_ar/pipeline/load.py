@@ -62,8 +62,8 @@ def load(
 
     `decoding`: an object such as NoisyParallel(samples=10), its text, or None for the run's own. For 8-bit weights text
     ends in " int8", and an object becomes decodings.Choice(object, "int8"). `checkpoint`: "best" (by validation),
-    "latest" or a step. A decoding that rescores loads the run's teacher. Raises ConfigError (a ValueError) where the
-    directory is no run, or the decoding is none of its method."""
+    "latest", a step, or "average:5", the mean of the best five. A decoding that rescores loads the run's teacher.
+    Raises ConfigError (a ValueError) where the directory is no run, or the decoding is none of its method."""
     directory = Run(Path(run))
     trained, translator = runs.open_translator(directory, decoding, str(checkpoint))
     return TranslationSystem(directory, trained, translator)

@@ -96,7 +96,9 @@ def _train(
         params, updates, seed=config.training.seed, has_average=has_average, carried=carried
     )
     state = step.place(mesh, state, is_batch=False)
-    checkpoints = Checkpoints(to.checkpoints_directory)
+    checkpoints = Checkpoints(
+        to.checkpoints_directory, keep_best=config.training.validation.keep_best
+    )
     state, progress = _resume(state, checkpoints)
     progress.reconsider(int(state.step), config.training)
     if progress.is_finished:

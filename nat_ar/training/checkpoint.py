@@ -2,8 +2,8 @@
 
 Three items a step: `params` (all that translating needs: averages where there are some, and carried arrays),
 `training` (raw parameters, optimizer, step, key, carried arrays) and `progress` (JSON: epoch, position, best score,
-seconds, and the SHA-256 of all three). The latest and the best by validation are kept. What comes back is
-checked against its SHA-256: a file that lost a bit is an error, or an older step, never other numbers."""
+seconds, and the SHA-256 of all three). The latest and the best by validation are kept, one or several. What comes back
+is checked against its SHA-256: a file that lost a bit is an error, or an older step, never other numbers."""
 
 import asyncio
 import contextlib
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
@@ -31,16 +32,17 @@ from nat_ar.training.step import TrainState
 
 @dataclasses.dataclass
 class LatestAndBest(checkpoint_managers.PreservationPolicy):
-    """Keeps the latest step and the one with the highest score. Orbax 0.12 forgets the metrics of a
+    """Keeps the latest step and the `number` with the highest scores. Orbax 0.12 forgets the metrics of a
     save when no `best_fn` (deprecated) is set, so the scores are read from our `progress` item."""
 
     scores: dict[int, float | None]
+    number: int = 1
 
     @property
-    def best_step(self) -> int | None:
-        """Of equal scores the later step; None where no step has a score."""
+    def best_steps(self) -> list[int]:
+        """The steps that have a score, best first; of equal scores the later step first."""
         ranked = [(score, step) for step, score in self.scores.items() if score is not None]
-        return max(ranked)[1] if ranked else None
+        return [step for _, step in sorted(ranked, reverse=True)]
 
     def should_preserve(
         self,
@@ -50,10 +52,12 @@ class LatestAndBest(checkpoint_managers.PreservationPolicy):
     ) -> Sequence[bool]:
         steps = [info.step for info in checkpoints]
         self.scores = {step: self.scores.get(step) for step in steps}
-        keep = {max(steps), self.best_step} if steps else set()
+        keep = {max(steps), *self.best_steps[: self.number]} if steps else set()
         return [step in keep for step in steps]
 
 
+AVERAGE = "average:"
+"""before the number of best checkpoints, or two or more steps, whose mean is wanted"""
 MARGIN = 2**20
 """bytes of a checkpoint besides its arrays: names, shapes, directories"""
 
@@ -75,13 +79,13 @@ def _errors_only() -> Iterator[None]:
 
 
 class Checkpoints:
-    """The checkpoints of one run directory."""
+    """The checkpoints of one run directory. A writer keeps the latest and the `keep_best` best."""
 
-    def __init__(self, directory: Path, *, is_read_only: bool = False) -> None:
+    def __init__(self, directory: Path, *, is_read_only: bool = False, keep_best: int = 1) -> None:
         self.directory, self.is_read_only = directory.absolute(), is_read_only
         self.damaged: list[str] = []
         """what `restore` could not use, a line each"""
-        self.policy = LatestAndBest({})
+        self.policy = LatestAndBest({}, keep_best)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self.policy,
             enable_async_checkpointing=False,
@@ -234,6 +238,27 @@ class Checkpoints:
         )
         return state, progress
 
+    def chosen(self, which: str) -> tuple[int, ...]:
+        """The step that `resolve` knows, or those whose mean is asked for, first to last: "average:5", the best five,
+        or "average:300,400", these."""
+        if not which.startswith(AVERAGE):
+            return (self.resolve(which),)
+        words = which.removeprefix(AVERAGE).split(",")
+        if not all(word.isdecimal() for word in words) or words == ["0"]:
+            raise ValueError(
+                f"expected {AVERAGE}N, of the N best, or {AVERAGE} and steps, such as {AVERAGE}300,400; got {which!r}"
+            )
+        if len(words) > 1:
+            return tuple(sorted({self.resolve(word) for word in words}))
+        number, ranked = int(words[0]), self.policy.best_steps
+        if len(ranked) < number:
+            kept = ", ".join(map(str, sorted(ranked))) or "none"
+            raise ValueError(
+                f"{which} needs {number} checkpoints with a validation, {self.directory} has {len(ranked)} ({kept}): "
+                f"train with training.validation.keep_best {number}"
+            )
+        return tuple(sorted(ranked[:number]))
+
     def resolve(self, which: str) -> int:
         """The step that `best`, `latest` or a number names."""
         steps = sorted(self.manager.all_steps())
@@ -242,11 +267,20 @@ class Checkpoints:
         if which == "latest":
             return steps[-1]
         if which == "best":
-            return steps[-1] if self.policy.best_step is None else self.policy.best_step
+            return next(iter(self.policy.best_steps), steps[-1])
         if which.isdecimal() and int(which) in steps:
             return int(which)
         kept = ", ".join(map(str, steps))
-        raise ValueError(f"expected checkpoint best, latest or one of {kept}; got {which!r}")
+        raise ValueError(
+            f"expected checkpoint best, latest or one of {kept}; got {which!r} ({AVERAGE}N is the mean of the N best)"
+        )
+
+    def translating(self, steps: Sequence[int], like: nnx.State) -> tuple[nnx.State, str]:
+        """What translating needs, of one step or the mean of several, and its SHA-256; see `params`."""
+        if len(steps) == 1:
+            return self.params(steps[0], like), self.params_hash(steps[0], like)
+        params = mean([self.params(step, like) for step in steps])
+        return params, _arrays_hash(_by_path(params))
 
     def params(self, step: int, like: nnx.State) -> nnx.State:
         """What translating needs, of the shapes of `like` (jax.eval_shape will do).
@@ -272,6 +306,20 @@ class Checkpoints:
 
     def close(self) -> None:
         self.manager.close()
+
+
+def mean(states: Sequence[nnx.State]) -> nnx.State:
+    """The mean of several checkpoints of one run, each parameter for itself (Vaswani et al. 2017, section 6.1), summed
+    in float64. Arrays of whole numbers, such as counters, are those of the last."""
+
+    def mean_of(*arrays: jax.Array) -> jax.Array:
+        dtype = arrays[0].dtype
+        if not jnp.issubdtype(dtype, jnp.floating):
+            return arrays[-1]
+        total = sum(np.asarray(array, np.float64) for array in arrays)
+        return jnp.asarray(total / len(arrays), dtype)
+
+    return jax.tree.map(mean_of, *states)
 
 
 class _PatientLoop(asyncio.SelectorEventLoop):

@@ -27,11 +27,13 @@ class ValidationConfig(config_json.Config):
     patience: int | None = None
     """stop after so many validations without a better one; None: never. By BLEU they count from the first validation
     that reaches 1: before that BLEU says nothing, and a model that learns may stay there for long"""
+    keep_best: int = 1
+    """best checkpoints that stay on disk beside the latest, such as 5 for --checkpoint average:5"""
 
     @classmethod
     def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Once, BLEU was the one criterion."""
-        return {"criterion": "bleu", **data}
+        """Once, BLEU was the one criterion, and one best checkpoint was kept."""
+        return {"criterion": "bleu", "keep_best": 1, **data}
 
     def score(self, results: dict[str, float]) -> float:
         """Of what a validation measured: higher is better."""
@@ -51,7 +53,7 @@ class ValidationConfig(config_json.Config):
         return self.criterion == "loss" or best_score >= LEARNT_BLEU
 
     def __post_init__(self) -> None:
-        for field in ("every_steps", "sentences", "patience"):
+        for field in ("every_steps", "sentences", "patience", "keep_best"):
             config_json.require_at_least(1, **{f"validation.{field}": getattr(self, field)})
 
 

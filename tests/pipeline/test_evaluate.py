@@ -12,6 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 
 from nat_ar import __main__ as command_line
@@ -32,6 +36,8 @@ from nat_ar.pipeline import compare, evaluate
 from nat_ar.runtime import files
 from nat_ar.search.beam import Beam
 from nat_ar.search.one_pass import LengthBeam
+from nat_ar.training import step
+from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.translation.decodings import Choice
 from nat_ar.translation.translator import Translation
 from toys import TINY
@@ -178,6 +184,32 @@ def test_the_command_of_a_row_asks_for_the_same_again(run: Run) -> None:
     assert (python, flag, package, verb) == ("python", "-m", "nat_ar", "evaluate")
     arguments = command_line.parse(verb, words)
     assert arguments == Evaluate(str(run.directory), (row["decoding"],), "test", "0")
+
+
+def test_a_row_of_an_average_names_its_steps_and_asks_for_them_again(
+    tiny_runs, tmp_path: Path
+) -> None:
+    run = Run(shutil.copytree(tiny_runs.length_nat.directory, tmp_path / "run"))
+    (run.directory / results.FILE_NAME).unlink(missing_ok=True)
+    before = run.load().model
+    other = jax.tree.map(lambda x: x + 1.0, before.params)
+    state = step.initial_state(other, optax.sgd(0.1), seed=0, has_average=False)
+    checkpoints = Checkpoints(run.checkpoints_directory, keep_best=2)
+    at_7 = dataclasses.replace(state, step=jnp.int32(7))
+    checkpoints.save(at_7, checkpoints.progress(0), score=0.5)
+    checkpoints.close()
+    loaded = run.load("average:2")
+    np.testing.assert_allclose(loaded.model.leaves[0], before.leaves[0] + 0.5, rtol=1e-6)
+    assert (loaded.step, loaded.averaged_steps) == (7, (0, 7))
+    assert run.pinned("average:2") == "average:0,7"
+    assert run.parameters_hash("average:0,7") == loaded.parameters_hash
+    row = evaluate.evaluate(run, checkpoint="average:2")
+    assert row["averaged_steps"] == [0, 7]
+    assert row["checkpoint_step"] == 7
+    assert row["parameters_hash"] == loaded.parameters_hash != run.load("7").parameters_hash
+    assert shlex.split(row["command"])[-2:] == ["--checkpoint", "average:0,7"]
+    assert "mean of the checkpoints 0 and 7)" in command.summary(row)
+    assert evaluate.evaluate(run, checkpoint="7")["averaged_steps"] is None
 
 
 def test_only_what_was_not_learnt_is_evaluated(run: Run) -> None:

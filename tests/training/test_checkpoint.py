@@ -99,6 +99,66 @@ def test_latest_and_best_are_kept_in_one_process(tmp_path: Path) -> None:
     checkpoints.close()
 
 
+def test_as_many_of_the_best_are_kept_as_asked_for(tmp_path: Path) -> None:
+    kept = []
+    for at, score in [(1, 3.0), (2, 1.0), (3, 2.0), (4, None), (5, 3.0), (6, 0.5)]:
+        checkpoints = Checkpoints(tmp_path, keep_best=2)  # each save by a process of its own
+        checkpoints.save(state_of(at=at), PROGRESS, score=score)
+        checkpoints.close()
+        kept.append(steps_in(tmp_path))
+    assert kept == [[1], [1, 2], [1, 3], [1, 3, 4], [1, 5], [1, 5, 6]]
+    reader = Checkpoints(tmp_path, is_read_only=True)
+    assert reader.chosen("best") == (5,)
+    assert reader.chosen("average:1") == (5,)
+    assert reader.chosen("average:2") == (1, 5)
+    assert reader.chosen("average:3") == (1, 5, 6)  # the latest has a score, too
+    assert reader.chosen("average:6,5") == (5, 6)
+    reader.close()
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [
+        ("average:3", r"needs 3 checkpoints with a validation, .* has 2 \(1, 2\).*keep_best 3"),
+        ("average:0", "expected average:N, of the N best.*got 'average:0'"),
+        ("average:", "expected average:N"),
+        ("average:best", "expected average:N"),
+        ("average:1,7", "best, latest or one of 1, 2; got '7'"),
+    ],
+)
+def test_an_average_of_what_there_is_not_is_refused(
+    two_steps: Path, which: str, message: str
+) -> None:
+    reader = Checkpoints(two_steps, is_read_only=True)
+    with pytest.raises(ValueError, match=message):
+        reader.chosen(which)
+    reader.close()
+
+
+def test_the_average_of_two_checkpoints_is_their_mean(two_steps: Path) -> None:
+    """Of the parameters that translate: those of the moving average."""
+    reader, like = Checkpoints(two_steps, is_read_only=True), state_of().params
+    steps = reader.chosen("average:2")
+    assert steps == (1, 2)
+    params, digest = reader.translating(steps, like)
+    one, two = (jax.tree.leaves(state_of(at=at, seed=at).average) for at in (1, 2))
+    for found, first, second in zip(jax.tree.leaves(params), one, two, strict=True):
+        assert found.dtype == first.dtype
+        np.testing.assert_allclose(found, (first + second) / 2, rtol=1e-6)
+    hashes = [reader.params_hash(at, like) for at in (1, 2)]
+    assert digest not in hashes
+    assert reader.translating(steps, like)[1] == digest
+    assert reader.translating((2,), like)[1] == hashes[1]
+    reader.close()
+
+
+def test_counters_are_not_averaged() -> None:
+    states = [nnx.State({"x": jnp.array([n, 5.0]), "count": jnp.int32(n)}) for n in (1, 2, 6)]
+    found = checkpoint.mean(states)
+    np.testing.assert_array_equal(found["x"], [3.0, 5.0])
+    assert found["count"] == 6
+
+
 def test_without_scores_the_latest_is_the_best(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     for at in (3, 4):
