@@ -21,6 +21,7 @@ from nat_ar.config_json import ConfigError
 from nat_ar.runtime import console, malloc
 
 VERBS = {
+    "init": "two files of sentences -> the config of a study",
     "prepare": "corpus -> subwords -> arrays, with a manifest of what was read and dropped",
     "train": "train the model of a config file, or resume it",
     "distill": "let a trained model translate the training data for its students",
@@ -142,8 +143,8 @@ def _todays(word: str) -> str:
 
 
 def parse(verb: str, words: list[str]) -> Any:
-    """The verb's dataclass, filled from the words. Fields without a default are positional; where the first one
-    is a config, the first word is its file and all of its fields become options.
+    """The verb's dataclass, filled from the words. Fields without a default are positional unless they are kw_only;
+    where the first one is a config, the first word is its file and all of its fields become options.
 
     A verb with dotted names of its own has a function `parse(path, words, fill)`. Raises ValueError of one line for a
     mistake."""
@@ -155,9 +156,10 @@ def parse(verb: str, words: list[str]) -> Any:
     cls = getattr(command, verb.capitalize())
     program = f"{PROGRAM} {verb}"
     if dataclasses.fields(cls)[0].name != "config":
-        markers = (tyro.conf.AvoidSubcommands, tyro.conf.PositionalRequiredArgs)
         with _one_line():
-            return tyro.cli(cls, args=words, prog=program, config=markers)
+            return tyro.cli(
+                _positional(cls), args=words, prog=program, config=(tyro.conf.AvoidSubcommands,)
+            )
     if not words or words[0] in ("-h", "--help"):
         print(f"usage: {program} CONFIG [--options] [--dotted.overrides]\n\n{cls.__doc__}\n")
         print(f"CONFIG is a Python file, or one that comes with nat_ar: {', '.join(ready.names())}")
@@ -207,6 +209,21 @@ def filled(
         kept = {f.name: getattr(found.config, f.name) for f in dataclasses.fields(found.config)}
         fields["config"] = type(value.config)(**kept)
     return type(value)(**fields)
+
+
+def _positional(cls: Any) -> Any:
+    """The same class, whose required fields tyro reads by their place unless they are kw_only."""
+    import tyro
+
+    types = config_json.field_types(cls)
+    required = [
+        (field.name, Annotated[types[field.name], tyro.conf.Positional])
+        for field in dataclasses.fields(cls)
+        if not field.kw_only and field.default is field.default_factory is dataclasses.MISSING
+    ]
+    subclass = dataclasses.make_dataclass(cls.__name__, required, bases=(cls,), frozen=True)
+    subclass.__doc__ = cls.__doc__
+    return subclass
 
 
 def _marked(value: Any, prefix: str, fixed: Sequence[str]) -> Any:
