@@ -129,6 +129,8 @@ def _fail(message: str) -> int:
     return 2
 
 
+KEYWORD_OPTIONS = {"--import": "--imported"}
+"""options that are words of Python, which no field can be called"""
 FORMER_OPTIONS = {".transformer.attention": ".transformer.implementation"}
 """how the names of options ended in earlier versions, and how they end today"""
 
@@ -156,6 +158,7 @@ def parse(verb: str, words: list[str]) -> Any:
     cls = getattr(command, verb.capitalize())
     program = f"{PROGRAM} {verb}"
     if dataclasses.fields(cls)[0].name != "config":
+        words = [KEYWORD_OPTIONS.get(word, word) for word in words]
         with _one_line():
             return tyro.cli(
                 _positional(cls), args=words, prog=program, config=(tyro.conf.AvoidSubcommands,)

@@ -6,6 +6,7 @@ translations/."""
 import dataclasses
 from collections.abc import Sequence
 
+from nat_ar.config_json import ConfigError
 from nat_ar.data.references import Tokenizer
 from nat_ar.evaluation import diagnostics, metrics, results
 from nat_ar.evaluation.metrics import METRICS, Metric
@@ -13,6 +14,7 @@ from nat_ar.evaluation.speed import machine
 from nat_ar.experiment.run import Run
 from nat_ar.pipeline import evaluation_sets
 from nat_ar.pipeline.evaluate import evaluate
+from nat_ar.pipeline.imported import evaluate_imported
 from nat_ar.runtime import console
 from nat_ar.translation.translator import BATCH_TOKENS
 
@@ -38,6 +40,11 @@ class Evaluate:
     """instead of a split: file of source sentences"""
     reference: tuple[str, ...] = ()
     """files of references of --source, one or several, line by line"""
+    imported: str | None = None
+    """--import FILE: score the translations of another program, a line a source, as a row of RUN_DIRECTORY, which is
+    made: quality only; the test is --data DIRECTORY with --split, --test, or --source with --reference"""
+    name: str | None = None
+    """of an imported system in tables; default: the name of the directory"""
     metrics: tuple[str, ...] = ()
     """Python files with further METRICS, such as COMET (docs/metrics.md)"""
     batch_tokens: int = BATCH_TOKENS
@@ -49,6 +56,9 @@ class Evaluate:
 
 
 def run(arguments: Evaluate) -> None:
+    if arguments.imported is not None or arguments.name is not None:
+        _score_imported(arguments)
+        return
     console.say(machine.summary([Run.of(arguments.run_directory).config().method.network.dtype]))
     chosen = metrics.with_more(arguments.metrics)
     corpus = Run.of(arguments.run_directory).config().data.corpus
@@ -74,14 +84,50 @@ def run(arguments: Evaluate) -> None:
         console.show(summary(row, chosen))
 
 
+def _score_imported(arguments: Evaluate) -> None:
+    if arguments.imported is None:
+        raise ConfigError("--name is that of an imported system: expected --import FILE with it")
+    if len(arguments.decoding) > 1:
+        raise ConfigError(
+            f"--import takes one --decoding, in your words, got {len(arguments.decoding)}"
+        )
+    test = evaluation_sets.outside(
+        test=arguments.test, source=arguments.source, reference=arguments.reference
+    )
+    options = {}
+    if test is None:
+        if arguments.data is None:
+            raise ConfigError(
+                "--import needs the test that was translated: --data DIRECTORY (of `prepare`) with --split, --test, or "
+                "--source with --reference"
+            )
+        test = evaluation_sets.prepared(arguments.data, arguments.split, None)
+        options["data"] = arguments.data
+    chosen = metrics.with_more(arguments.metrics)
+    row = evaluate_imported(
+        arguments.run_directory,
+        arguments.imported,
+        test,
+        name=arguments.name,
+        decoding=(arguments.decoding or (results.IMPORTED,))[0],
+        more_metrics=chosen[len(METRICS) :],
+        bleu_tokenizer=arguments.bleu_tokenizer,
+        options=options,
+    )
+    console.show(summary(row, chosen))
+
+
 def summary(row: results.Row, chosen: Sequence[Metric] = METRICS) -> str:
     """The row as text of a few lines."""
     quality = "   ".join(metric.summary(row[metric.name]) for metric in chosen)
+    made, passes = "imported", ""
+    if row["method"] != results.IMPORTED:
+        made = results.checkpoint_text(row)
+        passes = f"   decoder passes {row['steps']:.1f}"
     lines = [
-        f"{row['name']} {row['decoding']} on {row['split']} ({results.coverage(row)}, "
-        f"{results.checkpoint_text(row)})",
+        f"{row['name']} {row['decoding']} on {row['split']} ({results.coverage(row)}, {made})",
         f"  {quality}   length ratio {row['length_ratio']:.3f}   "
-        f"repetition {row['repetition']:.2f} %   decoder passes {row['steps']:.1f}",
+        f"repetition {row['repetition']:.2f} %{passes}",
         f"  {row['bleu']['signature']}",
     ]
     if row["valid"] is not None:

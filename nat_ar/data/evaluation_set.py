@@ -108,8 +108,8 @@ def of_files(source: str | Path, references: Sequence[str | Path]) -> Evaluation
         raise ValueError("expected one file of references or more, got none")
     return EvaluationSet(
         f"files:{Path(source).name}",
-        _lines(source),
-        [_lines(path) for path in references],
+        text_files.texts_of(source),
+        [text_files.texts_of(path) for path in references],
         {"source": str(source), "reference": tuple(map(str, references))},
     )
 
@@ -151,8 +151,8 @@ def of_sacrebleu(name: str, languages: tuple[str | None, str | None]) -> Evaluat
     full = f"{SACREBLEU}{name}/{pair}"
     return EvaluationSet(
         full,
-        _lines(source),
-        [_lines(path) for path in paths],
+        text_files.texts_of(source),
+        [text_files.texts_of(path) for path in paths],
         {"test": full},
         target_language=pair.partition("-")[2],
     )
@@ -173,14 +173,3 @@ def of_corpus(corpus: Corpus, path: str | Path) -> EvaluationSet:
         corpus=corpus,
         target_language=corpus.target_language,
     )
-
-
-def _lines(path: str | Path) -> list[str]:
-    """As texts of one line each. Raises ValueError for a line that is not UTF-8."""
-    lines = []
-    for number, line in enumerate(text_files.lines_of(str(path)), start=1):
-        try:
-            lines.append(vocabulary.one_line(line.decode()))
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}:{number}: not UTF-8: {error.reason}") from error
-    return lines

@@ -163,6 +163,17 @@ def lines_of(path: str) -> Iterator[bytes]:
         raise ValueError(f"{path}: broken gzip file: {error}") from error
 
 
+def texts_of(path: str | Path) -> list[str]:
+    """The lines of a file as texts of one line each. Raises ValueError for a line that is not UTF-8 too."""
+    texts = []
+    for number, line in enumerate(lines_of(str(path)), start=1):
+        try:
+            texts.append(vocabulary.one_line(line.decode()))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}:{number}: not UTF-8: {error.reason}") from error
+    return texts
+
+
 def _open(path: str) -> io.BufferedReader | gzip.GzipFile:
     """Opens plain or gzipped files, told apart by their first two bytes, not by their names."""
     with open(path, "rb") as file:

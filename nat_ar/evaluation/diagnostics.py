@@ -159,8 +159,11 @@ CAUSES = (
 fits."""
 
 
-def with_cause(warning: str, family: str, training_data: str) -> str:
-    """A warning with its likeliest cause for such a model; a joint model is one of family NAT here."""
+def with_cause(warning: str, family: str | None, training_data: str | None) -> str:
+    """A warning with its likeliest cause for such a model; a joint model is one of family NAT here, and of an unknown
+    one (None) no cause is known."""
+    if family is None:
+        return warning
     family = "AR" if family == "AR" else "NAT"
     for part, wanted, data, cause in CAUSES:
         if part in warning and wanted == family and data in ("", training_data):

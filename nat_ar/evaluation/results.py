@@ -16,6 +16,8 @@ from nat_ar.data import references
 from nat_ar.runtime import files
 
 FILE_NAME = "results.jsonl"
+IMPORTED = "imported"
+"""The method of a row whose translations another program made: such a system is never timed here."""
 
 Row = dict[str, Any]
 Condition = tuple[str, str, str]

@@ -21,10 +21,11 @@ def named(name: str, seed: int | None) -> str:
 
 
 def of_runs(rows: Iterable[Row]) -> dict[str, SeededRun | None]:
-    """What each run of the rows is but for its seed, by directory; None where its config is lost or has changed since.
+    """What each run of the rows is but for its seed, by directory; None where its config is lost or has changed since;
+    imported systems have none.
 
     A run is compared as its version wrote it; runs of several versions, as this version reads them."""
-    hashes = {row["run"]: row["config_hash"] for row in rows}
+    hashes = {row["run"]: row["config_hash"] for row in rows if row["config_hash"] is not None}
     configs = {run: _config(Path(run), known) for run, known in hashes.items()}
     found = {run: None if config is None else seeded(config) for run, config in configs.items()}
     names = collections.Counter(run.name for run in found.values() if run is not None)

@@ -112,7 +112,7 @@ def _every(table: Table, range_text: RangeText) -> list[Column]:
         text("name", lambda line: line.result.identity["name"]),
         text("method", lambda line: line.result.identity["method"]),
         text("decoding", lambda line: line.result.identity["decoding"]),
-        text("data", lambda line: line.result.identity["training_data"]),
+        text("data", lambda line: line.result.identity["training_data"] or MISSING),
         Column("params", "params", lambda line: _quality(line, "parameters", _count)),
         *(
             Column(
@@ -128,7 +128,7 @@ def _every(table: Table, range_text: RangeText) -> list[Column]:
             _seeds(table.metrics[0]),
             is_known=any(len(line.result.qualities) > 1 for line in table.lines),
         ),
-        Column("passes", "passes", lambda line: f"{line.result.identity['steps']:.1f}"),
+        Column("passes", "passes", _passes),
         Column(
             "p50",
             "p50 ms",
@@ -188,6 +188,11 @@ def _every(table: Table, range_text: RangeText) -> list[Column]:
         percent("valid"),
         percent("mixed"),
     ]
+
+
+def _passes(line: Line) -> str:
+    steps = line.result.identity["steps"]
+    return MISSING if steps is None else f"{steps:.1f}"
 
 
 def _ratio(estimate: Interval | None) -> str:
@@ -251,7 +256,7 @@ def _published(line: Line) -> str:
 
 def _training(line: Line) -> str:
     quality = line.result.quality
-    if quality is None:
+    if quality is None or quality["train_steps"] is None:
         return MISSING
     return f"{_count(quality['train_steps'])}, {durations.text(quality['train_seconds'])}"
 

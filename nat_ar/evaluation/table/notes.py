@@ -60,15 +60,17 @@ def quality(lines: Sequence[Line], reference: SystemResult | None) -> list[str]:
     if not rows:
         return ["No quality: none of these systems was evaluated; run `python -m nat_ar evaluate`."]
     first = rows[0]
+    ours = [row for row in rows if row["method"] != results.IMPORTED]
     measured = [row for line in lines for row in line.result.qualities]
     notes = [
         f"Text: split {first['split']!r}, {results.coverage(first)}, "
         f"test hash {_short(first['test_hash'])}; {_by_value(rows, 'data_hash', 'data hash')}; "
-        f"{_by_value(rows, 'dtype', 'evaluated in')} on {results.dates(measured)}.",
+        f"{_by_value(ours or rows, 'dtype', 'evaluated in')} on {results.dates(measured)}.",
         _seeds(lines),
     ]
-    early = [row["name"] for row in rows if row.get("train_compile_seconds") is None]
-    if 0 < len(early) < len(rows):
+    trained = [row for row in rows if row["train_seconds"] is not None]
+    early = [row["name"] for row in trained if row.get("train_compile_seconds") is None]
+    if 0 < len(early) < len(trained):
         notes.append(
             f"Training time of {', '.join(dict.fromkeys(early))} counts compilation, of the others not: an earlier "
             "version trained or evaluated it."
@@ -180,7 +182,13 @@ def speed(
     ]
     if disturbed:
         notes.append(f"! after a latency: timed on a busy machine: {'; '.join(disturbed)}.")
-    untimed = [results.label(line.result.identity) for line in lines if line.result.speed is None]
+    without = [line.result.identity for line in lines if line.result.speed is None]
+    imported = [results.label(row) for row in without if row["method"] == results.IMPORTED]
+    untimed = [results.label(row) for row in without if row["method"] != results.IMPORTED]
+    if imported:
+        notes.append(
+            f"Untimed: {', '.join(imported)}: translations of another program, quality only."
+        )
     if untimed:
         notes.append(f"Not timed: {', '.join(untimed)}; run `python -m nat_ar benchmark`.")
     return notes

@@ -102,13 +102,34 @@ def draw(
         most=NAMED_IF_NARROW if is_narrow else labels.NAMED,
         lower_is_better=lower_is_better,
     )
+    untimed = [
+        (line.result.identity["name"], height)
+        for line in comparison.lines
+        if line.result.identity["method"] == results.IMPORTED
+        and (height := _height(line, metric)) is not None
+    ]
     entries = _legend_entries([point for chosen in points for point in chosen], styles)
+    entries += [
+        Line2D(
+            [],
+            [],
+            color=figures.INK,
+            linewidth=1.0,
+            linestyle=_dots(place),
+            label=f"{name}, untimed",
+        )
+        for place, (name, _) in enumerate(untimed)
+    ]
     sizes = _sizes(points, width, is_narrow)
     figure = Figure(figsize=(sizes.width, sizes.height), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(conditions), squeeze=False, sharey=True)[0]
     for panel, chosen, of_panel in zip(panels, by_condition, points, strict=True):
         _draw_panel(panel, of_panel, styles, metric, sizes)
+        for place, (_, height) in enumerate(untimed):
+            panel.axhline(
+                height.value, color=figures.INK, linewidth=1.0, linestyle=_dots(place), zorder=1
+            )
         inches = sizes.width / len(conditions) - 0.5  # without what stands beside the panel
         text = "\n".join(figures.wrapped(ACROSS, inches, sizes.large))
         panel.set_xlabel(text, fontsize=sizes.large)
@@ -271,6 +292,11 @@ def _draw_speed_up_axis(panel: Axes, beam: float, low: float, high: float, sizes
     top.set_xlabel(
         "times faster than AR beam", fontsize=sizes.type, color=figures.FAINT, labelpad=3
     )
+
+
+def _dots(place: int) -> tuple[int, tuple[int, int]]:
+    """The line of an imported system, whose latency nobody knows: each has dots further apart than the one before."""
+    return 0, (1, 1 + 2 * place)
 
 
 def _whiskers(estimate: Interval) -> np.ndarray:
