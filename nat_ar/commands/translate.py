@@ -84,6 +84,7 @@ def _translate(
                 bar.update(len(found))
                 counts["lines"] += len(found)
                 counts["broken"] += num_broken
+                counts["blank"] += sum(item.is_blank for item in found)
                 counts["shortened"] += sum(item.is_shortened for item in found)
                 counts["cut"] += sum(item.is_cut for item in found)
                 counts["missing"] += sum(item.is_missing for item in found)
@@ -150,6 +151,7 @@ def _format(number: int, translation: Translation, arguments: Translate) -> Iter
 def _warn(counts: Mapping[str, int]) -> None:
     for key, what in (
         ("broken", "lines hold bytes that are not UTF-8"),
+        ("blank", "lines are blank, and so are their translations"),
         ("shortened", "sources were longer than the model takes and lost their end"),
         ("cut", "translations reached their length limit"),
         ("missing", "sources got no translation with a finite score"),

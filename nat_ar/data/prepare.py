@@ -106,15 +106,32 @@ def config_of(data: PreparedData) -> DataConfig:
     return config_json.from_json(DataConfig, data.manifest["config"], str(data.directory))
 
 
+def as_begun(config: DataConfig) -> DataConfig:
+    """The config, with what was done in a directory that was prepared before `vocabulary.white_space` existed."""
+    directory = Path(config.directory)
+    if not (directory / arrays.MANIFEST).exists():
+        return config
+    if "white_space" in arrays.read_manifest(directory)["config"]["vocabulary"]:
+        return config
+    words = dataclasses.replace(config.vocabulary, white_space="keep")
+    return dataclasses.replace(config, vocabulary=words)
+
+
 def prepare(config: DataConfig, *, quiet: bool = False) -> dict[str, Any]:
     """Makes the prepared directory and returns its manifest; at once if it was made with the same config before.
 
-    An interrupted run leaves nothing under `config.directory`; the next one starts again. Raises ValueError if the
+    An interrupted run leaves nothing under `config.directory`; the next one starts again. What was prepared `as_begun`
+    stays so. Raises ValueError if the
     directory was prepared with another config (naming the fields that differ), and for broken files, empty splits and
     impossible vocabularies."""
     directory = Path(config.directory)
     if (directory / arrays.MANIFEST).exists():
-        return _made_before(directory, config)
+        if (begun := as_begun(config)) != config and not quiet:
+            bars.say(
+                f"nat-ar: {directory} was prepared by an earlier version, which kept white space as it is, and goes on "
+                'so; to have vocabulary.white_space "collapse", name a new directory'
+            )
+        return _made_before(directory, begun)
     report = Report()
     seconds: dict[str, float] = {}
     show = _Progress(quiet)

@@ -1,7 +1,8 @@
 """Subword vocabularies: SentencePiece with our reserved ids, exact in both directions.
 
-Text is not normalised and keeps all white space: with `byte_fallback`, decode(encode(text)) == text for every
-single-line text. No text is encoded to an id below `special_tokens.NUM_SPECIAL`, not even a literal "<s>"."""
+Text is not normalised, but for its white space where the config says so: with `byte_fallback`, decode(encode(text)) is
+collapsed(text), or with white_space "keep" the text itself, for every single-line text. No text is encoded to an id
+below `special_tokens.NUM_SPECIAL`, not even a literal "<s>"."""
 
 import dataclasses
 import functools
@@ -10,7 +11,7 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import sentencepiece
@@ -21,6 +22,7 @@ from nat_ar.data import ragged, segmentations
 from nat_ar.data.segmentations import Segmentations
 
 Side = Literal["source", "target"]
+WhiteSpace = Literal["collapse", "keep"]
 TokenIds = Sequence[int] | np.ndarray
 """One sentence's ids, as a list or an integer array of one dimension."""
 
@@ -57,6 +59,15 @@ class VocabularyConfig(config_json.Config):
     max_training_sentences: int = 200_000
     """learn from at most this many sentences a side, evenly spaced in the training split; unigram takes
     some 26 bytes of memory for each of their characters"""
+    white_space: WhiteSpace = "collapse"
+    """what a model sees of white space, on both sides: each run as one space and none at the ends ("collapse"), or
+    every character ("keep"). The vocabulary remembers it, for training, translating and exports; text files stay as
+    they are"""
+
+    @classmethod
+    def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Once, every character was kept."""
+        return {"white_space": "keep", **data}
 
     def __post_init__(self) -> None:
         if not 0.9 <= self.character_coverage <= 1.0:
@@ -81,6 +92,11 @@ def one_line(text: str) -> str:
     return _LINE_BREAK.sub(" ", text)
 
 
+def collapsed(text: str) -> str:
+    """`text` with a space for each run of white space, and none at its ends."""
+    return " ".join(text.split())
+
+
 def train(
     source: Iterable[str], target: Iterable[str], directory: Path, config: VocabularyConfig
 ) -> "Vocabulary":
@@ -99,11 +115,12 @@ def train(
 
 def _train_model(name: str, lines: Iterable[str], config: VocabularyConfig) -> bytes:
     model = io.BytesIO()
+    collapses = config.white_space == "collapse"
     try:
         # An iterator and a writer instead of paths: the model records its arguments, and its hash must not depend
         # on where it was made.
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=(_escape(line) for line in lines),
+            sentence_iterator=(_escape(collapsed(line) if collapses else line) for line in lines),
             model_writer=model,
             vocab_size=config.size,
             model_type=config.kind,
@@ -115,7 +132,7 @@ def _train_model(name: str, lines: Iterable[str], config: VocabularyConfig) -> b
             unk_id=special_tokens.UNK,
             control_symbols=["<mask>", "<blank>"],
             normalization_rule_name="identity",
-            remove_extra_whitespaces=False,
+            remove_extra_whitespaces=collapses,  # the model keeps it: see Vocabulary.white_space
             max_sentence_length=_SENTENCEPIECE_LINE_BYTES,
             num_threads=_SENTENCEPIECE_THREADS,
             minloglevel=2,
@@ -203,13 +220,22 @@ class Vocabulary:
         """Ids of the target side, special ids included."""
         return self._target.vocab_size()
 
+    @functools.cached_property
+    def white_space(self) -> WhiteSpace:
+        """As it was learnt. SentencePiece itself then collapses U+0020, by what its model says; we, all the others."""
+        return "keep" if self._source.encode(" ") else "collapse"
+
     def encode_source(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without BOS and EOS."""
-        return _encode(self._source, texts)
+        return _encode(self._source, self._seen(texts))
 
     def encode_target(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without BOS and EOS."""
-        return _encode(self._target, texts)
+        return _encode(self._target, self._seen(texts))
+
+    def _seen(self, texts: Sequence[str]) -> Sequence[str]:
+        """The texts as the models get them."""
+        return [collapsed(text) for text in texts] if self.white_space == "collapse" else texts
 
     def segmentations(
         self,
@@ -222,7 +248,7 @@ class Vocabulary:
     ) -> Segmentations:
         """All ways in which the texts may be cut; see SubwordRegularisation. `kind`: as the vocabulary was learnt."""
         processor = self._source if side == "source" else self._target
-        return _segmentations(processor, texts, kind, alpha, generator)
+        return _segmentations(processor, self._seen(texts), kind, alpha, generator)
 
     def decode_target(self, rows: Iterable[TokenIds]) -> list[str]:
         """Text of each row of ids, always one line; special ids are left out, but UNK becomes " ⁇ ".

@@ -57,16 +57,21 @@ engine = ctranslate2.Translator(str(directory))
 escape, space_mark = "\U0010fffd", "\u2581"
 
 def translate(line):
+    if not line.strip():
+        return ""
+    if card["white_space"] == "collapse":
+        line = " ".join(line.split())
     text = line.replace(escape, 2 * escape).replace(space_mark, escape + "_")
     pieces = source.encode(text, out_type=str)[: card["longest_source"]]
     (result,) = engine.translate_batch([pieces], **card["options"])
     text = target.decode(result.hypotheses[0])
     return re.sub(f"{escape}([_{escape}])", lambda x: space_mark if x[1] == "_" else escape, text)
 """
-"""For the card: `translate` of one line that is not empty. A test runs it as it is."""
+"""For the card: `translate` of one line. A test runs it as it is."""
 
 NOTES = (
-    "A source is the pieces of one line, without </s>: the engine adds it. The caller handles empty lines.",
+    "A source is the pieces of one line, without </s>: the engine adds it. A blank line is not translated.",
+    "white_space is what the pieces show of it: collapse (each run as one space, none at the ends) or keep.",
     "SentencePiece writes a space as U+2581. A U+2581 in the text, and the escape U+10FFFD, are escaped before "
     "encoding and restored after decoding, as in usage.",
     "options are the search of this run; with return_end_token, </s> is part of the length that divides a score.",
@@ -105,6 +110,7 @@ def write(
         "engine": f"ctranslate2 {package.__version__}",
         "quantization": quantization or "float32",
         "vocabulary": [f"{name}.model" for name in names],
+        "white_space": vocabulary.white_space,
         "longest_source": LONGEST_SOURCE,
         "options": {
             **search_options(decoding),
@@ -211,7 +217,12 @@ class Engine:
 
         CTranslate2 has one length limit a call, that of the longest sentence here: a translation that our translator
         would cut may go on."""
-        rows = [row[:LONGEST_SOURCE] for row in self.vocabulary.encode_source(sentences)]
+        rows = [
+            row[:LONGEST_SOURCE] if sentence.strip() else []
+            for sentence, row in zip(
+                sentences, self.vocabulary.encode_source(sentences), strict=True
+            )
+        ]
         answers = [Answer([""], [0.0], [[]]) for _ in rows]
         indices = [index for index, row in enumerate(rows) if row]
         longest = max((len(row) for row in rows), default=0)

@@ -58,13 +58,14 @@ class Exported:
         batches, translations = defaultdict(list), [""] * len(lines)
         longest = self.buckets[-1] - 1  # and EOS
         for index, line in enumerate(lines):
-            text = line.replace(ESCAPE, ESCAPE + ESCAPE).replace(SPACE_MARK, ESCAPE + "_")
-            row = self.source.encode(text)
-            self.counts["sources were longer than the model takes and lost their end"] += (
-                len(row) > longest
-            )
+            self.counts["lines are blank, and so are their translations"] += not line.strip()
+            text = " ".join(line.split()) if self.card["white_space"] == "collapse" else line
+            text = text.replace(ESCAPE, ESCAPE + ESCAPE).replace(SPACE_MARK, ESCAPE + "_")
+            row = self.source.encode(text) if line.strip() else []
+            is_long = len(row) > longest
+            self.counts["sources were longer than the model takes and lost their end"] += is_long
             row = [*row[:longest], EOS]
-            if len(row) > 1:  # an empty line is not decoded
+            if len(row) > 1:  # a blank line is not decoded
                 batches[next(b for b in self.buckets if len(row) <= b)].append((index, row))
         for bucket, sentences in batches.items():
             for start in range(0, len(sentences), self.card["rows"]):
@@ -73,8 +74,7 @@ class Exported:
                 for padded, (_, row) in zip(batch, some, strict=False):
                     padded[: len(row)] = row
                 for (index, row), n_best in zip(some, self.decode(batch)[0], strict=False):
-                    tokens = n_best[0][n_best[0] != PAD].tolist()
-                    limit = 2 * len(row) + 10
+                    tokens, limit = n_best[0][n_best[0] != PAD].tolist(), 2 * len(row) + 10
                     self.counts["translations reached their length limit"] += len(tokens) >= limit
                     text = self.target.decode(tokens) if tokens else ""
                     text = ESCAPED.sub(lambda x: SPACE_MARK if x[1] == "_" else ESCAPE, text)

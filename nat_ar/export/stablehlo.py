@@ -85,6 +85,7 @@ def write(
         "programs": programs,
         "weights": "weights.npz",
         "vocabulary": [f"{side}.model" for side in sides],
+        "white_space": translator.vocabulary.white_space,
         "arguments": "weights: {name: float32}, source: int32 [rows, bucket], each row ends with 2, then 0",
         "results": "tokens: int32 [rows, n_best, length], right-padded with 0; scores: float32 [rows, n_best]; "
         "passes: int32 [rows], sequential decoder passes",

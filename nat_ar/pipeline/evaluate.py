@@ -140,6 +140,7 @@ def _file_name(identity: dict[str, Any]) -> str:
 def _warnings(found: Sequence[Translation]) -> list[str]:
     """One line for each kind of translation that is not what was asked for."""
     counts = {
+        "sources are blank, and so are their translations": sum(t.is_blank for t in found),
         "translations reached their length limit": sum(t.is_cut for t in found),
         "sources were longer than the longest bucket": sum(t.is_shortened for t in found),
         "sources got no translation with a finite score": sum(t.is_missing for t in found),

@@ -49,6 +49,7 @@ def train(config: ExperimentConfig | str | Path, run: Run | str | Path | None = 
     malloc.keep_freed_memory()  # for callers from Python; the command line has done so before JAX started
     if not isinstance(config, ExperimentConfig):
         config = load_experiment(config)
+    config = dataclasses.replace(config, data=prepare.as_begun(config.data))
     to = Run.of(f"runs/{config.name}" if run is None else run)
     references.require(config.data.corpus.tokenizer)
     require_device(config.method)

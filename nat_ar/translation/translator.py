@@ -46,13 +46,15 @@ class Translation:
     scores: list[float]
     tokens: list[list[int]]
     passes: int
-    """sequential decoder passes; 0 for an empty sentence"""
+    """sequential decoder passes; 0 for a blank sentence"""
     is_shortened: bool = False
     """the source was longer than the longest bucket and lost its end"""
     is_cut: bool = False
     """the translation reached its length limit: it may lack its end"""
     is_missing: bool = False
     """the search found no translation with a finite score: the text means nothing"""
+    is_blank: bool = False
+    """the source is blank: nothing, or white space only. It was not decoded, and its translation is empty"""
 
     def __repr__(self) -> str:
         text = textwrap.shorten(self.texts[0], 60, placeholder=" ...")
@@ -103,17 +105,17 @@ class Translator:
     def translate(
         self, sentences: Sequence[str], *, title: str = "translate", is_quiet: bool = False
     ) -> list[Translation]:
-        """One Translation for each sentence, in order. Text without any character is not decoded. Raises
+        """One Translation for each sentence, in order. A blank sentence is not decoded. Raises
         MemoryError where the device has too little, ValueError for batches of no token."""
         if self.batch_tokens < 1:
             raise ValueError(f"batch_tokens must be at least 1, got {self.batch_tokens}")
         with jax.profiler.TraceAnnotation(TOKENIZER):
-            rows = [list(row) for row in self.vocabulary.encode_source(sentences)]
+            rows = self._source_rows(sentences)
         longest = BUCKETS[-1] - 1
         is_shortened = [len(row) > longest for row in rows]
         rows = [row[:longest] for row in rows]
         source = Ragged.from_rows(rows)
-        found = [Translation([""], [0.0], [[]], 0) for _ in rows]
+        found = [Translation([""], [0.0], [[]], 0, is_blank=not row) for row in rows]
         bar = bars.Bar(total=len(rows), unit="sentence", desc=title, is_quiet=is_quiet)
         remedy = (
             f"let --batch-tokens be fewer than {self.batch_tokens:,} (translate, evaluate, distill), or take a "
@@ -132,6 +134,13 @@ class Translator:
                     )
                 bar.update(len(members))
         return found
+
+    def _source_rows(self, sentences: Sequence[str]) -> list[list[int]]:
+        """Subwords of each sentence; none of a blank one, also where the vocabulary has kept white space."""
+        rows = self.vocabulary.encode_source(sentences)
+        return [
+            row if sentence.strip() else [] for sentence, row in zip(sentences, rows, strict=True)
+        ]
 
     def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
         """log p of each target and its EOS given its source, in nats; 0 where both are empty.
@@ -176,7 +185,7 @@ class Translator:
         padding, and the subwords that they belong to, "source_pieces" with EOS and "target_pieces" of the best
         translation. A sentence without any token has no arrays. Raises ValueError for one that is longer than
         the longest bucket."""
-        rows = [list(row) for row in self.vocabulary.encode_source(sentences)]
+        rows = self._source_rows(sentences)
         _check_lengths(sentences, rows)
         source = Ragged.from_rows(rows)
         translations = self.translate(sentences, is_quiet=True)

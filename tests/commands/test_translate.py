@@ -56,12 +56,14 @@ def pipe(
 def test_a_line_out_for_each_line_in(pipe, opened) -> None:
     expected = [found.texts[0] for found in opened[1].translate(["a b", "", "c"])]
     assert expected[1] == ""
-    assert pipe(b"a b\n\nc\n") == Said(expected, "")
-    assert pipe(b"a b\n\nc") == Said(expected, "")  # the last line may lack its end
-    assert pipe(b"a b\r\n\r\nc\r\n") == Said(expected, "")
-    assert pipe(b"\xef\xbb\xbfa b\n\nc\n") == Said(expected, "")
+    said = Said(expected, "nat-ar: 1 lines are blank, and so are their translations\n")
+    assert pipe(b"a b\n\nc\n") == said
+    assert pipe(b"a b\n \nc\n") == said
+    assert pipe(b"a b\n\nc") == said  # the last line may lack its end
+    assert pipe(b"a b\r\n\r\nc\r\n") == said
+    assert pipe(b"\xef\xbb\xbfa b\n\nc\n") == said
     assert pipe(b"") == Said([], "")
-    assert pipe(b"\n\n") == Said(["", ""], "")
+    assert pipe(b"\n \t\n").lines == ["", ""]
 
 
 @pytest.mark.parametrize("separator", ["\r", "\v", "\f", "\x1c", "\x85", "\u2028"])

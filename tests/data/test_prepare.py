@@ -17,6 +17,7 @@ from nat_ar.data.prepare import DataConfig
 from nat_ar.data.text_files import NamedTest, TextFiles
 from nat_ar.data.toy.corpus import ToyCorpus
 from nat_ar.data.vocabulary import VocabularyConfig
+from nat_ar.runtime import files
 
 ADJECTIVES = ["small klein", "old alt", "new neu", "red rot", "long lang", "young jung"]
 NOUNS = ["dog Hund", "cat Katze", "house Haus", "train Zug", "friend Freund", "word Wort"]
@@ -250,6 +251,27 @@ def test_a_directory_from_before_the_languages_takes_their_names(
     named = dataclasses.replace(data_config.corpus, target_language="de", bleu_tokenizer=None)
     config = dataclasses.replace(data_config, corpus=named)
     assert prepare.prepare(config) == arrays.read_manifest(prepared)
+
+
+def test_a_directory_from_before_white_space_collapsed_goes_on_as_it_was_begun(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A new default must not stop a study: its config file names no white space, and neither does its manifest."""
+    config = small(tmp_path, SENTENCES[:300])
+    kept = dataclasses.replace(config.vocabulary, white_space="keep")
+    prepare.prepare(dataclasses.replace(config, vocabulary=kept))
+    with pytest.raises(ValueError, match=r'vocabulary\.white_space: "keep" -> "collapse"'):
+        prepare.prepare(config)  # this one was chosen
+    manifest = arrays.read_manifest(tmp_path / "data")
+    del manifest["config"]["vocabulary"]["white_space"]
+    (tmp_path / "data" / "manifest.json").write_text(json.dumps(files.signed(manifest)), "utf-8")
+    capsys.readouterr()
+    assert prepare.prepare(config)["data_hash"] == manifest["data_hash"]
+    assert "kept white space as it is, and goes on so" in capsys.readouterr().err
+    assert prepare.as_begun(config).vocabulary == kept
+    assert prepare.config_of(PreparedData.load(tmp_path / "data")).vocabulary == kept
+    elsewhere = dataclasses.replace(config, directory=str(tmp_path / "elsewhere"))
+    assert prepare.as_begun(elsewhere) == elsewhere
 
 
 def test_a_raw_file_that_has_changed_is_not_passed_over(tmp_path: Path) -> None:

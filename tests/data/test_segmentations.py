@@ -32,7 +32,10 @@ def vocabularies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Vocabula
     directory = tmp_path_factory.mktemp("segmentations")
     return {
         kind: vocabulary.train(
-            TEXTS, TEXTS, directory / kind, VocabularyConfig(size=306, kind=kind)
+            TEXTS,
+            TEXTS,
+            directory / kind,
+            VocabularyConfig(size=306, kind=kind, white_space="keep"),
         )
         for kind in ("unigram", "bpe")
     }
@@ -149,6 +152,14 @@ def test_ways_with_the_highest_power_are_the_usual_ones(
     alpha = 500.0 if kind == "unigram" else 0.0
     drawn = ways_of(words, kind, texts, alpha=alpha).draw(np.random.default_rng(0))
     assert rows_of(drawn) == words.encode_source(texts)
+
+
+def test_white_space_collapses_in_other_cuts_too(tmp_path: Path) -> None:
+    words = vocabulary.train(TEXTS, TEXTS, tmp_path, VocabularyConfig(size=306, kind="bpe"))
+    texts = [" small\t house ", "small house"]
+    ways = ways_of(words, "bpe", texts, alpha=0.0)
+    untidy, tidy = rows_of(ways.draw(np.random.default_rng(0)))
+    assert untidy == tidy == words.encode_source(["small house"])[0]
 
 
 def test_a_draw_that_is_rounded_up_stays_with_its_word() -> None:

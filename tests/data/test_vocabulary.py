@@ -7,7 +7,7 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nat_ar import special_tokens
+from nat_ar import config_json, special_tokens
 from nat_ar.data import vocabulary
 from nat_ar.data.vocabulary import Vocabulary, VocabularyConfig
 
@@ -28,8 +28,18 @@ SIZE = 320
 
 @pytest.fixture(scope="module", params=["unigram", "bpe"])
 def joint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
-    config = VocabularyConfig(size=SIZE, kind=request.param)
+    config = VocabularyConfig(size=SIZE, kind=request.param, white_space="keep")
     return vocabulary.train(ENGLISH, GERMAN, tmp_path_factory.mktemp("joint"), config)
+
+
+@pytest.fixture(scope="module", params=["unigram", "bpe"])
+def collapsing(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Vocabulary:
+    """Learnt from texts whose white space is untidy."""
+    config = VocabularyConfig(size=SIZE, kind=request.param)
+    english = [f" {line.replace(' and ', '  and ')}\t" for line in ENGLISH]
+    return vocabulary.train(english, GERMAN, tmp_path_factory.mktemp("collapsing"), config)
 
 
 single_lines = st.text(st.characters(exclude_categories=["Cs"]), max_size=30).filter(
@@ -64,6 +74,61 @@ def test_awkward_text_comes_back_exactly(joint: Vocabulary, text: str) -> None:
     assert rows == joint.encode_source([text, "", text])
     assert joint.decode_target(rows) == [text, "", text]
     assert min(rows[0]) >= special_tokens.NUM_SPECIAL
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "small dog ",
+        "  small dog",
+        "small   dog",
+        "small\tdog",
+        "small\u3000 dog\xa0",
+        "\u2003small dog",
+    ],
+)
+def test_white_space_that_nobody_sees_changes_no_token(collapsing: Vocabulary, text: str) -> None:
+    tidy = ["small dog"]
+    assert collapsing.encode_source([text]) == collapsing.encode_source(tidy)
+    assert collapsing.encode_target([text]) == collapsing.encode_target(tidy)
+    assert collapsing.decode_target(collapsing.encode_target([text])) == tidy
+
+
+@pytest.mark.parametrize("collapsing", ["bpe"], indirect=True)
+def test_untidy_texts_teach_the_same_vocabulary_as_tidy_ones(
+    collapsing: Vocabulary, tmp_path: Path
+) -> None:
+    tidy = vocabulary.train(ENGLISH, GERMAN, tmp_path, VocabularyConfig(size=SIZE, kind="bpe"))
+    assert collapsing.hash == tidy.hash
+
+
+@given(single_lines)
+@settings(max_examples=100, deadline=None)
+def test_any_single_line_comes_back_but_for_its_white_space(
+    collapsing: Vocabulary, text: str
+) -> None:
+    rows = collapsing.encode_target([text])
+    assert collapsing.decode_target(rows) == [" ".join(text.split())]
+
+
+def test_a_blank_text_has_no_tokens_where_white_space_collapses(
+    collapsing: Vocabulary, joint: Vocabulary
+) -> None:
+    blank = ["", " ", " \t ", "\u3000"]
+    assert collapsing.encode_source(blank) == [[]] * 4
+    assert [bool(row) for row in joint.encode_source(blank)] == [False, True, True, True]
+
+
+def test_a_vocabulary_remembers_what_becomes_of_white_space(
+    collapsing: Vocabulary, joint: Vocabulary, tmp_path: Path
+) -> None:
+    """In the files that runs, prepared data and exports copy; a config from before the choice kept it all."""
+    for name, words in (("collapse", collapsing), ("keep", joint)):
+        words.save(tmp_path / name)
+        assert words.white_space == Vocabulary.load(tmp_path / name).white_space == name
+    stored = config_json.to_json(VocabularyConfig())
+    assert stored.pop("white_space") == "collapse"
+    assert config_json.from_json(VocabularyConfig, stored).white_space == "keep"
 
 
 def test_batch_and_single_agree(joint: Vocabulary) -> None:

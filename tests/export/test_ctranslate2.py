@@ -114,15 +114,17 @@ def test_the_usage_of_the_card_does_what_it_says(toy_run, exported: Path) -> Non
     ours = open_toy(toy_run, "Beam(size=4)", 64).translate(lines)
     assert [namespace["translate"](line) for line in lines[:3]] == [x.texts[0] for x in ours[:3]]
     assert "\U0010fffd" not in namespace["translate"](lines[3])
+    assert namespace["translate"](f" {lines[0]}\t ") == ours[0].texts[0]
+    assert namespace["translate"](" ") == namespace["translate"]("") == ""
 
 
 def test_text_follows_the_rules_of_the_translator(toy_run, engine: Engine) -> None:
-    """Empty lines are passed over; the end of a line that is too long is lost, as in our translator."""
+    """Blank lines are passed over; the end of a line that is too long is lost, as in our translator."""
     long = " ".join(["man"] * 300)
-    short, empty, cut, shorter = engine.translate(
-        [toy_run.sentences[0], "", long, " ".join(["man"] * 400)], Greedy()
+    short, empty, blank, cut, shorter = engine.translate(
+        [toy_run.sentences[0], "", " ", long, " ".join(["man"] * 400)], Greedy()
     )
-    assert empty == ctranslate2.Answer([""], [0.0], [[]])
+    assert empty == blank == ctranslate2.Answer([""], [0.0], [[]])
     assert cut == shorter
     assert short.texts[0] != ""
 

@@ -160,11 +160,19 @@ def test_the_runner_rescores_and_keeps_the_rules_of_text(tiny_runs, tmp_path: Pa
     translator = write(tiny_runs.length_nat, directory, decoding, rows=1, buckets=(8,))
     with np.load(directory / "weights.npz") as weights:
         assert {name.split(".")[0] for name in weights.files} == {"model", "scorer"}
-    lines = ["a b", "", "\u2581 a \U0010fffd", "b a d", "a \ufffd", "c\u2028d"]
-    text = (
-        "\ufeffa b\r\n\n\u2581 a \U0010fffd\nb a d\na ".encode() + b"\xff\n" + "c\u2028d\n".encode()
-    )
-    long = "a b c d e f g h " * 4
+    lines = [
+        "a b",
+        "",
+        " \t",
+        "\u2581 a \U0010fffd",
+        "b a d",
+        "b  a\u3000d ",
+        "a \ufffd",
+        "c\u2028d",
+    ]
+    text = "\ufeffa b\r\n\n \t\n\u2581 a \U0010fffd\nb a d\nb  a\u3000d \na ".encode()
+    text += b"\xff\n" + "c\u2028d\n".encode()
+    long = " ".join("abcdefgh" * 4)
     short = translator.vocabulary.decode_target(translator.vocabulary.encode_source([long]))[0]
     assert short == long
     found, said = translate_alone(directory, text + long.encode())
@@ -173,6 +181,8 @@ def test_the_runner_rescores_and_keeps_the_rules_of_text(tiny_runs, tmp_path: Pa
     (last,) = translator.texts(translator.decode(shortened))
     ours = translator.translate([*lines[:-1], "c d"])
     assert found.decode().split("\n") == [*(item.texts[0] for item in ours), last.texts[0], ""]
+    assert found.decode().split("\n")[1:3] == ["", ""]
+    assert "run.py: 2 lines are blank, and so are their translations" in said
     assert "run.py: 1 sources were longer than the model takes and lost their end" in said
     assert "run.py: 1 lines hold bytes that are not UTF-8" in said
 

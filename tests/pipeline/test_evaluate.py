@@ -230,7 +230,10 @@ class Repeating:
 
     def translate(self, sentences: Sequence[str], *, title: str) -> list[Translation]:
         assert len(sentences) == len(self.answers)
-        return [Translation([text], [0.0], [[7]], 1, is_cut=not text) for text in self.answers]
+        return [
+            Translation([text], [0.0], [[7]], 1, is_cut=not text, is_blank=not text)
+            for text in self.answers
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -266,6 +269,7 @@ def test_of_the_toy_language_it_says_valid_and_mixed(
     assert row["domains"].keys() == set(test.domains)
     assert files.read_lines(run.directory / row["hypotheses"]) == answers
     assert any("1 translations reached their length limit" in text for text in row["warnings"])
+    assert any("1 sources are blank" in text for text in row["warnings"])
     said = capsys.readouterr().out
     assert "valid 50.0 %   mixed 25.0 %" in said
     assert "warning: 1 translations reached" in said

@@ -1,6 +1,7 @@
 """Sentences in, translations out: in order, one for each, the same in every company."""
 
 import random
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nat_ar.config_json import ConfigError
+from nat_ar.data import vocabulary
+from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.experiment.run import open_translator
 from nat_ar.runtime import cpu_kernels, out_of_memory
 from nat_ar.search import limits
@@ -87,15 +90,39 @@ def encode(model: Translator, sentences: list[str]) -> list[list[int]]:
 
 
 def test_every_line_has_its_translation(one_pass: Translator) -> None:
-    """Empty lines are not decoded; lines of spaces are text like any other."""
+    """Blank lines are not decoded."""
     lines = ["", "a b", "   ", "", "c"]
     found = one_pass.translate(lines)
-    assert [translation.passes for translation in found] == [0, 1, 1, 0, 1]
-    empty = Translation([""], [0.0], [[]], 0)
-    assert found[0] == found[3] == empty
-    assert all(len(found[place].texts) == 2 for place in (1, 2, 4))
+    assert [translation.passes for translation in found] == [0, 1, 0, 0, 1]
+    empty = Translation([""], [0.0], [[]], 0, is_blank=True)
+    assert found[0] == found[2] == found[3] == empty
+    assert all(len(found[place].texts) == 2 for place in (1, 4))
     assert one_pass.translate([]) == []
     assert one_pass.translate([""]) == [empty]
+
+
+def test_white_space_that_nobody_sees_changes_no_translation(one_pass: Translator) -> None:
+    tidy, *others = one_pass.translate(["a b", "a b ", " a\tb", "a  b", "a\u3000b"])
+    assert others == [tidy] * 4
+
+
+def test_a_blank_line_stays_blank_where_white_space_is_kept(
+    one_pass: Translator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A space is a token there, of which a model makes a sentence; one at the end of a text counts."""
+    config = VocabularyConfig(size=24, byte_fallback=False, white_space="keep")
+    draw = random.Random(0)
+    source = [" ".join(draw.choices(LETTERS, k=1 + i % 3)) for i in range(36)]
+    target = [text.upper() for text in source]
+    monkeypatch.setattr(one_pass, "vocabulary", vocabulary.train(source, target, tmp_path, config))
+    tidy, untidy, space = encode(one_pass, ["a", "a ", " "])
+    assert len(untidy) == len(tidy) + 1
+    assert space
+    found = one_pass.translate(["a ", " ", "\t", "a"])
+    assert [translation.is_blank for translation in found] == [False, True, True, False]
+    assert found[1] == found[2] == Translation([""], [0.0], [[]], 0, is_blank=True)
+    internals = one_pass.internals([" "])
+    assert internals == [{"source_pieces": [], "target_pieces": []}]
 
 
 def test_a_line_too_long_loses_its_end_and_says_so(one_pass: Translator) -> None:
@@ -260,7 +287,7 @@ def test_internals_come_without_padding_and_beside_their_pieces(
     translations = one_pass.translate(sentences)
     for translation, internals in zip(translations, found, strict=True):
         assert len(internals["target_pieces"]) == len(translation.tokens[0])
-    with pytest.raises(ValueError, match="expected at most 255 subwords, got 601"):
+    with pytest.raises(ValueError, match="expected at most 255 subwords, got 600"):
         one_pass.internals(["ok", "ab " * 200])
 
 
