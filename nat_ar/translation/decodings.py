@@ -71,13 +71,13 @@ def parse_decoding(method: Method, text: Any | str | None) -> Any:
 
 def decoding_text(decoding: Any) -> str:
     """A decoding as `parse_decoding` reads it and tables show it: its first field if that is the amount of search, a
-    number, and the fields that differ from their defaults. "Beam(size=4)", "NoisyParallel(samples=8, seed=1)"."""
+    number other than 0, and the fields that differ from their defaults. "Beam(size=4)", "NoisyParallel(samples=8, seed=1)"."""
     fields = dataclasses.fields(decoding)
     values = [(field, getattr(decoding, field.name)) for field in fields]
     shown = [
         f"{field.name}={value!r}"
         for index, (field, value) in enumerate(values)
-        if (index == 0 and not isinstance(value, bool)) or value != field.default
+        if (index == 0 and value and not isinstance(value, bool)) or value != field.default
     ]
     return f"{type(decoding).__name__}({', '.join(shown)})"
 

@@ -117,6 +117,8 @@ def test_a_choice_that_is_a_default_leaves_no_trace_in_the_text() -> None:
     """Rows of before the choice keep their text."""
     assert decodings.decoding_text(Argmax()) == "Argmax()"
     assert decodings.decoding_text(LengthBeam()) == "LengthBeam(size=1)"
+    assert decodings.decoding_text(BestPath()) == "BestPath()"
+    assert decodings.decoding_text(BestPath(blank_penalty=0.5)) == "BestPath(blank_penalty=0.5)"
     assert decodings.decoding_text(Argmax(remove_repeats=True)) == "Argmax(remove_repeats=True)"
     cleaned = "NoisyParallel(samples=10, remove_repeats=True)"
     assert decodings.parse_decoding(FertilityNat(), cleaned) == NoisyParallel(remove_repeats=True)
