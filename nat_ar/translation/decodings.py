@@ -71,7 +71,8 @@ def parse_decoding(method: Method, text: Any | str | None) -> Any:
 
 def decoding_text(decoding: Any) -> str:
     """A decoding as `parse_decoding` reads it and tables show it: its first field if that is the amount of search, a
-    number other than 0, and the fields that differ from their defaults. "Beam(size=4)", "NoisyParallel(samples=8, seed=1)"."""
+    number other than 0, and the fields that differ from their defaults. "Beam(size=4)",
+    "NoisyParallel(samples=8, seed=1)"."""
     fields = dataclasses.fields(decoding)
     values = [(field, getattr(decoding, field.name)) for field in fields]
     shown = [
