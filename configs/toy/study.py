@@ -2,8 +2,8 @@
 
     python -m nat_ar study configs/toy/study.py
 
-Two CPU cores, 9 to 13 minutes (measured), no download. Two layers of width 128 are small, and the training is as
-short as the clock allows: configs/toy/longer_study.py takes more time and adds the deep-encoder,
+Two CPU cores, 9 to 14 minutes (measured, beside other work), no download. Two layers of width 128 are small, and the
+training is as short as the clock allows: configs/toy/longer_study.py takes more time and adds the deep-encoder,
 shallow-decoder baseline."""
 
 from nat_ar.data.batching import BatchingConfig
