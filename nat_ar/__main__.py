@@ -160,9 +160,10 @@ def parse(verb: str, words: list[str]) -> Any:
     if dataclasses.fields(cls)[0].name != "config":
         words = [KEYWORD_OPTIONS.get(word, word) for word in words]
         with _one_line():
-            return tyro.cli(
+            found = tyro.cli(
                 _positional(cls), args=words, prog=program, config=(tyro.conf.AvoidSubcommands,)
             )
+        return cls(**{field.name: getattr(found, field.name) for field in dataclasses.fields(cls)})
     if not words or words[0] in ("-h", "--help"):
         print(f"usage: {program} CONFIG [--options] [--dotted.overrides]\n\n{cls.__doc__}\n")
         print(f"CONFIG is a Python file, or one that comes with nat_ar: {', '.join(ready.names())}")

@@ -123,6 +123,8 @@ def test_hostile_text_has_a_line_each(finished: Path) -> None:
     with inputs.opened(finished / "teacher"):
         found = inputs.translate_lines(finished / "teacher", list(inputs.PIECES))
     assert len(found) == len(inputs.PIECES)
+    with pytest.raises(ValueError, match="looks like a binary file: it has bytes of value 0"):
+        inputs.translate_lines(finished / "teacher", [b"a b", b"\x00"])
 
 
 def test_a_translation_that_depends_on_its_batch_is_noticed(

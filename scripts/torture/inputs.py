@@ -25,7 +25,6 @@ PIECES = (
     b" ",
     b"\t",
     b"\r",
-    b"\x00",
     b"\x1b[31m",
     b"\xff\xfe",
     b"\xc3",

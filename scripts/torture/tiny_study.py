@@ -28,6 +28,7 @@ TRAINING = TrainingConfig(
     optimizer=OptimizerConfig(peak_learning_rate=0.01, warmup_steps=5),
     validation=ValidationConfig(every_steps=50),
     log_every=10,
+    max_lost=1.0,  # such a teacher may translate to the limit of the length
 )
 config = StudyConfig(
     "Letters",

@@ -324,7 +324,9 @@ def test_a_corpus_file_takes_the_place_of_the_corpus(
 
     run("--corpus-file", "/a.tsv", "/b.tsv", "/c d.tsv")
     ((config,), more) = seen[1]
-    assert config.data.corpus == TextFiles(("/a.tsv",), ("/b.tsv",), ("/c d.tsv",))
+    assert config.data.corpus == TextFiles(
+        ("/a.tsv",), ("/b.tsv",), ("/c d.tsv",), bleu_tokenizer="13a"
+    )
     assert more["command"] == "python -m nat_ar study study.py --corpus-file a.tsv b.tsv 'c d.tsv'"
 
 

@@ -113,9 +113,10 @@ def finished(config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
 
 def test_a_run_says_the_same_where_nobody_watches(finished: tuple[Path, str]) -> None:
     lines = finished[1].splitlines()
-    assert lines[0].startswith("tiny: ")
-    assert lines[0].endswith(" parameters, 5 batches an epoch, 300 steps")
-    assert lines[1] == "compiling bucket 16 (1 of 1)"
+    assert lines[0].startswith("nat-ar: ")  # the machine
+    assert lines[1].startswith("tiny: ")
+    assert lines[1].endswith(" parameters, 5 batches an epoch, 300 steps")
+    assert lines[2] == "compiling bucket 16 (1 of 1)"
     number, decimal = r"[\d,]+", r"\d+\.\d+"
     of_steps = [line for line in lines if " target tokens/s" in line]
     assert len(of_steps) == 300
@@ -159,7 +160,7 @@ def test_a_terminal_keeps_lines_and_no_bars(config_file: Path, tmp_path: Path) -
     assert "validate: " in terminal.written
     assert "tiny: reading " in terminal.written
     starts = [
-        *("tiny: ", "compiling bucket 16 (1 of 1)"),
+        *("nat-ar: ", "tiny: ", "compiling bucket 16 (1 of 1)"),
         *("step 2: loss ", "step 2: validating", "step 2: validation BLEU "),
         *("step 4: loss ", "step 4: validating", "step 4: validation BLEU "),
         *("all 4 steps are taken; best", "next: python -m nat_ar evaluate "),
@@ -189,7 +190,7 @@ def test_sigkill_and_sigterm_leave_no_trace(
     assert 150 <= at < 300
     status, said = main(str(config_file), "--run", str(run))
     assert status == 0
-    assert said.splitlines()[0].endswith(f"300 steps, resumed at step {at}")
+    assert said.splitlines()[1].endswith(f"300 steps, resumed at step {at}")
     assert end_of(run) == end_of(finished[0])
 
 
@@ -234,7 +235,7 @@ def test_a_loss_that_explodes_is_one_line_and_exit_status_2(
     error = said.splitlines()[-1]
     assert re.match(r"nat-ar: error: step 1: .*update_norm is inf", error)
     assert "the last checkpoint is good. Lower optimizer.peak_learning_rate" in error
-    assert len(said.splitlines()) == 3  # where it started, what it compiled, and why it ended
+    assert len(said.splitlines()) == 4  # the machine, the start, what it compiled, why it ended
 
 
 def test_training_from_python_keeps_freed_memory_as_the_command_line_does(
@@ -406,7 +407,13 @@ def test_word_distributions_need_data_that_have_them(tiny_runs: Any, tmp_path: P
 
 def test_a_student_learns_from_word_distributions(tiny_runs: Any, tmp_path: Path) -> None:
     """With all weight on them, from a teacher that was never trained: its own entropy is all that can be reached."""
-    distill(tiny_runs.autoregressive, tmp_path / "d", decoding="Greedy()", word_distributions=18)
+    distill(
+        tiny_runs.autoregressive,
+        tmp_path / "d",
+        decoding="Greedy()",
+        word_distributions=18,
+        spoilt="keep",
+    )
     before = tiny_runs.length_nat.config()
     training = TrainingConfig(
         max_steps=40,

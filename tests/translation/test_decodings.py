@@ -169,8 +169,6 @@ def test_each_method_knows_its_decodings() -> None:
         "Argmax(size=2)",  # no such field
         "NoisyParallel(3)",  # fields have names
         "NoisyParallel(**{'samples': 3})",
-        "NoisyParallel(samples='many')",
-        "NoisyParallel(samples=None)",
         "argmax()",
         "",
         "Argmax(",
@@ -204,3 +202,9 @@ def test_a_rescoring_decoding_needs_a_scorer_unless_the_model_rescores_itself() 
     assert not decodings.needs_scorer(Joint(), rescoring)
     assert not decodings.needs_scorer(LengthNat(), LengthBeam(2))
     assert not decodings.needs_scorer(Autoregressive(), Greedy())
+
+
+@pytest.mark.parametrize("value", ["'many'", "None"])
+def test_a_value_of_another_type_is_refused_by_the_name_of_its_field(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"NoisyParallel\.samples: expected int, got "):
+        decodings.parse_decoding(FertilityNat(), f"NoisyParallel(samples={value})")

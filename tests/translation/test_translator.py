@@ -126,8 +126,8 @@ def test_a_blank_line_stays_blank_where_white_space_is_kept(
 
 
 def test_a_line_too_long_loses_its_end_and_says_so(one_pass: Translator) -> None:
-    """255 tokens and EOS fill the last bucket."""
-    lines = [" ".join("a" * number) for number in (300, 2)]
+    """255 tokens and EOS fill the last bucket. The first word has two letters, so that the 255th token is no space."""
+    lines = ["a" + " ".join("a" * number) for number in (300, 2)]
     assert len(encode(one_pass, lines)[0]) > 255
     long, short = one_pass.translate(lines)
     assert (long.is_shortened, short.is_shortened) == (True, False)
