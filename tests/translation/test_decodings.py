@@ -206,5 +206,7 @@ def test_a_rescoring_decoding_needs_a_scorer_unless_the_model_rescores_itself() 
 
 @pytest.mark.parametrize("value", ["'many'", "None"])
 def test_a_value_of_another_type_is_refused_by_the_name_of_its_field(value: str) -> None:
-    with pytest.raises(ConfigError, match="samples"):  # shape checks of tests say it in words of their own
+    with pytest.raises(
+        ConfigError, match="samples"
+    ):  # shape checks of tests say it in words of their own
         decodings.parse_decoding(FertilityNat(), f"NoisyParallel(samples={value})")
