@@ -29,10 +29,13 @@ def of_resumed_run(
     Raises ConfigError where devices times accumulation do not divide it."""
     multiple = progress.row_multiple
     if multiple is None:
-        # Several explain it where they have made the same batches so far, or where an epoch has just ended.
-        tried = (number * training.accumulation for number in (num_devices, *DEVICES))
+        # Several explain it where they have made the same batches so far, or where an epoch has just ended: then one
+        # that these devices can share.
+        share = num_devices * training.accumulation
+        tried = dict.fromkeys(number * training.accumulation for number in (num_devices, *DEVICES))
+        by_share = sorted(tried, key=lambda m: m % share > 0)  # stable: otherwise in their order
         multiple = next(
-            (m for m in tried if _explains(batches.with_row_multiple(m), progress, at)), None
+            (m for m in by_share if _explains(batches.with_row_multiple(m), progress, at)), None
         )
     if multiple is not None:
         _require_equal_shares(multiple, training, num_devices, "what the run was begun with")
