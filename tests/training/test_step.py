@@ -3,9 +3,6 @@ the clock and nothing else."""
 
 import dataclasses
 import functools
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +12,7 @@ import pytest
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+import eight_devices
 from nat_ar.config_json import ConfigError
 from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
@@ -279,14 +277,4 @@ one, eight = (test["after_one_step"](num_devices=number) for number in (1, 8))
 assert len(eight[0].params["target_embedding"]["table"][...].devices()) == 8
 test["assert_equal_steps"](one, eight)
 """
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    eight_devices.run(program)
