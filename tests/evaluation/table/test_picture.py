@@ -213,7 +213,7 @@ def picture_points(table: Table) -> list[Point]:
 
 
 def point(latency: float, quality: float) -> Point:
-    around = (Interval(value, value, value) for value in (latency, quality))
+    around = (Interval(*3 * (float(value),)) for value in (latency, quality))
     return Point("", "", False, "", *around)
 
 
