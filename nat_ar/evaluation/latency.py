@@ -20,6 +20,7 @@ def average_lagging(
 
     (1 / tau) sum_{i <= tau} (d_i - (i - 1) |X| / |Y|); tau is the first unit that saw the whole source. More units than
     the reference has make it small, down to below 0: see `length_adaptive_average_lagging`."""
+    _check(delays, source_length, reference_length)
     return _lagging(delays, source_length, reference_length)
 
 
@@ -27,11 +28,11 @@ def length_adaptive_average_lagging(
     delays: Sequence[Number], source_length: Number, reference_length: Number
 ) -> Number:
     """LAAL (Papi et al. 2022, arXiv:2206.05807): AL with the longer of output and reference for |Y|."""
+    _check(delays, source_length, reference_length)
     return _lagging(delays, source_length, max(len(delays), reference_length))
 
 
 def _lagging(delays: Sequence[Number], source_length: Number, target_length: Number) -> Number:
-    _check(delays, source_length, target_length)
     if delays[0] > source_length:
         return delays[0]
     pace = source_length / target_length
@@ -62,11 +63,11 @@ def average_proportion(
     return sum(delays) / (source_length * reference_length)
 
 
-def _check(delays: Sequence[Number], source_length: Number, target_length: Number) -> None:
-    if not delays or source_length <= 0 or target_length <= 0:
+def _check(delays: Sequence[Number], source_length: Number, reference_length: Number) -> None:
+    if not delays or source_length <= 0 or reference_length <= 0:
         raise ValueError(
             f"a lag needs an output, a source and a reference, got {len(delays)} units of output, "
-            f"{source_length} of the source and {target_length} of the reference; leave empty ones out"
+            f"{source_length} of the source and {reference_length} of the reference; leave empty ones out"
         )
 
 
