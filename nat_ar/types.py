@@ -99,6 +99,17 @@ class Loss:
 
 
 @pytree_dataclass
+class Verification:
+    """How a model verified the drafts of its translations (search/verification.py)."""
+
+    passes: Int[Array, "batch"]
+    """Passes of the model that verifies, which Hypotheses.passes counts too."""
+    near_ties: Int[Array, "batch"] | None
+    """Words, EOS included, whose choice another order of adding might have turned. None: the passes have the bits of
+    single steps, and there can be none."""
+
+
+@pytree_dataclass
 class Hypotheses:
     """Translations of a batch, best first, without BOS and EOS, padded on the right with PAD."""
 
@@ -106,7 +117,9 @@ class Hypotheses:
     scores: Float[Array, "batch n_best"]
     """The number that ordered them, in nats; higher is better. Methods say what it is."""
     passes: Int[Array, "batch"]
-    """Sequential decoder passes, a rescorer's included."""
+    """Sequential decoder passes, a rescorer's or drafter's included."""
+    verification: Verification | None = None
+    """Of decodings that verify drafts."""
 
 
 @pytree_dataclass

@@ -95,6 +95,8 @@ LATER_QUALITY_KEYS = (
     "tokenised",  # references that look tokenised and not detokenised
     "lost",  # pairs of the test that could not be used: they were not scored
     "more_references",  # files like "references", where a sentence has several
+    "drafter",  # {"run", ...} as rescorer, of the model whose drafts were verified, or null; speed rows have it too
+    "verification",  # {"passes", "words_a_pass", "near_ties"} of decodings that verify drafts, or null
     "averaged_steps",  # the checkpoints whose mean it is, or null; speed rows have it too
 )
 KEYS = {"quality": QUALITY_KEYS, "speed": SPEED_KEYS}
@@ -287,11 +289,14 @@ def checkpoint_text(identity: Row) -> str:
 
 
 def is_same_model(row: Row, other: Row) -> bool:
-    """Whether two rows are of one config, checkpoint and parameters, and were rescored by one model. A row of an early
-    version, which knows no parameters, agrees with any."""
+    """Whether two rows are of one config, checkpoint and parameters, with one rescorer and one drafter. A row of an
+    early version, which knows no parameters, agrees with any."""
     hashes = [
         (_parameters(row), _parameters(other)),
-        (_parameters(row.get("rescorer")), _parameters(other.get("rescorer"))),
+        *(
+            (_parameters(row.get(role)), _parameters(other.get(role)))
+            for role in ("rescorer", "drafter")
+        ),
     ]
     return all(row[key] == other[key] for key in ("config_hash", "checkpoint_step")) and all(
         one == two or None in (one, two) for one, two in hashes

@@ -73,6 +73,11 @@ class ExperimentConfig(config_json.Config):
                 f"decoding {self.method.decoding} rescores with a teacher: name its run in `teacher`"
             )
 
+        if decodings.needs_drafter(self.method, self.method.decoding):
+            raise ConfigError(
+                f"decoding {self.method.decoding} needs another run, which no validation has at hand: set decoding to "
+                "Greedy(), whose words are the same, and name the drafter where you translate"
+            )
         has_alignments = self.data.aligner is not None or self.data.alignments is not None
         if self.method.needs_fertilities and not has_alignments:
             raise ConfigError(

@@ -7,9 +7,11 @@ from typing import Any
 from nat_ar.experiment.run import Run, TrainedModel
 
 
-def identity(run: Run, trained: TrainedModel) -> dict[str, Any]:
-    """The trained model behind a row of results.jsonl, an export or distilled data."""
+def identity(run: Run, trained: TrainedModel, decoding: Any) -> dict[str, Any]:
+    """The trained model behind a row of results.jsonl, an export or distilled data, and the others that its decoding
+    asks."""
     facts, rescorer = run.facts(), trained.rescorer
+    drafter, drafting = trained.drafter, run.drafter(decoding)
     return {
         "name": trained.config.name,
         "run": str(run.directory),
@@ -22,6 +24,10 @@ def identity(run: Run, trained: TrainedModel) -> dict[str, Any]:
         "rescorer": _other(
             trained.config.teacher, None if rescorer is None else rescorer.fingerprint
         ),
+        "drafter": _other(
+            None if drafting is None else str(drafting.directory),
+            None if drafter is None else drafter.fingerprint,
+        ),
         "teacher": _other(trained.config.teacher, facts.get("teacher")),
         "start_from": _other(trained.config.start_from, facts.get("start_from")),
         "parameters": trained.num_parameters,
@@ -32,12 +38,13 @@ def identity(run: Run, trained: TrainedModel) -> dict[str, Any]:
 def version(run: Run, decoding: Any) -> dict[str, Any]:
     """What `results.is_same_model` compares, of the run's best checkpoint under a decoding. `identity` has the same and
     needs a loaded model."""
-    rescorer = run.rescorer(decoding)
+    rescorer, drafter = run.rescorer(decoding), run.drafter(decoding)
     return {
         "config_hash": run.config_hash,
         "checkpoint_step": run.resolve(),
         "parameters_hash": run.parameters_hash(),
         "rescorer": rescorer and {"parameters_hash": rescorer.parameters_hash()},
+        "drafter": drafter and {"parameters_hash": drafter.parameters_hash()},
     }
 
 

@@ -25,9 +25,11 @@ from nat_ar.data.arrays import PreparedData
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.runtime import console, files, out_of_memory
+from nat_ar.search.verification import DraftedDecoding
 from nat_ar.training.checkpoint import AVERAGE, Checkpoints
 from nat_ar.translation import decodings
-from nat_ar.translation.model import Model, abstract_model, require_device
+from nat_ar.translation.decodings import Choice
+from nat_ar.translation.model import Drafter, Model, abstract_model, require_device
 from nat_ar.translation.translator import Translator
 
 FORMAT = 1
@@ -46,6 +48,8 @@ class TrainedModel:
     """SHA-256 of the parameters, as the checkpoint has it"""
     rescorer: "TrainedModel | None" = None
     """the model by which the decoding rescores"""
+    drafter: "TrainedModel | None" = None
+    """the model whose drafts the decoding verifies"""
     averaged_steps: tuple[int, ...] = ()
     """the checkpoints whose mean it is, first to last; `step` is the last. Empty: one checkpoint"""
 
@@ -346,6 +350,13 @@ class Run:
             )
         return Run(self.find(config.teacher))
 
+    def drafter(self, decoding: Any) -> "Run | None":
+        """The run whose drafts a decoding verifies: one beside this run, by its name, or that of a path."""
+        if not isinstance(decoding, DraftedDecoding) or decoding.drafter is None:
+            return None
+        beside = Run(self.directory.parent / decoding.drafter)
+        return beside if beside.config_path.exists() else Run(self.find(decoding.drafter))
+
     def resolve(self, checkpoint: str = "best") -> int:
         """The step of a checkpoint that `load` knows; of an average the last. Raises ValueError where it is missing."""
         with self._checkpoints() as checkpoints:
@@ -434,11 +445,34 @@ def open_translator(
                 f"with: {rescorer.directory} held {described(before)}, now {described(teacher.fingerprint)}"
             )
         scorer, loaded = teacher.model, dataclasses.replace(loaded, rescorer=teacher)
+    drafter, drafting = None, run.drafter(chosen.decoding)
+    if drafting is not None:
+        other = drafting.load()
+        if other.vocabulary.hash != loaded.vocabulary.hash:
+            raise ConfigError(
+                f"the drafter {drafting.directory} has another vocabulary than {run.directory}: expected a run on the "
+                "same prepared data, or on data distilled from them"
+            )
+        drafter = Drafter(other.model, _drafting(other, chosen))
+        loaded = dataclasses.replace(loaded, drafter=other)
     translator = Translator(
         loaded.model,
         loaded.vocabulary,
         decoding=chosen.decoding,
         weights=chosen.weights,
         scorer=scorer,
+        drafter=drafter,
     )
     return loaded, translator
+
+
+def _drafting(drafter: TrainedModel, chosen: Choice) -> Any:
+    """The decoding of the drafter. Raises ConfigError for one that itself needs another model."""
+    method = drafter.config.method
+    decoding = decodings.choose(method, chosen.decoding.drafting).decoding
+    if decodings.needs_scorer(method, decoding) or decodings.needs_drafter(method, decoding):
+        raise ConfigError(
+            f"a drafter works alone, got {decodings.decoding_text(decoding)} in {chosen.text}: name another decoding "
+            "of it in drafting"
+        )
+    return decoding

@@ -29,6 +29,7 @@ from nat_ar.config_json import ConfigError
 from nat_ar.export import runner
 from nat_ar.nn.packed import Weights
 from nat_ar.runtime import bars, files
+from nat_ar.search.verification import DraftedDecoding
 from nat_ar.translation.model import Model
 from nat_ar.translation.translator import BUCKETS, Translator
 
@@ -104,8 +105,16 @@ def serialise(exported: export.Exported) -> bytes:
         ) from error
 
 
-def check(rows: int, buckets: Sequence[int], weights: Weights = "float32") -> None:
-    """Raises ConfigError for buckets that the translator does not have, no rows, and int8 weights."""
+def check(
+    rows: int, buckets: Sequence[int], weights: Weights = "float32", decoding: Any = None
+) -> None:
+    """Raises ConfigError for buckets that the translator does not have, no rows, int8 weights, and decodings that
+    verify drafts."""
+    if isinstance(decoding, DraftedDecoding):
+        raise ConfigError(
+            f"--format stablehlo writes the decoding of one model, got {decoding}: its words are those of "
+            f"{decoding.plain}, give that as --decoding"
+        )
     if weights == "int8":
         raise ConfigError(
             "--format stablehlo has float32 weights, got int8: leave int8 out, or choose "

@@ -14,7 +14,13 @@ from jaxtyping import Array, Float, Int
 
 from nat_ar import config_json
 from nat_ar.methods import base
-from nat_ar.methods.left_to_right import LeftToRight, of_tokens, shift_right, translation_of
+from nat_ar.methods.left_to_right import (
+    LeftToRight,
+    of_tokens,
+    shift_right,
+    translation_of,
+    without_drafts,
+)
 from nat_ar.nn import attention, layers
 from nat_ar.nn.cache import Cache, Position
 from nat_ar.nn.decoder import Decoder
@@ -22,7 +28,7 @@ from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search.base import require_length_penalty
 from nat_ar.search.beam import Beam
 from nat_ar.search.left_to_right import LeftToRightDecoding
-from nat_ar.search.step_function import StepFunction
+from nat_ar.search.step_function import Blocks, StepFunction
 from nat_ar.types import Encoded, Hypotheses, Internal
 
 
@@ -78,6 +84,9 @@ class AutoregressiveModel(base.Seq2Seq, LeftToRight):
     ) -> tuple[StepFunction, Callable[[int], Cache]]:
         return causal_stepper(self.target_embedding, self.decoder, encoded, max_length)
 
+    def _blocks(self, encoded: Encoded, max_length: int, block: int) -> Blocks:
+        return causal_blocks(self.target_embedding, self.decoder, encoded, max_length)
+
     def internals(
         self,
         source: Int[Array, "batch source_length"],
@@ -87,7 +96,7 @@ class AutoregressiveModel(base.Seq2Seq, LeftToRight):
     ) -> dict[str, Internal]:
         """Of the best translation: `tokens`, EOS included, `log_probabilities`, of each given those before, and
         `cross_attention`, [layers, heads, target, source], over the source for each token."""
-        found = self.decode(source, decoding=decoding, max_length=max_length)
+        found = self.decode(source, decoding=without_drafts(decoding), max_length=max_length)
         encoded = self.encode(source)
         return causal_internals(self.target_embedding, self.decoder, encoded, found, source)
 
@@ -141,3 +150,20 @@ def causal_stepper(
         return decoder.empty_cache(encoded.lengths.shape[0], hypotheses, max_length + 1)
 
     return step, empty_cache
+
+
+def causal_blocks(
+    embedding: layers.Embedding, decoder: Decoder, encoded: Encoded, max_length: int
+) -> Blocks:
+    """A causal decoder's block function."""
+    memory = decoder.memory(encoded)
+
+    def extend(
+        tokens: Int[Array, "batch block"], cache: Cache, position: Int[Array, "batch"]
+    ) -> tuple[Float[Array, "batch block vocabulary"], Cache]:
+        inputs = embedding(tokens)
+        states, cache = decoder.extend(inputs, cache, position, memory, encoded.lengths)
+        return embedding.attend(states), cache
+
+    cache = decoder.empty_cache(encoded.lengths.shape[0], 1, max_length + 1)
+    return Blocks(extend, cache, is_exact=decoder.extends_exactly)

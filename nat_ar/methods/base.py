@@ -107,6 +107,8 @@ class Method(config_json.Open, abc.ABC):
     """the loss reads Batch.fertilities: data without alignments are refused"""
     rescores_itself: ClassVar[bool] = False
     """decodings with `rescore` use the model's own scores and need no teacher"""
+    drafts_itself: ClassVar[bool] = False
+    """decodings that verify another model's draft have the model's own"""
     has_own_encoder: ClassVar[bool] = False
     """not the Transformer encoder of methods.base.Seq2Seq: cannot start with a teacher's"""
 

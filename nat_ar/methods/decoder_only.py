@@ -28,7 +28,7 @@ from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search.base import require_length_penalty
 from nat_ar.search.beam import Beam
 from nat_ar.search.left_to_right import LeftToRightDecoding
-from nat_ar.search.step_function import StepFunction
+from nat_ar.search.step_function import Blocks, StepFunction
 from nat_ar.types import Batch, Loss, lengths_of
 
 
@@ -144,3 +144,14 @@ class DecoderOnlyModel(LeftToRight):
             return self.stack.empty_cache(encoded.lengths.shape[0], hypotheses, max_length + 1)
 
         return step, empty_cache
+
+    def _blocks(self, encoded: PrefixEncoded, max_length: int, block: int) -> Blocks:
+        def extend(
+            tokens: Int[Array, "batch block"], cache: Cache, position: Int[Array, "batch"]
+        ) -> tuple[Float[Array, "batch block vocabulary"], Cache]:
+            inputs = self.target_embedding(tokens)
+            states, cache = self.stack.extend(inputs, cache, position, encoded)
+            return self.target_embedding.attend(states), cache
+
+        cache = self.stack.empty_cache(encoded.lengths.shape[0], 1, max_length + 1)
+        return Blocks(extend, cache, is_exact=False)  # attention to the prefix is XLA's

@@ -26,6 +26,8 @@ from nat_ar.search.base import StepwiseDecoding, require_length_penalty
 from nat_ar.search.candidates import Ladder
 from nat_ar.search.left_to_right import LeftToRightDecoding
 from nat_ar.search.one_pass import LengthBeam
+from nat_ar.search.speculative import Speculative
+from nat_ar.search.verification import DraftedDecoding
 from nat_ar.types import Batch, Encoded, Hypotheses, Internal, Loss
 
 
@@ -35,6 +37,7 @@ class Joint(LengthNat):
 
     family: ClassVar[base.Family] = "AR+NAT"
     rescores_itself: ClassVar[bool] = True
+    drafts_itself: ClassVar[bool] = True
 
     decoding: LengthBeam | LeftToRightDecoding = LengthBeam(5, rescore=True)  # type: ignore[assignment]
     """decoding used unless the command says otherwise; LengthBeam by the non-autoregressive decoder,
@@ -110,10 +113,21 @@ class JointModel(LengthNatModel):
         decoding: LengthBeam | LeftToRightDecoding,
         max_length: int,
         scorer: base.Scorer | None = None,
+        draft: Hypotheses | None = None,
         widths: Ladder = limits.width_ladder,
     ) -> Hypotheses:
-        """By the half that the decoding belongs to. The scorer is ignored: this model rescores by itself."""
+        """By the half that the decoding belongs to; Speculative by both, unless there is a `draft`. The scorer is
+        ignored: this model rescores by itself."""
         encoded = self.encode(source)
+        if isinstance(decoding, DraftedDecoding):
+            if draft is None and isinstance(decoding, Speculative):
+                draft = self.best_of_lengths(
+                    encoded, source, LengthBeam(), max_length=max_length, score=None, widths=widths
+                )
+            blocks = autoregressive.causal_blocks(
+                self.target_embedding, self.causal_decoder, encoded, max_length
+            )
+            return left_to_right.verify(decoding, blocks, source, draft, max_length=max_length)
         if isinstance(decoding, StepwiseDecoding):
             step, empty_cache = autoregressive.causal_stepper(
                 self.target_embedding, self.causal_decoder, encoded, max_length
@@ -133,7 +147,7 @@ class JointModel(LengthNatModel):
     ) -> dict[str, Internal]:
         """Those of AutoregressiveModel or of LengthNatModel, of the half that the decoding belongs to."""
         encoded = self.encode(source)
-        if isinstance(decoding, StepwiseDecoding):
+        if isinstance(decoding, StepwiseDecoding | DraftedDecoding):
             found = self.decode(source, decoding=decoding, max_length=max_length)
             return autoregressive.causal_internals(
                 self.target_embedding, self.causal_decoder, encoded, found, source

@@ -4,9 +4,11 @@ Training sees all positions in parallel under a causal mask; translating goes to
 adds its encoder and two hooks, one for each of these ways."""
 
 import abc
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
@@ -14,7 +16,8 @@ from jaxtyping import Array, Float, Int
 from nat_ar.losses import cross_entropy
 from nat_ar.methods import base
 from nat_ar.search.left_to_right import LeftToRightDecoding
-from nat_ar.search.step_function import Cache, StepFunction
+from nat_ar.search.step_function import Blocks, Cache, StepFunction
+from nat_ar.search.verification import DraftedDecoding
 from nat_ar.special_tokens import BOS, PAD
 from nat_ar.types import Batch, Hypotheses, Internal, Loss, append_eos, lengths_of
 
@@ -55,6 +58,11 @@ class LeftToRight(base.TokenEmbeddings, abc.ABC):
         """The step function over an encoded source, and the empty cache for n hypotheses a row, with max_length
         positions and one for EOS."""
 
+    def _blocks(self, encoded: Any, max_length: int, block: int) -> Blocks:
+        """The block function for blocks of up to `block` words. A model that can look at several words at once
+        overrides this one, which takes its steps one after the other."""
+        return blocks_of_steps(*self._stepper(encoded, max_length), block)
+
     def logits(
         self,
         source: Int[Array, "batch source_length"],
@@ -87,8 +95,14 @@ class LeftToRight(base.TokenEmbeddings, abc.ABC):
         decoding: LeftToRightDecoding,
         max_length: int,
         scorer: base.Scorer | None = None,
+        draft: Hypotheses | None = None,
     ) -> Hypotheses:
-        step, empty_cache = self._stepper(self.encode(source), max_length)
+        """`draft` has the translations of a drafter, which a DraftedDecoding may ask for."""
+        encoded = self.encode(source)
+        if isinstance(decoding, DraftedDecoding):
+            blocks = self._blocks(encoded, max_length, decoding.block)
+            return verify(decoding, blocks, source, draft, max_length=max_length)
+        step, empty_cache = self._stepper(encoded, max_length)
         return decoding.search(step, empty_cache, source, max_length=max_length)
 
     def internals(
@@ -99,7 +113,7 @@ class LeftToRight(base.TokenEmbeddings, abc.ABC):
         max_length: int,
     ) -> dict[str, Internal]:
         """Of the best translation: `tokens`, EOS included, and `log_probabilities`, of each given those before."""
-        found = self.decode(source, decoding=decoding, max_length=max_length)
+        found = self.decode(source, decoding=without_drafts(decoding), max_length=max_length)
         target, lengths = translation_of(found, source)
         logits = self._logits(self.encode(source), target)
         return of_tokens(logits, target, lengths)
@@ -119,6 +133,51 @@ class LeftToRight(base.TokenEmbeddings, abc.ABC):
         logits = self._logits(self.encode(source), target)
         scores = normalised_log_p(logits, target, length_penalty)
         return scores.reshape(hypotheses.shape[:2])
+
+
+def without_drafts(decoding: Any) -> Any:
+    """The decoding that makes the same translations with no drafter at hand."""
+    return decoding.plain if isinstance(decoding, DraftedDecoding) else decoding
+
+
+def verify(
+    decoding: DraftedDecoding,
+    blocks: Blocks,
+    source: Int[Array, "batch source_length"],
+    draft: Hypotheses | None,
+    *,
+    max_length: int,
+) -> Hypotheses:
+    """The translations by a decoding that verifies drafts; `passes` has those of the drafter too."""
+    words = None if draft is None else draft.tokens[:, 0, :max_length]
+    found = decoding.search(blocks, source, max_length=max_length, draft=words)
+    if draft is None:
+        return found
+    return dataclasses.replace(found, passes=found.passes + draft.passes)
+
+
+def blocks_of_steps(step: StepFunction, empty_cache: Callable[[int], Cache], block: int) -> Blocks:
+    """A block function that takes a step for each token. Its cache has that of the steps before the block of each row
+    and after each of its tokens, and the position of the first."""
+
+    def extend(
+        tokens: Int[Array, "batch block"], past: Cache, position: Int[Array, "batch"]
+    ) -> tuple[Float[Array, "batch block vocabulary"], Cache]:
+        caches, first = past
+        rows = jnp.arange(tokens.shape[0])
+        cache = jax.tree.map(lambda leaf: leaf[position - first, rows], caches)
+        logits, all_caches = [], [cache]
+        for i in range(tokens.shape[1]):
+            one, cache = step(tokens[:, i, None], cache, position + i)
+            logits.append(one)
+            all_caches.append(cache)
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *all_caches)
+        return jnp.concatenate(logits, axis=1), (stacked, position)
+
+    start = empty_cache(1)
+    caches = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (block + 1, *leaf.shape)), start)
+    batch = jax.tree.leaves(start)[0].shape[0]
+    return Blocks(extend, (caches, jnp.zeros(batch, jnp.int32)), is_exact=False)
 
 
 def translation_of(

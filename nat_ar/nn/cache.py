@@ -134,6 +134,16 @@ def write_several(
     )
 
 
+def scores_of_several(
+    query: Float[Array, "batch new heads head_dim"], slots: Slots, position: Position
+) -> Float[Array, "batch heads new positions"]:
+    """q k / sqrt(head_dim) of queries at `position`, `position` + 1, ..., with the positions of an only hypothesis,
+    NEGATIVE after their own."""
+    own = position.reshape(-1, 1) + jnp.arange(query.shape[1])  # [batch or 1, new]
+    is_past = jnp.arange(slots.key.shape[-1]) <= own[:, None, :, None]
+    return jnp.where(is_past, products(heads_first(query), slots.key), NEGATIVE)
+
+
 def attend_several(
     query: Float[Array, "batch new heads head_dim"],
     slots: Slots,

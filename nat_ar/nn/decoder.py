@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar.config_json import ConfigError
 from nat_ar.nn import layers, transformer
-from nat_ar.nn.attention import PositionalAttention
+from nat_ar.nn.attention import PositionalAttention, SelfAttention
 from nat_ar.nn.cache import Cache, Position, Slots
 from nat_ar.nn.dot_product import KeyValue
 from nat_ar.nn.positions import sinusoids
@@ -303,6 +303,16 @@ class Decoder(nnx.Module):
         states = x if self.final_norm is None else self.final_norm(x)
         return states, Cache(new, old.origin)
 
+    @property
+    def extends_exactly(self) -> bool:
+        """Whether the states of `extend` have the bits of those of `step`: where all products and attention run by
+        kernels."""
+        return self.config.positions.is_added and all(
+            type(block.self_attention) is SelfAttention
+            and block.self_attention.implementation == "kernel"
+            for block in self.blocks
+        )
+
     @jax.named_scope("decoder")
     def extend(
         self,
@@ -318,7 +328,7 @@ class Decoder(nnx.Module):
 
         The cache is of one hypothesis a row and has room for position + new positions. To take positions back,
         go on from an earlier one: what is behind the current position is never seen, and later writes replace
-        it. Packed, the states have the bits of single steps."""
+        it. Where `extends_exactly`, the states have the bits of single steps."""
         if old.origin.shape[1] != 1:
             raise ValueError(
                 f"extend goes on with one hypothesis a row, got a cache of {old.origin.shape[1]}; use step"

@@ -119,6 +119,25 @@ class PrefixBlock(EncoderBlock):
         states = states + cache.mix(weights[..., width:], slots, origin)
         return self._rest(x, states, None), slots
 
+    def extend(
+        self,
+        x: Float[Array, "batch new d_model"],
+        slots: Slots,
+        position: Position,
+        prefix: KeyValue,
+        prefix_lengths: Int[Array, "batch"],
+    ) -> tuple[Float[Array, "batch new d_model"], Slots]:
+        """Several positions of one target a row, and the slots that now hold them."""
+        query, key, value = self.attention.heads(self.around_attention.enter(x))
+        slots = cache.write_several(slots, key, value, position)
+        before = prefix_scores(query, prefix, prefix_lengths)
+        since = cache.scores_of_several(query, slots, position)
+        weights = jax.nn.softmax(jnp.concatenate([before, since], axis=-1), axis=-1)
+        weights, width = weights.astype(query.dtype), before.shape[-1]
+        states = prefix_mix(weights[..., :width], prefix)
+        states = states + dot_product.heads_first(weights[..., width:] @ slots.value)
+        return self._rest(x, states, None), slots
+
     def _rest(
         self,
         x: Float[Array, "*rows d_model"],
@@ -228,6 +247,23 @@ class PrefixStack(nnx.Module):
         x = inputs + self._added(encoded, position.reshape(-1, 1), old.origin.shape[2])
         for block, slots, memory in zip(self.blocks, old.blocks, encoded.memory, strict=True):
             x, slots = block.step(x, slots, old.origin, position, memory, encoded.lengths)
+            new.append(slots)
+        return self._final(x), Cache(new, old.origin)
+
+    @jax.named_scope("decoder")
+    def extend(
+        self,
+        inputs: Float[Array, "batch new d_model"],
+        old: Cache,
+        position: Position,
+        encoded: PrefixEncoded,
+    ) -> tuple[Float[Array, "batch new d_model"], Cache]:
+        """As Decoder.extend."""
+        new: list[Slots] = []
+        at = position.reshape(-1, 1) + jnp.arange(inputs.shape[1])
+        x = inputs + self._added(encoded, at, old.origin.shape[2])
+        for block, slots, memory in zip(self.blocks, old.blocks, encoded.memory, strict=True):
+            x, slots = block.extend(x, slots, position, memory, encoded.lengths)
             new.append(slots)
         return self._final(x), Cache(new, old.origin)
 

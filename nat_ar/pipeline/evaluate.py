@@ -71,7 +71,11 @@ def evaluate(
         lengths = [len(row) for row in loaded.vocabulary.encode_target(test.references[0])]
         found = of_nearest_length(found, lengths)
     texts = [" ".join(translation.texts[0].split("\n")) for translation in found]
-    identity = {**provenance.identity(run, loaded), "decoding": shown, "test_hash": test.hash}
+    identity = {
+        **provenance.identity(run, loaded, translator.decoding),
+        "decoding": shown,
+        "test_hash": test.hash,
+    }
     scored = scoring.scores(texts, test, chosen, tokenizer)
     row = {
         "kind": "quality",
@@ -96,6 +100,7 @@ def evaluate(
         **scoring.write(run.directory, texts, test, _file_name(identity)),
         **scored,
         "steps": sum(t.passes for t in found) / max(len(found), 1),
+        "verification": _verification(found),
         "warnings": [*scored["warnings"], *_warnings(found)],
         **_training_cost(run, loaded.step),
     }
@@ -146,6 +151,21 @@ def _warnings(found: Sequence[Translation]) -> list[str]:
         "sources got no translation with a finite score": sum(t.is_missing for t in found),
     }
     return [f"{count} {what}" for what, count in counts.items() if count]
+
+
+def _verification(found: Sequence[Translation]) -> dict[str, Any] | None:
+    """Passes a sentence that verified drafts, the words that each of them accepted, EOS included, and how many of all
+    words hung on a near tie; None where there were no drafts."""
+    drafted = [t for t in found if t.verified_passes is not None and not t.is_blank]
+    if not drafted:
+        return None
+    passes = sum(t.verified_passes or 0 for t in drafted)
+    near_ties = [t.near_ties for t in drafted if t.near_ties is not None]
+    return {
+        "passes": passes / len(drafted),
+        "words_a_pass": sum(len(t.tokens[0]) + 1 for t in drafted) / passes,
+        "near_ties": sum(near_ties) if near_ties else None,
+    }
 
 
 def _training_cost(run: Run, step: int) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def export(
                 "--quantization int8"
             )
     else:
-        stablehlo.check(rows, buckets, chosen.weights)
+        stablehlo.check(rows, buckets, chosen.weights, chosen.decoding)
     with files.new_directory(output) as partial:
         trained, translator = open_translator(run, decoding, checkpoint, is_for_here=False)
         identity = {"kind": format, **_identity(run, trained, translator), "command": command}
@@ -83,7 +83,7 @@ def _identity(run: Run, trained: TrainedModel, translator: Translator) -> dict[s
     """What a card has in either format."""
     return {
         "format": FORMAT,
-        **provenance.identity(run, trained),
+        **provenance.identity(run, trained, translator.decoding),
         "decoding": translator.choice.text,
         "score": translator.decoding.score,
         "vocabulary_hash": trained.vocabulary.hash,

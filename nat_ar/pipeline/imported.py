@@ -17,7 +17,7 @@ from nat_ar.runtime import files
 
 UNKNOWN = (
     *("family", "training_data", "config_hash", "checkpoint_step", "parameters_hash", "parameters"),
-    *("rescorer", "teacher", "start_from", "device", "dtype", "steps", "variant"),
+    *("rescorer", "drafter", "teacher", "start_from", "device", "dtype", "steps", "variant"),
     *("train_seconds", "train_compile_seconds", "train_steps", "train_target_tokens"),
 )
 """Keys of a row that are null: nothing of ours has translated."""

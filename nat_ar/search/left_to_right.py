@@ -3,7 +3,12 @@
 from nat_ar.search.base import StepwiseDecoding
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
+from nat_ar.search.jacobi import Jacobi
 from nat_ar.search.sampling import Sampling
+from nat_ar.search.speculative import Speculative
+from nat_ar.search.verification import DraftedDecoding
 
-LeftToRightDecoding = Greedy | Beam | Sampling | StepwiseDecoding
+LeftToRightDecoding = (
+    Greedy | Beam | Sampling | Jacobi | Speculative | StepwiseDecoding | DraftedDecoding
+)
 """The package's own by name, so that a config that names one finds it defined, and those of other files."""

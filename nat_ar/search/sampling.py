@@ -66,9 +66,9 @@ class Sampling(StepwiseDecoding):
         def draw(
             logits: Float[Array, "batch vocabulary"], position: Int[Array, ""]
         ) -> Int[Array, "batch"]:
-            position_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, position)
-            logits = most_probable(logits / self.temperature, self.top_k)
-            return jax.vmap(jax.random.categorical)(position_keys, logits).astype(jnp.int32)
+            places = jnp.broadcast_to(position, (*keys.shape, 1))
+            perturbed = self.perturbed(logits[:, None], keys, places)
+            return perturbed[:, 0].argmax(axis=-1).astype(jnp.int32)
 
         length_limits, is_sentence = limits.of_sources(source, max_length)
         return greedy.search(
@@ -80,10 +80,28 @@ class Sampling(StepwiseDecoding):
             choose=draw,
         )
 
+    def perturbed(
+        self,
+        logits: Float[Array, "batch places vocabulary"],
+        keys: Key[Array, "batch"],
+        places: Int[Array, "batch places"],
+    ) -> Float[Array, "batch places vocabulary"]:
+        """Logits whose largest is the draw of each place: Gumbel noise is added (Maddison et al. 2014,
+        arXiv:1411.0030). A key is for a sentence (`row_keys`); places are positions in it, and decide the noise."""
+        logits = most_probable(logits / self.temperature, self.top_k)
+
+        def noise(key: Key[Array, ""], place: Int[Array, ""]) -> Float[Array, "vocabulary"]:
+            return jax.random.gumbel(
+                jax.random.fold_in(key, place), logits.shape[-1:], logits.dtype
+            )
+
+        of_row = jax.vmap(noise, (None, 0))
+        return logits + jax.vmap(of_row)(keys, places)
+
 
 def most_probable(
-    logits: Float[Array, "batch vocabulary"], top_k: int
-) -> Float[Array, "batch vocabulary"]:
+    logits: Float[Array, "*axes vocabulary"], top_k: int
+) -> Float[Array, "*axes vocabulary"]:
     """Logits of the top_k largest of every row, -inf for the rest; 0 keeps all."""
     if top_k == 0 or top_k >= logits.shape[-1]:
         return logits

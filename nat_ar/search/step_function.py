@@ -1,7 +1,7 @@
-"""What a left-to-right search knows of a model: a step function and its cache."""
+"""What a left-to-right search knows of a model: a step function or a block function, and its cache."""
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,24 @@ StepFunction = Callable[
 """(tokens, cache, position) -> (logits of the next token, cache). One position for all rows, or one for each.
 
 The cache is Reorderable, or every leaf of it has leading axes [batch, beam]."""
+
+BlockFunction = Callable[
+    [Int[Array, "batch block"], Cache, Int[Array, "batch"]],
+    tuple[Float[Array, "batch block vocabulary"], Cache],
+]
+"""(tokens, cache, position) -> (logits of the token after each, cache): as many steps as there are tokens at once, from
+`position` on, with one hypothesis a row. A search goes on from any place of the block before, or the one after it: what
+lies behind is never seen, and is written over."""
+
+
+class Blocks(NamedTuple):
+    """A model as a search with drafts sees it."""
+
+    extend: BlockFunction
+    cache: Cache
+    """empty, of one hypothesis a row and max_length + 1 positions: the last one is for EOS"""
+    is_exact: bool
+    """whether the logits have the bits of single steps"""
 
 
 @runtime_checkable

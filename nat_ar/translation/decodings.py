@@ -12,6 +12,7 @@ from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.methods.base import Method
 from nat_ar.nn.packed import Weights
+from nat_ar.search.verification import DraftedDecoding
 
 INT8 = " int8"
 """suffix of a decoding's text: with 8-bit weights"""
@@ -34,11 +35,20 @@ def choose(method: Method, decoding: Any | str | None) -> Choice:
     """A choice of the method from its text, such as "Beam(size=4)" or "Greedy() int8"; None: the method's default.
 
     A Choice or a decoding object is checked. Raises ConfigError that lists what the method has."""
+    weights: Weights = "float32"
+    wanted: Any = decoding
     if isinstance(decoding, Choice):
-        return Choice(parse_decoding(method, decoding.decoding), decoding.weights)
-    if isinstance(decoding, str) and decoding.endswith(INT8):
-        return Choice(parse_decoding(method, decoding.removesuffix(INT8)), "int8")
-    return Choice(parse_decoding(method, decoding))
+        wanted, weights = decoding.decoding, decoding.weights
+    elif isinstance(decoding, str) and decoding.endswith(INT8):
+        wanted, weights = decoding.removesuffix(INT8), "int8"
+    chosen = parse_decoding(method, wanted)
+    if needs_drafter(method, chosen) and chosen.drafter is None:
+        name = type(chosen).__name__
+        raise ConfigError(
+            f"{name} verifies the drafts of another run of the same vocabulary, got none: name it, as in "
+            f"\"{name}(drafter='RUN')\"; Jacobi() needs none"
+        )
+    return Choice(chosen, weights)
 
 
 def parse_decoding(method: Method, text: Any | str | None) -> Any:
@@ -109,6 +119,13 @@ def _signature(cls: type) -> str:
 def needs_scorer(method: Method, decoding: Any) -> bool:
     """Whether the decoding rescores with another model, the teacher."""
     return decoding.rescore and not method.rescores_itself
+
+
+def needs_drafter(method: Method, decoding: Any) -> bool:
+    """Whether the decoding verifies the drafts of another model."""
+    return isinstance(decoding, DraftedDecoding) and (
+        decoding.drafter is not None or (decoding.needs_draft and not method.drafts_itself)
+    )
 
 
 def decodings_of(method: type) -> tuple[type, ...]:

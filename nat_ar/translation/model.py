@@ -61,11 +61,15 @@ class Model:
         decoding: Any,
         max_length: int,
         scorer: Any = None,
+        draft: Hypotheses | None = None,
     ) -> Hypotheses:
         """The method's decode around other (or traced) arrays."""
         network = self.merge(leaves)
+        options = {} if draft is None else {"draft": draft}
         with cpu_kernels.in_use(self.has_kernels):
-            return network.decode(source, decoding=decoding, max_length=max_length, scorer=scorer)
+            return network.decode(
+                source, decoding=decoding, max_length=max_length, scorer=scorer, **options
+            )
 
     def internals(
         self,
@@ -79,6 +83,17 @@ class Model:
         network = self.merge(leaves)
         with cpu_kernels.in_use(self.has_kernels):
             return network.internals(source, decoding=decoding, max_length=max_length)
+
+
+@dataclasses.dataclass(frozen=True)
+class Drafter:
+    """A model whose translations another one verifies, and its decoding."""
+
+    model: Model
+    decoding: Any
+
+    def packed(self, weights: packed.Weights = "float32") -> "Drafter":
+        return Drafter(self.model.packed(weights), self.decoding)
 
 
 def require_device(method: Method) -> None:

@@ -25,7 +25,7 @@ from nat_ar.search import limits
 from nat_ar.search.candidates import Scorer
 from nat_ar.special_tokens import EOS, PAD
 from nat_ar.translation.decodings import Choice
-from nat_ar.translation.model import Model
+from nat_ar.translation.model import Drafter, Model
 from nat_ar.types import Hypotheses, Internal
 
 BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
@@ -55,6 +55,10 @@ class Translation:
     """the search found no translation with a finite score: the text means nothing"""
     is_blank: bool = False
     """the source is blank: nothing, or white space only. It was not decoded, and its translation is empty"""
+    verified_passes: int | None = None
+    """the passes that verified drafts; None: there were no drafts"""
+    near_ties: int | None = None
+    """words that the decoding without drafts might say otherwise; None: there are none (types.Verification)"""
 
     def __repr__(self) -> str:
         text = textwrap.shorten(self.texts[0], 60, placeholder=" ...")
@@ -73,6 +77,7 @@ class Translator:
         decoding: Any,
         weights: packed.Weights = "float32",
         scorer: Model | None = None,
+        drafter: Drafter | None = None,
         batch_tokens: int = BATCH_TOKENS,
         max_rows: int = 64,
         is_packed: bool = True,
@@ -84,6 +89,10 @@ class Translator:
         self.use(model)
         self.scorer = scorer
         self.ready_scorer = self._ready(scorer) if scorer is not None else None
+        self.drafter = drafter
+        self.ready_drafter = drafter
+        if drafter is not None and is_packed:
+            self.ready_drafter = drafter.packed(weights)
         self.vocabulary, self.decoding = vocabulary, decoding
         self.batch_tokens, self.max_rows = batch_tokens, max_rows
         self.compiled: dict[tuple[int, int], Any] = {}
@@ -248,8 +257,8 @@ class Translator:
     def decode(self, source: Int[np.ndarray, "rows bucket"]) -> Hypotheses:
         """Translations of one padded batch, on the device."""
         program = self.compile(source.shape[0], source.shape[1])
-        leaves, scorer_leaves, _ = self.arguments(*source.shape)
-        return program(leaves, scorer_leaves, source)
+        leaves, other_leaves, _ = self.arguments(*source.shape)
+        return program(leaves, other_leaves, source)
 
     def compile(self, rows: int, bucket: int) -> Any:
         """The program for one shape: from the cache, or compiled now with the seconds counted."""
@@ -263,19 +272,29 @@ class Translator:
         return self.compiled[rows, bucket]
 
     def function(self, bucket: int) -> Callable[..., Hypotheses]:
-        """The decode function for one bucket: (leaves, scorer leaves, source) -> Hypotheses. Pure; from source
-        tokens, at most `bucket` a row, to hypotheses."""
+        """The decode function for one bucket: (leaves, the scorer's or drafter's leaves, source) -> Hypotheses. Pure;
+        from source tokens, at most `bucket` a row, to hypotheses."""
         model, scorer, decoding = self.ready_model, self.ready_scorer, self.decoding
+        drafter = self.ready_drafter
         max_length = limits.length_limit(bucket)
 
         def decode(
-            leaves: list[jax.Array], scorer_leaves: list[jax.Array] | None, source: jax.Array
+            leaves: list[jax.Array], other_leaves: list[jax.Array] | None, source: jax.Array
         ) -> Hypotheses:
-            rescorer = (
-                None if scorer_leaves is None or scorer is None else scorer.merge(scorer_leaves)
-            )
+            rescorer = draft = None
+            if other_leaves is not None and scorer is not None:
+                rescorer = scorer.merge(other_leaves)
+            if other_leaves is not None and drafter is not None:
+                draft = drafter.model.decode(
+                    other_leaves, source, decoding=drafter.decoding, max_length=max_length
+                )
             return model.decode(
-                leaves, source, decoding=decoding, max_length=max_length, scorer=rescorer
+                leaves,
+                source,
+                decoding=decoding,
+                max_length=max_length,
+                scorer=rescorer,
+                draft=draft,
             )
 
         return decode
@@ -283,9 +302,12 @@ class Translator:
     def arguments(
         self, rows: int, bucket: int
     ) -> tuple[list[jax.Array], list[jax.Array] | None, jax.ShapeDtypeStruct]:
-        """Parameters of the model, parameters of the scorer, and the shape of a batch of sources."""
-        scorer = self.ready_scorer
-        leaves = self.ready_model.leaves, None if scorer is None else scorer.leaves
+        """Parameters of the model, those of the scorer or the drafter (no decoding has both), and the shape of a batch
+        of sources."""
+        other = self.ready_scorer
+        if self.ready_drafter is not None:
+            other = self.ready_drafter.model
+        leaves = self.ready_model.leaves, None if other is None else other.leaves
         return *leaves, jax.ShapeDtypeStruct((rows, bucket), jnp.int32)
 
     def texts(self, hypotheses: Hypotheses) -> list[Translation]:
@@ -298,8 +320,11 @@ class Translator:
         rows = [[row[row != PAD].tolist() for row in n_best] for n_best in tokens]
         with jax.profiler.TraceAnnotation(DETOKENIZER):
             flat = iter(self.vocabulary.decode_target([row for n_best in rows for row in n_best]))
+        verified, near_ties = _verification(hypotheses)
         found = []
-        for n_best, row_scores, row_passes in zip(rows, scores, passes, strict=True):
+        for row, (n_best, row_scores, row_passes) in enumerate(
+            zip(rows, scores, passes, strict=True)
+        ):
             texts = [next(flat) for _ in n_best]
             finite = [i for i, score in enumerate(row_scores) if np.isfinite(score)]
             real = finite or [0]
@@ -310,9 +335,19 @@ class Translator:
                     [n_best[i] for i in real],
                     int(row_passes),
                     is_missing=not finite,
+                    verified_passes=verified[row],
+                    near_ties=near_ties[row],
                 )
             )
         return found
+
+
+def _verification(hypotheses: Hypotheses) -> list[list[int] | list[None]]:
+    """Of each row, the passes that verified drafts and the near ties."""
+    of_batch = hypotheses.verification
+    none = [None] * hypotheses.passes.shape[0]
+    values = (None, None) if of_batch is None else (of_batch.passes, of_batch.near_ties)
+    return [none if value is None else np.asarray(value).tolist() for value in values]
 
 
 def _check_lengths(texts: Sequence[str], rows: Sequence[list[int]]) -> None:

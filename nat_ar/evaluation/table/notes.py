@@ -215,7 +215,7 @@ def _other_models(rows: Sequence[Row]) -> list[str]:
     them were trained."""
     held: dict[str, dict[str, dict[str, None]]] = {}
     for row in rows:
-        roles = ("rescorer", "teacher", "start_from")  # early rows lack them
+        roles = ("rescorer", "drafter", "teacher", "start_from")  # early rows lack them
         others = [(f"{role} of {row['name']}", row.get(role)) for role in roles]
         for what, model in [(results.label(row), row), *others]:
             if model is not None and model.get("parameters_hash") is not None:

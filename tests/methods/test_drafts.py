@@ -1,0 +1,123 @@
+"""Verified drafts in every left-to-right model: the words, scores and ends of greedy search, alone and in company."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from nat_ar.methods import base
+from nat_ar.methods.autoregressive import Autoregressive
+from nat_ar.methods.decoder_only import DecoderOnly
+from nat_ar.methods.joint import Joint
+from nat_ar.methods.recurrent import Recurrent
+from nat_ar.nn import packed
+from nat_ar.nn.recurrent import RecurrentConfig
+from nat_ar.runtime import cpu_kernels
+from nat_ar.search.greedy import Greedy
+from nat_ar.search.jacobi import Jacobi
+from nat_ar.search.sampling import Sampling
+from nat_ar.search.speculative import Speculative
+from nat_ar.special_tokens import PAD
+from nat_ar.types import Hypotheses
+from toys import TINY, sentences
+
+VOCABULARY, WIDTH, MAX_LENGTH = 24, 6, 14
+SIZES = base.VocabularySizes(VOCABULARY, VOCABULARY, is_joint=True)
+METHODS = {
+    "plain": Autoregressive(transformer=TINY),
+    "decoder_only": DecoderOnly(transformer=TINY),
+    "recurrent": Recurrent(
+        network=RecurrentConfig(d_model=16, num_encoder_layers=1, num_decoder_layers=1)
+    ),
+    "joint": Joint(transformer=TINY),
+}
+SOURCE = sentences(0, [6, 4, 0, 5, 1, 3, 6], WIDTH, vocabulary=VOCABULARY)
+
+
+@functools.cache
+def model_of(name: str, is_packed: bool) -> nnx.Module:
+    """Random parameters, made larger so that words depend on the words before."""
+    model = METHODS[name].build(SIZES, rngs=nnx.Rngs(1))
+    params = jax.tree.map(lambda leaf: 2.0 * leaf, nnx.state(model, nnx.Param))
+    nnx.update(model, params)
+    if is_packed:
+        packed.pack(model)
+    return model
+
+
+def decode(
+    model: nnx.Module, source: jax.Array, decoding: object, draft: Hypotheses | None, kernels: bool
+) -> Hypotheses:
+    graph, params = nnx.split(model)
+
+    @jax.jit
+    def run(params: nnx.State, source: jax.Array, draft: Hypotheses | None) -> Hypotheses:
+        options = {} if draft is None else {"draft": draft}
+        with cpu_kernels.in_use(kernels):
+            return nnx.merge(graph, params).decode(
+                source, decoding=decoding, max_length=MAX_LENGTH, **options
+            )
+
+    return jax.device_get(run(params, source, draft))
+
+
+def draft_of(found: Hypotheses) -> Hypotheses:
+    """The translations with every third word another one, and the last one lost."""
+    tokens = np.array(found.tokens)
+    tokens[..., ::3] = np.where(tokens[..., ::3] == PAD, PAD, 7)
+    tokens[..., -1] = PAD
+    return Hypotheses(jnp.asarray(tokens), jnp.asarray(found.scores), jnp.ones_like(found.passes))
+
+
+KINDS = [
+    *((name, False) for name in METHODS),
+    ("plain", True),
+    pytest.param("joint", True, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("name", "is_packed"), KINDS)
+def test_words_scores_and_ends_are_those_of_greedy_search_and_of_sampling(
+    name: str, is_packed: bool
+) -> None:
+    """All rows together, and one alone."""
+    if is_packed and not cpu_kernels.are_available():
+        pytest.skip("no CPU, or no C++ compiler, or NAT_AR_NATIVE=0")
+    model = model_of(name, is_packed)
+    greedy = decode(model, SOURCE, Greedy(), None, is_packed)
+    assert len({tuple(row) for row in greedy.tokens[:, 0].tolist()}) >= 3  # they tell rows apart
+    cases = [(greedy, Jacobi(block=4), None)]
+    if name == "plain":
+        cases.append((greedy, Speculative(block=5), draft_of(greedy)))
+        drawn = decode(model, SOURCE, Sampling(seed=3), None, is_packed)
+        cases.append((drawn, Jacobi(block=3, temperature=1.0, seed=3), None))
+    if name == "joint":
+        cases = [(greedy, Speculative(), None)]
+    for expected, decoding, draft in cases:
+        found = decode(model, SOURCE, decoding, draft, is_packed)
+        np.testing.assert_array_equal(found.tokens, expected.tokens)
+        assert (found.verification.passes <= expected.passes).all()
+        if is_packed:
+            assert found.verification.near_ties is None
+            np.testing.assert_array_equal(found.scores, expected.scores)
+        else:
+            assert found.verification.near_ties is not None
+            np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
+        first = draft and Hypotheses(draft.tokens[:1], draft.scores[:1], draft.passes[:1])
+        alone = decode(model, SOURCE[:1], decoding, first, is_packed)
+        np.testing.assert_array_equal(alone.tokens, expected.tokens[:1])
+
+
+def test_passes_count_those_of_the_drafter() -> None:
+    model = model_of("joint", is_packed=False)
+    found = decode(model, SOURCE, Speculative(), None, kernels=False)
+    np.testing.assert_array_equal(found.passes - found.verification.passes, [1, 1, 0, 1, 1, 1, 1])
+    other = model_of("plain", is_packed=False)
+    greedy = decode(other, SOURCE, Greedy(), None, kernels=False)
+    draft = Hypotheses(*map(jnp.asarray, (greedy.tokens, greedy.scores, np.full(7, 3, np.int32))))
+    found = decode(other, SOURCE, Speculative(block=40), draft, kernels=False)
+    np.testing.assert_array_equal(found.verification.passes, [1, 1, 0, 1, 1, 1, 1])
+    np.testing.assert_array_equal(found.passes, [4, 4, 3, 4, 4, 4, 4])
