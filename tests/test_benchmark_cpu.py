@@ -15,7 +15,8 @@ from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.translation.model import Model
 from scripts.benchmark_cpu import __main__ as benchmark
-from scripts.benchmark_cpu import data, models, plots, report, text, timing, train
+from scripts.benchmark_cpu import contest, data, models, plots, report, text, timing, train
+from scripts.benchmark_cpu.contest import Setting, Timed
 from scripts.benchmark_cpu.data import Preparation
 from scripts.benchmark_cpu.models import Program, Scale
 from scripts.benchmark_cpu.report import Figure, Section
@@ -106,11 +107,11 @@ def test_exit_status(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    record = tmp_path / "recorded" / "record.json"
-    record.parent.mkdir()
+    monkeypatch.setattr(benchmark.processor, "kind", lambda: "Abacus (model 1), beads")
+    record = tmp_path / "recorded" / "abacus_model_1_beads_2_threads" / "record.json"
+    record.parent.mkdir(parents=True)
     report.write_record(record, [section("train", share=0.7)])
-    monkeypatch.setattr(benchmark, "RECORDED", record.parent)
-    monkeypatch.setattr(benchmark, "RECORD", record)
+    monkeypatch.setattr(benchmark, "RECORDED", tmp_path / "recorded")
     monkeypatch.setattr(benchmark.machine, "pin", lambda threads: None)
     measured = None if share is None else section("train", share=share)
     monkeypatch.setattr(benchmark, "run_section", lambda name, arguments: measured)
@@ -121,6 +122,63 @@ def test_exit_status(
     assert stop.value.code == status
     expected = share if "--record" in words else 0.7
     assert report.read_record(record) == {"train/share": expected}
+
+
+def test_another_kind_of_processor_is_not_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has half of what the abacus had, and nothing has fallen; recorded, it has a folder of its own."""
+    abacus = report.folder(tmp_path, "Abacus, 2 threads") / report.RECORD
+    report.write_record(abacus, [section("train", share=0.7)])
+    monkeypatch.setattr(benchmark, "RECORDED", tmp_path)
+    monkeypatch.setattr(benchmark.machine, "pin", lambda threads: None)
+    monkeypatch.setattr(benchmark.processor, "kind", lambda: "Slide rule")
+    measured = section("train", share=0.35)
+    monkeypatch.setattr(benchmark, "run_section", lambda name, arguments: measured)
+    for words in (["--output", str(tmp_path / "new")], ["--record"]):
+        monkeypatch.setattr(sys, "argv", ["benchmark_cpu", "--only", "train", *words])
+        with pytest.raises(SystemExit) as stop:
+            benchmark.main()
+        assert stop.value.code == 0
+        assert "no record of this kind of processor" in capsys.readouterr().out
+    assert report.read_record(abacus) == {"train/share": 0.7}
+    slide_rule = tmp_path / "slide_rule_2_threads" / report.RECORD
+    assert report.read_record(slide_rule) == {"train/share": 0.35}
+
+
+# Everyone at their best
+
+
+def timed(system: str, kind: str, threads: int, *seconds: float) -> Timed:
+    return Timed(Setting(system, kind, threads), np.array(seconds))
+
+
+def test_thread_counts() -> None:
+    assert [contest.thread_counts(cores) for cores in (1, 2, 6, 8)] == [
+        (1,),
+        (1, 2),
+        (1, 2, 4, 6),
+        (1, 2, 4, 8),
+    ]
+
+
+def test_the_fastest_number_of_threads_counts_kind_by_kind() -> None:
+    """The peer's threads fight: with one it takes 3 seconds, with two 30."""
+    everyone = [
+        timed("ours", "float32", 1, 4.0, 4.0),
+        timed("ours", "float32", 2, 2.0, 2.0),
+        timed("ours", "int8", 2, 2.0, 2.0),
+        timed("peer", "float32", 1, 3.0, 3.0),
+        timed("peer", "float32", 2, 30.0, 30.0),
+        timed("peer", "int8", 1, 1.0, 1.0),
+    ]
+    assert contest.best(everyone, "peer", "float32").setting.threads == 1
+    assert contest.best(everyone, "peer").setting.kind == "int8"
+    assert contest.speed_over(everyone, "ours", "peer", "float32").value == 1.5
+    assert contest.speed_over(everyone, "ours", "peer", "int8").value == 0.5
+    rows = contest.rows(everyone, "ours", sentences=2)
+    assert [row["counts"] for row in rows] == ["", "yes", "yes", "yes", "", "yes"]
+    assert rows[4]["ms/sentence"] == Interval(15e3, 15e3, 15e3)
 
 
 def test_plots(tmp_path: Path) -> None:

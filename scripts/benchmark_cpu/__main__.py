@@ -5,8 +5,10 @@
     bash scripts/benchmark_cpu.sh --only kernels           # a section that runs only if it is named
     bash scripts/benchmark_cpu.sh --quick                  # does every section work? its numbers mean nothing
 
-The exit status is 1 if a ratio fell below 0.8 of its recorded value or a section failed. A bar that is missed is shown
-and does not change the status. --record replaces the recorded sections of docs/results/speed_cpu by those that ran."""
+The record is kept by kind of processor and number of threads, a folder of docs/results/speed_cpu each; ratios are
+compared with those of the same kind only. The exit status is 1 if one fell below 0.8 of its recorded value or a section
+failed. A bar that is missed is shown and does not change the status, nor does a processor without a record. --record
+replaces the recorded sections of this kind of processor by those that ran."""
 
 import argparse
 import os
@@ -17,12 +19,12 @@ import time
 from pathlib import Path
 
 from nat_ar.evaluation.speed import machine
+from nat_ar.runtime import processor
 from scripts.benchmark_cpu import plots, report
 from scripts.benchmark_cpu.report import Section
 from scripts.benchmark_cpu.section import ALL, NAMES
 
 RECORDED = Path("docs/results/speed_cpu")
-RECORD = RECORDED / "record.json"
 QUICK_OUTPUT = Path("runs/benchmark_cpu_quick")
 TITLE = (
     "# Speed on a CPU\n\n`bash scripts/benchmark_cpu.sh --record`; README.md says what is in it.\n"
@@ -50,10 +52,16 @@ def main() -> None:
     if arguments.record and arguments.quick:
         parser.error("--quick measures nothing that could be recorded")
     machine.pin(arguments.threads)  # child processes inherit it
-    output = RECORDED if arguments.record else arguments.output
+    condition = f"{processor.kind()}, {arguments.threads} threads"
+    recorded = report.folder(RECORDED, condition)
+    path = recorded / report.RECORD
+    output = recorded if arguments.record else arguments.output
     if arguments.quick:
         output = QUICK_OUTPUT
-    record = {} if arguments.quick else report.read_record(RECORD)
+    record = {} if arguments.quick else report.read_record(path)
+    print(condition)
+    if not record and not arguments.quick:
+        print(f"no record of this kind of processor, nothing is compared; {RECORDED} has others")
     start = time.monotonic()
     measured, failed = [], []
     for name in (name for name in ALL if name in arguments.only):
@@ -65,8 +73,8 @@ def main() -> None:
             print(report.markdown(section, record), flush=True)
     fallen = report.falls(record, measured)
     if arguments.record:
-        report.write_record(RECORD, measured)
-        record = report.read_record(RECORD)
+        report.write_record(path, measured)
+        record = report.read_record(path)
     _write(output, measured, record)
     for name in report.not_measured(record, measured):
         print(f"not measured, the recorded value stays: {name}")

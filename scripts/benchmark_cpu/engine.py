@@ -1,17 +1,17 @@
-"""ctranslate2: the same weights in CTranslate2, an independent engine, in turns with ours.
+"""ctranslate2: the same weights in CTranslate2, an independent engine, in turns with ours, each at its best.
 
-nat_ar.export.ctranslate2 exports the weights; each engine is timed in a process of its own (engine_peer.py) that waits
-while it is not its turn. CTranslate2 goes from pieces to pieces, we from token ids to token ids. In one process with
-XLA's threads it took three to five times as long at batch 1. It takes exactly as many steps as we do
-(min_decoding_length, max_decoding_length) and must produce our tokens: those of greedy search, and in beam search the
-same hypotheses after the last free step (our last step is a forced EOS, theirs is not).
+nat_ar.export.ctranslate2 exports the weights. Both engines run with several numbers of threads, float32 and int8, each
+in a process of its own (thread_worker.py, engine_peer.py) that waits while it is not its turn, and the number of
+threads with which an engine is fastest counts (contest.py). CTranslate2 goes from pieces to pieces, we from token ids
+to token ids. In one process with XLA's threads it took three to five times as long at batch 1. It takes exactly as many
+steps as we do (min_decoding_length, max_decoding_length) and must produce our tokens: those of greedy search, and in
+beam search the same hypotheses after the last free step (our last step is a forced EOS, theirs is not).
 
 Its threads spin for a while after a call (GNU OpenMP's default). So each call of either engine starts after a PAUSE and
 is made twice, of which the second counts: neither is timed while its threads wake up. OMP_WAIT_POLICY=passive would
 make the pause needless and have CTranslate2 wake its threads at every operation."""
 
 import contextlib
-import dataclasses
 import functools
 import importlib
 import os
@@ -21,20 +21,29 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int
+
 from nat_ar.data import vocabulary
 from nat_ar.data.vocabulary import Vocabulary, VocabularyConfig
-from nat_ar.evaluation.speed import intervals, machine
+from nat_ar.evaluation.speed import machine
+from nat_ar.nn.packed import Weights
 from nat_ar.special_tokens import EOS, PAD
-from scripts.benchmark_cpu import models, text, timing
-from scripts.benchmark_cpu.models import Program, Scale, System, Workshop
-from scripts.benchmark_cpu.report import Figure, Row, Section
+from scripts.benchmark_cpu import contest, models, text, threads, timing
+from scripts.benchmark_cpu.contest import Setting, Timed
+from scripts.benchmark_cpu.models import Scale, System, Workshop
+from scripts.benchmark_cpu.report import Figure, Section
 from scripts.benchmark_cpu.timing import Worker
 
 PAUSE = 0.05
 LEAST_EQUAL = 0.9
 """Share of the sentences whose tokens must be equal: when two tokens differ by rounding only, engines may choose
 differently, and their translations diverge from there."""
-FLOAT32 = "CTranslate2 float32"
+OURS, THEIRS = "nat_ar", "CTranslate2"
+KINDS: tuple[Weights, ...] = ("float32", "int8")
+"""Compute types of theirs, weights of ours."""
+SEARCHES = {"greedy": 1, "beam_4": 4}
+"""system -> hypotheses"""
 
 
 def run(section: Section, scale: Scale) -> None:
@@ -45,28 +54,39 @@ def run(section: Section, scale: Scale) -> None:
         section.notes.append(f"Skipped: {error}; install requirements-bench.txt.")
         return
     systems = models.systems(scale.transformer)
-    chosen = [systems["greedy"], systems["beam_4"]]
-    workshop = Workshop(scale)
+    counts = contest.thread_counts(machine.num_threads())
+    workshop, batches = Workshop(scale), (scale.batches[0], scale.large)
+    names = [models.name_of(name, kind) for name in SEARCHES for kind in KINDS]
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as running:
         words = _vocabulary(Path(scratch) / "vocabulary", scale)
         directory = Path(scratch) / "exported"
-        _export(export, workshop, chosen[0], words, directory)
-        engines = {
-            name: running.enter_context(_engine(directory, kind, threads))
-            for name, kind, threads in _kinds(machine.num_threads())
+        _export(export, workshop, systems["greedy"], words, directory)
+        theirs = {
+            (kind, number): running.enter_context(_engine(directory, kind, number))
+            for kind in KINDS
+            for number in counts
         }
+        equal = _require_equal(theirs["float32", counts[-1]], words, workshop, systems["greedy"])
         section.notes.append(
-            f"ctranslate2 {package.__version__}, {machine.num_threads()} threads unless stated. "
-            + _require_equal(engines[FLOAT32], words, workshop, chosen[0])
+            f"ctranslate2 {package.__version__}; {' and '.join(map(str, counts))} threads, of which each engine's "
+            f"fastest counts, kind by kind. {equal}"
         )
-        for rows in (scale.batches[0], scale.large):
-            _compare(section, rows, chosen, workshop, words, engines)
-
-
-def _kinds(threads: int) -> list[tuple[str, str, int]]:
-    """Name, compute type and threads of every engine. Its int8 gets slower with more threads."""
-    alone = [("CTranslate2 int8, 1 thread", "int8", 1)] if threads > 1 else []
-    return [(FLOAT32, "float32", threads), ("CTranslate2 int8", "int8", threads), *alone]
+        ours = {
+            number: running.enter_context(threads.start(number, scale, names, batches))
+            for number in counts
+        }
+        for rows in batches:
+            pieces = _pieces(models.sources(rows, scale.positions + 1, scale.vocabulary), words)
+            for name, beam in SEARCHES.items():
+                timed = _compare(name, beam, rows, pieces, scale, ours, theirs)
+                label = systems[name].label
+                section.tables[f"{label}, batch {rows}, {timed[0].seconds.size} rounds"] = (
+                    contest.rows(timed, OURS, sentences=rows)
+                )
+                for kind in KINDS:
+                    faster = contest.speed_over(timed, OURS, THEIRS, kind)
+                    figure = f"ctranslate2/batch {rows}/{name}/{kind}/speed over CTranslate2"
+                    section.figures.append(Figure(figure, faster, bar=1.0))
 
 
 def _vocabulary(directory: Path, scale: Scale) -> Vocabulary:
@@ -108,11 +128,11 @@ def _translate(
     return engine.ask({"pieces": pieces, "steps": steps, "beam": beam, "hypotheses": hypotheses})
 
 
-def _pieces(program: Program, words: Vocabulary) -> list[list[str]]:
-    """The sources of a program without EOS, which the engine adds."""
+def _pieces(source: Int[np.ndarray, "rows bucket"], words: Vocabulary) -> list[list[str]]:
+    """Sources without EOS, which the engine adds."""
     return [
         words.source_pieces([token for token in row if token not in (PAD, EOS)])
-        for row in program.source.tolist()
+        for row in source.tolist()
     ]
 
 
@@ -129,7 +149,7 @@ def _require_equal(engine: Worker, words: Vocabulary, workshop: Workshop, greedy
     counts = []
     for program, size in zip(programs, (1, 4), strict=True):
         free = scale.positions - 1
-        theirs = _translate(engine, _pieces(program, words), free, size, size)["hypotheses"]
+        theirs = _translate(engine, _pieces(program.source, words), free, size, size)["hypotheses"]
         equal = 0
         for mine, other in zip(program().tolist(), theirs, strict=True):
             ids = {tuple(target_ids[piece] for piece in pieces) for pieces in other}
@@ -145,67 +165,37 @@ def _require_equal(engine: Worker, words: Vocabulary, workshop: Workshop, greedy
 
 
 def _compare(
-    section: Section,
+    name: str,
+    beam: int,
     rows: int,
-    chosen: list[System],
-    workshop: Workshop,
-    words: Vocabulary,
-    engines: Mapping[str, Worker],
-) -> None:
-    scale = workshop.scale
-    rounded = [dataclasses.replace(system, weights="int8") for system in chosen]
-    programs, int8_programs = (
-        workshop.programs([(system, rows, scale.positions) for system in systems])
-        for systems in (chosen, rounded)
-    )
-    works: dict[tuple[str, str], timing.Call] = {}
-    for program, int8_program, beam in zip(programs, int8_programs, (1, 4), strict=True):
-        works[program.system.label, "nat_ar"] = _second(program)
-        works[program.system.label, "nat_ar int8"] = _second(int8_program)
-        pieces = _pieces(program, words)
-        for name, engine in engines.items():
-            work = functools.partial(_translate, engine, pieces, scale.positions, beam)
-            steps = {len(best) for hypotheses in work()["hypotheses"] for best in hypotheses}
-            if steps != {scale.positions}:
-                raise models.TooShortError(
-                    f"{name}, {program.system.label}: expected {scale.positions} steps, got "
-                    f"{sorted(steps)}"
-                )
-            works[program.system.label, name] = functools.partial(_seconds, work)
+    pieces: list[list[str]],
+    scale: Scale,
+    ours: Mapping[int, Worker],
+    theirs: Mapping[tuple[Weights, int], Worker],
+) -> list[Timed]:
+    """The seconds of one search at one batch, of every engine, kind and number of threads."""
+    works: dict[Setting, timing.Call] = {}
+    kind: Weights
+    for kind in KINDS:
+        for number, worker in ours.items():
+            call = threads.call(worker, models.name_of(name, kind), rows, calls=2)
+            works[Setting(OURS, kind, number)] = call
+    for (kind, number), engine in theirs.items():
+        work = functools.partial(_translate, engine, pieces, scale.positions, beam)
+        steps = {len(best) for hypotheses in work()["hypotheses"] for best in hypotheses}
+        if steps != {scale.positions}:
+            raise models.TooShortError(
+                f"{THEIRS} {kind}, {name}: expected {scale.positions} steps, got {sorted(steps)}"
+            )
+        works[Setting(THEIRS, kind, number)] = functools.partial(_seconds, work)
     seconds = timing.take_turns(
-        f"ctranslate2, batch {rows}",
+        f"ctranslate2, {name}, batch {rows}",
         list(works.values()),
         seconds=scale.seconds,
         pause=PAUSE,
     )
-    of = dict(zip(works, seconds, strict=True))
-    table: list[Row] = []
-    for (label, name), mine in of.items():
-        table.append(
-            {
-                "search": label,
-                "engine": name,
-                "ms/sentence": intervals.median(1e3 * mine / rows),
-                "x nat_ar": intervals.median_ratio(of[label, "nat_ar"], mine),
-            }
-        )
-    section.tables[f"Batch {rows}, {seconds.shape[1]} rounds"] = table
-    for system in chosen:
-        faster = intervals.median_ratio(of[system.label, FLOAT32], of[system.label, "nat_ar"])
-        name = f"ctranslate2/batch {rows}/{system.name}/speed over CTranslate2 float32"
-        section.figures.append(Figure(name, faster, bar=1.0))
+    return [Timed(setting, mine) for setting, mine in zip(works, seconds, strict=True)]
 
 
 def _seconds(work: Callable[[], dict[str, Any]]) -> float:
     return work()["seconds"]
-
-
-def _second(work: Callable[[], Any]) -> timing.Call:
-    """Times the second of two calls."""
-    call = timing.timed(work)
-
-    def twice() -> float:
-        call()
-        return call()
-
-    return twice

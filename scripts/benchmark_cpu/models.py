@@ -92,11 +92,11 @@ FULL = Scale(
     ),
     vocabulary=8000,
     positions=25,
-    batches=(1, 8, 32, 64),
+    batches=(1, 8, 32),
     large=32,
     lengths=(10, 25, 50, 100),
     train_sentences=80,
-    pairs=(50_000, 200_000),
+    pairs=(40_000, 120_000),
     seconds=12.0,
 )
 QUICK = Scale(
@@ -148,6 +148,10 @@ class System:
         return isinstance(self.method, Ctc)
 
 
+WITH_INT8 = ("greedy", "beam_4", "length_nat", "ctc", "da")
+"""Systems that are timed with weights of 8 bits as well."""
+
+
 def systems(transformer: TransformerConfig) -> dict[str, System]:
     """All systems by name; the baselines of the ratios come first."""
     layers = transformer.num_encoder_layers + transformer.num_decoder_layers
@@ -158,7 +162,6 @@ def systems(transformer: TransformerConfig) -> dict[str, System]:
     listed = (
         System("greedy", f"AR {plain}, greedy", greedy, Greedy()),
         System("beam_4", f"AR {plain}, beam 4", greedy, Beam(4)),
-        System("greedy_int8", f"AR {plain}, greedy, int8", greedy, Greedy(), weights="int8"),
         System("deep_greedy", f"AR {layers}-1, greedy", Autoregressive(deep), Greedy()),
         System("length_nat", "length NAT, one pass", length, LengthBeam(), 1),
         System("length_beam_5", "length NAT, length beam 5", length, LengthBeam(5, n_best=5), 1),
@@ -169,7 +172,22 @@ def systems(transformer: TransformerConfig) -> dict[str, System]:
         System("cmlm_4", "CMLM, 4 passes, one length", cmlm, MaskPredict(4, 1), 4),
         System("cmlm_10", "CMLM, 10 passes, one length", cmlm, MaskPredict(10, 1), 10),
     )
-    return {system.name: system for system in listed}
+    rounded = (
+        dataclasses.replace(
+            system,
+            name=name_of(system.name, "int8"),
+            label=f"{system.label}, int8",
+            weights="int8",
+        )
+        for system in listed
+        if system.name in WITH_INT8
+    )
+    return {system.name: system for system in (*listed, *rounded)}
+
+
+def name_of(name: str, weights: Weights) -> str:
+    """The system of that name with these weights."""
+    return name if weights == "float32" else f"{name}_{weights}"
 
 
 def build(method: AnyMethod, vocabulary: int) -> Model:

@@ -1,11 +1,14 @@
 """The results of sections as lines of results.jsonl, as Markdown, and against the record. Imports no JAX.
 
 A figure without a unit is a ratio, larger is better: the record keeps these, because a ratio of two systems of one run
-means the same on another day. Figures with a unit are shown with their bars only."""
+means the same on another day, on the same kind of processor: what one kernel gains over another is a matter of the
+instructions that there are, and a share of a floor one of caches too. Figures with a unit are shown with their bars
+only."""
 
 import dataclasses
 import datetime
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -131,6 +134,13 @@ def merged(old: Sequence[Section], new: Sequence[Section], order: Sequence[str])
 
 # The record
 
+RECORD = "record.json"
+
+
+def folder(records: Path, condition: str) -> Path:
+    """Where the record of a kind of processor and a number of threads is, or would be."""
+    return records / re.sub(r"[^a-z0-9]+", "_", condition.lower()).strip("_")
+
 
 @dataclasses.dataclass(frozen=True)
 class Fall:
@@ -171,6 +181,7 @@ def write_record(path: Path, sections: Sequence[Section]) -> None:
                     "date": date,
                 }
     record = files.signed({"ratios": dict(sorted(ratios.items()))})
+    path.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(path, json.dumps(record, indent=2) + "\n")
 
 

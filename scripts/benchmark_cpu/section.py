@@ -40,10 +40,6 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ["NAT_AR_TORCH_PYTHON"] = arguments.torch_python
     start = time.monotonic()
-    if arguments.name == "train":  # as the verb does, before JAX allocates anything
-        from nat_ar.runtime import malloc
-
-        malloc.keep_freed_memory()
     import jax
 
     # Programs from a persistent cache are slower than those just compiled (nat_ar/runtime/malloc.py).

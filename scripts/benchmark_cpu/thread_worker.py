@@ -1,6 +1,7 @@
-"""Translates at batch 1 on so many cores: python -m scripts.benchmark_cpu.thread_worker 1 --systems greedy ctc.
+"""Translates on so many cores: python -m scripts.benchmark_cpu.thread_worker 1 --systems greedy ctc --rows 1 32.
 
-Reads names of systems, a JSON string a line, and answers each with the seconds of one translation."""
+Reads a JSON object a line, {"system": "greedy", "rows": 1, "calls": 2}, translates so many times, and answers with the
+seconds of the last translation."""
 
 import argparse
 import json
@@ -16,20 +17,28 @@ def main() -> None:
     parser.add_argument(
         "--systems", nargs="+", required=True, help="names of those to translate by"
     )
+    parser.add_argument("--rows", nargs="+", type=int, default=[1], help="sentences of a batch")
     parser.add_argument("--quick", action="store_true", help="small sizes")
     arguments = parser.parse_args()
     machine.pin(arguments.threads)
     scale = models.QUICK if arguments.quick else models.FULL
     systems = models.systems(scale.transformer)
-    wanted = [(systems[name], 1, scale.positions) for name in arguments.systems]
+    wanted = [
+        (systems[name], rows, scale.positions)
+        for name in arguments.systems
+        for rows in arguments.rows
+    ]
     programs = models.Workshop(scale).programs(wanted)
-    calls = {program.system.name: timing.timed(program) for program in programs}
+    calls = {(program.system.name, program.rows): timing.timed(program) for program in programs}
     for call in calls.values():
         call()
     print(json.dumps({"threads": arguments.threads}), flush=True)
     with clock.no_compilation():
         for line in sys.stdin:
-            print(json.dumps({"seconds": calls[json.loads(line)]()}), flush=True)
+            question = json.loads(line)
+            call = calls[question["system"], question["rows"]]
+            seconds = [call() for _ in range(question["calls"])]
+            print(json.dumps({"seconds": seconds[-1]}), flush=True)
 
 
 if __name__ == "__main__":

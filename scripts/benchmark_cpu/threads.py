@@ -2,9 +2,10 @@
 
 Two processes, each pinned before JAX starts its thread pool, take turns call by call."""
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from nat_ar.evaluation.speed import intervals, machine
 from scripts.benchmark_cpu import models, timing
@@ -23,19 +24,10 @@ def run(section: Section, scale: Scale) -> None:
         return
     everything = models.systems(scale.transformer)
     systems = {name: everything[name] for name in NAMES}
-    workers: list[Worker] = []
-    try:
-        for number in (1, cores):
-            command = [sys.executable, "-m", "scripts.benchmark_cpu.thread_worker", str(number)]
-            command += ["--systems", *NAMES]
-            if scale is models.QUICK:
-                command.append("--quick")
-            workers.append(Worker(command, dict(os.environ)))
-        calls = [_call(worker, name) for name in systems for worker in workers]
+    with contextlib.ExitStack() as running:
+        workers = [running.enter_context(start(number, scale, NAMES)) for number in (1, cores)]
+        calls = [call(worker, name) for name in systems for worker in workers]
         seconds = timing.take_turns("threads", calls, seconds=2 * scale.seconds)
-    finally:
-        for worker in workers:
-            worker.close()
     alone, together = seconds[0::2], seconds[1::2]
     rows: list[Row] = []
     for system, one, all_ in zip(systems.values(), alone, together, strict=True):
@@ -58,5 +50,15 @@ def run(section: Section, scale: Scale) -> None:
     section.tables[f"Batch 1, {seconds.shape[1]} rounds"] = rows
 
 
-def _call(worker: Worker, name: str) -> Callable[[], float]:
-    return lambda: worker.ask(name)["seconds"]
+def start(threads: int, scale: Scale, names: Sequence[str], rows: Sequence[int] = (1,)) -> Worker:
+    """A process that translates on so many cores."""
+    command = [sys.executable, "-m", "scripts.benchmark_cpu.thread_worker", str(threads)]
+    command += ["--systems", *names, "--rows", *map(str, rows)]
+    command += ["--quick"] if scale is models.QUICK else []
+    return Worker(command, dict(os.environ))
+
+
+def call(worker: Worker, name: str, rows: int = 1, calls: int = 1) -> timing.Call:
+    """The seconds of the last of so many translations."""
+    question = {"system": name, "rows": rows, "calls": calls}
+    return lambda: worker.ask(question)["seconds"]

@@ -2,7 +2,8 @@
 
 Sizes, pre-norm, tied embeddings, sinusoids, dropout, label smoothing, Adam and clipping are ours. Torch's dropout of
 attention weights, which we do not have, is off: it would disable torch's fused attention. Adam is fused, the
-fastest of torch on a CPU. Imports torch only, so that another interpreter can run it."""
+fastest of torch on a CPU. By choice the model is compiled (torch.compile), or computes in bfloat16 under autocast, with
+parameters and loss in float32. Imports torch only, so that another interpreter can run it."""
 
 import argparse
 import json
@@ -70,19 +71,24 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, required=True)
     for name in ("dropout", "smoothing"):
         parser.add_argument(f"--{name}", type=float, required=True)
+    parser.add_argument("--bfloat16", action="store_true", help="products in bfloat16")
+    parser.add_argument("--compiled", action="store_true", help="by torch.compile")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     peer = Peer(arguments).train()
     adam = torch.optim.Adam(peer.parameters(), lr=1e-6, betas=(0.9, 0.98), eps=1e-9, fused=True)
     loss = nn.CrossEntropyLoss(ignore_index=PAD, label_smoothing=arguments.smoothing)
+    forward = torch.compile(peer) if arguments.compiled else peer
     shape = (arguments.sentences, arguments.length)
     source, target = (torch.randint(FIRST_WORD, arguments.vocabulary, shape) for _ in range(2))
     inputs = target.roll(1, dims=1)
 
     def step() -> float:
         adam.zero_grad()
-        value = loss(peer(source, inputs).flatten(0, 1), target.flatten())
+        with torch.autocast("cpu", torch.bfloat16, enabled=arguments.bfloat16):
+            logits = forward(source, inputs)
+        value = loss(logits.float().flatten(0, 1), target.flatten())
         value.backward()
         nn.utils.clip_grad_norm_(peer.parameters(), 1.0)
         adam.step()

@@ -1,18 +1,25 @@
-"""train: our train step beside a large matrix product and beside PyTorch's torch.nn.Transformer.
+"""train: our train step beside a large matrix product and beside PyTorch's torch.nn.Transformer, each at its best.
 
-They take turns, so that the share of the machine's rate and the speed-up are ratios within a round. The torch peer
-(torch_peer.py) has a process of its own, which is idle between its turns."""
+First every setting takes two steps in a process of its own: ours with several numbers of threads, torch's too, then
+compiled (torch.compile) with the fastest of them; and all of that in bfloat16 under autocast, where the processor
+multiplies bfloat16 (elsewhere it is emulated, more than ten times as slow). The fastest of each then take turns, so
+that the share of the machine's rate and the speed-up are ratios within a round. Whoever is not at work is idle."""
 
+import contextlib
 import dataclasses
 import os
 import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
 
 from nat_ar.evaluation.speed import intervals, machine, training_cost
 from nat_ar.evaluation.speed.training_cost import TrainStep
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import VocabularySizes
+from nat_ar.runtime import processor
 from nat_ar.types import Batch
-from scripts.benchmark_cpu import timing
+from scripts.benchmark_cpu import contest, models, timing
+from scripts.benchmark_cpu.contest import Setting
 from scripts.benchmark_cpu.machine import Matmul
 from scripts.benchmark_cpu.models import Scale
 from scripts.benchmark_cpu.report import Figure, Row, Section
@@ -23,6 +30,11 @@ LABEL_SMOOTHING = 0.1
 PAUSE = 0.05
 """Seconds: OpenMP's threads spin for some milliseconds after a parallel region. OMP_WAIT_POLICY=passive would make the
 peer wake its threads at every operation, and slow it down."""
+PILOT_STEPS = 2
+"""Of each setting; the first allocates, or compiles."""
+COMPILED = "compiled"
+MULTIPLY_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "i8mm"})
+"""Extensions of processors with products in bfloat16; ARM's BF16 came with i8mm."""
 MATMULS = 3
 """Products a round, of which the fastest counts: a peak rate, which noise can only lower."""
 
@@ -53,34 +65,40 @@ def step_flops(scale: Scale) -> int:
 
 
 def run(section: Section, scale: Scale) -> None:
-    (train, batch), matmul, flops = train_step(scale), Matmul(), step_flops(scale)
-    by_xla = train.compiled.cost_analysis()["flops"]
-    section.notes.append(
-        f"{scale.train_sentences} sentences of {scale.positions + 1} tokens a side, dropout {DROPOUT}, label "
-        f"smoothing {LABEL_SMOOTHING}, Adam with clipping. A step is {flops / 1e9:.1f} GFLOP of matrix products "
-        f"(6 x weights in products x tokens, and attention), and {by_xla / 1e9:.1f} by XLA's cost "
-        "analysis, which counts elementwise work too."
-    )
-    one_matmul = timing.timed(matmul)
-    calls = [lambda: min(one_matmul() for _ in range(MATMULS)), timing.timed(lambda: train(batch))]
-    names = ["large matmul", "nat_ar"]
-    peer = _torch_peer(section, scale)
-    if peer is not None:
-        calls.append(lambda: peer.ask("step")["seconds"])
-        names.append(f"torch.nn.Transformer, torch {peer.greeting['version']}")
-    try:
-        seconds = timing.take_turns("train", calls, seconds=3 * scale.seconds, pause=PAUSE)
-    finally:
-        if peer is not None:
-            peer.close()
+    counts = contest.thread_counts(machine.num_threads())
+    flops = step_flops(scale)
+    with contextlib.ExitStack() as running:
+        settings = [Setting("nat_ar", "float32", number) for number in counts]
+        setting, ours = _fastest(settings, lambda one: _ours(one, scale), running)
+        section.notes.append(
+            f"{scale.train_sentences} sentences of {scale.positions + 1} tokens a side, dropout {DROPOUT}, label "
+            f"smoothing {LABEL_SMOOTHING}, Adam with clipping. A step is {flops / 1e9:.1f} GFLOP of matrix products "
+            f"(6 x weights in products x tokens, and attention), and {ours.greeting['flops'] / 1e9:.1f} by XLA's cost "
+            "analysis, which counts elementwise work too."
+        )
+        peers = _fastest_of_torch(section, scale, counts, running)
+
+        def matmul() -> float:
+            return min(ours.ask("matmul")["seconds"] for _ in range(MATMULS))
+
+        calls: dict[Setting, timing.Call] = {
+            Setting("large matmul", "float32", setting.threads): matmul,
+            setting: lambda: ours.ask("step")["seconds"],
+        }
+        for peer, worker in peers:
+            calls[peer] = lambda worker=worker: worker.ask("step")["seconds"]  # type: ignore[misc]
+        seconds = timing.take_turns(
+            "train", list(calls.values()), seconds=3 * scale.seconds, pause=PAUSE
+        )
     tokens = scale.train_sentences * (scale.positions + 1)
     rows: list[Row] = []
-    for name, mine in zip(names, seconds, strict=True):
-        is_step = name != names[0]
+    for index, (one, mine) in enumerate(zip(calls, seconds, strict=True)):
+        is_step = index > 0
         rate = (flops if is_step else Matmul.flops) / mine
         rows.append(
             {
-                "system": name,
+                "system": one.label,
+                "threads": one.threads,
                 "ms": intervals.median(1e3 * mine),
                 "GFLOP/s": intervals.median(rate / 1e9),
                 "target tokens/s": intervals.median(tokens / mine) if is_step else None,
@@ -88,25 +106,77 @@ def run(section: Section, scale: Scale) -> None:
             }
         )
     section.tables["A train step"] = rows
-    peak = Matmul.flops / seconds[0]
-    share = intervals.median_ratio(flops / seconds[1], peak)
+    share = intervals.median_ratio(flops / seconds[1], Matmul.flops / seconds[0])
     section.figures.append(Figure("train/share of the matmul rate", share, bar=0.7))
-    if peer is not None:
-        faster = intervals.median_ratio(seconds[2], seconds[1])
-        section.figures.append(Figure("train/speed over torch", faster, bar=1.25))
+    for (peer, _), mine in zip(peers, seconds[2:], strict=True):
+        faster = intervals.median_ratio(mine, seconds[1])
+        section.figures.append(Figure(f"train/speed over torch, {peer.kind}", faster, bar=1.25))
 
 
-def _torch_peer(section: Section, scale: Scale) -> Worker | None:
-    """None, with a note, if the interpreter has no torch."""
+def _fastest(
+    settings: Iterable[Setting],
+    start: Callable[[Setting], Worker],
+    running: contextlib.ExitStack,
+) -> tuple[Setting, Worker]:
+    """The setting with the fastest of PILOT_STEPS steps, and its process, which goes on."""
+    chosen: tuple[float, Setting, Worker] | None = None
+    for setting in settings:
+        worker = start(setting)
+        seconds = min(worker.ask("step")["seconds"] for _ in range(PILOT_STEPS))
+        if chosen is None or seconds < chosen[0]:
+            if chosen is not None:
+                chosen[2].close()
+            chosen = seconds, setting, worker
+        else:
+            worker.close()
+    assert chosen is not None
+    running.callback(chosen[2].close)
+    return chosen[1:]
+
+
+def _ours(setting: Setting, scale: Scale) -> Worker:
+    command = [sys.executable, "-m", "scripts.benchmark_cpu.train_worker", str(setting.threads)]
+    return Worker(command + ["--quick"] * (scale is models.QUICK), dict(os.environ))
+
+
+def _fastest_of_torch(
+    section: Section, scale: Scale, counts: Sequence[int], running: contextlib.ExitStack
+) -> list[tuple[Setting, Worker]]:
+    """Torch's fastest setting of each kind of arithmetic; none, with a note, if the interpreter has no torch."""
     python = os.environ["NAT_AR_TORCH_PYTHON"]
-    trial = subprocess.run([python, "-c", "import torch"], capture_output=True, text=True)
+    trial = subprocess.run(
+        [python, "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True
+    )
     if trial.returncode:
         error = (trial.stderr.strip().splitlines() or ["no error"])[-1]
         section.notes.append(
             f"The torch peer is skipped: {os.path.basename(python)} cannot import torch ({error}); install "
             "requirements-bench.txt in an environment and name its interpreter as --torch-python."
         )
-        return None
+        return []
+    kinds = ["float32"]
+    if set(processor.extensions()) & MULTIPLY_BFLOAT16:
+        kinds.append("bfloat16")
+    else:
+        section.notes.append("No bfloat16: this processor would emulate it.")
+    name, fastest = f"torch {trial.stdout.strip()}", []
+    for kind in kinds:
+
+        def start(setting: Setting) -> Worker:
+            return _torch(python, setting, scale)
+
+        with contextlib.ExitStack() as pilot:
+            eager, _ = _fastest([Setting(name, kind, number) for number in counts], start, pilot)
+        compiled = dataclasses.replace(eager, note=COMPILED)
+        try:
+            fastest.append(_fastest((eager, compiled), start, running))
+        except RuntimeError as error:  # torch.compile asks for a C++ compiler and Python's headers
+            section.notes.append(f"{compiled.label}: {error}.")
+            fastest.append(_fastest((eager,), start, running))
+    return fastest
+
+
+def _torch(python: str, setting: Setting, scale: Scale) -> Worker:
     size = scale.transformer
     numbers = {
         "d_model": size.d_model,
@@ -117,9 +187,10 @@ def _torch_peer(section: Section, scale: Scale) -> Worker | None:
         "vocabulary": scale.vocabulary,
         "sentences": scale.train_sentences,
         "length": scale.positions + 1,
-        "threads": machine.num_threads(),
+        "threads": setting.threads,
     }
     words = [word for name, number in numbers.items() for word in (f"--{name}", str(number))]
     script = os.path.join(os.path.dirname(__file__), "torch_peer.py")
     words += ["--dropout", str(DROPOUT), "--smoothing", str(LABEL_SMOOTHING)]
+    words += ["--bfloat16"] * (setting.kind == "bfloat16") + ["--compiled"] * bool(setting.note)
     return Worker([python, script, *words], dict(os.environ))

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from nat_ar.config_json import ConfigError
-from nat_ar.runtime import cpu_kernels, devices
+from nat_ar.runtime import cpu_kernels, devices, processor
 
 XLA_POOL = "tf_XLAEigen"
 """Linux's name of the threads in XLA's pool on a CPU."""
@@ -43,7 +43,7 @@ SECONDS_A_PEAK = 0.25
 def device_name() -> str:
     """Platform and kind of the device; for a CPU its model, since JAX calls every CPU "cpu"."""
     device = devices.local()[0]
-    kind = _cpu_model() if device.platform == "cpu" else device.device_kind
+    kind = processor.name() if device.platform == "cpu" else device.device_kind
     return f"{device.platform}: {kind}"
 
 
@@ -55,16 +55,6 @@ def summary(dtypes: Iterable[str]) -> str:
         f"nat-ar: {device_name()}, {number} device{'s' * (number > 1)}, {', '.join(dict.fromkeys(dtypes))}, "
         f"{threads} CPU thread{'s' * (threads > 1)}"
     )
-
-
-def _cpu_model() -> str:
-    path = Path("/proc/cpuinfo")
-    if path.exists():
-        for line in path.read_text("utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
 
 
 def versions() -> dict[str, str]:
