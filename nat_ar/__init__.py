@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 DOOR = {
     "load": "nat_ar.pipeline.load",
+    "caption": "nat_ar.pipeline.stream",
     "train": "nat_ar.pipeline.train",
     "distill": "nat_ar.pipeline.distill",
     "evaluate": "nat_ar.pipeline.evaluate",

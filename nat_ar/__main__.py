@@ -26,6 +26,7 @@ VERBS = {
     "train": "train the model of a config file, or resume it",
     "distill": "let a trained model translate the training data for its students",
     "translate": "lines in, translations out",
+    "stream": "words in as they come, live captions out",
     "score": "log p of given translations, a number a line",
     "evaluate": "BLEU, chrF++, TER and diagnostics of a run on raw references",
     "benchmark": "latency and throughput of runs, interleaved in one process",
@@ -33,7 +34,7 @@ VERBS = {
     "compare": "results of several runs -> one table and one picture",
     "study": "teacher -> distilled data -> students -> table, restartable stage by stage",
 }
-LATENCY_VERBS = ("benchmark", "translate")
+LATENCY_VERBS = ("benchmark", "translate", "stream")
 """whose single sentences are slower where one arena of memory serves all threads (nat_ar/runtime/malloc.py)"""
 PROGRAM = "python -m nat_ar"
 """how messages spell it; `nat-ar`, where the package is installed, is the same"""

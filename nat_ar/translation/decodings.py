@@ -6,6 +6,7 @@ stay float32. CPUs only."""
 import ast
 import dataclasses
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 from nat_ar import config_json
@@ -59,13 +60,20 @@ def parse_decoding(method: Method, text: Any | str | None) -> Any:
     if text is None:
         return method.decoding
     known = decodings_of(type(method))
-    classes = {name: cls for cls in known for name in config_json.names_of(cls)}
-    choices = ", ".join(f"{cls.__name__}({_signature(cls)})" for cls in known)
-    wanted = f"expected a decoding of {type(method).__name__}: {choices}; got {text!r}"
+    wanted = f"expected a decoding of {type(method).__name__}: {signatures(known)}"
     if not isinstance(text, str):
         if isinstance(text, known):
             return config_json.check(text, type(text).__name__)
-        raise ConfigError(wanted)
+        raise ConfigError(f"{wanted}; got {text!r}")
+    return parse_call(text, known, wanted)
+
+
+def parse_call(text: str, known: Sequence[type], wanted: str) -> Any:
+    """A config of one of the classes, written as in Python: "Beam(size=4, length_penalty=0.6)", "Beam".
+
+    Raises ConfigError that begins with `wanted` where the text is none."""
+    classes = {name: cls for cls in known for name in config_json.names_of(cls)}
+    wanted = f"{wanted}; got {text!r}"
     try:
         call = ast.parse((text if "(" in text else text + "()").strip(), mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
@@ -77,6 +85,11 @@ def parse_decoding(method: Method, text: Any | str | None) -> Any:
         raise
     except (SyntaxError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(wanted) from error
+
+
+def signatures(known: Sequence[type]) -> str:
+    """What there is to choose from, with its defaults."""
+    return ", ".join(f"{cls.__name__}({_signature(cls)})" for cls in known)
 
 
 def decoding_text(decoding: Any) -> str:

@@ -1,0 +1,86 @@
+"""What a caption shows while its source goes on: text cut into units, and the updates that changed it. No model."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from nat_ar.data import references
+from nat_ar.evaluation import latency
+from nat_ar.evaluation.latency import Number
+
+Unit = Literal["word", "character"]
+"""What arrives, and what is counted: words between spaces, or characters where a language writes without them."""
+
+
+def unit_of(language: str | None) -> Unit:
+    """How lags in a language are counted. Korean has spaces, though BLEU looks at its morphemes."""
+    tokenizer = references.tokenizer_of(language)
+    has_spaces = references.is_cut_at_spaces(tokenizer) or tokenizer == "ko-mecab"
+    return "word" if has_spaces else "character"
+
+
+def units_of(text: str, unit: Unit) -> tuple[str, ...]:
+    """The words of a text; or its characters, each with the spaces before it."""
+    return tuple(text.split() if unit == "word" else re.findall(r"\s*\S", text.strip()))
+
+
+def text_of(units: Sequence[str], unit: Unit) -> str:
+    """The text of units."""
+    return (" " if unit == "word" else "").join(units)
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """What a caption showed from one moment on."""
+
+    source: tuple[str, ...]
+    """the units that had been read"""
+    is_final: bool
+    """the source has ended"""
+    output: tuple[str, ...]
+    """the units of the whole translation, of which the last ones may be held back"""
+    shown: tuple[str, ...]
+    kept: int
+    """of the units that were shown before, those that stayed: all before the first that changed"""
+    erased: int
+    """of the units that were shown before, those that went"""
+    seconds: float
+    """from text to text, on the clock of the wall"""
+    processor_seconds: float
+    """the same, of all threads of the process"""
+    passes: int
+    """sequential decoder passes"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Caption:
+    """The updates of one text, first to last."""
+
+    updates: tuple[Update, ...]
+
+    @property
+    def source_length(self) -> int:
+        return len(self.updates[-1].source)
+
+    @property
+    def final(self) -> tuple[str, ...]:
+        """The units of the last text."""
+        return self.updates[-1].shown
+
+    @property
+    def shown(self) -> list[tuple[str, ...]]:
+        """The text of every update."""
+        return [update.shown for update in self.updates]
+
+    def delays(self) -> list[int]:
+        """Source units that had been read when each unit of the last text was there to stay."""
+        return [len(self.updates[index].source) for index in latency.settled(self.shown)]
+
+    def computing_delays(self, pace: float) -> list[Number]:
+        """The same with the time that translating took, of a source that says `pace` units a second: the time at which
+        each unit was there to stay, in the time that a unit takes. An update begins when its unit is there and the one
+        before is done."""
+        arrivals = [len(update.source) / pace for update in self.updates]
+        done = latency.finished(arrivals, [update.seconds for update in self.updates])
+        return [done[index] * pace for index in latency.settled(self.shown)]

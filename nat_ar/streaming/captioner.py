@@ -1,0 +1,91 @@
+"""Captions by a trained model: words of a source go in as they come, what a reader sees comes out at each."""
+
+import time
+
+import numpy as np
+
+from nat_ar.evaluation import latency
+from nat_ar.special_tokens import PAD
+from nat_ar.streaming import caption
+from nat_ar.streaming.caption import Caption, Unit, Update
+from nat_ar.streaming.policy import Policy, Retranslate
+from nat_ar.translation.translator import BUCKETS, Translation, Translator, bucket_of
+
+
+class Captioner:
+    """Captions one text after another; `nat_ar.caption` opens one for a run.
+
+        captioner.read("Two"); captioner.read("dogs"); captioner.read("play.", is_last=True)
+
+    Every update translates at batch 1, from text to text; the first of a length compiles, unless `warm_up` did."""
+
+    def __init__(
+        self,
+        translator: Translator,
+        policy: Policy | None = None,
+        *,
+        source_unit: Unit = "word",
+        target_unit: Unit = "word",
+    ) -> None:
+        self.translator, self.policy = translator, policy or Retranslate()
+        self.source_unit, self.target_unit = source_unit, target_unit
+        self._begin()
+
+    def _begin(self) -> None:
+        self._source: tuple[str, ...] = ()
+        self._output: tuple[str, ...] = ()
+        self._shown: tuple[str, ...] = ()
+        self._is_ended = False
+
+    def read(self, unit: str, *, is_last: bool = False) -> Update:
+        """What is shown after one more word (or character) of the source. `is_last`: the source ends with it. The word
+        after that begins the next text."""
+        if self._is_ended:
+            self._begin()
+        self._source = (*self._source, unit)
+        return self._update(is_final=is_last)
+
+    def end(self) -> Update:
+        """What is shown after the source has ended without another word."""
+        if self._is_ended:
+            self._begin()
+        return self._update(is_final=True)
+
+    def replay(self, text: str) -> Caption:
+        """The caption of a text that arrives unit by unit, the end with the last one."""
+        self._begin()
+        units = caption.units_of(text, self.source_unit)
+        updates = [self.read(unit, is_last=i == len(units)) for i, unit in enumerate(units, 1)]
+        return Caption(tuple(updates or [self.end()]))
+
+    def warm_up(self, tokens: int) -> None:
+        """Compiles what sources of up to so many subwords need, so that no update waits for it."""
+        widest = bucket_of(min(tokens + 1, BUCKETS[-1]))
+        for bucket in (bucket for bucket in BUCKETS if bucket <= widest):
+            nothing = np.full((1, bucket), PAD, np.int32)
+            np.asarray(self.translator.decode(nothing).tokens)
+
+    def _update(self, *, is_final: bool) -> Update:
+        text = caption.text_of(self._source, self.source_unit)
+        clock, processor = time.perf_counter(), time.process_time()
+        translation = self._translate(text)
+        processor, clock = time.process_time() - processor, time.perf_counter() - clock
+        output = caption.units_of(translation.texts[0], self.target_unit)
+        before = self._shown
+        shown = self.policy.shows(output, self._output, before, is_final=is_final)
+        kept = latency.common_prefix(before, shown)
+        self._output, self._shown, self._is_ended = output, shown, is_final
+        return Update(
+            self._source,
+            is_final,
+            output,
+            shown,
+            kept,
+            len(before) - kept,
+            clock,
+            processor,
+            translation.passes,
+        )
+
+    def _translate(self, text: str) -> Translation:
+        return self.translator.translate([text], is_quiet=True)[0]
