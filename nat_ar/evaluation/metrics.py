@@ -2,9 +2,8 @@
 tests.
 
 Strings in, numbers out: no JAX, no vocabulary, no model. References must be the raw reference text, never
-text that went through a model's vocabulary; there may be several for every sentence. A metric's sentence
-statistics are extracted once; every bootstrap resample is a weighted sum of them, so that an interval costs
-one matrix product instead of a rescoring. An empty hypothesis counts, with length zero.
+text that went through a model's vocabulary; there may be several for every sentence. An empty hypothesis counts, with
+length zero.
 
 A further metric is a Metric in a Python file of its own (docs/metrics.md): `load` reads it."""
 
@@ -14,24 +13,23 @@ import functools
 import re
 import runpy
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from nat_ar.data import references as reference_texts
 from nat_ar.data.references import USUAL, Tokenizer
+from nat_ar.evaluation import bootstrap
+from nat_ar.evaluation.bootstrap import PairedResult
 
 if TYPE_CHECKING:
     import sacrebleu.metrics.base  # takes 0.13 s, and training needs it at its first validation only
 
 References = Sequence[str] | Sequence[Sequence[str]]
 """A reference for each sentence; or several such lists, of which a sentence has one reference each."""
-
-SEED = 12345
-"""sacreBLEU's default, so that our resamples are those of `sacrebleu --confidence`."""
 
 LENGTH_BUCKETS = (10, 20, 30, 40, 50)
 """Upper bounds of the reference-length buckets in tokens of the BLEU tokenizer."""
@@ -89,21 +87,6 @@ class Metric:
         if self.shows_interval:
             text += f" [{self.text(score['low'])}, {self.text(score['high'])}]"
         return text
-
-
-@dataclasses.dataclass(frozen=True)
-class PairedResult:
-    """Corpus BLEU of two systems on the same sentences, and their paired bootstrap test."""
-
-    system: float
-    baseline: float
-    difference: float
-    """system - baseline, BLEU points, without resampling"""
-    low: float
-    """lower end of the 95 % bootstrap interval of the difference"""
-    high: float
-    p_value: float
-    """two-sided; see `paired_bootstrap`"""
 
 
 def reference_lists(references: References) -> list[Sequence[str]]:
@@ -181,9 +164,8 @@ def of_sentences(
     values = np.asarray(scores, dtype=np.float64)
     if not values.size:
         raise ValueError("no sentences to score; expected at least one sentence score")
-    resamples = _resample_counts(len(values), n_bootstrap)
-    means = np.concatenate([counts @ values / len(values) for counts in resamples])
-    return Score(float(values.mean()), *_interval(means), signature)
+    ends = bootstrap.interval(values[:, None], _mean_of(len(values)), n_bootstrap)
+    return Score(float(values.mean()), *ends, signature)
 
 
 def of_every_evaluation(tokenize: Tokenizer = USUAL) -> tuple[Metric, ...]:
@@ -320,26 +302,6 @@ def length_bucket_names() -> tuple[str, ...]:
 
 
 def paired_bootstrap(
-    system: Sequence[str],
-    baseline: Sequence[str],
-    references: References,
-    *,
-    n_bootstrap: int = 1000,
-    tokenize: Tokenizer = USUAL,
-) -> PairedResult:
-    """Is the BLEU of `system` different from that of `baseline`? Paired bootstrap over sentences.
-
-    Both are scored on the same resamples (Koehn 2004). The differences, shifted to mean zero, are the distribution
-    under no difference; p is the share of them at least as large as the observed one in either direction,
-    (count + 1) / (n_bootstrap + 1) so that it is never zero. `sacrebleu --paired-bs` shifts the absolute differences
-    instead, which halves p if one system is clearly ahead and calls two identical outputs significantly
-    different; here those give p = 1."""
-    return paired_bootstrap_over_seeds(
-        [system], [baseline], references, n_bootstrap=n_bootstrap, tokenize=tokenize
-    )
-
-
-def paired_bootstrap_over_seeds(
     systems: Sequence[Sequence[str]],
     baselines: Sequence[Sequence[str]],
     references: References,
@@ -347,42 +309,14 @@ def paired_bootstrap_over_seeds(
     n_bootstrap: int = 1000,
     tokenize: Tokenizer = USUAL,
 ) -> PairedResult:
-    """`paired_bootstrap` of two systems that were trained with several seeds each: the translations of every seed.
-
-    The multi-bootstrap of Sellam et al. 2022 (arXiv:2106.16163, section 3): a resample draws sentences, the same for
-    all, and seeds, for each of the two systems by itself; its value is the difference of the mean BLEU of the seeds
-    drawn. Of k seeds k - 1 are drawn, with replacement: the variance of their mean is then an unbiased estimate of
-    that of the mean of k, where k drawn ones would show (k - 1) / k of it (Rao & Wu 1988). One seed is
-    always drawn: then the test is over sentences only for that system, and knows nothing of what another seed would
-    change."""
+    """Is the BLEU of one system different from that of another? `bootstrap.paired` of the translations of every seed:
+    a list for each of the runs that differ in nothing else."""
     metric = _bleu(tokenize)
-    generator = np.random.default_rng(SEED)
-    score, ours = _over_seeds(metric, systems, references, n_bootstrap, generator)
-    baseline_score, theirs = _over_seeds(metric, baselines, references, n_bootstrap, generator)
-    differences = ours - theirs
-    observed = score - baseline_score
-    chance = np.abs(differences - differences.mean())
-    beyond = int(np.sum(chance >= abs(observed) - 1e-9))  # equal up to rounding is as large
-    low, high = _interval(differences)
-    return PairedResult(
-        score, baseline_score, observed, low, high, (beyond + 1) / (n_bootstrap + 1)
+    ours, theirs = (
+        [_statistics(metric, texts, references) for texts in outputs]
+        for outputs in (systems, baselines)
     )
-
-
-def _over_seeds(
-    metric: "sacrebleu.metrics.base.Metric",
-    outputs: Sequence[Sequence[str]],
-    references: References,
-    n_bootstrap: int,
-    generator: np.random.Generator,
-) -> tuple[float, Float[np.ndarray, "n_bootstrap"]]:
-    """The mean score over seeds, and that of every resample of sentences and seeds."""
-    statistics = [_statistics(metric, texts, references) for texts in outputs]
-    score = float(np.mean([_value(metric, one.sum(0)) for one in statistics]))
-    resampled = np.stack([_resampled(metric, one, n_bootstrap) for one in statistics])
-    seeds = len(outputs)
-    drawn = generator.integers(seeds, size=(max(seeds - 1, 1), n_bootstrap))
-    return score, np.take_along_axis(resampled, drawn, axis=0).mean(0)
+    return bootstrap.paired(ours, theirs, functools.partial(_value, metric), n_bootstrap)
 
 
 def tokenizer_of(signature: str) -> Tokenizer:
@@ -421,8 +355,8 @@ def _score(
     n_bootstrap: int,
 ) -> Score:
     statistics = _statistics(metric, hypotheses, references)
-    low, high = _interval(_resampled(metric, statistics, n_bootstrap))
-    metric.n_bootstrap, metric.seed = n_bootstrap, str(SEED)  # the signature shows both
+    low, high = bootstrap.interval(statistics, functools.partial(_value, metric), n_bootstrap)
+    metric.n_bootstrap, metric.seed = n_bootstrap, str(bootstrap.SEED)  # the signature shows both
     return Score(_value(metric, statistics.sum(0)), low, high, str(metric.get_signature()))
 
 
@@ -442,39 +376,9 @@ def _value(
     return float(metric._compute_score_from_stats(total.tolist()).score)
 
 
-def _resampled(
-    metric: "sacrebleu.metrics.base.Metric",
-    statistics: Float[np.ndarray, "sentences statistics"],
-    n_bootstrap: int,
-) -> Float[np.ndarray, "n_bootstrap"]:
-    """The score of every resample; the resamples depend on the number of sentences only."""
-    if n_bootstrap < 40:
-        raise ValueError(f"n_bootstrap {n_bootstrap} is too few for a 95 % interval; at least 40")
-    totals = [counts @ statistics for counts in _resample_counts(len(statistics), n_bootstrap)]
-    return np.asarray([_value(metric, total) for total in np.concatenate(totals)])
-
-
-def _resample_counts(
-    sentences: int, n_bootstrap: int
-) -> Iterator[Float[np.ndarray, "resamples sentences"]]:
-    """How often each resample draws each sentence, in chunks of some megabytes."""
-    generator = np.random.default_rng(SEED)
-    chunk = max(1, 1_000_000 // sentences)
-    for start in range(0, n_bootstrap, chunk):
-        rows = min(chunk, n_bootstrap - start)
-        drawn: Int[np.ndarray, "rows sentences"] = generator.choice(
-            sentences, size=(rows, sentences), replace=True
-        )
-        drawn += np.arange(rows)[:, None] * sentences
-        counts = np.bincount(drawn.ravel(), minlength=rows * sentences)
-        yield counts.reshape(rows, sentences).astype(np.float64)
-
-
-def _interval(samples: Float[np.ndarray, "n_bootstrap"]) -> tuple[float, float]:
-    """The 95 % percentile interval, with sacreBLEU's choice of the two order statistics."""
-    ordered = np.sort(samples)
-    cut = len(ordered) // 40
-    return float(ordered[cut]), float(ordered[len(ordered) - cut - 1])
+def _mean_of(sentences: int) -> bootstrap.Value:
+    """The mean, from the sum of the scores of so many sentences."""
+    return lambda total: float(total[0]) / sentences
 
 
 def _by_group(

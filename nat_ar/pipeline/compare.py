@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nat_ar.evaluation import metrics, results, seeds
-from nat_ar.evaluation.metrics import Metric, PairedResult
+from nat_ar.evaluation.bootstrap import PairedResult
+from nat_ar.evaluation.metrics import Metric
 from nat_ar.evaluation.results import Row, SystemKey, SystemResult
 from nat_ar.evaluation.table import build, formats
 from nat_ar.evaluation.table.formats import Format
@@ -175,7 +176,7 @@ def paired_tests(
                     f"{_path(one, 'references')} and {_path(baseline, 'references')} differ, though the "
                     "test hashes of their rows agree; evaluate again on one and the same test set"
                 )
-        test = metrics.paired_bootstrap_over_seeds(
+        test = metrics.paired_bootstrap(
             [_file(one, "hypotheses") for one in system.qualities],
             baseline_texts,
             references,

@@ -164,25 +164,25 @@ def test_chinese_is_scored_in_characters_by_every_metric() -> None:
 
 
 def test_identical_systems_are_not_distinguishable() -> None:
-    found = metrics.paired_bootstrap(HYPOTHESES, HYPOTHESES, REFERENCES, n_bootstrap=100)
+    found = metrics.paired_bootstrap([HYPOTHESES], [HYPOTHESES], REFERENCES, n_bootstrap=100)
     assert (found.difference, found.low, found.high, found.p_value) == (0, 0, 0, 1)
 
 
 def test_a_system_that_is_better_everywhere_is_significantly_better() -> None:
-    found = metrics.paired_bootstrap(REFERENCES, HYPOTHESES, REFERENCES, n_bootstrap=199)
+    found = metrics.paired_bootstrap([REFERENCES], [HYPOTHESES], REFERENCES, n_bootstrap=199)
     assert found.system == pytest.approx(100)
     assert found.baseline == pytest.approx(metrics.corpus_bleu(HYPOTHESES, REFERENCES))
     assert found.difference == pytest.approx(found.system - found.baseline)
     assert 0 < found.low < found.difference < found.high
     assert found.p_value == 1 / 200  # no resample reached the difference
-    back = metrics.paired_bootstrap(HYPOTHESES, REFERENCES, REFERENCES, n_bootstrap=199)
+    back = metrics.paired_bootstrap([HYPOTHESES], [REFERENCES], REFERENCES, n_bootstrap=199)
     assert back.difference == -found.difference
     assert back.p_value == found.p_value
 
 
 def test_one_sentence_more_right_is_not_significant() -> None:
     almost = [REFERENCES[0], *HYPOTHESES[1:]]
-    found = metrics.paired_bootstrap(almost, HYPOTHESES, REFERENCES, n_bootstrap=200)
+    found = metrics.paired_bootstrap([almost], [HYPOTHESES], REFERENCES, n_bootstrap=200)
     assert found.difference > 0
     assert found.p_value > 0.05
 
@@ -192,21 +192,17 @@ def test_a_seed_that_could_have_been_another_takes_the_certainty() -> None:
     (100 - 0) / sqrt(2) / sqrt(2) = 50. Over sentences alone, 50 below the baseline would be certain."""
     references = ["der Hund schläft im Garten ."] * 20
     right, wrong = references, ["nein"] * 20
-    found = metrics.paired_bootstrap_over_seeds(
-        [right, wrong], [right], references, n_bootstrap=199
-    )
+    found = metrics.paired_bootstrap([right, wrong], [right], references, n_bootstrap=199)
     assert (found.system, found.baseline, found.difference) == pytest.approx((50, 100, -50))
     assert (found.low, found.high) == pytest.approx((-100, 0))
     assert found.p_value > 0.4
-    again = metrics.paired_bootstrap_over_seeds(
-        [right, wrong], [right], references, n_bootstrap=199
-    )
+    again = metrics.paired_bootstrap([right, wrong], [right], references, n_bootstrap=199)
     assert again == found
 
 
 def test_seeds_that_agree_are_as_certain_as_one() -> None:
-    one = metrics.paired_bootstrap(REFERENCES, HYPOTHESES, REFERENCES, n_bootstrap=199)
-    three = metrics.paired_bootstrap_over_seeds(
+    one = metrics.paired_bootstrap([REFERENCES], [HYPOTHESES], REFERENCES, n_bootstrap=199)
+    three = metrics.paired_bootstrap(
         [REFERENCES] * 3, [HYPOTHESES] * 3, REFERENCES, n_bootstrap=199
     )
     assert dataclasses.astuple(three) == pytest.approx(dataclasses.astuple(one))

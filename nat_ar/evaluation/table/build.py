@@ -9,7 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from nat_ar.evaluation import published, results
-from nat_ar.evaluation.metrics import METRICS, Metric, PairedResult, without_bootstrap
+from nat_ar.evaluation.bootstrap import PairedResult
+from nat_ar.evaluation.metrics import METRICS, Metric, without_bootstrap
 from nat_ar.evaluation.published import Published
 from nat_ar.evaluation.results import Row, SystemKey, SystemResult
 from nat_ar.evaluation.table import notes

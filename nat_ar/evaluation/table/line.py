@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 
 from nat_ar.evaluation import seeds
-from nat_ar.evaluation.metrics import METRICS, Metric, PairedResult
+from nat_ar.evaluation.bootstrap import PairedResult
+from nat_ar.evaluation.metrics import METRICS, Metric
 from nat_ar.evaluation.published import Published
 from nat_ar.evaluation.results import Row, SystemResult
 from nat_ar.evaluation.speed import other_work

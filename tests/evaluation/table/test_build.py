@@ -3,7 +3,7 @@ import math
 import pytest
 
 from nat_ar.evaluation import results
-from nat_ar.evaluation.metrics import PairedResult
+from nat_ar.evaluation.bootstrap import PairedResult
 from nat_ar.evaluation.table import build, formats
 from nat_ar.evaluation.table.line import ITSELF
 
