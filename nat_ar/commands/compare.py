@@ -63,8 +63,6 @@ def run(arguments: Compare) -> None:
             figures.paths_of(Path(path))
             files.require_writable(Path(path).parent)
     chosen = metrics.with_more(arguments.metrics)
-    columns.check(arguments.columns, chosen)
-    height = None if arguments.picture_metric is None else _named(arguments.picture_metric, chosen)
     if arguments.curves is not None:  # first: runs that are still training have no results
         save_curves(arguments.runs, arguments.curves, width=arguments.width)
     comparison = compare(
@@ -74,6 +72,10 @@ def run(arguments: Compare) -> None:
         n_bootstrap=arguments.n_bootstrap,
         more_metrics=chosen[len(METRICS) :],
     )
+    columns.check(arguments.columns, comparison.table.metrics)
+    height = None
+    if arguments.picture_metric is not None:
+        height = _named(arguments.picture_metric, comparison.table.metrics)
     for name in arguments.output:
         comparison.save(name, arguments.columns)
     console.show(comparison.render(arguments.format, arguments.columns).removesuffix("\n"))

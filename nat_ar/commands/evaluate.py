@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 from nat_ar.config_json import ConfigError
 from nat_ar.data.references import Tokenizer
-from nat_ar.evaluation import diagnostics, metrics, results
+from nat_ar.evaluation import diagnostics, metrics, results, sentence_scores
 from nat_ar.evaluation.metrics import METRICS, Metric
 from nat_ar.evaluation.speed import machine
 from nat_ar.experiment.run import Run
 from nat_ar.pipeline import evaluation_sets
 from nat_ar.pipeline.evaluate import evaluate
+from nat_ar.pipeline.given_scores import GivenScores
 from nat_ar.pipeline.imported import evaluate_imported
 from nat_ar.runtime import console
 from nat_ar.translation.translator import BATCH_TOKENS
@@ -47,6 +48,10 @@ class Evaluate:
     """of an imported system in tables; default: the name of the directory"""
     metrics: tuple[str, ...] = ()
     """Python files with further METRICS, such as COMET (docs/metrics.md)"""
+    scores: tuple[str, ...] = ()
+    """NAME=FILE: a number for each translation that was made before, by any other program, such as COMET=scores.txt
+    (NAME:lower=FILE where lower is better); or NAME=COMMAND that prints them, such as COMET="python comet.py {source}
+    {hypotheses} {references}" (docs/metrics.md)"""
     batch_tokens: int = BATCH_TOKENS
     """padded source tokens per batch of at most 64 sentences; fewer take less memory and change no translation"""
     bleu_tokenizer: Tokenizer | None = None
@@ -60,6 +65,12 @@ def run(arguments: Evaluate) -> None:
         _score_imported(arguments)
         return
     console.say(machine.summary([Run.of(arguments.run_directory).config().method.network.dtype]))
+    given = map(GivenScores.of, arguments.scores)
+    if len(arguments.decoding) > 1 and not all(one.is_command for one in given):
+        raise ConfigError(
+            "a file of --scores is of one decoding's translations: expected one --decoding with it, got "
+            f"{len(arguments.decoding)}"
+        )
     chosen = metrics.with_more(arguments.metrics)
     corpus = Run.of(arguments.run_directory).config().data.corpus
     test = evaluation_sets.outside(
@@ -80,6 +91,7 @@ def run(arguments: Evaluate) -> None:
             batch_tokens=arguments.batch_tokens,
             bleu_tokenizer=arguments.bleu_tokenizer,
             oracle_length=arguments.oracle_length,
+            scores=arguments.scores,
         )
         console.show(summary(row, chosen))
 
@@ -111,6 +123,7 @@ def _score_imported(arguments: Evaluate) -> None:
         name=arguments.name,
         decoding=(arguments.decoding or (results.IMPORTED,))[0],
         more_metrics=chosen[len(METRICS) :],
+        scores=arguments.scores,
         bleu_tokenizer=arguments.bleu_tokenizer,
         options=options,
     )
@@ -119,7 +132,10 @@ def _score_imported(arguments: Evaluate) -> None:
 
 def summary(row: results.Row, chosen: Sequence[Metric] = METRICS) -> str:
     """The row as text of a few lines."""
-    quality = "   ".join(metric.summary(row[metric.name]) for metric in chosen)
+    scored = [*chosen, *sentence_scores.metrics_of([row], chosen)]
+    quality = "   ".join(
+        metric.summary(row[metric.name]) for metric in scored if metric.name in row
+    )
     made, passes = "imported", ""
     if row["method"] != results.IMPORTED:
         made = results.checkpoint_text(row)

@@ -1,6 +1,5 @@
 """What distillation did to training data: its data card."""
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -66,7 +65,7 @@ def quality(data: PreparedData, targets: Sequence[str], tokenizer: Tokenizer) ->
             "repetition_sentences": repetition.sentences,
         }
     return {
-        "train_bleu": {**dataclasses.asdict(bleu), "sentences": len(spread)},
+        "train_bleu": {**bleu.as_row(), "sentences": len(spread)},
         "length_ratio": diagnostics.length_ratio(
             *(references.words(texts, tokenizer) for texts in (targets, raw))
         ),

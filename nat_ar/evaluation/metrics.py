@@ -45,6 +45,12 @@ class Score:
     """None, None: the metric gives no interval"""
     signature: str
     """all that must be equal to compare two scores: sacreBLEU's signature; a model and its version"""
+    by_sentence: tuple[float, ...] | None = None
+    """the scores of which it is the mean, for paired tests; they are kept beside the row"""
+
+    def as_row(self) -> dict[str, Any]:
+        """As a row has it."""
+        return {key: getattr(self, key) for key in ("score", "low", "high", "signature")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,8 +170,8 @@ def of_sentences(
     values = np.asarray(scores, dtype=np.float64)
     if not values.size:
         raise ValueError("no sentences to score; expected at least one sentence score")
-    ends = bootstrap.interval(values[:, None], _mean_of(len(values)), n_bootstrap)
-    return Score(float(values.mean()), *ends, signature)
+    ends = bootstrap.interval(values[:, None], mean_of(len(values)), n_bootstrap)
+    return Score(float(values.mean()), *ends, signature, tuple(values.tolist()))
 
 
 def of_every_evaluation(tokenize: Tokenizer = USUAL) -> tuple[Metric, ...]:
@@ -240,10 +246,15 @@ def with_more(
     chosen = [*of_every_evaluation(tokenize)]
     for more in metrics:
         chosen += [more] if isinstance(more, Metric) else load(more)
-    for name, number in collections.Counter(metric.name for metric in chosen).items():
+    require_own_names(chosen)
+    return tuple(chosen)
+
+
+def require_own_names(metrics: Iterable[Metric]) -> None:
+    """Raises ValueError where two have one name."""
+    for name, number in collections.Counter(metric.name for metric in metrics).items():
         if number > 1:
             raise ValueError(f"a metric needs a name of its own, got {number} named {name!r}")
-    return tuple(chosen)
 
 
 def sources(metrics: Iterable[Metric]) -> tuple[str, ...]:
@@ -376,7 +387,7 @@ def _value(
     return float(metric._compute_score_from_stats(total.tolist()).score)
 
 
-def _mean_of(sentences: int) -> bootstrap.Value:
+def mean_of(sentences: int) -> bootstrap.Value:
     """The mean, from the sum of the scores of so many sentences."""
     return lambda total: float(total[0]) / sentences
 

@@ -97,6 +97,7 @@ LATER_QUALITY_KEYS = (
     "more_references",  # files like "references", where a sentence has several
     "drafter",  # {"run", ...} as rescorer, of the model whose drafts were verified, or null; speed rows have it too
     "verification",  # {"passes", "words_a_pass", "near_ties"} of decodings that verify drafts, or null
+    "sentence_scores",  # {metric: how it is shown, file of its sentence scores and hashes} (sentence_scores.keep)
     "averaged_steps",  # the checkpoints whose mean it is, or null; speed rows have it too
 )
 KEYS = {"quality": QUALITY_KEYS, "speed": SPEED_KEYS}
@@ -258,7 +259,8 @@ def join(rows: Sequence[Row], *, split: str = "test") -> list[SystemResult]:
     """Pairs the quality row of each system on `split` with its speed row.
 
     A system is one name, run and decoding. Only rows of its latest config and parameters count, and of several
-    rows of one kind (and, for speed, one condition) the latest. A system timed under several conditions gives one
+    rows of one kind (and, for speed, one condition) the latest, with the sentence scores that earlier ones have for the
+    same translations. A system timed under several conditions gives one
     result for each; a row without a partner stays alone. The order is that of the first rows of the systems."""
     rows = [row for row in rows if row["split"] == split]
     by_date = sorted(rows, key=lambda row: row["date"])
@@ -270,7 +272,7 @@ def join(rows: Sequence[Row], *, split: str = "test") -> list[SystemResult]:
         if not is_same_model(row, latest[key]):
             continue
         if row["kind"] == "quality":
-            quality[key] = row
+            quality[key] = _with_scores_of(quality.get(key), row)
         else:
             speed.setdefault(key, {})[condition(row)] = row
     systems: list[SystemResult] = []
@@ -278,6 +280,20 @@ def join(rows: Sequence[Row], *, split: str = "test") -> list[SystemResult]:
         speeds: list[Row | None] = [*speed.get(key, {}).values()]
         systems += [SystemResult(quality.get(key), row) for row in speeds or [None]]
     return systems
+
+
+def _with_scores_of(earlier: Row | None, row: Row) -> Row:
+    """The row with what other programs said of the same translations before they were evaluated again."""
+    if earlier is None or earlier.get("hypotheses_hash") != row.get("hypotheses_hash"):
+        return row
+    known = row.get("sentence_scores") or {}
+    given = {
+        name: kept
+        for name, kept in (earlier.get("sentence_scores") or {}).items()
+        if name not in row and kept["hypotheses_hash"] == row["hypotheses_hash"]
+    }
+    scores = {name: earlier[name] for name in given}
+    return {**row, **scores, "sentence_scores": {**given, **known}} if given else row
 
 
 def checkpoint_text(identity: Row) -> str:

@@ -9,9 +9,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from nat_ar.evaluation import metrics, results, seeds
+from nat_ar.evaluation import bootstrap, metrics, results, seeds, sentence_scores
 from nat_ar.evaluation.bootstrap import PairedResult
-from nat_ar.evaluation.metrics import Metric
+from nat_ar.evaluation.metrics import METRICS, Metric
 from nat_ar.evaluation.results import Row, SystemKey, SystemResult
 from nat_ar.evaluation.table import build, formats
 from nat_ar.evaluation.table.formats import Format
@@ -92,14 +92,14 @@ def compare(
         raise ValueError(f"no results on split {split!r}; the runs have: {splits}")
     chosen = metrics.with_more(more_metrics)
     results.check_metric_names(metric.name for metric in chosen)
+    measured = [row for system in systems for row in system.qualities]
+    chosen += sentence_scores.metrics_of(measured, chosen)
     build.check_comparable(systems, chosen)
-    _check_files([row for system in systems for row in system.qualities])
+    _check_files(measured)
     systems = seeds.merge(systems, experiment_seeds.of_runs(rows))
     reference = build.find_teacher(systems, teacher)
-    comparisons = paired_tests(systems, reference, n_bootstrap=n_bootstrap)
-    return Comparison(
-        build.build(systems, teacher=teacher, comparisons=comparisons, metrics=chosen)
-    )
+    tests = paired_tests(systems, reference, chosen, n_bootstrap=n_bootstrap)
+    return Comparison(build.build(systems, teacher=teacher, tests=tests, metrics=chosen))
 
 
 def _rows(directory: Path) -> list[Row]:
@@ -148,10 +148,15 @@ def save_curves(
 
 
 def paired_tests(
-    systems: Sequence[SystemResult], reference: SystemResult | None, *, n_bootstrap: int = 1000
-) -> dict[SystemKey, PairedResult]:
+    systems: Sequence[SystemResult],
+    reference: SystemResult | None,
+    chosen: Sequence[Metric] = METRICS,
+    *,
+    n_bootstrap: int = 1000,
+) -> dict[SystemKey, dict[str, PairedResult]]:
     """The paired bootstrap of every evaluated system against the beam search of the teacher, over sentences, and over
-    seeds where there are several, by `results.system_key`.
+    seeds where there are several, by `results.system_key` and metric: BLEU, and those of the chosen whose sentence
+    scores both have.
 
     Empty if the teacher's beam search was not evaluated. ValueError where translations are not those that their row
     scored."""
@@ -165,7 +170,7 @@ def paired_tests(
     references = _references(baseline)
     tokenize = metrics.tokenizer_of(baseline["bleu"]["signature"])
     baseline_texts = [_file(row, "hypotheses") for row in reference.qualities]
-    tests: dict[SystemKey, PairedResult] = {}
+    tests: dict[SystemKey, dict[str, PairedResult]] = {}
     for system in systems:
         row = system.quality
         if row is None or results.system_key(row) in (results.system_key(baseline), *tests):
@@ -185,7 +190,29 @@ def paired_tests(
         )
         for scored, now in ((system, test.system), (reference, test.baseline)):
             _check_score(scored, now)
-        tests[results.system_key(row)] = test
+        tests[results.system_key(row)] = {
+            METRICS[0].name: test,
+            **_sentence_tests(system, reference, chosen, n_bootstrap),
+        }
+    return tests
+
+
+def _sentence_tests(
+    system: SystemResult, reference: SystemResult, chosen: Sequence[Metric], n_bootstrap: int
+) -> dict[str, PairedResult]:
+    """Of those of the metrics whose sentence scores every run of both has."""
+    tests = {}
+    for metric in chosen:
+        ours, theirs = (
+            [sentence_scores.of_row(row, metric.name) for row in one.qualities]
+            for one in (system, reference)
+        )
+        known = [scores for scores in (*ours, *theirs) if scores is not None]
+        if len(known) == len(ours) + len(theirs):
+            value = metrics.mean_of(len(known[0]))
+            tests[metric.name] = bootstrap.paired(
+                known[: len(ours)], known[len(ours) :], value, n_bootstrap
+            )
     return tests
 
 
@@ -203,6 +230,7 @@ def _check_score(system: SystemResult, now: float) -> None:
 def _check_files(rows: Sequence[Row]) -> None:
     """Raises ValueError for translations or references that are not those that were scored."""
     for row in rows:
+        sentence_scores.check_files(row)
         known = [(row[key], row.get(f"{key}_hash")) for key in ("hypotheses", "references")]
         more = "more_references"
         known += zip(row.get(more, ()), row.get(f"{more}_hashes", ()), strict=True)

@@ -16,8 +16,10 @@ from nat_ar.evaluation.metrics import Metric
 from nat_ar.evaluation.speed import machine
 from nat_ar.experiment import provenance
 from nat_ar.experiment.run import Run, checkpoint_name, open_translator
-from nat_ar.pipeline import evaluation_sets, scoring
+from nat_ar.pipeline import evaluation_sets, given_scores, scoring
+from nat_ar.pipeline.given_scores import GivenScores
 from nat_ar.runtime import files
+from nat_ar.translation import decodings
 from nat_ar.translation.decodings import Choice
 from nat_ar.translation.translator import BATCH_TOKENS, Translation
 
@@ -37,6 +39,7 @@ def evaluate(
     batch_tokens: int = BATCH_TOKENS,
     bleu_tokenizer: Tokenizer | None = None,
     oracle_length: bool = False,
+    scores: Sequence[str] = (),
 ) -> results.Row:
     """Translates, scores, writes the row to the run's results.jsonl and returns it.
 
@@ -45,7 +48,9 @@ def evaluate(
     more_metrics: beside METRICS; Metric objects, or Python files that define some. bleu_tokenizer: sacreBLEU's, None
     for that of the run's corpus. oracle_length: score, of the n_best translations of a decoding, the one whose number
     of tokens is nearest to the (first) reference's, for what the choice of a length costs; the row's decoding ends in
-    ORACLE. Raises ConfigError where the decoding gives one translation, or removes repeats."""
+    ORACLE. Raises ConfigError where the decoding gives one translation, or removes repeats. scores: of each translation
+    by another program, "COMET=FILE" or a command (given_scores). A file is of translations that were made before: with
+    one, nothing is translated, and the row of before is written again with the scores."""
     run = Run.of(run)
     corpus = run.config().data.corpus
     if isinstance(test, str):
@@ -57,7 +62,19 @@ def evaluate(
         test = evaluation_sets.prepared(directory, split, run.facts()["vocabulary_hash"])
     tokenizer = bleu_tokenizer or test.tokenizer(corpus)
     chosen = scoring.choose_metrics(more_metrics, test, tokenizer)
+    given = [GivenScores.of(text) for text in scores]
+    given_scores.check(given, chosen)
     files.require_writable(run.directory / scoring.FOLDER)
+    if not all(one.is_command for one in given):
+        if more_metrics or bleu_tokenizer is not None:
+            raise ConfigError(
+                "a file of scores is added to a row that is there, and nothing else is: leave out --metrics and "
+                "--bleu-tokenizer"
+            )
+        choice = decodings.choose(run.config().method, decoding)
+        shown = choice.text + (ORACLE if oracle_length else "")
+        row = _row_of_before(run, shown, run.parameters_hash(checkpoint), test)
+        return given_scores.add(run.directory, row, test, given)
     if bleu_tokenizer is None:
         test.check_references(tokenizer)
     loaded, translator = open_translator(run, decoding, checkpoint)
@@ -76,7 +93,9 @@ def evaluate(
         "decoding": shown,
         "test_hash": test.hash,
     }
-    scored = scoring.scores(texts, test, chosen, tokenizer)
+    scored = scoring.write_and_score(
+        run.directory, _file_name(identity), texts, test, chosen, tokenizer
+    )
     row = {
         "kind": "quality",
         **identity,
@@ -97,7 +116,6 @@ def evaluate(
             bleu_tokenizer=bleu_tokenizer,
             oracle_length=oracle_length or None,
         ),
-        **scoring.write(run.directory, texts, test, _file_name(identity)),
         **scored,
         "steps": sum(t.passes for t in found) / max(len(found), 1),
         "verification": _verification(found),
@@ -105,7 +123,24 @@ def evaluate(
         **_training_cost(run, loaded.step),
     }
     results.append(run.directory, row)
-    return row
+    return given_scores.add(run.directory, row, test, given) if given else row
+
+
+def _row_of_before(
+    run: Run, decoding: str, parameters_hash: str, test: EvaluationSet
+) -> results.Row:
+    """The last row of the model's translations of a test. Raises ConfigError where there is none."""
+    asked = {"kind": "quality", "decoding": decoding, "test_hash": test.hash}
+    asked |= {"config_hash": run.config_hash, "parameters_hash": parameters_hash}
+    has_rows = (run.directory / results.FILE_NAME).is_file()
+    rows = results.read(run.directory) if has_rows else []
+    known = [row for row in rows if all(row.get(key) == asked[key] for key in asked)]
+    if not known:
+        raise ConfigError(
+            f"{run.directory} has no row of {decoding} on {test.name} by this checkpoint, whose translations a file "
+            "could score: run the same command without --scores, score the translations that it writes, and repeat it"
+        )
+    return max(known, key=lambda row: row["date"])
 
 
 def _require_lengths(choice: Choice) -> None:

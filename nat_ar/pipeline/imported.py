@@ -12,7 +12,8 @@ from nat_ar.evaluation import metrics, results
 from nat_ar.evaluation.metrics import Metric
 from nat_ar.experiment import provenance
 from nat_ar.experiment.run import Run
-from nat_ar.pipeline import scoring
+from nat_ar.pipeline import given_scores, scoring
+from nat_ar.pipeline.given_scores import GivenScores
 from nat_ar.runtime import files
 
 UNKNOWN = (
@@ -31,13 +32,15 @@ def evaluate_imported(
     name: str | None = None,
     decoding: str = results.IMPORTED,
     more_metrics: Sequence[Metric | str | Path] = (),
+    scores: Sequence[str] = (),
     bleu_tokenizer: Tokenizer | None = None,
     options: dict[str, Any] | None = None,
 ) -> results.Row:
     """Scores the lines of a file, detokenised translations of the sources in their order, writes the row to the
     directory's results.jsonl and returns it.
 
-    name: of the system in tables, by default that of the directory. decoding: how it translated, in words. options:
+    name: of the system in tables, by default that of the directory. decoding: how it translated, in words. scores: of
+    each line by another program, "COMET=FILE" or a command (given_scores). options:
     further ones of the command line that the row repeats. Raises ConfigError where the directory is a run of ours,
     and ValueError where the lines are not as many as the sources."""
     directory = Path(directory)
@@ -48,6 +51,8 @@ def evaluate_imported(
         )
     tokenizer = bleu_tokenizer or test.tokenizer(test.corpus)
     chosen = scoring.choose_metrics(more_metrics, test, tokenizer)
+    given = [GivenScores.of(text) for text in scores]
+    given_scores.check(given, chosen)
     if bleu_tokenizer is None:
         test.check_references(tokenizer)
     texts = text_files.texts_of(hypotheses)
@@ -81,8 +86,9 @@ def evaluate_imported(
             metrics=metrics.sources(chosen),
             bleu_tokenizer=bleu_tokenizer,
         ),
-        **scoring.write(directory, texts, test, f"{files.as_name(decoding)}.{digest[:8]}"),
-        **scoring.scores(texts, test, chosen, tokenizer),
+        **scoring.write_and_score(
+            directory, f"{files.as_name(decoding)}.{digest[:8]}", texts, test, chosen, tokenizer
+        ),
     }
     results.append(directory, row)
-    return row
+    return given_scores.add(directory, row, test, given) if given else row

@@ -1,7 +1,6 @@
 """From translations of an evaluation set to the part of a quality row that depends on nothing else, and the files that
 `compare` reads. The same for a run of ours and for what another program translated."""
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from nat_ar.data import references
 from nat_ar.data.evaluation_set import EvaluationSet
 from nat_ar.data.references import Tokenizer
-from nat_ar.evaluation import diagnostics, metrics, results
+from nat_ar.evaluation import diagnostics, metrics, results, sentence_scores
 from nat_ar.evaluation.metrics import Metric
 from nat_ar.evaluation.table import columns
 from nat_ar.runtime import files
@@ -32,7 +31,31 @@ def choose_metrics(
     return chosen
 
 
-def write(
+def write_and_score(
+    directory: Path,
+    file_name: str,
+    texts: Sequence[str],
+    test: EvaluationSet,
+    chosen: Sequence[Metric],
+    tokenizer: Tokenizer,
+) -> dict[str, Any]:
+    """The translations as files of the directory, then every metric, BLEU by domain and by length, and what points to a
+    fault."""
+    written = _write(directory, texts, test, file_name)
+    several = len(test.references) > 1
+    against: metrics.References = test.references if several else test.references[0]
+    computed = {metric: metric.compute(texts, against, test.source) for metric in chosen}
+    return {
+        **written,
+        **{metric.name: score.as_row() for metric, score in computed.items()},
+        "sentence_scores": sentence_scores.keep(
+            directory, written["hypotheses"], written["hypotheses_hash"], computed
+        ),
+        **_diagnosis(texts, test, against, tokenizer),
+    }
+
+
+def _write(
     directory: Path, texts: Sequence[str], test: EvaluationSet, file_name: str
 ) -> dict[str, Any]:
     """Writes translations and references below the directory; the fields of a row that name them."""
@@ -61,12 +84,10 @@ def _text(lines: Sequence[str]) -> str:
     return "".join(line + "\n" for line in lines)
 
 
-def scores(
-    texts: Sequence[str], test: EvaluationSet, chosen: Sequence[Metric], tokenizer: Tokenizer
+def _diagnosis(
+    texts: Sequence[str], test: EvaluationSet, against: metrics.References, tokenizer: Tokenizer
 ) -> dict[str, Any]:
-    """Every metric, BLEU by domain and by length, and what points to a fault."""
-    several = len(test.references) > 1
-    against: metrics.References = test.references if several else test.references[0]
+    """BLEU by domain and by length, and what points to a fault."""
     words, *targets = ([*references.words(lines, tokenizer)] for lines in (texts, *test.references))
     nearest = [
         min(candidates, key=lambda reference: abs(len(reference) - len(ours)))
@@ -78,10 +99,6 @@ def scores(
     return {
         "sentences": len(texts),
         "tokenised": max(map(references.num_tokenised, test.references)),
-        **{
-            metric.name: dataclasses.asdict(metric.compute(texts, against, test.source))
-            for metric in chosen
-        },
         "domains": None
         if test.domains is None
         else metrics.bleu_by_group(texts, against, test.domains, tokenize=tokenizer),

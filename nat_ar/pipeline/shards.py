@@ -1,7 +1,6 @@
 """The shards of a distillation: what is translated is kept, so that an interruption loses at most one shard."""
 
 import contextlib
-import dataclasses
 import json
 import shutil
 import time
@@ -150,7 +149,7 @@ def validation_bleu(
     found = teacher.translate(validation.source_text, title="validation")
     texts = [translation.texts[0] for translation in found]
     bleu = metrics.bleu(texts, validation.target_text, tokenize=tokenizer)
-    result = {**dataclasses.asdict(bleu), "sentences": len(validation)}
+    result = {**bleu.as_row(), "sentences": len(validation)}
     write_json(path, result)
     return result
 

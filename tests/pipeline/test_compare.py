@@ -152,18 +152,19 @@ def test_the_columns_that_are_named_are_printed_and_written(
     assert capsys.readouterr().out.startswith("| name | chrF++ |\n")
     assert "name & chrF++ " in path.read_text("utf-8")
     with pytest.raises(ValueError, match=r"columns: expected some of all, .*; got speed"):
-        command.run(Compare(("nowhere",), columns=("speed",)))
+        command.run(Compare(runs, columns=("speed",), output=(str(tmp_path / "no.md"),)))
+    assert not (tmp_path / "no.md").exists()
 
 
 def test_paired_tests_are_made_from_the_files(runs: tuple[str, ...]) -> None:
     comparison = compare.compare(runs, n_bootstrap=100)
     lines = comparison.table.lines
     nat = lines[-1]
-    assert nat.comparison is not None
-    assert nat.comparison.baseline == pytest.approx(100)
-    assert nat.comparison.system == pytest.approx(metrics.corpus_bleu(WORSE, REFERENCES))
-    assert nat.comparison.p_value == 1 / 101
-    assert [line.mark for line in lines] == ["", "=", "-"]
+    test = nat.tests["bleu"]
+    assert test.baseline == pytest.approx(100)
+    assert test.system == pytest.approx(metrics.corpus_bleu(WORSE, REFERENCES))
+    assert test.p_value == 1 / 101
+    assert [line.mark(metrics.METRICS[0]) for line in lines] == ["", "=", "-"]
     (alone,) = compare.compare(runs[1], n_bootstrap=100).table.lines
     assert alone.result.identity["name"] == "nat"
     assert repr(comparison) == "Comparison(ar Beam(size=4), ar Greedy(), nat Argmax())"
@@ -186,9 +187,9 @@ def test_runs_that_differ_in_the_seed_only_are_one_line(
     comparison = compare.compare(directories, n_bootstrap=100)
     *_, nat, seeded = comparison.table.lines
     worse = metrics.corpus_bleu(WORSE, REFERENCES)
-    assert (nat.mark, seeded.mark) == ("-", "=")
-    assert seeded.comparison is not None
-    assert seeded.comparison.system == pytest.approx((100 + worse) / 2)
+    bleu = metrics.METRICS[0]
+    assert (nat.mark(bleu), seeded.mark(bleu)) == ("-", "=")
+    assert seeded.tests["bleu"].system == pytest.approx((100 + worse) / 2)
     assert seeded.deviation(metrics.METRICS[0]) == pytest.approx((100 - worse) / math.sqrt(2))
     assert "over sentences, and over seeds" in str(comparison)
     (tmp_path / "seeded_seed2" / "Argmax.txt").write_text("\n".join(WORSE) + "\n", encoding="utf-8")
@@ -223,8 +224,7 @@ def test_the_paired_test_cuts_words_as_the_rows_did(tmp_path: Path) -> None:
     write_run(tmp_path / "ar", "Autoregressive", "Beam(size=4)", chinese, 40.0, **shared)
     write_run(tmp_path / "nat", "FertilityNat", "Argmax()", almost, 4.0, **shared)
     table = compare.compare([tmp_path / "ar", tmp_path / "nat"], n_bootstrap=100).table
-    test = table.lines[-1].comparison
-    assert test is not None
+    test = table.lines[-1].tests["bleu"]
     assert test.baseline == pytest.approx(100)
     assert test.system == pytest.approx(metrics.corpus_bleu(almost, chinese, tokenize="zh"))
     assert "tok:zh" in formats.render(table, "csv")

@@ -29,23 +29,23 @@ def build(
     systems: Sequence[SystemResult],
     *,
     teacher: str | None = None,
-    comparisons: Mapping[SystemKey, PairedResult] | None = None,
+    tests: Mapping[SystemKey, Mapping[str, PairedResult]] | None = None,
     metrics: Sequence[Metric] = METRICS,
 ) -> Table:
     """The table of all results: the teacher first, then other AR systems, then the rest.
 
     teacher: name or run directory of the reference AR system; None takes the first AR system trained on raw
-    data. comparisons: paired tests against the teacher's beam search by `results.system_key`. ValueError if rows
+    data. tests: paired ones against the teacher's beam search, by `results.system_key` and metric. ValueError if rows
     cannot share a table or the teacher is not among them."""
     if not systems:
         raise ValueError("no rows to compare; run `python -m nat_ar evaluate RUN` first")
     check_comparable(systems, metrics)
     reference = find_teacher(systems, teacher)
-    comparisons = comparisons or {}
+    tests = tests or {}
     conditions = list(dict.fromkeys(system.condition for system in systems))
     baselines = {condition: _baselines(systems, reference, condition) for condition in conditions}
     lines = [
-        _line(system, reference, baselines[system.condition], comparisons, metrics[0])
+        _line(system, reference, baselines[system.condition], tests, metrics[0])
         for system in systems
     ]
     timed = [condition for condition in conditions if condition is not None]
@@ -57,7 +57,7 @@ def build(
         )
     )
     texts = [
-        *notes.quality(lines, reference),
+        *notes.quality(lines, reference, metrics),
         *notes.speed(lines, reference, baselines),
     ]
     rows = [row for line in lines for row in (*line.result.qualities, line.result.speed) if row]
@@ -150,7 +150,7 @@ def _line(
     system: SystemResult,
     reference: SystemResult | None,
     baselines: Baselines,
-    comparisons: Mapping[SystemKey, PairedResult],
+    tests: Mapping[SystemKey, Mapping[str, PairedResult]],
     metric: Metric,
 ) -> Line:
     key = results.system_key(system.identity)
@@ -166,13 +166,12 @@ def _line(
         over_beam, over_greedy = _speed_up(speed, beam), _speed_up(speed, greedy)
         best_over_beam = speed["throughput"] / beam["throughput"]
         best_over_greedy = speed["throughput"] / greedy["throughput"]
-    comparison = None if is_teacher else comparisons.get(key)
     of_teacher = None
     if reference is not None and reference.identity["decoding"].startswith(BEAM):
         of_teacher = _percent_of(system.quality, reference.quality, metric)
     return Line(
         system,
-        comparison,
+        {} if is_teacher else tests.get(key, {}),
         over_beam,
         over_greedy,
         best_over_beam,

@@ -85,6 +85,11 @@ def choose(table: Table, range_text: RangeText, names: Sequence[str] = ()) -> li
     return chosen
 
 
+def is_tested(table: Table, metric: Metric) -> bool:
+    """Whether marks of a paired test stand behind the scores."""
+    return metric == table.metrics[0] or any(line.mark(metric) for line in table.lines)
+
+
 SYSTEM = ("system", "name", "method", "decoding")
 
 
@@ -118,7 +123,7 @@ def _every(table: Table, range_text: RangeText) -> list[Column]:
             Column(
                 metric.name,
                 metric.title,
-                _score(metric, range_text, is_tested=metric == table.metrics[0]),
+                _score(metric, range_text, is_tested=is_tested(table, metric)),
             )
             for metric in table.metrics
         ),
@@ -212,7 +217,7 @@ def _score(metric: Metric, range_text: RangeText, *, is_tested: bool) -> Callabl
             text = range_text(estimate, metric.decimals)
         else:
             text = metric.text(estimate.value)
-        return f"{text} {line.mark or ' '}" if is_tested else text
+        return f"{text} {line.mark(metric) or ' '}" if is_tested else text
 
     return cell
 

@@ -116,7 +116,8 @@ def _escape_latex(text: str) -> str:
 def _csv(table: Table) -> str:
     """Every number unrounded in a column of its own; the cell of a number that was not measured is empty."""
     several_seeds = any(len(line.result.qualities) > 1 for line in table.lines)
-    records = [_record(line, table.metrics, several_seeds) for line in table.lines]
+    others = [metric for metric in table.metrics[1:] if columns.is_tested(table, metric)]
+    records = [_record(line, table.metrics, others, several_seeds) for line in table.lines]
     output = io.StringIO()
     writer = csv.DictWriter(output, list(records[0]), lineterminator="\n")
     writer.writeheader()
@@ -124,7 +125,10 @@ def _csv(table: Table) -> str:
     return output.getvalue()
 
 
-def _record(line: Line, metrics: Sequence[Metric], several_seeds: bool) -> dict[str, object]:
+def _record(
+    line: Line, metrics: Sequence[Metric], tested: Sequence[Metric], several_seeds: bool
+) -> dict[str, object]:
+    """tested: those of the metrics beside the first that have paired tests."""
     identity = line.result.identity
     quality, speed = line.result.quality or {}, line.result.speed or {}
     latency = speed.get("latency_ms", {})
@@ -139,12 +143,12 @@ def _record(line: Line, metrics: Sequence[Metric], several_seeds: bool) -> dict[
         record |= {f"{metric.name}_{key}": score.get(key) for key in ("low", "high", "signature")}
         if several_seeds:
             record[f"{metric.name}_deviation"] = line.deviation(metric)
-    comparison, floor = line.comparison, speed.get("floor") or {}
+        if metric in tested:
+            record |= _test(line, metric, metric.name)
+    floor = speed.get("floor") or {}
     percentiles = ("p50", "p95", "p99", "mean", "low", "high")
     record |= {
-        "teacher_difference": None if comparison is None else comparison.difference,
-        "teacher_p_value": None if comparison is None else comparison.p_value,
-        "teacher_mark": line.mark,
+        **_test(line, metrics[0], "teacher"),
         "teacher_percent": line.of_teacher,
         "published_percent": None if line.published is None else line.published.percent,
         "published": None if line.published is None else line.published.text,
@@ -168,3 +172,13 @@ def _record(line: Line, metrics: Sequence[Metric], several_seeds: bool) -> dict[
     record |= {"other_work_cores": (speed.get("other_work") or {}).get("busy")}
     record |= {"evaluated": quality.get("date"), "evaluate_command": quality.get("command")}
     return record | {"timed": speed.get("date"), "benchmark_command": speed.get("command")}
+
+
+def _test(line: Line, metric: Metric, prefix: str) -> dict[str, object]:
+    """The paired test of a metric against the teacher's beam search."""
+    test = line.tests.get(metric.name)
+    return {
+        f"{prefix}_difference": None if test is None else test.difference,
+        f"{prefix}_p_value": None if test is None else test.p_value,
+        f"{prefix}_mark": line.mark(metric),
+    }

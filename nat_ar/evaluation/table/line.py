@@ -25,8 +25,8 @@ class Line:
     """One line of the table."""
 
     result: SystemResult
-    comparison: PairedResult | None
-    """against the teacher's beam search; None for that line itself and without a test"""
+    tests: Mapping[str, PairedResult]
+    """of this line against the teacher's beam search, by the name of the metric; empty for that line itself"""
     over_beam: Interval | None
     """mean latency of the teacher's beam search / mean latency of this line"""
     over_greedy: Interval | None
@@ -66,14 +66,14 @@ class Line:
         """It was timed beside too much other work."""
         return self.result.speed is not None and other_work.of_row(self.result.speed) is not None
 
-    @property
-    def mark(self) -> str:
-        """BLEU against the teacher: "=" not distinguishable, "+" better, "-" worse, "" unknown."""
-        if self.comparison is None:
+    def mark(self, metric: Metric) -> str:
+        """Against the teacher: "=" not distinguishable, "+" better, "-" worse, "" unknown."""
+        test = self.tests.get(metric.name)
+        if test is None:
             return ""
-        if self.comparison.p_value >= SIGNIFICANCE:
+        if test.p_value >= SIGNIFICANCE:
             return "="
-        return "+" if self.comparison.difference > 0 else "-"
+        return "+" if (test.difference > 0) == (metric.direction == "higher") else "-"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,7 +29,7 @@ def of(table: Table, shown: Sequence[Column]) -> list[str]:
         if lacking:
             notes.append(
                 f"{metric.title} {MISSING} for {', '.join(lacking)}: evaluated without it; run "
-                "`python -m nat_ar evaluate` again, with --metrics where it is a file of its own."
+                "`python -m nat_ar evaluate` again, with --metrics or --scores where it is one of your own."
             )
     if "teacher" in names and any(line.of_teacher is not None for line in table.lines):
         notes.append(f"% of teacher: {table.metrics[0].title} in percent of the first line's.")
@@ -54,7 +54,9 @@ def _published(table: Table) -> list[str]:
     ]
 
 
-def quality(lines: Sequence[Line], reference: SystemResult | None) -> list[str]:
+def quality(
+    lines: Sequence[Line], reference: SystemResult | None, metrics: Sequence[Metric]
+) -> list[str]:
     """Test text, seeds, and what the marks mean."""
     rows = [line.result.quality for line in lines if line.result.quality is not None]
     if not rows:
@@ -75,12 +77,13 @@ def quality(lines: Sequence[Line], reference: SystemResult | None) -> list[str]:
             f"Training time of {', '.join(dict.fromkeys(early))} counts compilation, of the others not: an earlier "
             "version trained or evaluated it."
         )
-    if any(line.mark for line in lines) and reference is not None:
+    tested = [metric.title for metric in metrics if any(line.mark(metric) for line in lines)]
+    if tested and reference is not None:
         test = "two-sided paired bootstrap"
         if len(measured) > len(rows):
             test += " over sentences, and over seeds where there are several: Sellam et al. 2022"
         notes.append(
-            f"Mark after BLEU, against {results.label(reference.identity)}: = not distinguishable "
+            f"Mark after {' and '.join(tested)}, against {results.label(reference.identity)}: = not distinguishable "
             f"({test}, p >= {SIGNIFICANCE}), + better, - worse."
         )
     elif reference is None:

@@ -4,6 +4,7 @@ import pytest
 
 from nat_ar.evaluation import results
 from nat_ar.evaluation.bootstrap import PairedResult
+from nat_ar.evaluation.metrics import METRICS
 from nat_ar.evaluation.table import build, formats
 from nat_ar.evaluation.table.line import ITSELF
 
@@ -112,9 +113,9 @@ def test_no_speed_up_on_another_number_of_sentences(rows) -> None:
     [(-7.0, 0.001, "-"), (7.0, 0.049, "+"), (-7.0, 0.05, "="), (0.1, 0.7, "=")],
 )
 def test_marks(rows, difference: float, p_value: float, mark: str) -> None:
-    comparisons = {("nat", "runs/nat", "Argmax()"): paired(difference, p_value)}
-    found = build.build(results.join(rows), comparisons=comparisons)
-    assert [line.mark for line in found.lines] == ["", "", mark]
+    tests = {("nat", "runs/nat", "Argmax()"): {"bleu": paired(difference, p_value)}}
+    found = build.build(results.join(rows), tests=tests)
+    assert [line.mark(METRICS[0]) for line in found.lines] == ["", "", mark]
     assert f"27.00 ±1.00 {mark}" in formats.render(found, "terminal")
     assert any("against ar Beam(size=4)" in note for note in found.notes)
 
