@@ -7,8 +7,8 @@
 Transformer-tiny (Wu et al. 2021, "Good for misconceived reasons"), test2016, cased sacreBLEU. The recipe follows
 docs/log.md: Muon, decoder inputs from encoder states, students that start with the teacher's encoder.
 
-Run on 2026-11-29, all but `fertility_kd`, on two cores beside other work: 30 minutes for the teacher, 16 to 37 for a
-student; docs/results/multi30k_en_de."""
+Run on 2026-11-29, all but `fertility_kd`, `length_curriculum_kd` and `ctc_kd`, on two cores beside other work: 30
+minutes for the teacher, 16 to 37 for a student; docs/results/multi30k_en_de."""
 
 import dataclasses
 from pathlib import Path
@@ -56,6 +56,7 @@ config = dataclasses.replace(
     ),
     entries=(
         student("length_kd", "length_states", *ONE_LENGTH),
+        student("length_curriculum_kd", "length_curriculum", *ONE_LENGTH),
         student("fertility_kd", "fertility_states", "Argmax()", "NoisyParallel(samples=10)"),
         student(
             "glat_kd",
@@ -65,6 +66,7 @@ config = dataclasses.replace(
             positional_attention=True,
             glancing=GLANCING,
         ),
+        student("ctc_kd", "ctc_split", "BestPath()", "PrefixBeam(size=20)"),
         student("ctc_glat_kd", "ctc_split", "BestPath()", "PrefixBeam(size=20)", glancing=GLANCING),
     ),
     columns=(
