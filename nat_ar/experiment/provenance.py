@@ -7,11 +7,10 @@ from typing import Any
 from nat_ar.experiment.run import Run, TrainedModel
 
 
-def identity(run: Run, trained: TrainedModel, decoding: Any) -> dict[str, Any]:
+def identity(run: Run, trained: TrainedModel) -> dict[str, Any]:
     """The trained model behind a row of results.jsonl, an export or distilled data, and the others that its decoding
     asks."""
-    facts, rescorer = run.facts(), trained.rescorer
-    drafter, drafting = trained.drafter, run.drafter(decoding)
+    facts, rescorer, drafter = run.facts(), trained.rescorer, trained.drafter
     return {
         "name": trained.config.name,
         "run": str(run.directory),
@@ -25,8 +24,7 @@ def identity(run: Run, trained: TrainedModel, decoding: Any) -> dict[str, Any]:
             trained.config.teacher, None if rescorer is None else rescorer.fingerprint
         ),
         "drafter": _other(
-            None if drafting is None else str(drafting.directory),
-            None if drafter is None else drafter.fingerprint,
+            trained.drafter_directory, None if drafter is None else drafter.fingerprint
         ),
         "teacher": _other(trained.config.teacher, facts.get("teacher")),
         "start_from": _other(trained.config.start_from, facts.get("start_from")),

@@ -50,6 +50,8 @@ class TrainedModel:
     """the model by which the decoding rescores"""
     drafter: "TrainedModel | None" = None
     """the model whose drafts the decoding verifies"""
+    drafter_directory: str | None = None
+    """where it lies"""
     averaged_steps: tuple[int, ...] = ()
     """the checkpoints whose mean it is, first to last; `step` is the last. Empty: one checkpoint"""
 
@@ -454,7 +456,9 @@ def open_translator(
                 "same prepared data, or on data distilled from them"
             )
         drafter = Drafter(other.model, _drafting(other, chosen))
-        loaded = dataclasses.replace(loaded, drafter=other)
+        loaded = dataclasses.replace(
+            loaded, drafter=other, drafter_directory=str(drafting.directory)
+        )
     translator = Translator(
         loaded.model,
         loaded.vocabulary,

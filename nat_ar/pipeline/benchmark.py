@@ -215,7 +215,7 @@ def _identity(
 ) -> Row:
     return {
         "kind": "speed",
-        **provenance.identity(system.run, loaded, translator.decoding),
+        **provenance.identity(system.run, loaded),
         "decoding": translator.choice.text,
         "split": split,
         "data_hash": data.hash,

@@ -106,7 +106,7 @@ def distill(
         seconds = sum(part["seconds"] for part in parts)
         card = {
             **kept,
-            "teacher": provenance.identity(run, loaded, chosen.decoding),
+            "teacher": provenance.identity(run, loaded),
             "validation_bleu": validation,
             **data_card.quality(data, targets, tokenizer),
             "sentences": len(targets),

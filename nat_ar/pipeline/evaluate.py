@@ -89,7 +89,7 @@ def evaluate(
         found = of_nearest_length(found, lengths)
     texts = [" ".join(translation.texts[0].split("\n")) for translation in found]
     identity = {
-        **provenance.identity(run, loaded, translator.decoding),
+        **provenance.identity(run, loaded),
         "decoding": shown,
         "test_hash": test.hash,
     }

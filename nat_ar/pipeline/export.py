@@ -83,7 +83,7 @@ def _identity(run: Run, trained: TrainedModel, translator: Translator) -> dict[s
     """What a card has in either format."""
     return {
         "format": FORMAT,
-        **provenance.identity(run, trained, translator.decoding),
+        **provenance.identity(run, trained),
         "decoding": translator.choice.text,
         "score": translator.decoding.score,
         "vocabulary_hash": trained.vocabulary.hash,
