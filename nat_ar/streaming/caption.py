@@ -12,6 +12,8 @@ from nat_ar.evaluation.latency import Number
 Unit = Literal["word", "character"]
 """What arrives, and what is counted: words between spaces, or characters where a language writes without them."""
 
+Units = tuple[str, ...]
+
 
 def unit_of(language: str | None) -> Unit:
     """How lags in a language are counted. Korean has spaces, though BLEU looks at its morphemes."""
@@ -20,7 +22,7 @@ def unit_of(language: str | None) -> Unit:
     return "word" if has_spaces else "character"
 
 
-def units_of(text: str, unit: Unit) -> tuple[str, ...]:
+def units_of(text: str, unit: Unit) -> Units:
     """The words of a text; or its characters, each with the spaces before it."""
     return tuple(text.split() if unit == "word" else re.findall(r"\s*\S", text.strip()))
 
@@ -34,13 +36,13 @@ def text_of(units: Sequence[str], unit: Unit) -> str:
 class Update:
     """What a caption showed from one moment on."""
 
-    source: tuple[str, ...]
+    source: Units
     """the units that had been read"""
     is_final: bool
     """the source has ended"""
-    output: tuple[str, ...]
+    output: Units
     """the units of the whole translation, of which the last ones may be held back"""
-    shown: tuple[str, ...]
+    shown: Units
     kept: int
     """of the units that were shown before, those that stayed: all before the first that changed"""
     erased: int
@@ -64,12 +66,12 @@ class Caption:
         return len(self.updates[-1].source)
 
     @property
-    def final(self) -> tuple[str, ...]:
+    def final(self) -> Units:
         """The units of the last text."""
         return self.updates[-1].shown
 
     @property
-    def shown(self) -> list[tuple[str, ...]]:
+    def shown(self) -> list[Units]:
         """The text of every update."""
         return [update.shown for update in self.updates]
 

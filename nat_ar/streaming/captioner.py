@@ -7,8 +7,9 @@ import numpy as np
 from nat_ar.evaluation import latency
 from nat_ar.special_tokens import PAD
 from nat_ar.streaming import caption
-from nat_ar.streaming.caption import Caption, Unit, Update
-from nat_ar.streaming.policy import Policy, Retranslate
+from nat_ar.streaming.caption import Caption, Unit, Units, Update
+from nat_ar.streaming.policy import Policy, Retranslate, Said
+from nat_ar.streaming.retranslation import Retranslator
 from nat_ar.translation.translator import BUCKETS, Translation, Translator, bucket_of
 
 
@@ -27,14 +28,14 @@ class Captioner:
         source_unit: Unit = "word",
         target_unit: Unit = "word",
     ) -> None:
-        self.translator, self.policy = translator, policy or Retranslate()
+        self.policy = policy or Retranslate()
+        self.translator = self.policy.translator(translator, target_unit)
         self.source_unit, self.target_unit = source_unit, target_unit
         self._begin()
 
     def _begin(self) -> None:
-        self._source: tuple[str, ...] = ()
-        self._output: tuple[str, ...] = ()
-        self._shown: tuple[str, ...] = ()
+        self._source: Units = ()
+        self._said = Said()
         self._is_ended = False
 
     def read(self, unit: str, *, is_last: bool = False) -> Update:
@@ -71,10 +72,10 @@ class Captioner:
         translation = self._translate(text)
         processor, clock = time.process_time() - processor, time.perf_counter() - clock
         output = caption.units_of(translation.texts[0], self.target_unit)
-        before = self._shown
-        shown = self.policy.shows(output, self._output, before, is_final=is_final)
+        before = self._said.shown
+        shown = self.policy.shows(output, self._said, is_final=is_final)
         kept = latency.common_prefix(before, shown)
-        self._output, self._shown, self._is_ended = output, shown, is_final
+        self._said, self._is_ended = Said(translation.tokens[0], output, shown), is_final
         return Update(
             self._source,
             is_final,
@@ -88,4 +89,7 @@ class Captioner:
         )
 
     def _translate(self, text: str) -> Translation:
+        if isinstance(self.translator, Retranslator):
+            vocabulary = self.translator.vocabulary
+            self.translator.earlier = self.policy.earlier(self._said, vocabulary, self.target_unit)
         return self.translator.translate([text], is_quiet=True)[0]

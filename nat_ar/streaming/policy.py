@@ -5,21 +5,48 @@ prefix of the source anew, so that any model can caption. Its captions change af
 what they change less: words that are held back, or what the next translation takes from the one before."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from nat_ar import config_json
+from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.evaluation import latency
+from nat_ar.search.base import StepwiseDecoding
+from nat_ar.search.guided import Bias, Prefix
+from nat_ar.streaming import caption, retranslation
+from nat_ar.streaming.caption import Unit, Units
+from nat_ar.streaming.retranslation import Retranslator
 from nat_ar.translation import decodings
+from nat_ar.translation.translator import Translator
 
-Units = tuple[str, ...]
+WORD_START = "\u2581"
+"""how SentencePiece's pieces begin at which a word does"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Said:
+    """What was made of a source so far."""
+
+    tokens: Sequence[int] = ()
+    """of the last translation"""
+    output: Units = ()
+    """the same as text"""
+    shown: Units = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Policy(config_json.Open):
     """An open kind of setting: a policy in any file may join it."""
 
-    def shows(self, output: Units, before: Units, shown: Units, *, is_final: bool) -> Units:
-        """What is shown of a translation (`output`), after the translation `before` of which `shown` is on the screen.
-        `is_final`: the source has ended."""
+    def translator(self, translator: Translator, unit: Unit) -> Translator:
+        """What translates; `unit`: of the target. Raises ConfigError where the decoding cannot follow the policy."""
+        return translator
+
+    def earlier(self, said: Said, vocabulary: Vocabulary, unit: Unit) -> Sequence[int]:
+        """The tokens that a Retranslator gets."""
+        return said.tokens
+
+    def shows(self, output: Units, said: Said, *, is_final: bool) -> Units:
+        """What is shown of the next translation. `is_final`: the source has ended."""
         raise NotImplementedError
 
 
@@ -34,8 +61,8 @@ def appended(output: Units, shown: Units) -> Units:
 
 
 @dataclasses.dataclass(frozen=True)
-class Retranslate(Policy):
-    """Every prefix of the source anew, from nothing."""
+class Masking(Policy, config_json.Open):
+    """Base of those that hold words back."""
 
     mask_k: int = 0
     """last words that are not shown while the source goes on: they change most (Arivazhagan et al. 2020)"""
@@ -43,12 +70,67 @@ class Retranslate(Policy):
     def __post_init__(self) -> None:
         config_json.require_at_least(0, mask_k=self.mask_k)
 
-    def shows(self, output: Units, before: Units, shown: Units, *, is_final: bool) -> Units:
+    def shows(self, output: Units, said: Said, *, is_final: bool) -> Units:
         return unmasked(output, self.mask_k, is_final=is_final)
 
 
 @dataclasses.dataclass(frozen=True)
-class AppendOnly(Policy):
+class Retranslate(Masking):
+    """Every prefix of the source anew, from nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Redraft(Masking):
+    """The words of Retranslate, with the translation before as draft: exact, and one pass where nothing changed."""
+
+    block: int = 8
+    """words that a pass verifies"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        config_json.require_at_least(1, block=self.block)
+
+    def translator(self, translator: Translator, unit: Unit) -> Translator:
+        return Retranslator(translator, retranslation.drafted(translator.decoding, self.block))
+
+
+@dataclasses.dataclass(frozen=True)
+class Biased(Masking):
+    """Every prefix anew, inclined to the words of the translation before (search/guided.py); left-to-right models."""
+
+    bias: float = 0.5
+    """share of probability that the word of the translation before gets"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        Bias(self.bias)
+
+    def translator(self, translator: Translator, unit: Unit) -> Translator:
+        guide = Bias(self.bias)
+        return Retranslator(translator, retranslation.guided(translator.decoding, guide))
+
+
+@dataclasses.dataclass(frozen=True)
+class Appending(Policy, config_json.Open):
+    """Base of those whose captions only grow. A left-to-right model goes on from what is shown; of what others say the
+    words at the places behind it are taken."""
+
+    def translator(self, translator: Translator, unit: Unit) -> Translator:
+        if not isinstance(translator.decoding, StepwiseDecoding):
+            return translator
+        vocabulary = translator.vocabulary
+        pieces = vocabulary.target_pieces(range(vocabulary.target_size))
+        may_follow = bytes(unit == "character" or piece.startswith(WORD_START) for piece in pieces)
+        guide = Prefix(may_follow)
+        return Retranslator(translator, retranslation.guided(translator.decoding, guide))
+
+    def earlier(self, said: Said, vocabulary: Vocabulary, unit: Unit) -> Sequence[int]:
+        (tokens,) = vocabulary.encode_target([caption.text_of(said.shown, unit)])
+        return tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class AppendOnly(Appending):
     """What is shown stays, right or wrong."""
 
     mask_k: int = 2
@@ -57,24 +139,24 @@ class AppendOnly(Policy):
     def __post_init__(self) -> None:
         config_json.require_at_least(0, mask_k=self.mask_k)
 
-    def shows(self, output: Units, before: Units, shown: Units, *, is_final: bool) -> Units:
-        return appended(unmasked(output, self.mask_k, is_final=is_final), shown)
+    def shows(self, output: Units, said: Said, *, is_final: bool) -> Units:
+        return appended(unmasked(output, self.mask_k, is_final=is_final), said.shown)
 
 
 @dataclasses.dataclass(frozen=True)
-class LocalAgreement(Policy):
+class LocalAgreement(Appending):
     """What two translations in a row begin with alike is shown, and stays (Liu et al. 2020, arXiv:2005.11185)."""
 
-    def shows(self, output: Units, before: Units, shown: Units, *, is_final: bool) -> Units:
-        agreed = output if is_final else output[: latency.common_prefix(before, output)]
-        return appended(agreed, shown)
+    def shows(self, output: Units, said: Said, *, is_final: bool) -> Units:
+        agreed = output if is_final else output[: latency.common_prefix(said.output, output)]
+        return appended(agreed, said.shown)
 
 
 def choose(text: Policy | str) -> Policy:
     """A policy from its text, such as "Retranslate(mask_k=2)". Raises ConfigError that lists what there is."""
-    known = config_json.classes_of((Policy,))
     if isinstance(text, Policy):
         return config_json.check(text, type(text).__name__)
+    known = config_json.classes_of((Policy,))
     return decodings.parse_call(text, known, f"expected a policy: {decodings.signatures(known)}")
 
 

@@ -1,8 +1,11 @@
 """Captions of a tiny run, and their numbers."""
 
+import itertools
+
 import pytest
 
 import nat_ar
+from nat_ar.config_json import ConfigError
 from nat_ar.evaluation import latency
 from nat_ar.streaming.caption import Caption, unit_of, units_of
 from nat_ar.streaming.caption import text_of as text
@@ -111,3 +114,56 @@ def test_units() -> None:
         *["word"] * 3,
         *["character"] * 2,
     ]
+
+
+@pytest.mark.parametrize("decoding", ["Greedy()", "Sampling(temperature=0.7, seed=3)"])
+def test_a_translation_as_draft_of_the_next_changes_no_word(tiny_runs, decoding: str) -> None:
+    run = tiny_runs.autoregressive
+    plain = nat_ar.caption(run, decoding=decoding).replay(SOURCE)
+    drafted = nat_ar.caption(run, "Redraft(block=4)", decoding=decoding).replay(SOURCE)
+    assert drafted.shown == plain.shown
+    assert drafted.updates[0].passes >= 1
+    assert sum(update.passes for update in drafted.updates) < sum(
+        update.passes for update in plain.updates
+    )
+
+
+def test_a_draft_that_stays_is_one_pass(tiny_runs) -> None:
+    """The same source twice: its translation, of fewer than `block` tokens, is verified at once."""
+    captioner = nat_ar.caption(tiny_runs.autoregressive, "Redraft(block=32)", decoding="Greedy()")
+    first = captioner.read("a")
+    again = captioner.end()
+    assert (again.shown, again.passes) == (first.shown, 1)
+
+
+def test_a_caption_that_only_grows_is_what_the_model_says_behind_what_is_shown(tiny_runs) -> None:
+    captioner = nat_ar.caption(
+        tiny_runs.autoregressive, "AppendOnly(mask_k=1)", decoding="Greedy()"
+    )
+    before: tuple[str, ...] = ()
+    for update in captioner.replay(SOURCE).updates:
+        assert update.output[: len(before)] == before  # not only shown, but said
+        before = update.shown
+
+
+def test_a_strong_bias_hardly_changes_what_was_said(tiny_runs) -> None:
+    run = tiny_runs.autoregressive
+    plain = nat_ar.caption(run, decoding="Greedy()").replay(SOURCE)
+    biased = nat_ar.caption(run, "Biased(bias=0.999)", decoding="Greedy()").replay(SOURCE)
+    assert biased.updates[0].shown == plain.updates[0].shown
+    texts = ["".join(shown) for shown in biased.shown]  # a tiny run's words grow
+    assert all(now.startswith(before) for before, now in itertools.pairwise(texts))
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "decoding", "message"),
+    [
+        ("length_nat", "Redraft()", None, "says the words of Greedy"),
+        ("autoregressive", "Redraft()", "Beam()", "says the words of Greedy"),
+        ("length_nat", "Biased()", None, "guides a search from left to right"),
+        ("autoregressive", "Biased()", "Jacobi()", "guides a search from left to right"),
+    ],
+)
+def test_a_policy_that_a_decoding_cannot_follow(tiny_runs, name, policy, decoding, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        nat_ar.caption(getattr(tiny_runs, name), policy, decoding=decoding)

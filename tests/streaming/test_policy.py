@@ -5,20 +5,19 @@ import pytest
 from nat_ar.config_json import ConfigError
 from nat_ar.evaluation import latency
 from nat_ar.streaming import policy
-from nat_ar.streaming.policy import AppendOnly, LocalAgreement, Policy, Retranslate
+from nat_ar.streaming.policy import AppendOnly, LocalAgreement, Policy, Retranslate, Said
 
 OUTPUTS = [tuple(text.split()) for text in ("a", "a b", "a c", "a c d")]
 
 
 def shown(chosen: Policy) -> list[str]:
     """What a policy shows of OUTPUTS, of which the last is that of the whole source."""
-    texts: list[tuple[str, ...]] = [()]
-    before: tuple[str, ...] = ()
+    texts, said = [], Said()
     for output in OUTPUTS:
-        is_final = output is OUTPUTS[-1]
-        texts.append(chosen.shows(output, before, texts[-1], is_final=is_final))
-        before = output
-    return [" ".join(text) for text in texts[1:]]
+        shown = chosen.shows(output, said, is_final=output is OUTPUTS[-1])
+        said = Said((), output, shown)
+        texts.append(" ".join(shown))
+    return texts
 
 
 @pytest.mark.parametrize(
