@@ -18,6 +18,7 @@ DOOR = {
     "load": "nat_ar.pipeline.load",
     "caption": "nat_ar.pipeline.stream",
     "train": "nat_ar.pipeline.train",
+    "ensemble": "nat_ar.pipeline.ensemble",
     "distill": "nat_ar.pipeline.distill",
     "evaluate": "nat_ar.pipeline.evaluate",
     "benchmark": "nat_ar.pipeline.benchmark",

@@ -24,6 +24,7 @@ VERBS = {
     "init": "two files of sentences -> the config of a study",
     "prepare": "corpus -> subwords -> arrays, with a manifest of what was read and dropped",
     "train": "train the model of a config file, or resume it",
+    "ensemble": "several autoregressive runs that translate together, as one run",
     "distill": "let a trained model translate the training data for its students",
     "translate": "lines in, translations out",
     "stream": "words in as they come, live captions out",

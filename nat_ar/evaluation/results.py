@@ -91,6 +91,7 @@ LATER_SPEED_KEYS = (  # rows of early versions lack them, and p99
     "profile",  # {"sentences", "traced_ms", "latency_ms", "pieces_ms"} or null
 )
 LATER_QUALITY_KEYS = (
+    "members",  # of an ensemble: [{"run", "name", "checkpoint_step", "parameters_hash"}], or null; speed rows too
     "variant",  # Method.variant; `compare` looks up that of an early row
     "tokenised",  # references that look tokenised and not detokenised
     "lost",  # pairs of the test that could not be used: they were not scored

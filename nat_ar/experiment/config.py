@@ -10,6 +10,7 @@ from nat_ar.data.prepare import DataConfig
 from nat_ar.experiment import ready
 from nat_ar.methods.base import Method
 from nat_ar.methods.catalogue import AnyMethod
+from nat_ar.methods.ensemble import Ensemble
 from nat_ar.search import limits
 from nat_ar.training.config import TrainingConfig
 from nat_ar.translation import decodings
@@ -24,8 +25,8 @@ class ExperimentConfig(config_json.Config):
     """how tables call it"""
     data: DataConfig
     """the corpus and where its prepared form lies"""
-    method: AnyMethod | Method
-    """what is trained, and how it decodes"""
+    method: AnyMethod | Ensemble | Method
+    """what is trained, and how it decodes; an Ensemble is made of trained runs"""
     training: TrainingConfig = TrainingConfig()
     """how it is trained"""
     train_on: str | None = None

@@ -28,6 +28,7 @@ def identity(run: Run, trained: TrainedModel) -> dict[str, Any]:
         ),
         "teacher": _other(trained.config.teacher, facts.get("teacher")),
         "start_from": _other(trained.config.start_from, facts.get("start_from")),
+        "members": facts.get("members"),
         "parameters": trained.num_parameters,
         "dtype": trained.dtype,
     }

@@ -163,10 +163,16 @@ class Run:
                 )
             self.config_path.unlink()
             shutil.rmtree(self.directory / "vocabulary", ignore_errors=True)
+        self.begin(config, data.vocabulary, {**facts, **models})
+
+    def begin(
+        self, config: ExperimentConfig, vocabulary: Vocabulary, facts: dict[str, Any]
+    ) -> None:
+        """Makes the directory, with all but a checkpoint."""
         files.make_directory(self.directory)
         with files.naming(self.directory / "vocabulary"):
-            data.vocabulary.save(self.directory / "vocabulary")
-        self._describe(config, {**facts, **models})
+            vocabulary.save(self.directory / "vocabulary")
+        self._describe(config, facts)
 
     def _describe(self, config: ExperimentConfig, facts: dict[str, Any]) -> None:
         """Writes facts, then the config: a run with a config is complete. Where both replace others, facts know either
