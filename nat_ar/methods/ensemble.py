@@ -22,7 +22,7 @@ from nat_ar.search import step_function
 from nat_ar.search.base import require_length_penalty
 from nat_ar.search.beam import Beam
 from nat_ar.search.left_to_right import LeftToRightDecoding
-from nat_ar.search.step_function import Cache, StepFunction
+from nat_ar.search.step_function import Blocks, Cache, StepFunction
 from nat_ar.types import pytree_dataclass
 
 
@@ -132,6 +132,24 @@ class EnsembleModel(LeftToRight):
             return Caches(tuple(empty_cache(hypotheses) for _, empty_cache in steppers))
 
         return step, empty_caches
+
+    def _blocks(self, encoded: tuple[Any, ...], max_length: int, block: int) -> Blocks:
+        pairs = zip(self.members, encoded, strict=True)
+        blocks = [member._blocks(one, max_length, block) for member, one in pairs]
+
+        def extend(
+            tokens: Int[Array, "batch block"], caches: Caches, position: Int[Array, "batch"]
+        ) -> tuple[Float[Array, "batch block vocabulary"], Caches]:
+            extended = [
+                of_member.extend(tokens, cache, position)
+                for of_member, cache in zip(blocks, caches.members, strict=True)
+            ]
+            return log_mean([logits for logits, _ in extended]), Caches(
+                tuple(cache for _, cache in extended)
+            )
+
+        # The normalisers of whole blocks and of single steps may be summed in another order.
+        return Blocks(extend, Caches(tuple(one.cache for one in blocks)), is_exact=False)
 
 
 def log_mean(

@@ -18,11 +18,17 @@ from nat_ar.runtime import files
 
 UNKNOWN = (
     *("family", "training_data", "config_hash", "checkpoint_step", "parameters_hash", "parameters"),
-<<<<<<< HEAD
-    *("rescorer", "drafter", "teacher", "start_from", "device", "dtype", "steps", "variant"),
-=======
-    *("rescorer", "teacher", "start_from", "members", "device", "dtype", "steps", "variant"),
->>>>>>> 661c442 (ensemble: several autoregressive runs translate together, as one run)
+    *(
+        "rescorer",
+        "drafter",
+        "teacher",
+        "start_from",
+        "members",
+        "device",
+        "dtype",
+        "steps",
+        "variant",
+    ),
     *("train_seconds", "train_compile_seconds", "train_steps", "train_target_tokens"),
 )
 """Keys of a row that are null: nothing of ours has translated."""

@@ -24,6 +24,7 @@ from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import limits
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
+from nat_ar.search.jacobi import Jacobi
 from nat_ar.special_tokens import EOS, NUM_SPECIAL, PAD
 from nat_ar.types import Batch, append_eos
 from toys import TINY
@@ -150,6 +151,14 @@ def test_company_padding_and_room_change_no_translation(
         np.testing.assert_array_equal(one.tokens[0, :, :ROOM], found.tokens[row])
         np.testing.assert_allclose(one.scores[0], found.scores[row], atol=1e-4)
         np.testing.assert_array_equal(elsewhere.tokens[row], found.tokens[order[row]])
+
+
+def test_a_block_of_guesses_is_verified_by_all_members(mixed: EnsembleModel) -> None:
+    source = sentences(7, LENGTHS, 5)
+    greedy = toys.decode(mixed, source, Greedy(), ROOM)
+    verified = toys.decode(mixed, source, Jacobi(block=3), ROOM)
+    np.testing.assert_array_equal(verified.tokens, greedy.tokens)
+    np.testing.assert_allclose(verified.scores, greedy.scores, atol=1e-4)
 
 
 def test_what_cannot_be_an_ensemble_is_refused() -> None:
