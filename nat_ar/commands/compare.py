@@ -12,7 +12,7 @@ from nat_ar import config_json
 from nat_ar.evaluation import figures, metrics
 from nat_ar.evaluation.metrics import METRICS, Metric
 from nat_ar.evaluation.table import columns, formats
-from nat_ar.pipeline.compare import compare, save_curves
+from nat_ar.pipeline.compare import compare, save_captions, save_curves
 from nat_ar.runtime import console, files
 
 
@@ -36,6 +36,9 @@ class Compare:
     """file for the picture of quality against latency: .png, .svg or .pdf; without a suffix, .png and .svg"""
     curves: str | None = None
     """file for a picture of validation BLEU and training loss against steps, target tokens and hours"""
+    captions: tuple[str, ...] = ()
+    """files for the captions that evaluate --policy replayed, in place of the table of translations: .md, .txt, .csv,
+    and .png, .svg or .pdf for quality against lag; their table is printed"""
     width: float | None = None
     """width of the pictures in inches, such as 3.3 for a column of a paper"""
     title: str = ""
@@ -62,6 +65,12 @@ def run(arguments: Compare) -> None:
         if path is not None:
             figures.paths_of(Path(path))
             files.require_writable(Path(path).parent)
+    if arguments.captions:
+        paths = [Path(name) for name in arguments.captions]
+        console.show(
+            save_captions(arguments.runs, paths, split=arguments.split, title=arguments.title)
+        )
+        return
     chosen = metrics.with_more(arguments.metrics)
     if arguments.curves is not None:  # first: runs that are still training have no results
         save_curves(arguments.runs, arguments.curves, width=arguments.width)

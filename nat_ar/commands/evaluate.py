@@ -7,12 +7,14 @@ import dataclasses
 from collections.abc import Sequence
 
 from nat_ar.config_json import ConfigError
+from nat_ar.data.evaluation_set import EvaluationSet
 from nat_ar.data.references import Tokenizer
 from nat_ar.evaluation import diagnostics, metrics, results, sentence_scores
 from nat_ar.evaluation.metrics import METRICS, Metric
 from nat_ar.evaluation.speed import machine
 from nat_ar.experiment.run import Run
 from nat_ar.pipeline import evaluation_sets
+from nat_ar.pipeline import replay as replays
 from nat_ar.pipeline.evaluate import evaluate
 from nat_ar.pipeline.given_scores import GivenScores
 from nat_ar.pipeline.imported import evaluate_imported
@@ -56,6 +58,13 @@ class Evaluate:
     """padded source tokens per batch of at most 64 sentences; fewer take less memory and change no translation"""
     bleu_tokenizer: Tokenizer | None = None
     """sacreBLEU's tokenizer; default: that of the target language of the run's corpus"""
+    policy: tuple[str, ...] = ()
+    """replay the test word by word as live captions, one at a time, under these policies, such as "Retranslate()"
+    "AppendOnly()" (docs/captions.md)"""
+    sentences: int | None = None
+    """captions only: the first so many sentences of the test; default: all"""
+    pace: float = replays.PACE
+    """captions only: words a second of the source, for lags with the time of computing"""
     oracle_length: bool = False
     """of the n_best translations score the one nearest in length to the reference (docs/metrics.md)"""
 
@@ -79,6 +88,9 @@ def run(arguments: Evaluate) -> None:
         reference=arguments.reference,
         languages=(corpus.source_language, corpus.target_language),
     )
+    if arguments.policy:
+        _replay(arguments, test)
+        return
     for text in arguments.decoding or (None,):
         row = evaluate(
             arguments.run_directory,
@@ -94,6 +106,25 @@ def run(arguments: Evaluate) -> None:
             scores=arguments.scores,
         )
         console.show(summary(row, chosen))
+
+
+def _replay(arguments: Evaluate, test: EvaluationSet | None) -> None:
+    """A row for each decoding under each policy."""
+    for text in arguments.decoding or (None,):
+        for policy in arguments.policy:
+            row = replays.replay(
+                arguments.run_directory,
+                policy,
+                decoding=text,
+                split=arguments.split,
+                checkpoint=arguments.checkpoint,
+                data_directory=arguments.data,
+                test=test,
+                bleu_tokenizer=arguments.bleu_tokenizer,
+                sentences=arguments.sentences,
+                pace=arguments.pace,
+            )
+            console.show(replays.summary(row))
 
 
 def _score_imported(arguments: Evaluate) -> None:

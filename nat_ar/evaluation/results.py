@@ -24,7 +24,7 @@ Condition = tuple[str, str, str]
 SystemKey = tuple[str, str, str]
 
 IDENTITY_KEYS = (
-    "kind",  # "quality" or "speed"
+    "kind",  # "quality", "speed" or "stream"
     "name",  # of the system, e.g. "fertility_distilled"
     "run",  # the run's directory as its command named it; `read` puts the directory it read
     "method",  # name of its class, e.g. "FertilityNat"
@@ -101,7 +101,25 @@ LATER_QUALITY_KEYS = (
     "sentence_scores",  # {metric: how it is shown, file of its sentence scores and hashes} (sentence_scores.keep)
     "averaged_steps",  # the checkpoints whose mean it is, or null; speed rows have it too
 )
-KEYS = {"quality": QUALITY_KEYS, "speed": SPEED_KEYS}
+STREAM_KEYS = (
+    *IDENTITY_KEYS,  # "steps" are of an update
+    "policy",  # e.g. "Retranslate(mask_k=2)"
+    "test_hash",
+    "source_unit",  # "word" or "character"
+    "target_unit",
+    "silent",  # captions without any output, which no lag counts
+    "bleu",
+    "lags",  # {"laal", "dal", "al", "ap"}: {"score", "low", "high"}
+    "pace",  # source units a second at which computing_lags are counted
+    "clock",  # "wall" or "processor": whose seconds they have
+    "computing_lags",  # as lags
+    "erasure",
+    "updates",
+    "update_ms",  # {"mean", "p50", "p95", "p99", "processor"}
+    "threads",
+    "other_work",  # as in speed rows
+)
+KEYS = {"quality": QUALITY_KEYS, "speed": SPEED_KEYS, "stream": STREAM_KEYS}
 """What every row of its kind has, whichever version wrote it."""
 
 
@@ -263,7 +281,7 @@ def join(rows: Sequence[Row], *, split: str = "test") -> list[SystemResult]:
     rows of one kind (and, for speed, one condition) the latest, with the sentence scores that earlier ones have for the
     same translations. A system timed under several conditions gives one
     result for each; a row without a partner stays alone. The order is that of the first rows of the systems."""
-    rows = [row for row in rows if row["split"] == split]
+    rows = [row for row in rows if row["split"] == split and row["kind"] != "stream"]
     by_date = sorted(rows, key=lambda row: row["date"])
     latest = {system_key(row): row for row in by_date}
     quality: dict[SystemKey, Row] = {}

@@ -120,6 +120,28 @@ def _rows(directory: Path) -> list[Row]:
     ]
 
 
+def save_captions(
+    runs: Sequence[str | Path], paths: Sequence[Path], *, split: str = "test", title: str = ""
+) -> str:
+    """Writes the captions of the runs (pipeline/replay.py) as tables (.md, .txt, .csv) or pictures, by the suffix of
+    each path, and returns the table of a terminal. ValueError where there are none, or the suffix is another."""
+    from nat_ar.evaluation import figures  # matplotlib, which the table does not need
+    from nat_ar.evaluation.captions import picture, table
+
+    for path in paths:
+        if path.suffix not in table.FORMATS:
+            figures.paths_of(path)
+        files.require_writable(path.parent)
+    rows = [row for path in dict.fromkeys(map(Path, runs)) for row in results.read(path)]
+    chosen = table.choose(rows, split)
+    for path in paths:
+        if path.suffix in table.FORMATS:
+            table.save(chosen, path)
+        else:
+            picture.save(chosen, path, title=title)
+    return table.terminal(chosen).removesuffix("\n")
+
+
 def save_curves(
     runs: Sequence[str | Path], path: str | Path, *, width: float | None = None
 ) -> list[Path]:

@@ -52,15 +52,10 @@ def evaluate(
     by another program, "COMET=FILE" or a command (given_scores). A file is of translations that were made before: with
     one, nothing is translated, and the row of before is written again with the scores."""
     run = Run.of(run)
-    corpus = run.config().data.corpus
-    if isinstance(test, str):
-        test = evaluation_sets.named(test, (corpus.source_language, corpus.target_language))
-    options: dict[str, Any] = {}
-    if test is None:
-        options["data"] = data_directory
-        directory = data_directory or run.find(run.config().data.directory)
-        test = evaluation_sets.prepared(directory, split, run.facts()["vocabulary_hash"])
-    tokenizer = bleu_tokenizer or test.tokenizer(corpus)
+    test, options = evaluation_sets.of_run(
+        run, split=split, data_directory=data_directory, test=test
+    )
+    tokenizer = bleu_tokenizer or test.tokenizer(run.config().data.corpus)
     chosen = scoring.choose_metrics(more_metrics, test, tokenizer)
     given = [GivenScores.of(text) for text in scores]
     given_scores.check(given, chosen)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from nat_ar.config_json import ConfigError
 from nat_ar.data import evaluation_set
@@ -9,6 +10,7 @@ from nat_ar.data.arrays import PreparedData
 from nat_ar.data.corpus import Corpus
 from nat_ar.data.evaluation_set import SACREBLEU, EvaluationSet
 from nat_ar.experiment.config import load_file
+from nat_ar.experiment.run import Run
 
 
 def outside(
@@ -48,6 +50,21 @@ def named(text: str, languages: tuple[str | None, str | None] = (None, None)) ->
             f"{text}: expected a corpus in `config`, such as HuggingFace(...), got {type(corpus).__name__}"
         )
     return evaluation_set.of_corpus(corpus, text)
+
+
+def of_run(
+    run: Run, *, split: str, data_directory: Path | str | None, test: EvaluationSet | str | None
+) -> tuple[EvaluationSet, dict[str, Any]]:
+    """`test`, or its name, or None: a split of the run's prepared data or of another directory; and the options by
+    which a command line names that directory."""
+    config = run.config().data
+    if isinstance(test, str):
+        test = named(test, (config.corpus.source_language, config.corpus.target_language))
+    if test is not None:
+        return test, {}
+    directory = data_directory or run.find(config.directory)
+    found = prepared(directory, split, run.facts()["vocabulary_hash"])
+    return found, {"data": data_directory}
 
 
 def prepared(directory: Path | str, split: str, vocabulary_hash: str | None) -> EvaluationSet:

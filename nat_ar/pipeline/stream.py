@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from nat_ar.experiment.run import Run, open_translator
+from nat_ar.experiment.run import Run, TrainedModel, open_translator
 from nat_ar.streaming import policy as policies
 from nat_ar.streaming.caption import unit_of
 from nat_ar.streaming.captioner import Captioner
@@ -23,13 +23,25 @@ def caption(
     `policy`: an object such as Retranslate(mask_k=2), or its text. `decoding` and `checkpoint` as for `load`. Lags are
     counted in words, or in characters where a language of the run's corpus is written without spaces. Raises
     ConfigError where the directory is no run, or its method cannot follow the policy."""
+    return opened(run, policy, decoding=decoding, checkpoint=checkpoint)[1]
+
+
+def opened(
+    run: Run | str | Path,
+    policy: Policy | str,
+    *,
+    decoding: Any | str | None = None,
+    checkpoint: str | int = "best",
+) -> tuple[TrainedModel, Captioner]:
+    """A run's model and its captions."""
     run = Run.of(run)
     chosen = policies.choose(policy)
     corpus = run.config().data.corpus
-    _, translator = open_translator(run, decoding, str(checkpoint))
-    return Captioner(
+    trained, translator = open_translator(run, decoding, str(checkpoint))
+    captioner = Captioner(
         translator,
         chosen,
         source_unit=unit_of(corpus.source_language),
         target_unit=unit_of(corpus.target_language),
     )
+    return trained, captioner

@@ -13,6 +13,7 @@ Unit = Literal["word", "character"]
 """What arrives, and what is counted: words between spaces, or characters where a language writes without them."""
 
 Units = tuple[str, ...]
+Clock = Literal["wall", "processor"]
 
 
 def unit_of(language: str | None) -> Unit:
@@ -79,10 +80,14 @@ class Caption:
         """Source units that had been read when each unit of the last text was there to stay."""
         return [len(self.updates[index].source) for index in latency.settled(self.shown)]
 
-    def computing_delays(self, pace: float) -> list[Number]:
+    def computing_delays(self, pace: float, clock: Clock = "wall") -> list[Number]:
         """The same with the time that translating took, of a source that says `pace` units a second: the time at which
         each unit was there to stay, in the time that a unit takes. An update begins when its unit is there and the one
         before is done."""
         arrivals = [len(update.source) / pace for update in self.updates]
-        done = latency.finished(arrivals, [update.seconds for update in self.updates])
+        is_wall = clock == "wall"
+        seconds = [
+            update.seconds if is_wall else update.processor_seconds for update in self.updates
+        ]
+        done = latency.finished(arrivals, seconds)
         return [done[index] * pace for index in latency.settled(self.shown)]
