@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int8, Shaped
+from jaxtyping import Array, Float, Int, Int8, Shaped
 
-from nat_ar.nn import attention, layers
+from nat_ar.nn import attention, fused_decoder, layers
+from nat_ar.nn.decoder import Decoder
+from nat_ar.nn.fused_decoder import FusedDecoder
 from nat_ar.runtime import cpu_kernels
-from nat_ar.runtime.cpu_kernels import PANEL
+from nat_ar.runtime.cpu_kernels import PANEL, QUAD
 
 Weights = Literal["float32", "int8"]
 ATTENTIONS = (attention.SelfAttention, attention.CrossAttention)
@@ -36,14 +38,28 @@ def quantised(
     return np.rint(weight / scale).astype(np.int8), scale.astype(np.float32)
 
 
+def int8_panels_of(
+    weight: Int8[np.ndarray, "depth width"],
+) -> tuple[Int8[np.ndarray, "panels quads 16 4"], Int[np.ndarray, "panels 16"]]:
+    """The columns of a weight of integers, PANEL at a time and QUAD neighbours along the depth together, and the sum of
+    each column; zeros fill up the last of both."""
+    padded = np.pad(weight, ((0, -weight.shape[0] % QUAD), (0, 0)))
+    columns = panels_of(padded)  # [panels, depth, 16]
+    quads = columns.reshape(len(columns), -1, QUAD, PANEL).swapaxes(2, 3)
+    return np.ascontiguousarray(quads), columns.sum(axis=1, dtype=np.int32)
+
+
 class Packed(nnx.Module):
     """A weight as cpu_kernels.product reads it."""
 
-    def __init__(self, weight: Float[np.ndarray, "depth width"], weights: Weights) -> None:
-        self.width = weight.shape[1]
-        integers, scale = quantised(weight) if weights == "int8" else (weight, None)
-        self.panels = nnx.Param(jnp.asarray(panels_of(integers)))
-        self.scale = None if scale is None else nnx.Param(jnp.asarray(scale))
+    def __init__(self, weight: Float[np.ndarray, "depth width"]) -> None:
+        self.depth, self.width = weight.shape
+        self.panels = nnx.Param(jnp.asarray(panels_of(weight)))
+
+    @property
+    def arrays(self) -> list[Array]:
+        """As kernels take them."""
+        return [self.panels[...]]
 
     def __call__(
         self,
@@ -52,21 +68,66 @@ class Packed(nnx.Module):
         *,
         is_rectified: bool = False,
     ) -> Float[Array, "... width"]:
-        scale = None if self.scale is None else self.scale[...]
         flat = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
-        y = cpu_kernels.product(
-            flat, self.panels[...], bias, self.width, scale=scale, is_rectified=is_rectified
-        )
+        y = self.product(flat, bias, is_rectified=is_rectified)
         return y.reshape(*x.shape[:-1], self.width)
+
+    def product(
+        self,
+        states: Float[Array, "rows depth"],
+        bias: Float[Array, "width"] | None,
+        *,
+        is_rectified: bool,
+    ) -> Float[Array, "rows width"]:
+        return cpu_kernels.product(
+            states, self.panels[...], bias, self.width, is_rectified=is_rectified
+        )
+
+
+class PackedInt8(Packed):
+    """A weight of 8 bits as cpu_kernels.product_int8 reads it."""
+
+    def __init__(self, weight: Float[np.ndarray, "depth width"]) -> None:
+        self.depth, self.width = weight.shape
+        integers, scale = quantised(weight)
+        panels, sums = int8_panels_of(integers)
+        self.panels = nnx.Param(jnp.asarray(panels))
+        self.sums = nnx.Param(jnp.asarray(sums))
+        self.scale = nnx.Param(jnp.asarray(scale))
+
+    @property
+    def arrays(self) -> list[Array]:
+        return list(self._weight())
+
+    def _weight(self) -> tuple[Array, Array, Array]:
+        return self.panels[...], self.sums[...], self.scale[...]
+
+    def product(
+        self,
+        states: Float[Array, "rows depth"],
+        bias: Float[Array, "width"] | None,
+        *,
+        is_rectified: bool,
+    ) -> Float[Array, "rows width"]:
+        return cpu_kernels.product_int8(
+            states, *self._weight(), bias, self.width, is_rectified=is_rectified
+        )
+
+
+KINDS: dict[Weights, type[Packed]] = {"float32": Packed, "int8": PackedInt8}
 
 
 class PackedLinear(nnx.Module):
     """A Linear whose weight is packed."""
 
     def __init__(self, linear: layers.Linear, weights: Weights) -> None:
-        self.packed = Packed(np.asarray(linear.kernel[...]), weights)
+        self.packed = KINDS[weights](np.asarray(linear.kernel[...]))
         self.bias = nnx.Param(linear.bias[...])
         self.is_rectified = linear.is_rectified
+
+    @property
+    def arrays(self) -> list[Array]:
+        return [*self.packed.arrays, self.bias[...]]
 
     def __call__(self, x: Float[Array, "... d_in"]) -> Float[Array, "... d_out"]:
         return self.packed(x, self.bias[...], is_rectified=self.is_rectified)
@@ -77,7 +138,7 @@ class PackedEmbedding(layers.Embedding):
 
     def __init__(self, embedding: layers.Embedding, weights: Weights) -> None:
         self.table = nnx.Param(embedding.table[...])
-        self.packed = Packed(np.asarray(embedding.table[...]).T, weights)
+        self.packed = KINDS[weights](np.asarray(embedding.table[...]).T)
         self.dtype = embedding.dtype
 
     @jax.named_scope("vocabulary")
@@ -91,6 +152,10 @@ class FusedLayerNorm(layers.LayerNorm):
     def __init__(self, norm: layers.LayerNorm) -> None:
         self.scale, self.bias = nnx.Param(norm.scale[...]), nnx.Param(norm.bias[...])
 
+    @property
+    def arrays(self) -> list[Array]:
+        return [self.scale[...], self.bias[...]]
+
     def __call__(self, x: Float[Array, "... d_model"]) -> Float[Array, "... d_model"]:
         wide = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
         y = cpu_kernels.normalise(
@@ -101,12 +166,15 @@ class FusedLayerNorm(layers.LayerNorm):
 
 def pack(network: nnx.Module, weights: Weights = "float32") -> None:
     """Replaces every Linear and Embedding that computes in float32 by its packed kind and every LayerNorm by one
-    operation, in place; attention between packed maps runs by the kernel. With int8 weights each column has a
-    scale; states stay float32."""
+    operation, in place; attention between packed maps runs by the kernel, and steps of decoders are fused. With int8
+    weights each column has a scale, and states are rounded to 8 bits, row by row, on their way into a product; all else
+    stays float32."""
     kinds: dict[type, Any] = {layers.Linear: PackedLinear, layers.Embedding: PackedEmbedding}
     made: dict[int, nnx.Module] = {}  # two modules may share a table
 
     def packed(child: Any) -> nnx.Module | None:
+        if type(child) is Decoder and fused_decoder.fits(child):
+            return FusedDecoder(child)
         if type(child) is layers.LayerNorm:
             return FusedLayerNorm(child)
         kind = kinds.get(type(child))

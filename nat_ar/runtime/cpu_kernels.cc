@@ -3,7 +3,8 @@
 // Products with packed weights. A weight [depth, width] lies in panels of 16 columns, [panels, depth, 16], the last one
 // filled up with zeros: a product reads it from its first byte to its last, once for all rows. Up to 6 rows of a
 // panel's results stay in registers while the panel goes by. Panels are shared out among the threads of XLA's own
-// pool. Weights of 8 bits have a scale for each column.
+// pool. With weights of 8 bits, which have a scale for each column, states are rounded to 8 bits, with a scale for each
+// row (int8_products.h).
 //
 // The products along the depth are added one by one in their order, and the bias comes last: a result depends neither
 // on the number of rows nor on the threads.
@@ -16,16 +17,14 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <memory>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "int8_products.h"
 #include "xla/ffi/api/ffi.h"
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
 #if defined(__x86_64__) || defined(__i386__)
 #define RELAX() __builtin_ia32_pause()
 #else
@@ -37,6 +36,9 @@ namespace ffi = xla::ffi;
 
 namespace {
 
+using Floats = ffi::Buffer<ffi::F32>;
+using Integers = ffi::Buffer<ffi::S32>;
+
 constexpr int64_t kPanel = 16;  // columns, as in cpu_kernels.py
 constexpr int64_t kLanes = 8;
 constexpr int64_t kRows = 6;  // 6 rows x 2 vectors of results, 2 of weights and 1 of states: 15 of AVX2's 16 registers
@@ -46,15 +48,6 @@ typedef float Vector __attribute__((vector_size(sizeof(float) * kLanes), aligned
 
 inline Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
 inline void store(float* to, Vector value) { *reinterpret_cast<Vector*>(to) = value; }
-inline Vector load(const int8_t* from) {
-#if defined(__AVX2__)  // GCC 12 converts the vector one value at a time
-  return reinterpret_cast<Vector>(
-      _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)))));
-#else
-  typedef int8_t Bytes __attribute__((vector_size(kLanes), aligned(1), may_alias));
-  return __builtin_convertvector(*reinterpret_cast<const Bytes*>(from), Vector);
-#endif
-}
 inline float sum_of_lanes(Vector x) {
   float sum = 0.0f;
   for (int64_t lane = 0; lane < kLanes; ++lane) sum += x[lane];
@@ -62,30 +55,54 @@ inline float sum_of_lanes(Vector x) {
 }
 inline Vector everywhere(float x) { return Vector{x, x, x, x, x, x, x, x}; }
 
-template <typename Weight>
 struct Product {
-  const float* states;   // [rows, depth]
-  const Weight* panels;  // [panels, depth, kPanel]
-  const float* scale;    // [width], or null
-  const float* bias;     // [width], or null
-  float* results;        // [rows, width]
+  const float* states;  // [rows, depth]
+  const float* panels;  // [panels, depth, kPanel]
+  const float* bias;    // [width], or null
+  float* results;       // [rows, width]
   float smallest;        // result: what is less becomes this
   int64_t rows, depth, width;
 
-  void run(int64_t panel) const;
+  int64_t panels_in_all() const { return (width + kPanel - 1) / kPanel; }
+  // Panels that are computed together: the sums of one row of a single panel would wait for each other.
+  int64_t together() const { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
+  int64_t parts() const { return (panels_in_all() + together() - 1) / together(); }
+  void run(int64_t part) const;
+  void run_panel(int64_t panel) const;
 };
 
-// What becomes of the sums of one panel, and where they go.
+// What becomes of the sums of one panel, and where they go: to the results, or first to an array of whole panels, where
+// the last panel is filled up.
 struct Columns {
-  float scale[kPanel], bias[kPanel], smallest;
-  float* results;
-  int64_t stride;
+  Columns(const float* scale, const float* bias, float smallest, float* results, int64_t rows, int64_t width,
+          int64_t panel)
+      : smallest(smallest), results(results + panel * kPanel), stride(width), rows(rows), width(width) {
+    const int64_t column = panel * kPanel;
+    num = std::min(kPanel, width - column);
+    std::fill_n(this->scale, kPanel, 1.0f);
+    if (scale != nullptr) std::memcpy(this->scale, scale + column, num * sizeof(float));
+    if (bias != nullptr) std::memcpy(this->bias, bias + column, num * sizeof(float));
+    if (num == kPanel) return;
+    narrow = this->results;
+    whole = std::make_unique<float[]>(rows * kPanel);
+    this->results = whole.get();
+    stride = kPanel;
+  }
+  ~Columns() {
+    for (int64_t row = 0; row < rows && whole != nullptr; ++row)
+      std::memcpy(narrow + row * width, &whole[row * kPanel], num * sizeof(float));
+  }
+
+  float scale[kPanel], bias[kPanel] = {}, smallest;
+  float *results, *narrow;
+  int64_t stride, rows, width, num;
+  std::unique_ptr<float[]> whole;
 };
 
 // `rows` rows of one panel's results. Meanwhile every `pace`-th step asks for what comes `next`.
-template <int64_t rows, typename Weight>
-void tile(const float* states, int64_t depth, const Weight* panel, const Columns& columns, float* results,
-          const Weight* next, int64_t pace) {
+template <int64_t rows>
+void tile(const float* states, int64_t depth, const float* panel, const Columns& columns, float* results,
+          const float* next, int64_t pace) {
   Vector low[rows] = {}, high[rows] = {};
   for (int64_t k = 0; k < depth;) {
     __builtin_prefetch(next, 0, 2);
@@ -101,58 +118,114 @@ void tile(const float* states, int64_t depth, const Weight* panel, const Columns
   }
   for (int64_t row = 0; row < rows; ++row, results += columns.stride) {
     const Vector smallest = everywhere(columns.smallest);
-    const Vector left = low[row] * load(columns.scale) + load(columns.bias);
-    const Vector right = high[row] * load(columns.scale + kLanes) + load(columns.bias + kLanes);
+    const Vector left = low[row] + load(columns.bias), right = high[row] + load(columns.bias + kLanes);
     store(results, left < smallest ? smallest : left);
     store(results + kLanes, right < smallest ? smallest : right);
   }
 }
 
-template <typename Weight, std::size_t... counts>
+// A few rows of neighbouring panels' results. Each panel brings in the one that comes as many panels later.
+template <int64_t rows, int64_t num>
+void wide_tile(const float* states, int64_t depth, const float* panels, float* results) {
+  Vector sums[rows][2 * num] = {};
+  for (int64_t k = 0; k < depth; ++k)
+    for (int64_t i = 0; i < num; ++i) {
+      const float* panel = panels + (i * depth + k) * kPanel;
+      __builtin_prefetch(panel + num * depth * kPanel, 0, 2);
+      const Vector left = load(panel), right = load(panel + kLanes);
+      for (int64_t row = 0; row < rows; ++row) {
+        const Vector state = everywhere(states[row * depth + k]);
+        sums[row][2 * i] += state * left;
+        sums[row][2 * i + 1] += state * right;
+      }
+    }
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t i = 0; i < 2 * num; ++i) store(results + row * num * kPanel + i * kLanes, sums[row][i]);
+}
+
+template <std::size_t... counts>
 constexpr auto tile_of(int64_t rows, std::index_sequence<counts...>) {
-  constexpr decltype(&tile<1, Weight>) tiles[] = {tile<counts + 1, Weight>...};
+  constexpr decltype(&tile<1>) tiles[] = {tile<counts + 1>...};
   return tiles[rows - 1];
 }
 
+void Product::run(int64_t part) const {
+  const int64_t first = part * together(), num = std::min(together(), panels_in_all() - first);
+  if (num < together() || num == 1) {
+    for (int64_t panel = first; panel < first + num; ++panel) run_panel(panel);
+    return;
+  }
+  float sums[3 * 2 * kPanel];  // [rows, panels, kPanel]; one row of four panels is less
+  static_assert(4 * kPanel <= std::size(sums));
+  constexpr decltype(&wide_tile<1, 4>) tiles[] = {wide_tile<1, 4>, wide_tile<2, 2>, wide_tile<3, 2>};
+  tiles[rows - 1](states, depth, panels + first * depth * kPanel, sums);
+  for (int64_t i = 0; i < num; ++i) {
+    const Columns columns(nullptr, bias, smallest, results, rows, width, first + i);
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t column = 0; column < kPanel; ++column) {
+        const float result = sums[(row * num + i) * kPanel + column] + columns.bias[column];
+        columns.results[row * columns.stride + column] = result < smallest ? smallest : result;
+      }
+  }
+}
+
 // All rows of one panel, in tiles of like size. Each brings in its share of the next panel.
-template <typename Weight>
-void panel_results(const float* states, int64_t rows, int64_t depth, const Weight* panel, const Columns& columns,
-                   const Weight* next) {
+void Product::run_panel(int64_t panel) const {
+  const float *weights = panels + panel * depth * kPanel, *next = weights + depth * kPanel;
+  const Columns columns(nullptr, bias, smallest, results, rows, width, panel);
   const int64_t tiles = (rows + kRows - 1) / kRows;
   for (int64_t i = 0, row = 0; i < tiles; ++i) {
     const int64_t here = (rows - row) / (tiles - i);
-    tile_of<Weight>(here, std::make_index_sequence<kRows>{})(states + row * depth, depth, panel, columns,
-                                                             columns.results + row * columns.stride, next, tiles);
+    tile_of(here, std::make_index_sequence<kRows>{})(states + row * depth, depth, weights, columns,
+                                                     columns.results + row * columns.stride, next, tiles);
     row += here;
     next += depth / tiles * kPanel;
   }
 }
 
-template <typename Weight>
-void Product<Weight>::run(int64_t panel) const {
-  const int64_t column = panel * kPanel, num = std::min(kPanel, width - column);
-  const Weight* weights = panels + column * depth;
-  Columns columns{{}, {}, smallest, results + column, width};
-  std::fill_n(columns.scale, kPanel, 1.0f);
-  if (scale != nullptr) std::memcpy(columns.scale, scale + column, num * sizeof(float));
-  if (bias != nullptr) std::memcpy(columns.bias, bias + column, num * sizeof(float));
-  std::unique_ptr<float[]> whole;
-  if (num < kPanel) {
-    whole = std::make_unique<float[]>(rows * kPanel);
-    columns.results = whole.get();
-    columns.stride = kPanel;
+// Rows of states as integers with a scale each.
+struct Rounding {
+  const float* states;  // [rows, depth]
+  uint8_t* rounded;     // [rows, stride]
+  float* scales;        // [rows]
+  int64_t depth, quads, stride, level;
+
+  void run(int64_t row) const {
+    scales[row] = int8::quantise(states + row * depth, depth, quads, level, rounded + row * stride);
   }
-  if (std::is_same_v<Weight, int8_t> && rows > kRows) {  // widened once for all tiles
-    thread_local std::vector<float> wide;
-    wide.resize(depth * kPanel);
-    for (int64_t i = 0; i < depth * kPanel; i += kLanes) store(&wide[i], load(weights + i));
-    panel_results<float>(states, rows, depth, wide.data(), columns, wide.data());
-  } else {
-    panel_results<Weight>(states, rows, depth, weights, columns, weights + depth * kPanel);
+};
+
+struct IntegerProduct {
+  const uint8_t* states;      // [rows, stride]
+  const float* state_scales;  // [rows]
+  const int8_t* panels;       // [panels, quads, kPanel, 4]
+  const int32_t* sums;        // [panels, kPanel], of each column of the weight
+  const float* scale;         // [width]
+  const float* bias;          // [width], or null
+  float* results;             // [rows, width]
+  float smallest;             // result: what is less becomes this
+  int64_t rows, quads, stride, width, level;
+
+  void run(int64_t panel) const {
+    const int64_t bytes = quads * int8::kQuad * kPanel;
+    const Columns columns(scale, bias, smallest, results, rows, width, panel);
+    const int64_t tiles = (rows + int8::kTile - 1) / int8::kTile;
+    for (int64_t i = 0, row = 0; i < tiles; ++i) {
+      const int64_t here = (rows - row) / (tiles - i);
+      for (int64_t quad = quads * i / tiles; tiles > 1 && quad < quads * (i + 1) / tiles; ++quad)
+        __builtin_prefetch(panels + (panel + 1) * bytes + quad * int8::kQuad * kPanel, 0, 2);  // of the next panel
+      int32_t found[int8::kTile * kPanel];
+      int8::sums_of(level, here, states + row * stride, stride, quads, panels + panel * bytes,
+                    sums + panel * kPanel, found);
+      for (const int64_t end = row + here, first = row; row < end; ++row)
+        for (int64_t column = 0; column < kPanel; ++column) {
+          const float product = static_cast<float>(found[(row - first) * kPanel + column]);
+          const float result = product * (state_scales[row] * columns.scale[column]) + columns.bias[column];
+          columns.results[row * columns.stride + column] = result < smallest ? smallest : result;
+        }
+    }
   }
-  for (int64_t row = 0; row < rows && num < kPanel; ++row)
-    std::memcpy(results + row * width + column, &whole[row * kPanel], num * sizeof(float));
-}
+};
 
 // Parts of a job, a stretch for each thread, which takes one after the other and then helps the others. A thread
 // that comes too late finds none.
@@ -195,6 +268,49 @@ void run_all(ffi::ThreadPool& pool, const Job& job, int64_t parts, int64_t work)
   while (shares->done.load(std::memory_order_acquire) < parts) RELAX();
 }
 
+struct OnPool {
+  ffi::ThreadPool& pool;
+
+  template <typename Job>
+  void operator()(const Job& job, int64_t parts, int64_t work) const {
+    run_all(pool, job, parts, work);
+  }
+};
+
+// A map of states: a packed weight, of float32 or of 8 bits, and what comes after its product.
+struct Linear {
+  const float* panels = nullptr;     // of float32, or
+  const int8_t* integers = nullptr;  // of 8 bits, with
+  const int32_t* sums = nullptr;     // the sum of each column
+  const float* scale = nullptr;      // and its scale
+  const float* bias = nullptr;       // or null
+  int64_t depth, width, level;       // level: of int8_products.h
+  bool is_rectified;
+};
+
+// `run(job, parts, work)` runs the parts of a job.
+template <typename Run>
+void multiply_by(const Run& run, const Linear& linear, const float* states, int64_t rows, float* results) {
+  const int64_t panels = (linear.width + kPanel - 1) / kPanel, depth = linear.depth;
+  const int64_t work = depth * linear.width * std::max<int64_t>(1, rows / 4);
+  const float smallest = linear.is_rectified ? 0.0f : -INFINITY;
+  if (linear.panels != nullptr) {
+    const Product product{states, linear.panels, linear.bias, results, smallest, rows, depth, linear.width};
+    run(product, product.parts(), work);
+    return;
+  }
+  const int64_t quads = (depth + int8::kQuad - 1) / int8::kQuad;
+  const int64_t stride = quads * int8::kQuad * int8::kBytes[linear.level];
+  thread_local std::vector<uint8_t> rounded;
+  thread_local std::vector<float> state_scales;
+  rounded.resize(rows * stride);
+  state_scales.resize(rows);
+  run(Rounding{states, rounded.data(), state_scales.data(), depth, quads, stride, linear.level}, rows, rows * depth);
+  run(IntegerProduct{rounded.data(), state_scales.data(), linear.integers, linear.sums, linear.scale, linear.bias,
+                     results, smallest, rows, quads, stride, linear.width, linear.level},
+      panels, work / 3);
+}
+
 // exp(x) for x <= 0, to within 2 units in the last place; 0 where the result would be smaller than a normal number.
 inline Vector exponential(Vector x) {
   typedef int32_t Integers __attribute__((vector_size(sizeof(int32_t) * kLanes)));
@@ -219,6 +335,7 @@ struct Attention {
   float* results;        // [batch, queries, heads, depth]
   int64_t batch, queries, heads, depth, places, positions;
   bool has_own_counts;  // each query
+  int64_t query_stride;  // from the heads of one query to those of the next
 
   int64_t count(int64_t sentence, int64_t query) const {
     return std::min<int64_t>(counts[has_own_counts ? sentence * queries + query : sentence], positions);
@@ -283,7 +400,7 @@ void weighted_sum(const float* weights, const int64_t* rows, int64_t count, cons
 // One head of one sentence.
 void Attention::run(int64_t part) const {
   constexpr int64_t kTogether = 4;
-  const int64_t sentence = part / heads, head = part % heads, stride = heads * depth;
+  const int64_t sentence = part / heads, head = part % heads;
   const int64_t slots = places / positions;
   const float* keys = key + part * depth * places;
   const float* values = value + part * places * depth;
@@ -295,18 +412,19 @@ void Attention::run(int64_t part) const {
   rows.resize(positions);
   for (int64_t first = 0; first < queries; first += kTogether) {
     const int64_t num = std::min(kTogether, queries - first), row = sentence * queries + first;
-    const float* asked = query + row * stride + head * depth;
+    const float* asked = query + row * query_stride + head * depth;
     int64_t most = 0;
     for (int64_t i = 0; i < num; ++i) most = std::max(most, count(sentence, first + i));
     if (num == kTogether) {
-      inner_products<kTogether>(asked, stride, keys, depth, places, most * slots, scores.data());
+      inner_products<kTogether>(asked, query_stride, keys, depth, places, most * slots, scores.data());
     } else {
       for (int64_t i = 0; i < num; ++i)
-        inner_products<1>(asked + i * stride, stride, keys, depth, places, most * slots, &scores[i * places]);
+        inner_products<1>(asked + i * query_stride, query_stride, keys, depth, places, most * slots,
+                          &scores[i * places]);
     }
     for (int64_t i = 0; i < num; ++i) {
       const int64_t count = this->count(sentence, first + i);
-      float* result = results + (row + i) * stride + head * depth;
+      float* result = results + ((row + i) * heads + head) * depth;
       std::fill(result, result + depth, 0.0f);
       if (count <= 0) continue;
       for (int64_t t = 0; t < count; ++t) {
@@ -431,44 +549,49 @@ void Likeliest::run(int64_t row) const {
   normalisers[row] = largest + std::log(sum);
 }
 
-using Floats = ffi::Buffer<ffi::F32>;
-using Integers = ffi::Buffer<ffi::S32>;
-
-template <typename Weight, ffi::DataType type>
-ffi::Error multiply(ffi::ThreadPool pool, Floats states, ffi::Buffer<type> panels, Floats scale, Floats bias,
-                    bool is_rectified, ffi::ResultBuffer<ffi::F32> results) {
+ffi::Error multiply(ffi::ThreadPool pool, Floats states, Floats panels, Floats bias, bool is_rectified,
+                    ffi::ResultBuffer<ffi::F32> results) {
   const auto shape = states.dimensions(), packed = panels.dimensions(), written = results->dimensions();
-  const auto is_missing = [](const Floats& floats) { return floats.element_count() == 0; };
-  const auto fits = [&](const Floats& floats) {
-    return is_missing(floats) || static_cast<int64_t>(floats.element_count()) == written[1];
-  };
+  const int64_t num_biases = bias.element_count();
   if (shape.size() != 2 || packed.size() != 3 || written.size() != 2 || packed[2] != kPanel || shape[1] != packed[1] ||
-      shape[0] != written[0] || (written[1] + kPanel - 1) / kPanel != packed[0] || !fits(scale) || !fits(bias))
+      shape[0] != written[0] || (written[1] + kPanel - 1) / kPanel != packed[0] ||
+      (num_biases != 0 && num_biases != written[1]))
     return ffi::Error::InvalidArgument(
-        "expected states [rows, depth], panels [width / 16, depth, 16], scale and bias [width] or [0]");
-  const Product<Weight> product{states.typed_data(),
-                                panels.typed_data(),
-                                is_missing(scale) ? nullptr : scale.typed_data(),
-                                is_missing(bias) ? nullptr : bias.typed_data(),
-                                results->typed_data(),
-                                is_rectified ? 0.0f : -INFINITY,
-                                shape[0],
-                                shape[1],
-                                written[1]};
-  run_all(pool, product, packed[0], product.depth * product.width * std::max<int64_t>(1, product.rows / 4));
+        "expected states [rows, depth], panels [width / 16, depth, 16] and bias [width] or [0]");
+  Linear linear{panels.typed_data()};
+  linear.bias = num_biases == 0 ? nullptr : bias.typed_data();
+  linear.depth = shape[1], linear.width = written[1], linear.is_rectified = is_rectified;
+  multiply_by(OnPool{pool}, linear, states.typed_data(), shape[0], results->typed_data());
   return ffi::Error::Success();
 }
 
-template <ffi::DataType type>
-auto product_binding() {
-  return ffi::Ffi::Bind()
-      .Ctx<ffi::ThreadPool>()
-      .Arg<Floats>()
-      .Arg<ffi::Buffer<type>>()
-      .template Arg<Floats>()
-      .template Arg<Floats>()
-      .template Attr<bool>("is_rectified")
-      .template Ret<Floats>();
+ffi::Error multiply_integers(ffi::ThreadPool pool, Floats states, ffi::Buffer<ffi::S8> panels, Integers sums,
+                             Floats scale, Floats bias, bool is_rectified, int64_t level,
+                             ffi::ResultBuffer<ffi::F32> results) {
+  const auto shape = states.dimensions(), packed = panels.dimensions(), written = results->dimensions();
+  const int64_t num_biases = bias.element_count();
+  if (shape.size() != 2 || packed.size() != 4 || written.size() != 2 || packed[2] != kPanel ||
+      packed[3] != int8::kQuad || (shape[1] + int8::kQuad - 1) / int8::kQuad != packed[1] || shape[0] != written[0] ||
+      (written[1] + kPanel - 1) / kPanel != packed[0] ||
+      static_cast<int64_t>(sums.element_count()) != packed[0] * kPanel ||
+      static_cast<int64_t>(scale.element_count()) != written[1] || (num_biases != 0 && num_biases != written[1]))
+    return ffi::Error::InvalidArgument(
+        "expected states [rows, depth], panels [width / 16, depth / 4, 16, 4], sums [width / 16, 16], scale [width] and "
+        "bias [width] or [0]");
+  level = level < 0 ? int8::best() : level;
+  if (level >= int8::kLevels || !int8::is_there(level))
+    return ffi::Error::InvalidArgument("this processor has no such instructions");
+  const Linear linear{nullptr,
+                      panels.typed_data(),
+                      sums.typed_data(),
+                      scale.typed_data(),
+                      num_biases == 0 ? nullptr : bias.typed_data(),
+                      shape[1],
+                      written[1],
+                      level,
+                      is_rectified};
+  multiply_by(OnPool{pool}, linear, states.typed_data(), shape[0], results->typed_data());
+  return ffi::Error::Success();
 }
 
 ffi::Error attend(ffi::ThreadPool pool, Floats query, Floats key, Floats value, Integers counts, Integers origin,
@@ -496,7 +619,8 @@ ffi::Error attend(ffi::ThreadPool pool, Floats query, Floats key, Floats value, 
                             asked[3],
                             keys[3],
                             has_slots ? from[2] : keys[3],
-                            counted.size() == 2};
+                            counted.size() == 2,
+                            asked[2] * asked[3]};
   run_all(pool, attention, asked[0] * asked[2], static_cast<int64_t>(query.element_count()) * keys[3] / 2);
   return ffi::Error::Success();
 }
@@ -532,8 +656,34 @@ ffi::Error find_likeliest(ffi::ThreadPool pool, Floats x, ffi::Span<const int64_
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArPackedProduct, (multiply<float, ffi::F32>), product_binding<ffi::F32>());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArPackedProductInt8, (multiply<int8_t, ffi::S8>), product_binding<ffi::S8>());
+#include "decoder_step.h"
+
+// Bit n: this processor can compute products of 8 bits by level n.
+extern "C" int64_t NatArInt8Levels() {
+  int64_t levels = 0;
+  for (int64_t level = 0; level < int8::kLevels; ++level) levels |= int64_t{int8::is_there(level)} << level;
+  return levels;
+}
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArPackedProduct, multiply,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Floats>()
+                                  .Arg<Floats>()
+                                  .Arg<Floats>()
+                                  .Attr<bool>("is_rectified")
+                                  .Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArPackedProductInt8, multiply_integers,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Floats>()
+                                  .Arg<ffi::Buffer<ffi::S8>>()
+                                  .Arg<Integers>()
+                                  .Arg<Floats>()
+                                  .Arg<Floats>()
+                                  .Attr<bool>("is_rectified")
+                                  .Attr<int64_t>("level")
+                                  .Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArAttend, attend,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()

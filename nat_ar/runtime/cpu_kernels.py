@@ -3,9 +3,12 @@
 Products with packed weights (nat_ar.nn.packed): a decoder that goes step by step multiplies each weight with one
 vector for each hypothesis, a one-pass decoder with one for each position of a sentence. At 2 to 32 rows XLA's
 libraries (YNNPACK, Eigen) reach a tenth to a third of the processor's rate: most time goes into loading weights.
+Weights of 8 bits meet states of 8 bits: a quarter of the bytes, and 2 to 4 times the products an instruction.
 
 Attention of few queries: XLA multiplies with every position and slot that a cache has room for, in a dozen
 operations. The kernel is one operation and stops at the last position that counts.
+
+A step of a decoder: one operation for some sixteen a block (nat_ar.nn.fused_decoder).
 
 Layer normalisation: one operation for XLA's five, each of which takes no longer than its start. Argmax of many
 logits: one pass for XLA's three.
@@ -15,6 +18,7 @@ rows. Float32 only, without gradients."""
 
 import contextlib
 import contextvars
+import ctypes
 import functools
 import importlib.metadata
 from collections.abc import Iterator, Sequence
@@ -30,9 +34,14 @@ from nat_ar.runtime import native_library
 
 PRODUCT, PRODUCT_INT8 = "nat_ar_packed_product", "nat_ar_packed_product_int8"
 ATTEND, NORMALISE, LIKELIEST = "nat_ar_attend", "nat_ar_normalise", "nat_ar_likeliest"
+DECODER_STEP = "nat_ar_decoder_step"
 """Their names in XLA's programs."""
+INT8_LEVELS = ("plain", "dot", "avx2", "vnni")
+"""Ways to compute products of 8 bits, in the order of int8_products.h."""
 PANEL = 16
 """Columns of a packed weight that are stored together."""
+QUAD = 4
+"""Neighbours along the depth that a packed weight of 8 bits has together."""
 NOTHING, ONE_SLOT = np.zeros(0, np.float32), np.zeros(0, np.int32)
 
 
@@ -44,6 +53,7 @@ def are_available() -> bool:
     library = native_library.load(
         Path(__file__).with_suffix(".cc"),
         without="decoding on a CPU takes up to twice as long",
+        parts=("int8_products.h", "decoder_step.h"),
         headers=native_library.Headers(jax.ffi.include_dir(), importlib.metadata.version("jaxlib")),
     )
     if library is None:
@@ -54,9 +64,21 @@ def are_available() -> bool:
         (ATTEND, library.NatArAttend),
         (NORMALISE, library.NatArNormalise),
         (LIKELIEST, library.NatArLikeliest),
+        (DECODER_STEP, library.NatArDecoderStep),
     ):
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(symbol), platform="cpu")
+    library.NatArInt8Levels.restype = ctypes.c_int64
+    bits = library.NatArInt8Levels()
+    _int8_levels.extend(level for i, level in enumerate(INT8_LEVELS) if bits >> i & 1)
     return True
+
+
+_int8_levels: list[str] = []
+
+
+def int8_levels() -> tuple[str, ...]:
+    """Those of INT8_LEVELS that this processor can run; products take the last, which is the fastest."""
+    return tuple(_int8_levels) if are_available() else ()
 
 
 _in_use: contextvars.ContextVar[bool] = contextvars.ContextVar("in_use", default=False)
@@ -83,18 +105,43 @@ def are_in_use() -> bool:
 
 def product(
     states: Float[Array, "rows depth"],
-    panels: Float[Array, "panels depth 16"] | Int8[Array, "panels depth 16"],
+    panels: Float[Array, "panels depth 16"],
     bias: Float[Array, "width"] | None,
     width: int,
     *,
-    scale: Float[Array, "width"] | None = None,
     is_rectified: bool = False,
 ) -> Float[Array, "rows width"]:
-    """(states @ weight) * scale + bias, of a packed weight with `width` columns; at least 0 where it is rectified."""
-    target = PRODUCT_INT8 if panels.dtype == jnp.int8 else PRODUCT
-    call = jax.ffi.ffi_call(target, jax.ShapeDtypeStruct((states.shape[0], width), jnp.float32))
-    factor, offset = (NOTHING if x is None else x for x in (scale, bias))
-    return call(states, panels, factor, offset, is_rectified=np.bool_(is_rectified))
+    """states @ weight + bias, of a packed weight with `width` columns; at least 0 where it is rectified."""
+    call = jax.ffi.ffi_call(PRODUCT, jax.ShapeDtypeStruct((states.shape[0], width), jnp.float32))
+    offset = NOTHING if bias is None else bias
+    return call(states, panels, offset, is_rectified=np.bool_(is_rectified))
+
+
+def product_int8(
+    states: Float[Array, "rows depth"],
+    panels: Int8[Array, "panels quads 16 4"],
+    sums: Int[Array, "panels 16"],
+    scale: Float[Array, "width"],
+    bias: Float[Array, "width"] | None,
+    width: int,
+    *,
+    is_rectified: bool = False,
+    level: str | None = None,
+) -> Float[Array, "rows width"]:
+    """states @ (weight * scale) + bias of a packed weight of integers from -127 to 127; at least 0 where it is
+    rectified.
+    `sums`: of each column of the weight.
+
+    Each row of states is rounded to integers from -127 to 127 times its largest size / 127, and the sums of products
+    are exact: a result depends on no other row, and is the same by every level. A row that is not finite gives NaN.
+    `level`: one of int8_levels(), for tests; None: the fastest."""
+    target, rows = PRODUCT_INT8, states.shape[0]
+    call = jax.ffi.ffi_call(target, jax.ShapeDtypeStruct((rows, width), jnp.float32))
+    offset = NOTHING if bias is None else bias
+    number = np.int64(-1 if level is None else INT8_LEVELS.index(level))
+    return call(
+        states, panels, sums, scale, offset, is_rectified=np.bool_(is_rectified), level=number
+    )
 
 
 def attend(
@@ -137,14 +184,69 @@ def likeliest(
     return places, values, normalisers
 
 
-def is_product(equation: jex.JaxprEqn) -> bool:
-    """Whether an equation of a traced program is a product with a packed weight."""
-    return equation.primitive.name == "ffi_call" and equation.params["target_name"] in (
-        PRODUCT,
-        PRODUCT_INT8,
+def decoder_step(
+    inputs: Float[Array, "batch new d_model"],
+    places: Int[Array, "batch new"],
+    counts: Int[Array, "batch new"],
+    origin: Int[Array, "batch new positions"] | None,
+    source_lengths: Int[Array, "batch"],
+    caches: Sequence[Float[Array, "batch heads _ _"]],
+    memories: Sequence[Float[Array, "batch heads _ _"]],
+    weights: Sequence[Array],
+    *,
+    num_heads: int,
+    d_hidden: int,
+    is_pre: bool,
+    epsilon: float,
+) -> tuple[Float[Array, "batch new d_model"], list[Array]]:
+    """The states of new positions after all blocks of a decoder, and the caches that now hold their keys and values at
+    `places`; each sees `counts` positions.
+
+    `caches` and `memories` are a key and a value for each block, laid out as `attend` reads them (`origin`: as there);
+    `weights` are in the order of decoder_step.h. A result depends on its own position only, and has the bits of
+    product, attend and normalise one after the other."""
+    results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (inputs, *caches)]
+    aliases = {5 + i: 1 + i for i in range(len(caches))}
+    call = jax.ffi.ffi_call(DECODER_STEP, results, input_output_aliases=aliases)
+    states, *written = call(
+        inputs,
+        places,
+        counts,
+        ONE_SLOT if origin is None else origin,
+        source_lengths,
+        *caches,
+        *memories,
+        *weights,
+        blocks=np.int64(len(caches) // 2),
+        heads=np.int64(num_heads),
+        d_hidden=np.int64(d_hidden),
+        places=np.int64(caches[0].shape[-1]),
+        source_length=np.int64(memories[0].shape[-1]),
+        is_pre=np.bool_(is_pre),
+        is_int8=np.bool_(any(weight.dtype == jnp.int8 for weight in weights)),
+        epsilon=np.float32(epsilon),
     )
+    return states, written
 
 
-def depth_of(equation: jex.JaxprEqn) -> int:
-    """The columns of the states of such a product."""
-    return equation.invars[0].aval.shape[1]  # type: ignore[attr-defined]
+def products_in(equation: jex.JaxprEqn) -> list[tuple[int, int]]:
+    """Of an equation of a traced program, the arguments that are packed weights, each with the FLOPs of its product; a
+    multiplication and an addition are two."""
+    if equation.primitive.name != "ffi_call":
+        return []
+    shapes = [atom.aval.shape for atom in equation.invars]  # type: ignore[attr-defined]
+    target = equation.params["target_name"]
+    if target in (PRODUCT, PRODUCT_INT8):
+        (rows, depth), (_, width) = shapes[0], equation.outvars[0].aval.shape  # type: ignore[attr-defined]
+        return [(1, 2 * rows * depth * width)]
+    if target != DECODER_STEP:
+        return []
+    batch, new, d_model = shapes[0]
+    first = 5 + 2 * (len(equation.outvars) - 1)  # behind caches and memories
+    widths = [3 * d_model, *[d_model] * 3, dict(equation.params["attributes"])["d_hidden"], d_model]
+    depths = [d_model] * 5 + [widths[4]]
+    packed = [i for i in range(first, len(shapes)) if len(shapes[i]) >= 3]
+    return [
+        (index, int(2 * batch * new * widths[i % 6] * depths[i % 6]))
+        for i, index in enumerate(packed)
+    ]

@@ -39,13 +39,15 @@ class Headers:
 
 
 @functools.cache
-def load(source: Path, *, without: str, headers: Headers | None = None) -> ctypes.CDLL | None:
+def load(
+    source: Path, *, without: str, headers: Headers | None = None, parts: tuple[str, ...] = ()
+) -> ctypes.CDLL | None:
     """The library of a C++ file; None, after a warning that says why, where there is none. `without` is what the
-    warning says of life without it: "decoding takes twice as long"."""
+    warning says of life without it: "decoding takes twice as long". `parts`: the files beside it that it includes."""
     if os.environ.get(SWITCH) == "0":
         return None
     try:
-        return ctypes.CDLL(str(_built(source, headers)))
+        return ctypes.CDLL(str(_built(source, headers, parts)))
     except (UnavailableError, OSError) as error:
         console.say(
             f"warning: {source.name} could not be built, and {without}: {error}; "
@@ -54,9 +56,11 @@ def load(source: Path, *, without: str, headers: Headers | None = None) -> ctype
         return None
 
 
-def _built(source: Path, headers: Headers | None) -> Path:
+def _built(source: Path, headers: Headers | None, parts: tuple[str, ...]) -> Path:
     compiler = find_compiler()
     key = hashlib.sha256(source.read_bytes())
+    for part in parts:
+        key.update(source.with_name(part).read_bytes())
     for part in (*FLAGS, headers.version if headers is not None else "", _target(compiler)):
         key.update(part.encode())
     library = cache.directory("native") / f"{source.stem}-{key.hexdigest()[:16]}.so"

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nat_ar.evaluation.speed import intervals
-from nat_ar.nn.packed import Packed
+from nat_ar.nn.packed import Packed, PackedInt8
 from nat_ar.runtime import compilation, cpu_kernels
 from scripts.benchmark_cpu import timing
 from scripts.benchmark_cpu.models import Scale
@@ -33,8 +33,8 @@ def run(section: Section, scale: Scale) -> None:
     }
     if cpu_kernels.are_available():
         ways |= {
-            "kernel": ([Packed(weight, "float32") for weight in weights], None),
-            "kernel, int8": ([Packed(weight, "int8") for weight in weights], None),
+            "kernel": ([Packed(weight) for weight in weights], None),
+            "kernel, int8": ([PackedInt8(weight) for weight in weights], None),
         }
     table: list[Row] = []
     for rows in ROWS:
@@ -65,7 +65,7 @@ def run(section: Section, scale: Scale) -> None:
             section.figures.append(Figure(name, gains["kernel over XLA"]))
     section.tables["Products of a decoder step"] = table
     section.notes.append(
-        "Over XLA: over the faster of its two libraries in each round. int8: 8-bit weights, float32 states."
+        "Over XLA: over the faster of its two libraries in each round. int8: weights and states of 8 bits."
     )
 
 
@@ -92,7 +92,7 @@ def _steps(states: jax.Array, weights: list[Any]) -> jax.Array:
     def step(_: Any, states: jax.Array) -> jax.Array:
         x = states
         for weight in weights:
-            depth = (weight.panels if isinstance(weight, Packed) else weight).shape[-2]
+            depth = weight.depth if isinstance(weight, Packed) else len(weight)
             x = x if x.shape[1] == depth else x[:, :d_model]
             x = jax.nn.relu(weight(x) if isinstance(weight, Packed) else x @ weight)
         return states + 1e-6 * x.max(axis=1, keepdims=True)

@@ -23,6 +23,17 @@ def test_panels_are_columns_16_at_a_time_and_zeros_fill_up_the_last() -> None:
     assert not panels[1, :, 2:].any()
 
 
+def test_panels_of_integers_hold_four_neighbours_of_a_column_together() -> None:
+    weight = np.arange(6 * 17, dtype=np.int8).reshape(6, 17)
+    panels, sums = packed.int8_panels_of(weight)
+    assert panels.shape == (2, 2, 16, 4)
+    np.testing.assert_array_equal(panels[0, 0, 3], weight[:4, 3])
+    np.testing.assert_array_equal(panels[0, 1, 3], [weight[4, 3], weight[5, 3], 0, 0])
+    np.testing.assert_array_equal(panels[1, 0, 0], weight[:4, 16])
+    np.testing.assert_array_equal(sums.ravel()[:17], weight.sum(axis=0))
+    assert not sums[1, 1:].any()
+
+
 class Network(nnx.Module):
     """One table in two places, maps in a list, one of them rectified, a norm, and one map in bfloat16."""
 

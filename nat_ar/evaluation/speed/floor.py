@@ -203,8 +203,10 @@ class _Survey:
                 shape = equation.invars[0].aval.shape  # type: ignore[attr-defined]
                 depth = math.prod(shape[axis] for axis in contracted)
                 _add_product(equation, operands, depth, node)
-            elif cpu_kernels.is_product(equation):
-                _add_product(equation, operands, cpu_kernels.depth_of(equation), node)
+            elif packed := cpu_kernels.products_in(equation):
+                for index, flops in packed:
+                    node.flops[str(jnp.dtype(jnp.float32))] += flops
+                    _read_weight(equation.invars[index], operands[index], node)
             else:
                 _refuse_hidden_products(equation)
                 arrays = [
@@ -223,16 +225,17 @@ def _add_product(
     equation: jex.JaxprEqn, operands: Sequence[_Weight | None], depth: int, node: _Node
 ) -> None:
     """Adds the product of the first two operands; `depth` terms are summed for each value of the result."""
-    left, right = (
-        jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype)  # type: ignore[attr-defined]
-        for atom in equation.invars[:2]
-    )
+    dtype = equation.invars[0].aval.dtype  # type: ignore[attr-defined]
     results = equation.outvars[0].aval.size  # type: ignore[attr-defined]
-    node.flops[str(left.dtype)] += 2 * depth * results
-    for operand, weight in zip((left, right), operands[:2], strict=True):
-        if weight is not None:
-            mine = min(weight.num_bytes, operand.size * operand.dtype.itemsize)
-            node.weights[weight.root] = max(node.weights.get(weight.root, 0), mine)
+    node.flops[str(dtype)] += 2 * depth * results
+    for atom, weight in zip(equation.invars[:2], operands[:2], strict=True):
+        _read_weight(atom, weight, node)
+
+
+def _read_weight(atom: Any, weight: _Weight | None, node: _Node) -> None:
+    if weight is not None:
+        mine = min(weight.num_bytes, atom.aval.size * atom.aval.dtype.itemsize)
+        node.weights[weight.root] = max(node.weights.get(weight.root, 0), mine)
 
 
 def _refuse_hidden_products(equation: jex.JaxprEqn) -> None:
