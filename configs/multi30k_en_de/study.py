@@ -53,6 +53,12 @@ config = dataclasses.replace(
     teacher=dataclasses.replace(
         levers.teacher,
         training=with_muon(levers.teacher.training, levers.teacher.training.max_steps),
+        decodings=(
+            *levers.teacher.decodings,
+            "Jacobi(block=6)",
+            "Speculative(block=6, drafter='ctc_kd', drafting='BestPath()')",
+            "Speculative(block=6, drafter='length_kd', drafting='LengthBeam()')",
+        ),
     ),
     entries=(
         student("length_kd", "length_states", *ONE_LENGTH),
@@ -70,7 +76,7 @@ config = dataclasses.replace(
         student("ctc_glat_kd", "ctc_split", "BestPath()", "PrefixBeam(size=20)", glancing=GLANCING),
     ),
     columns=(
-        *("system", "data", "bleu", "bleu_lc", "passes", "ms", "beam", "greedy", "teacher"),
-        *("published", "length", "repeat"),
+        *("system", "data", "bleu", "bleu_lc", "passes", "accepted", "ms", "beam", "greedy"),
+        *("teacher", "published", "length", "repeat"),
     ),
 )

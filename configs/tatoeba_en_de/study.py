@@ -56,7 +56,12 @@ config = StudyConfig(
         "ar",
         Autoregressive(TRANSFORMER),
         training(1200),
-        decodings=("Beam(size=4)", "Greedy()"),
+        decodings=(
+            "Beam(size=4)",
+            "Greedy()",
+            "Jacobi(block=6)",
+            "Speculative(block=6, drafter='length_kd', drafting='LengthBeam()')",
+        ),
     ),
     entries=(
         Entry(

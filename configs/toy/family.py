@@ -83,6 +83,9 @@ config = dataclasses.replace(
     quick,
     name="Toy language, the family",
     directory="studies/toy_family",
+    teacher=dataclasses.replace(
+        quick.teacher, decodings=(*SEARCHES, "Speculative(block=6, drafter='ctc_glat')")
+    ),
     entries=(
         entry("ar_3_1_kd", AR_3_1, "Greedy()", distilled=True),
         entry("lstm", LSTM, *SEARCHES),
@@ -94,6 +97,7 @@ config = dataclasses.replace(
             "LengthBeam()",
             "LengthBeam(size=5, rescore=True)",
             "Greedy()",
+            "Speculative(block=6)",
         ),
         entry("length", LENGTH),
         entry("length_kd", LENGTH, distilled=True),

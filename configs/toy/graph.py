@@ -51,6 +51,7 @@ config = dataclasses.replace(
     family,
     name="Toy language, the DA-Transformer",
     directory="studies/toy_graph",
+    teacher=dataclasses.replace(family.teacher, decodings=("Beam(size=4)", "Greedy()")),
     data=dataclasses.replace(
         family.data, directory="data/toy_graph", corpus=ToyCorpus(num_train=100_000)
     ),

@@ -44,7 +44,11 @@ config = dataclasses.replace(
     name="Toy language, longer training",
     directory="studies/toy_longer",
     data=dataclasses.replace(short.data, corpus=ToyCorpus()),
-    teacher=dataclasses.replace(short.teacher, training=training(4000)),
+    teacher=dataclasses.replace(
+        short.teacher,
+        training=training(4000),
+        decodings=(*BOTH, "Speculative(block=6, drafter='length_kd', drafting='LengthBeam()')"),
+    ),
     distillation="Beam(size=4)",
     speed=SpeedConfig(sentences=50, throughput_sentences=128, batch_sizes=(1, 64), max_seconds=6.0),
     entries=(

@@ -48,7 +48,7 @@ config = StudyConfig(
         "ar",
         Autoregressive(TRANSFORMER),
         training(1000),
-        decodings=("Beam(size=4)", "Greedy()"),
+        decodings=("Beam(size=4)", "Greedy()", "Speculative(block=6, drafter='ctc_kd')"),
     ),
     entries=(
         Entry(

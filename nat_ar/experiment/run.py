@@ -23,6 +23,7 @@ from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.vocabulary import Vocabulary
+from nat_ar.experiment import seeds
 from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.runtime import console, files, out_of_memory
 from nat_ar.search.verification import DraftedDecoding
@@ -359,11 +360,17 @@ class Run:
         return Run(self.find(config.teacher))
 
     def drafter(self, decoding: Any) -> "Run | None":
-        """The run whose drafts a decoding verifies: one beside this run, by its name, or that of a path."""
+        """The run whose drafts a decoding verifies: one beside this run, by its name, of the same seed if there are
+        several, or else the first of them; or the run at a path."""
         if not isinstance(decoding, DraftedDecoding) or decoding.drafter is None:
             return None
-        beside = Run(self.directory.parent / decoding.drafter)
-        return beside if beside.config_path.exists() else Run(self.find(decoding.drafter))
+        here, name = self.directory.parent, decoding.drafter
+        names = [name, seeds.named(name, self.config().training.seed)]
+        names += sorted(
+            path.name for path in here.iterdir() if path.name.startswith(f"{name}_seed")
+        )
+        known = [Run(here / one) for one in names if Run(here / one).config_path.exists()]
+        return known[0] if known else Run(self.find(name))
 
     def resolve(self, checkpoint: str = "best") -> int:
         """The step of a checkpoint that `load` knows; of an average the last. Raises ValueError where it is missing."""

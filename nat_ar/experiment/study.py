@@ -14,6 +14,7 @@ from nat_ar.experiment.config import ExperimentConfig, load_file
 from nat_ar.methods import base
 from nat_ar.methods.base import Method
 from nat_ar.methods.catalogue import AnyMethod
+from nat_ar.search.verification import DraftedDecoding
 from nat_ar.training.config import TrainingConfig
 from nat_ar.translation import decodings
 
@@ -37,7 +38,7 @@ class Entry(config_json.Config):
     start_from: str | None = None
     """name of an earlier entry whose parameters this one starts with"""
     decodings: tuple[str, ...] = ()
-    """such as ("Greedy()", "Beam(size=4)"); none: the method's own"""
+    """such as ("Greedy()", "Beam(size=4)"); none: the method's own. The drafter of one is another entry, by its name"""
     seeds: tuple[int, ...] | None = None
     """train once with each of these seeds; (): once, with training.seed; None: as the study's `seeds` say"""
 
@@ -116,10 +117,12 @@ class StudyConfig(config_json.Config):
                 )
             _check_start(entry, {e.name: e for e in (self.teacher, *self.entries)}, self.teacher)
             _check_distributions(entry, self.word_distributions)
+            _check_drafters(entry, names)
             self._check_seeds_of_others(entry)
         runs = [seeds.named(e.name, s) for e in self._all() for s in self.seeds_of(e)]
         if len(set(runs)) < len(runs):
             raise ConfigError(f"runs of a study need different names, got {', '.join(runs)}")
+        _check_drafters(self.teacher, names)
         config_json.require_at_least(1, word_distributions=self.word_distributions)
         decodings.choose(self.teacher.method, self.distillation)
         if not self.tests:
@@ -217,6 +220,27 @@ def _check_distributions(entry: Entry, kept: int | None) -> None:
         )
 
 
+def drafters_of(entry: Entry) -> dict[str, str]:
+    """The entries whose drafts decodings of this one verify: text of the decoding -> name."""
+    chosen = {text: decodings.choose(entry.method, text).decoding for text in entry.decodings}
+    return {
+        text: decoding.drafter
+        for text, decoding in chosen.items()
+        if isinstance(decoding, DraftedDecoding) and decoding.drafter is not None
+    }
+
+
+def _check_drafters(entry: Entry, names: Sequence[str]) -> None:
+    """Raises ConfigError for a decoding whose drafter is no other entry."""
+    for text, drafter in drafters_of(entry).items():
+        if drafter not in names or drafter == entry.name:
+            others = ", ".join(name for name in names if name != entry.name)
+            raise ConfigError(
+                f"{entry.name}.decodings: {text} has a drafter: expected another entry of the study ({others}), got "
+                f"{drafter!r}"
+            )
+
+
 def _check_start(entry: Entry, entries: dict[str, Entry], teacher: Entry) -> None:
     """Raises ConfigError where parameters that the entry takes over would not fit: before any training."""
     if entry.encoder_from_teacher and teacher.method.has_own_encoder:
@@ -269,7 +293,8 @@ def load_study(path: str | Path) -> StudyConfig:
 
 
 def only(config: StudyConfig, names: Sequence[str]) -> StudyConfig:
-    """The study with the named entries and those that they start from.
+    """The study with the named entries and those that they start from. Decodings by the drafts of entries that are left
+    out are left out too.
 
     Raises ConfigError for a name that the study does not have."""
     entries = {entry.name: entry for entry in config.entries}
@@ -282,5 +307,15 @@ def only(config: StudyConfig, names: Sequence[str]) -> StudyConfig:
     for entry in reversed(config.entries):  # an entry starts from an earlier one
         if entry.name in wanted and entry.start_from in entries:
             wanted.add(entry.start_from)
-    chosen = tuple(entry for entry in config.entries if entry.name in wanted)
-    return dataclasses.replace(config, entries=chosen)
+    chosen = [entry for entry in config.entries if entry.name in wanted]
+    known = {config.teacher.name, *wanted}
+    teacher, *entries_left = (
+        _without_drafters_but(known, entry) for entry in (config.teacher, *chosen)
+    )
+    return dataclasses.replace(config, teacher=teacher, entries=tuple(entries_left))
+
+
+def _without_drafters_but(known: set[str], entry: Entry) -> Entry:
+    drafters = drafters_of(entry)
+    kept = tuple(text for text in entry.decodings if drafters.get(text, entry.name) in known)
+    return dataclasses.replace(entry, decodings=kept)

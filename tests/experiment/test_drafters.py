@@ -31,6 +31,15 @@ def test_a_drafter_is_named_by_its_run_or_by_a_path(runs: Path) -> None:
     assert run.drafter(Speculative(drafter=str(runs / "nat"))).directory == runs / "nat"
 
 
+def test_of_several_seeds_the_same_one_drafts_or_the_first(runs: Path) -> None:
+    for seed in (0, 2, 3):  # tiny runs have seed 0
+        shutil.copytree(runs / "nat", runs / f"length_seed{seed}")
+    run, decoding = Run(runs / "ar"), Speculative(drafter="length")
+    assert run.drafter(decoding) == Run(runs / "length_seed0")
+    shutil.rmtree(runs / "length_seed0")
+    assert run.drafter(decoding) == Run(runs / "length_seed2")
+
+
 def test_rows_of_drafted_words_are_those_of_greedy_search_and_pin_the_drafter(
     runs: Path, train_anew
 ) -> None:

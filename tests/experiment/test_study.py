@@ -9,7 +9,7 @@ import pytest
 from nat_ar.config_json import ConfigError
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.text_files import TextFiles
-from nat_ar.experiment.study import Entry, StudyConfig
+from nat_ar.experiment.study import Entry, StudyConfig, drafters_of, only
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.training.config import TrainingConfig
@@ -120,3 +120,18 @@ def test_impossible_seeds_are_refused(changes: dict[str, Any], said: str) -> Non
 def test_an_entry_checks_its_own_seeds() -> None:
     with pytest.raises(ConfigError, match=r"nat\.seeds: expected different seeds"):
         dataclasses.replace(NAT, seeds=(2, 2))
+
+
+def test_a_decoding_drafts_by_another_entry_of_the_study() -> None:
+    decoding = "Speculative(drafter='nat')"
+    drafted = dataclasses.replace(TEACHER, decodings=("Greedy()", decoding))
+    study = dataclasses.replace(STUDY, teacher=drafted)
+    assert drafters_of(study.teacher) == {decoding: "nat"}
+    assert only(study, ["nat"]).teacher.decodings == ("Greedy()", decoding)
+    assert only(study, []).teacher.decodings == ("Greedy()",)
+    for name in ("ctc", "ar"):
+        wrong = dataclasses.replace(TEACHER, decodings=(f"Speculative(drafter='{name}')",))
+        with pytest.raises(
+            ConfigError, match=rf"another entry of the study \(nat, more\), got '{name}'"
+        ):
+            dataclasses.replace(STUDY, teacher=wrong)

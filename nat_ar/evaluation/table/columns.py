@@ -27,8 +27,8 @@ class Column:
 
 
 FEW = (
-    *("system", "data", "*metrics", "seeds", "passes", "ms", "beam", "greedy", "teacher"),
-    *("published", "valid"),
+    *("system", "data", "*metrics", "seeds", "passes", "accepted", "ms", "beam", "greedy"),
+    *("teacher", "published", "valid"),
 )
 """The columns of a table unless others are named; *metrics: those that have `in_table`."""
 ALL = (
@@ -41,6 +41,7 @@ ALL = (
         "*metrics",
         "seeds",
         "passes",
+        "accepted",
         "p50",
         "ms_range",
     ),
@@ -134,6 +135,12 @@ def _every(table: Table, range_text: RangeText) -> list[Column]:
             is_known=any(len(line.result.qualities) > 1 for line in table.lines),
         ),
         Column("passes", "passes", _passes),
+        Column(
+            "accepted",
+            "words a pass",
+            lambda line: _quality(line, "verification", lambda row: f"{row['words_a_pass']:.2f}"),
+            is_known=is_known("verification"),
+        ),
         Column(
             "p50",
             "p50 ms",

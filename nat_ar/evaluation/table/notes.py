@@ -33,6 +33,11 @@ def of(table: Table, shown: Sequence[Column]) -> list[str]:
             )
     if "teacher" in names and any(line.of_teacher is not None for line in table.lines):
         notes.append(f"% of teacher: {table.metrics[0].title} in percent of the first line's.")
+    if "accepted" in names:
+        notes.append(
+            "Words a pass: accepted by a pass that verifies drafts, the end included; passes count the drafter's too. "
+            "They are the words of greedy search (docs/faster.md)."
+        )
     if "published" in names:
         notes += _published(table)
     return [*notes, *table.notes]
