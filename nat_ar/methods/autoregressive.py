@@ -2,17 +2,23 @@
 
 Loss, search and score are those of methods/left_to_right.py, over key/value caches. Differences: pre-norm by default,
 and embeddings tied to the output projection; with a joint vocabulary the source embedding is the same table.
-`num_encoder_layers=12, num_decoder_layers=1` is the fair baseline of Kasai et al. 2020 (arXiv:2006.10369)."""
+`num_encoder_layers=12, num_decoder_layers=1` is the fair baseline of Kasai et al. 2020 (arXiv:2006.10369).
+
+With `wait_k` it learns to translate a source that is still coming (prefix-to-prefix, Ma et al. 2019, arXiv:1810.08398):
+token t of the target, from 0, sees k + t tokens of the source, through a causal encoder and a mask in cross attention.
+Several k train one model for all of them (multi-path, Elbayad et al. 2020, arXiv:2005.08595). Tokens are subwords."""
 
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar import config_json
+from nat_ar.config_json import ConfigError
 from nat_ar.methods import base
 from nat_ar.methods.left_to_right import (
     LeftToRight,
@@ -25,7 +31,7 @@ from nat_ar.nn import attention, layers
 from nat_ar.nn.cache import Cache, Position
 from nat_ar.nn.decoder import Decoder
 from nat_ar.nn.transformer import TransformerConfig
-from nat_ar.search.base import require_length_penalty
+from nat_ar.search.base import StepwiseDecoding, require_length_penalty
 from nat_ar.search.beam import Beam
 from nat_ar.search.left_to_right import LeftToRightDecoding
 from nat_ar.search.step_function import Blocks, StepFunction
@@ -46,11 +52,23 @@ class Autoregressive(base.Method):
     """search used unless the command says otherwise"""
     rescoring_length_penalty: float = 1.0
     """as a rescorer: candidates are ordered by log p / length ** rescoring_length_penalty"""
+    wait_k: tuple[int, ...] = ()
+    """tokens of the source that the first target token sees in training: each batch draws one of these; (): all of
+    them. Needs transformer.encoder_attention "causal"; translate with WaitK(k)"""
+
+    @classmethod
+    def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Once, every token saw the whole source."""
+        return {"wait_k": [], **data}
 
     def __post_init__(self) -> None:
         attention.require_steps(self.transformer.attention)
         config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
         require_length_penalty(self.rescoring_length_penalty, name="rescoring_length_penalty")
+        for k in self.wait_k:
+            config_json.require_at_least(1, wait_k=k)
+        if self.wait_k or self.decoding.wait_k is not None:
+            require_causal_encoder(self.transformer)
 
     @property
     def learns_distributions(self) -> bool:
@@ -77,7 +95,38 @@ class AutoregressiveModel(base.Seq2Seq, LeftToRight):
         *,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "rows target_length vocabulary"]:
-        return causal_logits(self.target_embedding, self.decoder, encoded, target, rngs=rngs)
+        """Under wait_k with one of them, drawn by `rngs`; without rngs with the largest."""
+        wait_k: int | Int[Array, ""] | None = max(self.config.wait_k, default=None)
+        if rngs is not None and len(self.config.wait_k) > 1:
+            wait_k = jax.random.choice(rngs.dropout(), jnp.asarray(self.config.wait_k))
+        return causal_logits(
+            self.target_embedding, self.decoder, encoded, target, wait_k=wait_k, rngs=rngs
+        )
+
+    def decode(
+        self,
+        source: Int[Array, "batch source_length"],
+        *,
+        decoding: LeftToRightDecoding,
+        max_length: int,
+        scorer: base.Scorer | None = None,
+        draft: Hypotheses | None = None,
+    ) -> Hypotheses:
+        if not isinstance(decoding, StepwiseDecoding) or decoding.wait_k is None:
+            return super().decode(
+                source, decoding=decoding, max_length=max_length, scorer=scorer, draft=draft
+            )
+        step, empty_cache = self.waiting_stepper(source, decoding.wait_k, max_length)
+        return decoding.search(step, empty_cache, source, max_length=max_length)
+
+    def waiting_stepper(
+        self, source: Int[Array, "batch source_length"], k: int, max_length: int
+    ) -> tuple[StepFunction, Callable[[int], Cache]]:
+        """The step function that sees k tokens of the source at position 0, and one more at each further one. What it
+        says does not depend on the tokens behind these."""
+        require_causal_encoder(self.config.transformer)
+        encoded = self.encode(source)
+        return causal_stepper(self.target_embedding, self.decoder, encoded, max_length, wait_k=k)
 
     def _stepper(
         self, encoded: Encoded, max_length: int
@@ -98,7 +147,31 @@ class AutoregressiveModel(base.Seq2Seq, LeftToRight):
         `cross_attention`, [layers, heads, target, source], over the source for each token."""
         found = self.decode(source, decoding=without_drafts(decoding), max_length=max_length)
         encoded = self.encode(source)
-        return causal_internals(self.target_embedding, self.decoder, encoded, found, source)
+        return causal_internals(
+            self.target_embedding, self.decoder, encoded, found, source, wait_k=decoding.wait_k
+        )
+
+
+def require_causal_encoder(config: TransformerConfig) -> None:
+    """Raises ConfigError where the states of a source change as it goes on, or attention takes no mask."""
+    if config.encoder_attention != "causal":
+        raise ConfigError(
+            "wait-k translates a source that goes on, whose first states must stay: set "
+            f"transformer.encoder_attention to 'causal', got {config.encoder_attention!r}"
+        )
+    if config.implementation == "cudnn":
+        raise ConfigError(
+            "wait-k masks cross attention, which 'cudnn' cannot: set transformer.implementation to 'xla'"
+        )
+
+
+def waiting_mask(
+    wait_k: int | Int[Array, ""], batch: int, target_length: int, source_length: int
+) -> Bool[Array, "batch target_length source_length"]:
+    """True where a target token sees a source token: token t (from 0) the first wait_k + t."""
+    visible = wait_k + jnp.arange(target_length)
+    mask = jnp.arange(source_length) < visible[:, None]
+    return jnp.broadcast_to(mask, (batch, target_length, source_length))
 
 
 def causal_internals(
@@ -107,14 +180,21 @@ def causal_internals(
     encoded: Encoded,
     hypotheses: Hypotheses,
     source: Int[Array, "batch source_length"],
+    *,
+    wait_k: int | None = None,
 ) -> dict[str, Internal]:
     """See AutoregressiveModel.internals."""
     target, lengths = translation_of(hypotheses, source)
+    mask = None
+    if wait_k is not None:
+        batch, target_length = target.shape
+        mask = waiting_mask(wait_k, batch, target_length, source.shape[1])
     weights = decoder.cross_attention_weights(
-        embedding(shift_right(target)), None, encoded, is_causal=True
+        embedding(shift_right(target)), None, encoded, memory_mask=mask, is_causal=True
     )
+    logits = causal_logits(embedding, decoder, encoded, target, wait_k=wait_k)
     return {
-        **of_tokens(causal_logits(embedding, decoder, encoded, target), target, lengths),
+        **of_tokens(logits, target, lengths),
         # [batch, layers, heads, target, source]
         "cross_attention": Internal(jnp.stack(weights, axis=1), {3: lengths, 4: encoded.lengths}),
     }
@@ -126,24 +206,39 @@ def causal_logits(
     encoded: Encoded,
     target: Int[Array, "rows target_length"],
     *,
+    wait_k: int | Int[Array, ""] | None = None,
     rngs: nnx.Rngs | None = None,
 ) -> Float[Array, "rows target_length vocabulary"]:
-    """Teacher-forced logits of a causal decoder, rows = batch * hypotheses of each source."""
-    inputs = embedding(shift_right(target))
-    return embedding.attend(decoder(inputs, None, encoded, is_causal=True, rngs=rngs))
+    """Teacher-forced logits of a causal decoder, rows = batch * hypotheses of each source. wait_k: see
+    `waiting_mask`; None: all see the whole source."""
+    inputs, mask = embedding(shift_right(target)), None
+    if wait_k is not None:
+        batch, source_length = encoded.states.shape[:2]
+        mask = waiting_mask(wait_k, batch, target.shape[1], source_length)
+    states = decoder(inputs, None, encoded, memory_mask=mask, is_causal=True, rngs=rngs)
+    return embedding.attend(states)
 
 
 def causal_stepper(
-    embedding: layers.Embedding, decoder: Decoder, encoded: Encoded, max_length: int
+    embedding: layers.Embedding,
+    decoder: Decoder,
+    encoded: Encoded,
+    max_length: int,
+    *,
+    wait_k: int | None = None,
 ) -> tuple[StepFunction, Callable[[int], Cache]]:
-    """A causal decoder's step function and the empty cache for n hypotheses a row."""
+    """A causal decoder's step function and the empty cache for n hypotheses a row. wait_k: source tokens that are seen
+    at position 0, and one more at each further one; None: all."""
     memory = decoder.memory(encoded)
 
     def step(
         token_ids: Int[Array, "batch beam"], cache: Cache, position: Position
     ) -> tuple[Float[Array, "batch beam vocabulary"], Cache]:
         inputs = embedding(token_ids)
-        states, cache = decoder.step(inputs, cache, position, memory, encoded.lengths)
+        lengths = encoded.lengths
+        if wait_k is not None:
+            lengths = jnp.minimum(lengths, wait_k + position)
+        states, cache = decoder.step(inputs, cache, position, memory, lengths)
         return embedding.attend(states), cache
 
     def empty_cache(hypotheses: int) -> Cache:

@@ -118,6 +118,7 @@ class JointModel(LengthNatModel):
     ) -> Hypotheses:
         """By the half that the decoding belongs to; Speculative by both, unless there is a `draft`. The scorer is
         ignored: this model rescores by itself."""
+        left_to_right.require_whole_source(decoding)
         encoded = self.encode(source)
         if isinstance(decoding, DraftedDecoding):
             if draft is None and isinstance(decoding, Speculative):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
 from nat_ar.methods import base
 from nat_ar.search.left_to_right import LeftToRightDecoding
@@ -98,6 +99,7 @@ class LeftToRight(base.TokenEmbeddings, abc.ABC):
         draft: Hypotheses | None = None,
     ) -> Hypotheses:
         """`draft` has the translations of a drafter, which a DraftedDecoding may ask for."""
+        require_whole_source(decoding)
         encoded = self.encode(source)
         if isinstance(decoding, DraftedDecoding):
             blocks = self._blocks(encoded, max_length, decoding.block)
@@ -133,6 +135,15 @@ class LeftToRight(base.TokenEmbeddings, abc.ABC):
         logits = self._logits(self.encode(source), target)
         scores = normalised_log_p(logits, target, length_penalty)
         return scores.reshape(hypotheses.shape[:2])
+
+
+def require_whole_source(decoding: Any) -> None:
+    """Raises ConfigError for a decoding that begins before a source is read, which only a causal encoder allows."""
+    if decoding.wait_k is not None:
+        raise ConfigError(
+            f"{type(decoding).__name__} writes before the source has ended: expected an Autoregressive run whose "
+            "transformer has encoder_attention 'causal'; choose Greedy() for others"
+        )
 
 
 def without_drafts(decoding: Any) -> Any:

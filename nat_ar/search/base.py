@@ -28,6 +28,12 @@ class Decoding(config_json.Config):
     """whether one of every run of equal words is returned, and is what a scorer sees"""
 
     @property
+    def wait_k(self) -> int | None:
+        """Tokens of the source that the first token of a translation sees; each further one sees one more. None: every
+        token sees all of them."""
+        return None
+
+    @property
     def own_score(self) -> str:
         """What the search itself scores translations by, in words. Sums over a translation and means over its words
         are other numbers: those of two decodings compare only where the words agree."""

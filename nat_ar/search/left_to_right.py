@@ -7,8 +7,9 @@ from nat_ar.search.jacobi import Jacobi
 from nat_ar.search.sampling import Sampling
 from nat_ar.search.speculative import Speculative
 from nat_ar.search.verification import DraftedDecoding
+from nat_ar.search.wait_k import WaitK
 
 LeftToRightDecoding = (
-    Greedy | Beam | Sampling | Jacobi | Speculative | StepwiseDecoding | DraftedDecoding
+    Greedy | Beam | Sampling | WaitK | Jacobi | Speculative | StepwiseDecoding | DraftedDecoding
 )
 """The package's own by name, so that a config that names one finds it defined, and those of other files."""

@@ -9,8 +9,7 @@ from nat_ar.special_tokens import PAD
 from nat_ar.streaming import caption
 from nat_ar.streaming.caption import Caption, Unit, Units, Update
 from nat_ar.streaming.policy import Policy, Retranslate, Said
-from nat_ar.streaming.retranslation import Retranslator
-from nat_ar.translation.translator import BUCKETS, Translation, Translator, bucket_of
+from nat_ar.translation.translator import BUCKETS, Translator, bucket_of
 
 
 class Captioner:
@@ -69,7 +68,8 @@ class Captioner:
     def _update(self, *, is_final: bool) -> Update:
         text = caption.text_of(self._source, self.source_unit)
         clock, processor = time.perf_counter(), time.process_time()
-        translation = self._translate(text)
+        self.policy.prepare(self.translator, self._said, self.target_unit, is_final=is_final)
+        translation = self.translator.translate([text], is_quiet=True)[0]
         processor, clock = time.process_time() - processor, time.perf_counter() - clock
         output = caption.units_of(translation.texts[0], self.target_unit)
         before = self._said.shown
@@ -87,9 +87,3 @@ class Captioner:
             processor,
             translation.passes,
         )
-
-    def _translate(self, text: str) -> Translation:
-        if isinstance(self.translator, Retranslator):
-            vocabulary = self.translator.vocabulary
-            self.translator.earlier = self.policy.earlier(self._said, vocabulary, self.target_unit)
-        return self.translator.translate([text], is_quiet=True)[0]

@@ -8,13 +8,13 @@ import dataclasses
 from collections.abc import Sequence
 
 from nat_ar import config_json
-from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.evaluation import latency
 from nat_ar.search.base import StepwiseDecoding
 from nat_ar.search.guided import Bias, Prefix
 from nat_ar.streaming import caption, retranslation
 from nat_ar.streaming.caption import Unit, Units
 from nat_ar.streaming.retranslation import Retranslator
+from nat_ar.streaming.waiting import WaitingTranslator
 from nat_ar.translation import decodings
 from nat_ar.translation.translator import Translator
 
@@ -41,9 +41,10 @@ class Policy(config_json.Open):
         """What translates; `unit`: of the target. Raises ConfigError where the decoding cannot follow the policy."""
         return translator
 
-    def earlier(self, said: Said, vocabulary: Vocabulary, unit: Unit) -> Sequence[int]:
-        """The tokens that a Retranslator gets."""
-        return said.tokens
+    def prepare(self, translator: Translator, said: Said, unit: Unit, *, is_final: bool) -> None:
+        """Tells `translator` what it must know before it translates what has been read by now."""
+        if isinstance(translator, Retranslator):
+            translator.earlier = said.tokens
 
     def shows(self, output: Units, said: Said, *, is_final: bool) -> Units:
         """What is shown of the next translation. `is_final`: the source has ended."""
@@ -124,9 +125,10 @@ class Appending(Policy, config_json.Open):
         guide = Prefix(may_follow)
         return Retranslator(translator, retranslation.guided(translator.decoding, guide))
 
-    def earlier(self, said: Said, vocabulary: Vocabulary, unit: Unit) -> Sequence[int]:
-        (tokens,) = vocabulary.encode_target([caption.text_of(said.shown, unit)])
-        return tokens
+    def prepare(self, translator: Translator, said: Said, unit: Unit, *, is_final: bool) -> None:
+        if isinstance(translator, Retranslator):
+            shown = caption.text_of(said.shown, unit)
+            (translator.earlier,) = translator.vocabulary.encode_target([shown])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +152,22 @@ class LocalAgreement(Appending):
     def shows(self, output: Units, said: Said, *, is_final: bool) -> Units:
         agreed = output if is_final else output[: latency.common_prefix(said.output, output)]
         return appended(agreed, said.shown)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wait(Policy):
+    """wait-k (search/wait_k.py), of a run with `wait_k` whose decoding is WaitK(k): what has been written stays. Words
+    are shown as soon as another one begins behind them."""
+
+    def translator(self, translator: Translator, unit: Unit) -> Translator:
+        return WaitingTranslator(translator)
+
+    def prepare(self, translator: Translator, said: Said, unit: Unit, *, is_final: bool) -> None:
+        assert isinstance(translator, WaitingTranslator)
+        translator.is_final = is_final
+
+    def shows(self, output: Units, said: Said, *, is_final: bool) -> Units:
+        return unmasked(output, 1, is_final=is_final)
 
 
 def choose(text: Policy | str) -> Policy:

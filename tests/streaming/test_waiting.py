@@ -1,0 +1,72 @@
+"""Captions by wait-k: what is written word by word is what is written of the whole."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+import nat_ar
+from nat_ar.config_json import ConfigError
+from nat_ar.data.arrays import PreparedData
+from nat_ar.evaluation import latency
+from nat_ar.experiment.config import ExperimentConfig
+from nat_ar.experiment.run import Run
+from nat_ar.methods.autoregressive import Autoregressive
+from nat_ar.search.wait_k import WaitK
+from nat_ar.streaming.captioner import Captioner
+from toys import TINY
+
+CAUSAL = dataclasses.replace(TINY, encoder_attention="causal")
+LONG = "a b d c a b d c a b"  # outgrows the first bucket
+
+
+@pytest.fixture(scope="module")
+def waiting(tiny_runs, start_run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    method = Autoregressive(transformer=CAUSAL, wait_k=(1, 2, 3), decoding=WaitK(k=2))
+    data = tiny_runs.autoregressive.config().data
+    run = Run(tmp_path_factory.mktemp("waiting") / "run")
+    return start_run(
+        run, ExperimentConfig("waiting", data, method), PreparedData.load(data.directory)
+    )
+
+
+@pytest.fixture(scope="module")
+def captioner(waiting: Run) -> Captioner:
+    return nat_ar.caption(waiting, "Wait()")
+
+
+@pytest.mark.parametrize("source", ["a", "a b d", LONG])
+def test_what_is_written_is_what_is_written_of_the_whole(waiting: Run, captioner, source) -> None:
+    (whole,) = nat_ar.load(waiting.directory).translate([source])
+    caption = captioner.replay(source)
+    assert " ".join(caption.final) == " ".join(whole.texts[0].split())
+    assert latency.erasure(caption.shown) == 0
+    before: list[int] = []
+    for count in range(1, len(source.split()) + 1):  # and its tokens are written once
+        update = captioner.read(source.split()[count - 1], is_last=count == len(source.split()))
+        tokens = list(captioner._said.tokens)
+        assert tokens[: len(before)] == before
+        assert update.is_final or len(tokens) <= max(2 * count - 1, 0)  # "a": two pieces at most
+        before = tokens
+    assert before == whole.tokens[0]
+
+
+def test_a_pass_writes_a_token_once(captioner) -> None:
+    """Passes of all updates: one a token and one for its end, as for the whole; more where the source outgrew its
+    bucket."""
+    caption = captioner.replay("a b d")
+    assert sum(update.passes for update in caption.updates) == len(captioner._said.tokens) + 1 or (
+        len(captioner._said.tokens) == 2 * 7 + 10  # cut at its limit
+    )
+
+
+def test_it_follows_wait_k_only(tiny_runs, waiting: Run) -> None:
+    with pytest.raises(ConfigError, match=r"Wait follows the decoding WaitK\(k\), got Greedy"):
+        nat_ar.caption(tiny_runs.autoregressive, "Wait()", decoding="Greedy()")
+    assert nat_ar.caption(waiting, "Retranslate()").replay("a b").final  # the others go as well
+
+
+def test_files_of_captions_know_it(waiting: Run, tmp_path: Path) -> None:
+    captioner = nat_ar.caption(waiting, "Wait()", decoding="WaitK(k=1)")
+    captioner.warm_up(9)
+    assert captioner.replay(LONG).final
