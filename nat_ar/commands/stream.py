@@ -11,6 +11,7 @@ from io import BufferedIOBase
 from typing import cast
 
 from nat_ar import config_json
+from nat_ar.data.units import Unit
 from nat_ar.evaluation import latency
 from nat_ar.evaluation.speed import machine
 from nat_ar.experiment.run import Run
@@ -18,7 +19,7 @@ from nat_ar.pipeline.stream import caption as open_captioner
 from nat_ar.runtime import console
 from nat_ar.streaming import arrivals, view
 from nat_ar.streaming.arrivals import Arrival
-from nat_ar.streaming.caption import Caption, Unit, Update
+from nat_ar.streaming.caption import Caption, Update
 from nat_ar.streaming.captioner import Captioner
 from nat_ar.streaming.view import View
 

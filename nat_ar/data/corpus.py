@@ -68,6 +68,10 @@ class Corpus(config_json.Open):
         """Whether `text` is a valid translation of `source`; None if this corpus does not know."""
         return None
 
+    def of(self, pairs: "Corpus") -> "Corpus":
+        """This corpus with pairs from elsewhere: what it does to pairs is done to those of the other one."""
+        return pairs
+
     @property
     def hold_out(self) -> HoldOut | None:
         """How validation and test are held out of training; None: the corpus has splits of its own."""

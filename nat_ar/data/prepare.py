@@ -85,7 +85,7 @@ def from_files(config: DataConfig, paths: Sequence[str]) -> DataConfig:
     if len(paths) == 3:
         train, validation, test = paths
         corpus = TextFiles(train=(train,), validation=(validation,), test=(test,), **kept)
-        return dataclasses.replace(config, corpus=corpus)
+        return dataclasses.replace(config, corpus=config.corpus.of(corpus))
     if len(paths) != 1:
         raise ConfigError(
             f"corpus_file: expected one file, or three for training, validation and test, got {len(paths)}"
@@ -96,9 +96,8 @@ def from_files(config: DataConfig, paths: Sequence[str]) -> DataConfig:
             f"corpus_file {paths[0]}: {type(config.corpus).__name__} has no hold_out by which to split one "
             "file; give three, for training, validation and test, or write a config with TextFiles"
         )
-    return dataclasses.replace(
-        config, corpus=TextFiles(train=(paths[0],), hold_out=hold_out, **kept)
-    )
+    corpus = TextFiles(train=(paths[0],), hold_out=hold_out, **kept)
+    return dataclasses.replace(config, corpus=config.corpus.of(corpus))
 
 
 def config_of(data: PreparedData) -> DataConfig:

@@ -14,6 +14,7 @@ from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.data.evaluation_set import EvaluationSet
 from nat_ar.data.references import Tokenizer
+from nat_ar.data.units import Unit, text_of, units_of
 from nat_ar.evaluation import latency, metrics, results
 from nat_ar.evaluation.latency import LAGS, Number
 from nat_ar.evaluation.metrics import Score
@@ -23,9 +24,8 @@ from nat_ar.experiment import provenance
 from nat_ar.experiment.run import Run, checkpoint_name
 from nat_ar.pipeline import evaluation_sets, stream
 from nat_ar.runtime import bars
-from nat_ar.streaming import caption
 from nat_ar.streaming import policy as policies
-from nat_ar.streaming.caption import Caption, Unit
+from nat_ar.streaming.caption import Caption, Clock
 from nat_ar.streaming.policy import Policy
 
 PACE = 2.5
@@ -68,7 +68,7 @@ def replay(
     for source in test.source[:WARM]:
         captioner.replay(source)
     captions = []
-    title = f"{trained.config.name} {policies.text_of(captioner.policy)}"
+    title = f"{trained.config.name} {policies.policy_text(captioner.policy)}"
     with other_work.measured(machine.cores()) as work:
         for source in bars.Bar(test.source, unit="sentence", desc=title, is_ticking=False):
             captions.append(captioner.replay(source))
@@ -77,7 +77,7 @@ def replay(
         "kind": "stream",
         **provenance.identity(run, trained),
         "decoding": captioner.translator.choice.text,
-        "policy": policies.text_of(captioner.policy),
+        "policy": policies.policy_text(captioner.policy),
         "split": test.name,
         "test_hash": test.hash,
         "data_hash": test.prepared_hash or test.hash,
@@ -91,7 +91,7 @@ def replay(
             **test.options,
             **options,
             decoding=captioner.translator.choice.text,
-            policy=policies.text_of(captioner.policy),
+            policy=policies.policy_text(captioner.policy),
             checkpoint=checkpoint_name(trained.averaged_steps or (trained.step,)),
             bleu_tokenizer=bleu_tokenizer,
             sentences=sentences,
@@ -132,12 +132,12 @@ def scores(
     """The part of a row that depends on the captions of a test alone. Where other work kept the cores busy, lags with
     computing are by the time of the processor. Captions that say nothing have no lag, and are counted."""
     several = len(test.references) > 1
-    texts = [caption.text_of(one.final, target_unit) for one in captions]
+    texts = [text_of(one.final, target_unit) for one in captions]
     quality = metrics.bleu(
         texts, test.references if several else test.references[0], tokenize=tokenizer
     )
-    clock: caption.Clock = "processor" if busy is not None and busy.is_too_much else "wall"
-    lengths = [len(caption.units_of(text, target_unit)) for text in test.references[0]]
+    clock: Clock = "processor" if busy is not None and busy.is_too_much else "wall"
+    lengths = [len(units_of(text, target_unit)) for text in test.references[0]]
     said = [(one, length) for one, length in zip(captions, lengths, strict=True) if one.final]
     if not said:
         raise ValueError(

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from io import BufferedIOBase
 
-from nat_ar.streaming.caption import Unit
+from nat_ar.data.units import Unit
 
 CHUNK_BYTES = 2**16
 ERASE = "\x7f\b"

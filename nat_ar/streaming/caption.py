@@ -1,36 +1,13 @@
 """What a caption shows while its source goes on: text cut into units, and the updates that changed it. No model."""
 
 import dataclasses
-import re
-from collections.abc import Sequence
 from typing import Literal
 
-from nat_ar.data import references
+from nat_ar.data.units import Units
 from nat_ar.evaluation import latency
 from nat_ar.evaluation.latency import Number
 
-Unit = Literal["word", "character"]
-"""What arrives, and what is counted: words between spaces, or characters where a language writes without them."""
-
-Units = tuple[str, ...]
 Clock = Literal["wall", "processor"]
-
-
-def unit_of(language: str | None) -> Unit:
-    """How lags in a language are counted. Korean has spaces, though BLEU looks at its morphemes."""
-    tokenizer = references.tokenizer_of(language)
-    has_spaces = references.is_cut_at_spaces(tokenizer) or tokenizer == "ko-mecab"
-    return "word" if has_spaces else "character"
-
-
-def units_of(text: str, unit: Unit) -> Units:
-    """The words of a text; or its characters, each with the spaces before it."""
-    return tuple(text.split() if unit == "word" else re.findall(r"\s*\S", text.strip()))
-
-
-def text_of(units: Sequence[str], unit: Unit) -> str:
-    """The text of units."""
-    return (" " if unit == "word" else "").join(units)
 
 
 @dataclasses.dataclass(frozen=True)

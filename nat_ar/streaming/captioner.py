@@ -4,10 +4,10 @@ import time
 
 import numpy as np
 
+from nat_ar.data.units import Unit, Units, text_of, units_of
 from nat_ar.evaluation import latency
 from nat_ar.special_tokens import PAD
-from nat_ar.streaming import caption
-from nat_ar.streaming.caption import Caption, Unit, Units, Update
+from nat_ar.streaming.caption import Caption, Update
 from nat_ar.streaming.policy import Policy, Retranslate, Said
 from nat_ar.translation.translator import BUCKETS, Translator, bucket_of
 
@@ -54,7 +54,7 @@ class Captioner:
     def replay(self, text: str) -> Caption:
         """The caption of a text that arrives unit by unit, the end with the last one."""
         self._begin()
-        units = caption.units_of(text, self.source_unit)
+        units = units_of(text, self.source_unit)
         updates = [self.read(unit, is_last=i == len(units)) for i, unit in enumerate(units, 1)]
         return Caption(tuple(updates or [self.end()]))
 
@@ -66,12 +66,12 @@ class Captioner:
             np.asarray(self.translator.decode(nothing).tokens)
 
     def _update(self, *, is_final: bool) -> Update:
-        text = caption.text_of(self._source, self.source_unit)
+        text = text_of(self._source, self.source_unit)
         clock, processor = time.perf_counter(), time.process_time()
         self.policy.prepare(self.translator, self._said, self.target_unit, is_final=is_final)
         translation = self.translator.translate([text], is_quiet=True)[0]
         processor, clock = time.process_time() - processor, time.perf_counter() - clock
-        output = caption.units_of(translation.texts[0], self.target_unit)
+        output = units_of(translation.texts[0], self.target_unit)
         before = self._said.shown
         shown = self.policy.shows(output, self._said, is_final=is_final)
         kept = latency.common_prefix(before, shown)

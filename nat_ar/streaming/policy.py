@@ -8,11 +8,11 @@ import dataclasses
 from collections.abc import Sequence
 
 from nat_ar import config_json
+from nat_ar.data.units import Unit, Units, text_of
 from nat_ar.evaluation import latency
 from nat_ar.search.base import StepwiseDecoding
 from nat_ar.search.guided import Bias, Prefix
-from nat_ar.streaming import caption, retranslation
-from nat_ar.streaming.caption import Unit, Units
+from nat_ar.streaming import retranslation
 from nat_ar.streaming.retranslation import Retranslator
 from nat_ar.streaming.waiting import WaitingTranslator
 from nat_ar.translation import decodings
@@ -84,7 +84,7 @@ class Retranslate(Masking):
 class Redraft(Masking):
     """The words of Retranslate, with the translation before as draft: exact, and one pass where nothing changed."""
 
-    block: int = 8
+    block: int = 4
     """words that a pass verifies"""
 
     def __post_init__(self) -> None:
@@ -99,8 +99,8 @@ class Redraft(Masking):
 class Biased(Masking):
     """Every prefix anew, inclined to the words of the translation before (search/guided.py); left-to-right models."""
 
-    bias: float = 0.5
-    """share of probability that the word of the translation before gets"""
+    bias: float = 0.2
+    """share of probability that the word of the translation before gets; from 0.5 on greedy search never leaves it"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -127,7 +127,7 @@ class Appending(Policy, config_json.Open):
 
     def prepare(self, translator: Translator, said: Said, unit: Unit, *, is_final: bool) -> None:
         if isinstance(translator, Retranslator):
-            shown = caption.text_of(said.shown, unit)
+            shown = text_of(said.shown, unit)
             (translator.earlier,) = translator.vocabulary.encode_target([shown])
 
 
@@ -178,6 +178,6 @@ def choose(text: Policy | str) -> Policy:
     return decodings.parse_call(text, known, f"expected a policy: {decodings.signatures(known)}")
 
 
-def text_of(policy: Policy) -> str:
+def policy_text(policy: Policy) -> str:
     """As `choose` reads it and tables show it."""
     return decodings.decoding_text(policy)

@@ -10,8 +10,8 @@ from rich.live import Live
 from rich.text import Text
 
 from nat_ar.data import vocabulary
-from nat_ar.streaming import caption
-from nat_ar.streaming.caption import Unit, Update
+from nat_ar.data.units import Unit, text_of
+from nat_ar.streaming.caption import Update
 
 HIDDEN = "·"
 """stands for each unit that is held back"""
@@ -43,7 +43,7 @@ class Lines(View):
             "end" if update.is_final else "...",
             f"{1000 * update.seconds:.2f}",
             str(update.erased),
-            vocabulary.one_line(caption.text_of(update.shown, self.target_unit)),
+            vocabulary.one_line(text_of(update.shown, self.target_unit)),
         ]
         self.stream.write(("\t".join(fields) + "\n").encode())
         self.stream.flush()
@@ -68,9 +68,9 @@ class Terminal(View):
         self._draw()
 
     def show(self, update: Update, before: Sequence[str]) -> None:
-        source = Text(caption.text_of(update.source, self.source_unit), "dim")
+        source = Text(text_of(update.source, self.source_unit), "dim")
         if update.is_final:
-            shown = Text(caption.text_of(update.shown, self.target_unit), "bold")
+            shown = Text(text_of(update.shown, self.target_unit), "bold")
             self.console.print(Group(source, shown, Text()))
             self._source, self._caption, self._status = Text(), Text(), Text()
         else:
@@ -91,11 +91,7 @@ class Terminal(View):
             (new, "bold black on yellow" if update.erased else "bold green"),
             ([HIDDEN] * (len(update.output) - len(update.shown)), "dim"),
         ]
-        texts = [
-            Text(caption.text_of(units, self.target_unit), style)
-            for units, style in pieces
-            if units
-        ]
+        texts = [Text(text_of(units, self.target_unit), style) for units, style in pieces if units]
         return Text(" ").join(texts)
 
     def _draw(self) -> None:

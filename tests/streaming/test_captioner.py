@@ -6,9 +6,10 @@ import pytest
 
 import nat_ar
 from nat_ar.config_json import ConfigError
+from nat_ar.data.units import text_of as text
+from nat_ar.data.units import unit_of, units_of
 from nat_ar.evaluation import latency
-from nat_ar.streaming.caption import Caption, unit_of, units_of
-from nat_ar.streaming.caption import text_of as text
+from nat_ar.streaming.caption import Caption
 from nat_ar.streaming.captioner import Captioner
 
 SOURCE = "a b d c"

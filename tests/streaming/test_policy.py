@@ -47,7 +47,7 @@ def test_a_policy_is_chosen_by_its_text() -> None:
         "AppendOnly(mask_k=0)",
         "LocalAgreement()",
     ):
-        assert policy.text_of(policy.choose(text)) == text
+        assert policy.policy_text(policy.choose(text)) == text
     assert policy.choose("AppendOnly") == AppendOnly(mask_k=2)
     assert policy.choose(Retranslate(mask_k=1)) == Retranslate(mask_k=1)
     with pytest.raises(

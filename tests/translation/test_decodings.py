@@ -27,6 +27,7 @@ from nat_ar.search.one_pass import LengthBeam
 from nat_ar.search.refinement import Refine
 from nat_ar.search.sampling import Sampling
 from nat_ar.search.speculative import Speculative
+from nat_ar.search.wait_k import WaitK
 from nat_ar.translation import decodings
 from nat_ar.translation.decodings import Choice
 from nat_ar.translation.translator import BUCKETS
@@ -159,7 +160,10 @@ def test_a_choice_is_a_decoding_and_the_precision_of_its_weights() -> None:
 
 
 def test_each_method_knows_its_decodings() -> None:
-    assert decodings.decodings_of(Autoregressive) == (Greedy, Beam, Sampling, Jacobi, Speculative)
+    assert decodings.decodings_of(Autoregressive) == (
+        *(Greedy, Beam, Sampling, WaitK),
+        *(Jacobi, Speculative),
+    )
     assert decodings.decodings_of(LengthNat) == (LengthBeam,)
     assert decodings.decodings_of(FertilityNat) == (Argmax, Average, NoisyParallel)
 
