@@ -76,7 +76,8 @@ class Terminal(View):
         else:
             self._source, self._caption = source, self._coloured(update, before)
             self._status = Text(
-                f"{len(update.source)} {self.source_unit}s read, {update.erased} erased, "
+                f"{len(update.source)} {self.source_unit}{'s' * (len(update.source) > 1)} read, "
+                f"{update.erased} erased, "
                 f"{1000 * update.seconds:.1f} ms",
                 "dim italic",
             )

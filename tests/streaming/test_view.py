@@ -63,7 +63,7 @@ def test_a_caption_changes_in_place_and_stays_when_its_source_has_ended() -> Non
     assert screen.show("Two", "Zwei Frauen", "Zwei") == [
         "Two",
         "Zwei ·",
-        "1 words read, 0 erased, 2.0 ms",
+        "1 word read, 0 erased, 2.0 ms",
     ]
     assert screen.style_of("Zwei") == ("green", False)
     assert screen.show("Two men", "Zwei Frauen", "Zwei Frauen")[1] == "Zwei Frauen"
@@ -81,7 +81,7 @@ def test_a_caption_changes_in_place_and_stays_when_its_source_has_ended() -> Non
         "",
         "Go",
         "Los",
-        "1 words read, 0 erased, 2.0 ms",
+        "1 word read, 0 erased, 2.0 ms",
     ]
     screen.view.close()
     assert screen.lines() == ended

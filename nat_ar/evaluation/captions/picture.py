@@ -17,7 +17,8 @@ from matplotlib.lines import Line2D
 from nat_ar.evaluation import figures
 from nat_ar.evaluation.results import Row
 
-PATTERNS = ("-", "--", ":", "-.", (0, (1, 3)))
+PATTERNS = ("-", "--", ":", "-.", (0, (1, 3)), (0, (6, 2)))
+AR_COLOURS = (figures.INK, figures.FAINT, "#5B3A8C")
 BAND = 0.2
 """erasure below which Arivazhagan et al. (2020) call captions stable"""
 
@@ -31,12 +32,12 @@ def save(rows: Sequence[Row], path: Path, *, title: str = "") -> list[Path]:
 
 
 def draw(rows: Sequence[Row], *, title: str = "") -> Figure:
-    """The figure: colour and marker for the method, the pattern of the line for the policy."""
+    """The figure: a colour for each system, black first for autoregressive ones; marker and line for the policy."""
     figure = Figure(layout="constrained")
     FigureCanvasAgg(figure)
     figure.set_size_inches(9.0, 4.2)
     quality, flicker = figure.subplots(1, 2)
-    styles = figures.styles(rows)
+    colours = _colours(rows)
     kinds = list(dict.fromkeys(_policy(row) for row in rows))
     handles = []
     lines = itertools.groupby(
@@ -44,12 +45,12 @@ def draw(rows: Sequence[Row], *, title: str = "") -> Figure:
     )
     for _, group in lines:
         points = list(group)
-        colour, marker = styles[points[0]["method"]]
+        kind = kinds.index(_policy(points[0]))
         style: dict[str, Any] = {
-            "color": colour,
-            "marker": marker,
+            "color": colours[points[0]["name"], points[0]["run"]],
+            "marker": figures.MARKERS[kind % len(figures.MARKERS)],
             "markersize": 4.5,
-            "linestyle": PATTERNS[kinds.index(_policy(points[0])) % len(PATTERNS)],
+            "linestyle": PATTERNS[kind % len(PATTERNS)],
             "linewidth": 1.2,
         }
         lags = [_lag(row) for row in points]
@@ -75,6 +76,16 @@ def draw(rows: Sequence[Row], *, title: str = "") -> Figure:
         title_fontsize=7.5,
     )
     return figure
+
+
+def _colours(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
+    """Of each system, by its name and run."""
+    chosen: dict[tuple[str, str], str] = {}
+    for is_ar, palette in ((True, AR_COLOURS), (False, figures.COLOURS)):
+        systems = [(row["name"], row["run"]) for row in rows if (row["family"] == "AR") is is_ar]
+        for index, system in enumerate(dict.fromkeys(systems)):
+            chosen[system] = palette[index % len(palette)]
+    return chosen
 
 
 def _policy(row: Row) -> str:

@@ -41,7 +41,8 @@ TEXTS = {"system": "name", "decoding": "decoding", "policy": "policy", "data": "
 
 
 def choose(rows: Sequence[Row], split: str) -> list[Row]:
-    """The latest caption row of each system, decoding and policy on a split, autoregressive systems first.
+    """The latest caption row of each system, decoding and policy on a split: autoregressive systems first, and
+    those of one system in the order of their policies' names.
 
     Raises ValueError where there is none, and where they are not of one test."""
     chosen: dict[tuple[str, ...], Row] = {}
@@ -63,7 +64,12 @@ def choose(rows: Sequence[Row], split: str) -> list[Row]:
     order = list(dict.fromkeys((row["name"], row["run"]) for row in rows))
     return sorted(
         chosen.values(),
-        key=lambda row: (row["family"] != "AR", order.index((row["name"], row["run"]))),
+        key=lambda row: (
+            row["family"] != "AR",
+            order.index((row["name"], row["run"])),
+            row["decoding"],
+            row["policy"],
+        ),
     )
 
 
@@ -79,9 +85,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
     """What the numbers are, and what they were measured on."""
     first = rows[0]
     unit = first["source_unit"]
-    conditions = sorted(
-        {f"{row['device']}, {row['threads']} threads, {row['dtype']}" for row in rows}
-    )
+    conditions = sorted({results.condition_text(results.condition(row)) for row in rows})
     texts = [
         f"{results.coverage(first)} of {first['split']}, of which a {unit} arrives after the other; BLEU of the last "
         f"text of each caption: {first['bleu']['signature']}.",
