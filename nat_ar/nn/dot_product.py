@@ -60,8 +60,60 @@ def attend(
         everything = jnp.full(query.shape[0], memory.key.shape[-1])
         counts = everything if lengths is None else lengths
         return cpu_kernels.attend(query, memory.key, memory.value, counts)
-    shares = weights(query, memory, mask=mask, bias=bias, lengths=lengths, is_causal=is_causal)
-    return jnp.swapaxes(shares.astype(memory.value.dtype) @ memory.value, 1, 2)
+    if bias is not None:
+        shares = weights(query, memory, mask=mask, bias=bias, lengths=lengths, is_causal=is_causal)
+        return jnp.swapaxes(shares.astype(memory.value.dtype) @ memory.value, 1, 2)
+    is_seen = _seen(query, memory, mask=mask, lengths=lengths, is_causal=is_causal)
+    by_heads = jnp.swapaxes(query, 1, 2), jnp.swapaxes(memory.key, -1, -2), memory.value
+    return jnp.swapaxes(_attend(mask is not None, *by_heads, is_seen), 1, 2)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(
+    may_see_nothing: bool,
+    query: Float[Array, "rows heads queries head_dim"],
+    key: Float[Array, "rows heads keys head_dim"],
+    value: Float[Array, "rows heads keys head_dim"],
+    is_seen: Bool[Array, "#rows #heads #queries keys"] | None,
+) -> Float[Array, "rows heads queries head_dim"]:
+    """`attend` without a bias. `may_see_nothing`: a query may have no key, and its result is 0.
+
+    The gradient is written out, so that each of its products reads what it sums over as it lies, on the last axis of
+    one operand: differentiated by JAX, two of the six do not, and XLA's CPU backend has no library for those."""
+    return _attend_forward(may_see_nothing, query, key, value, is_seen)[0]
+
+
+def _attend_forward(
+    may_see_nothing: bool, query: Array, key: Array, value: Array, is_seen: Array | None
+) -> tuple[Array, tuple[Array, Array, Array, Array, Array | None]]:
+    scores = products(query, jnp.swapaxes(key, -1, -2))
+    shares = _softmax(scores, is_seen, may_see_nothing=may_see_nothing)
+    return shares.astype(value.dtype) @ value, (query, key, value, shares, is_seen)
+
+
+def _attend_backward(
+    may_see_nothing: bool,
+    kept: tuple[Array, Array, Array, Array, Array | None],
+    gradient: Float[Array, "rows heads queries head_dim"],
+) -> tuple[Array, Array, Array, None]:
+    """With scores s = q k / root, p = softmax(s), o = p v and g = dL/do: dL/dv = g p, dL/dp = g v and
+    dL/ds = p (dL/dp - sum of p dL/dp)."""
+    query, key, value, shares, is_seen = kept
+    to_shares = jnp.matmul(
+        gradient, jnp.swapaxes(value, -1, -2), preferred_element_type=jnp.float32
+    )
+    along = (shares * to_shares).sum(axis=-1, keepdims=True)
+    to_scores = shares * (to_shares - along) * query.shape[-1] ** -0.5
+    if is_seen is not None:
+        to_scores = jnp.where(is_seen, to_scores, 0.0)
+    to_scores = to_scores.astype(query.dtype)
+    # The barrier keeps XLA from folding the transposes into products that it would compute by itself.
+    by_key = [jnp.swapaxes(x, -1, -2) for x in (to_scores, shares.astype(value.dtype))]
+    to_scores_by_key, shares_by_key = jax.lax.optimization_barrier(by_key)
+    return to_scores @ key, to_scores_by_key @ query, shares_by_key @ gradient, None
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
 
 
 def weights(
@@ -74,10 +126,23 @@ def weights(
     is_causal: bool | Bool[Array, ""] = False,
 ) -> Float[Array, "rows heads queries keys"]:
     """The softmax of `attend`, in float32. A row of length 0 without a mask attends to its padding, evenly."""
-    num_queries, num_keys = query.shape[1], memory.key.shape[-1]
     scores = products(jnp.swapaxes(query, 1, 2), memory.key)
     if bias is not None:
         scores = scores + bias
+    is_seen = _seen(query, memory, mask=mask, lengths=lengths, is_causal=is_causal)
+    return _softmax(scores, is_seen, may_see_nothing=mask is not None)
+
+
+def _seen(
+    query: Float[Array, "rows queries heads head_dim"],
+    memory: KeyValue,
+    *,
+    mask: Bool[Array, "#rows #queries keys"] | None,
+    lengths: Int[Array, "rows"] | None,
+    is_causal: bool | Bool[Array, ""],
+) -> Bool[Array, "#rows #heads #queries keys"] | None:
+    """True for the keys that take part; None for all."""
+    num_queries, num_keys = query.shape[1], memory.key.shape[-1]
     allowed = []  # [#rows, #heads, #queries, keys] each
     if lengths is not None:
         allowed.append((jnp.arange(num_keys) < lengths[:, None])[:, None, None])
@@ -88,11 +153,20 @@ def weights(
         allowed.append(is_before[None, None])
     if mask is not None:
         allowed.append(mask[:, None])
-    if not allowed:
+    return functools.reduce(jnp.logical_and, allowed) if allowed else None
+
+
+def _softmax(
+    scores: Float[Array, "rows heads queries keys"],
+    is_seen: Bool[Array, "#rows #heads #queries keys"] | None,
+    *,
+    may_see_nothing: bool,
+) -> Float[Array, "rows heads queries keys"]:
+    """Over the keys that are seen; all 0 where none is, if that may be."""
+    if is_seen is None:
         return jax.nn.softmax(scores, axis=-1)
-    is_seen = functools.reduce(jnp.logical_and, allowed)
     shares = jax.nn.softmax(jnp.where(is_seen, scores, NEGATIVE), axis=-1)
-    return shares if mask is None else jnp.where(is_seen, shares, 0.0)
+    return jnp.where(is_seen, shares, 0.0) if may_see_nothing else shares
 
 
 def products(

@@ -94,6 +94,30 @@ def test_a_single_word_that_may_not_see_itself_does(
     np.testing.assert_array_equal(alone, seen)
 
 
+@pytest.mark.parametrize("kind", ["lengths", "is_causal", "mask"])
+def test_the_gradient_is_that_of_the_formula(kind: str) -> None:
+    """With a key of no row, a query that sees itself only, and one that sees nothing."""
+    query, key, value, cotangent = (normal(seed, 3, 5, HEADS, 8) for seed in range(4))
+    mask = jnp.asarray(np.random.default_rng(3).random((3, 5, 5)) < 0.5).at[1, 2].set(False)
+    setting = {"lengths": jnp.array([5, 1, 3]), "is_causal": True, "mask": mask}[kind]
+
+    def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        memory = dot_product.key_value(key, value)
+        return dot_product.attend(query, memory, **{kind: setting})
+
+    def formula(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        memory = dot_product.key_value(key, value)
+        shares = dot_product.weights(query, memory, **{kind: setting})
+        return jnp.einsum("rhqk,rkhd->rqhd", shares, value)
+
+    @jax.jit
+    def gradients(*inputs: jax.Array) -> list[tuple[jax.Array, ...]]:
+        return [jax.vjp(function, *inputs)[1](cotangent) for function in (attend, formula)]
+
+    for mine, expected in zip(*gradients(query, key, value), strict=True):
+        np.testing.assert_allclose(mine, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_scores_are_summed_in_float32_under_bfloat16() -> None:
     query, key, value = (normal(seed, 2, 6, HEADS, 64).astype(jnp.bfloat16) for seed in range(3))
     ours = dot_product.attend(query, dot_product.key_value(key, value))
