@@ -31,7 +31,7 @@ from nat_ar.experiment.run import Run, TrainedModel
 from nat_ar.methods import base
 from nat_ar.methods.base import Method, VocabularySizes
 from nat_ar.pipeline import row_multiple, validation
-from nat_ar.runtime import bars, malloc, out_of_memory
+from nat_ar.runtime import bars, devices, malloc, out_of_memory
 from nat_ar.training import loop, optimizer, step, tracking
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.logging import RunLog
@@ -53,6 +53,8 @@ def train(config: ExperimentConfig | str | Path, run: Run | str | Path | None = 
     to = Run.of(f"runs/{config.name}" if run is None else run)
     references.require(config.data.corpus.tokenizer)
     require_device(config.method)
+    if not to.has_work():  # one that began on a GPU may go on here
+        devices.require_fast_training(config.method.network.dtype)
     smaller = "take a smaller model (its d_model, d_hidden and numbers of layers)"
     reading = bars.line(f"{config.name}: reading {config.training_directory}")
     with out_of_memory.explained(smaller), reading:

@@ -1,4 +1,4 @@
-"""The devices that JAX computes on, and one line where they are not what was asked for."""
+"""The devices that JAX computes on, and one line where they are not what was asked for, or not for it."""
 
 import jax
 
@@ -27,4 +27,14 @@ def require_gpu(setting: str) -> None:
         raise ConfigError(
             f"{setting} needs an NVIDIA GPU, JAX computes on {', '.join(sorted(found))}: set it to 'xla', or install "
             "JAX for CUDA (README.md has the line)"
+        )
+
+
+def require_fast_training(dtype: str) -> None:
+    """Raises ConfigError where a network would train no faster in this type than in float32, and less exactly: bfloat16
+    on a CPU, also on one that could multiply it fast, since XLA does not make use of that (docs/speed.md)."""
+    if dtype == "bfloat16" and "cpu" in {device.platform for device in local()}:
+        raise ConfigError(
+            "dtype 'bfloat16' trains no faster than float32 on a CPU, and less exactly: set the dtype of the network "
+            "(transformer.dtype) to 'float32', or train on a GPU"
         )

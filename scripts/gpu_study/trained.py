@@ -63,13 +63,16 @@ def num_steps(share: float, step_seconds: float | None, most: int) -> int:
 def experiment(
     study: Study, name: str, data: Path, distilled: Path | None, number: int
 ) -> ExperimentConfig:
-    """What is trained for `number` steps."""
+    """What is trained for `number` steps. A dry run on a CPU trains in float32: there nat_ar refuses bfloat16."""
     size = study.size
+    transformer = size.transformer
+    if "cpu" in {device.platform for device in jax.local_devices()}:
+        transformer = dataclasses.replace(transformer, dtype="float32")
     config = dataclasses.replace(prepare.config_of(PreparedData.load(data)), directory=str(data))
     return ExperimentConfig(
         name,
         config,
-        scale.methods(size.transformer, number)[name],
+        scale.methods(transformer, number)[name],
         TrainingConfig(
             max_steps=number,
             batching=size.batching,
