@@ -72,6 +72,26 @@ class Encoded:
 
 
 @pytree_dataclass
+class Prediction:
+    """What a model predicts at each position, not multiplied out: logits are the inner products of a position's state
+    with the vector of every token."""
+
+    states: Float[Array, "*axes d_model"]
+    table: Float[Array, "vocabulary d_model"]
+
+    def logits(self) -> Float[Array, "*axes vocabulary"]:
+        """In float32; the products are of the type of the states."""
+        flat = self.states.reshape(-1, self.states.shape[-1])
+        logits = jax.lax.dot_general(
+            flat,
+            self.table.astype(flat.dtype),
+            (((1,), (1,)), ((), ())),
+            preferred_element_type=jnp.float32,
+        )
+        return logits.reshape(*self.states.shape[:-1], logits.shape[-1])
+
+
+@pytree_dataclass
 class Mean:
     """A mean that is still a sum and a count: adds up over batches and devices, divides once."""
 

@@ -1,15 +1,17 @@
 """Cross entropies over logits: nats, float32, averaged over what is not PAD."""
 
 import dataclasses
+import functools
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from nat_ar.losses import blocks
 from nat_ar.losses.token_loss import TokenLoss
 from nat_ar.special_tokens import PAD
-from nat_ar.types import Mean, SoftTargets
+from nat_ar.types import Mean, Prediction, SoftTargets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,13 +22,14 @@ class CrossEntropy(TokenLoss):
 
     def __call__(
         self,
-        logits: Float[Array, "batch width vocabulary"],
+        predicted: Float[Array, "batch width vocabulary"] | Prediction,
         target: Int[Array, "batch width"],
         *,
         step: Int[Array, ""],
         smoothing: float,
+        soft: SoftTargets | None = None,
     ) -> tuple[Float[Array, ""], dict[str, Mean]]:
-        smoothed, plain = smoothed_cross_entropy(logits, target, smoothing=smoothing)
+        smoothed, plain = smoothed_cross_entropy(predicted, target, smoothing=smoothing, soft=soft)
         return smoothed.value, {"token": plain}
 
 
@@ -45,7 +48,7 @@ def token_log_probabilities(
 
 
 def smoothed_cross_entropy(
-    logits: Float[Array, "*axes vocabulary"],
+    predicted: Float[Array, "*axes vocabulary"] | Prediction,
     target: Int[Array, "*axes"],
     *,
     smoothing: float,
@@ -53,20 +56,55 @@ def smoothed_cross_entropy(
 ) -> tuple[Mean, Mean]:
     """Cross entropy in nats over tokens that are not PAD: with label smoothing (Szegedy et al. 2016,
     section 7; the uniform part over the whole vocabulary) to minimise, and without, to report. With `soft`, the former
-    compares with its words and weights instead of with the target's word alone."""
+    compares with its words and weights instead of with the target's word alone.
+
+    Of logits, or of a Prediction, whose logits then exist for a block of tokens at a time; only the former gives what
+    is reported a gradient."""
+    is_token = target != PAD
+    if not isinstance(predicted, Prediction):
+        nats = token_nats(predicted, target, soft, smoothing=smoothing)
+        return masked_mean(nats[0], is_token), masked_mean(nats[1], is_token)
+    flat = jax.tree.map(
+        lambda x: x.reshape(target.size, *x.shape[target.ndim :]),
+        (predicted.states, (target, soft), is_token),
+    )
+    states, rows, is_used = flat
+    compare = functools.partial(_compare_tokens, smoothing=smoothing)
+    smoothed, plain = blocks.total(compare, Prediction(states, predicted.table), rows, is_used)
+    number = is_token.sum().astype(jnp.float32)
+    return Mean(smoothed, number), Mean(plain.sum(), number)
+
+
+def _compare_tokens(
+    logits: Float[Array, "rows vocabulary"],
+    rows: tuple[Int[Array, "rows"], SoftTargets | None],
+    *,
+    smoothing: float,
+) -> tuple[Float[Array, ""], Float[Array, "rows"]]:
+    target, soft = rows
+    learned, plain = token_nats(logits, target, soft, smoothing=smoothing)
+    return jnp.where(target != PAD, learned, 0.0).sum(), plain
+
+
+def token_nats(
+    logits: Float[Array, "*axes vocabulary"],
+    target: Int[Array, "*axes"],
+    soft: SoftTargets | None,
+    *,
+    smoothing: float,
+) -> tuple[Float[Array, "*axes"], Float[Array, "*axes"]]:
+    """Nats of each token, PAD not excepted: to minimise, and to report."""
     normaliser = jax.nn.logsumexp(logits, axis=-1)
     chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
     plain = normaliser - chosen
-    is_token = target != PAD
     learned = plain
     if soft is not None:
         likely = jnp.take_along_axis(logits, soft.tokens, axis=-1)
         learned = normaliser - (soft.weights * likely).sum(axis=-1)
     if smoothing == 0.0:
-        return masked_mean(learned, is_token), masked_mean(plain, is_token)
+        return learned, plain
     uniform = normaliser - logits.mean(axis=-1)
-    smoothed = (1.0 - smoothing) * learned + smoothing * uniform
-    return masked_mean(smoothed, is_token), masked_mean(plain, is_token)
+    return (1.0 - smoothing) * learned + smoothing * uniform, plain
 
 
 def class_cross_entropy(

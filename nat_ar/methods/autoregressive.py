@@ -21,7 +21,7 @@ from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.methods import base
 from nat_ar.methods.left_to_right import (
-    LeftToRight,
+    FromStates,
     of_tokens,
     shift_right,
     translation_of,
@@ -78,7 +78,7 @@ class Autoregressive(base.Method):
         return AutoregressiveModel(self, sizes, rngs=rngs)
 
 
-class AutoregressiveModel(base.Seq2Seq, LeftToRight):
+class AutoregressiveModel(base.Seq2Seq, FromStates):
     config: Autoregressive
 
     def __init__(
@@ -88,18 +88,18 @@ class AutoregressiveModel(base.Seq2Seq, LeftToRight):
         self.decoder = Decoder(config.transformer, rngs=rngs)
         self.config = config
 
-    def _logits(
+    def _states(
         self,
         encoded: Encoded,
         target: Int[Array, "rows target_length"],
         *,
         rngs: nnx.Rngs | None = None,
-    ) -> Float[Array, "rows target_length vocabulary"]:
+    ) -> Float[Array, "rows target_length d_model"]:
         """Under wait_k with one of them, drawn by `rngs`; without rngs with the largest."""
         wait_k: int | Int[Array, ""] | None = max(self.config.wait_k, default=None)
         if rngs is not None and len(self.config.wait_k) > 1:
             wait_k = jax.random.choice(rngs.dropout(), jnp.asarray(self.config.wait_k))
-        return causal_logits(
+        return causal_states(
             self.target_embedding, self.decoder, encoded, target, wait_k=wait_k, rngs=rngs
         )
 
@@ -192,15 +192,15 @@ def causal_internals(
     weights = decoder.cross_attention_weights(
         embedding(shift_right(target)), None, encoded, memory_mask=mask, is_causal=True
     )
-    logits = causal_logits(embedding, decoder, encoded, target, wait_k=wait_k)
+    states = causal_states(embedding, decoder, encoded, target, wait_k=wait_k)
     return {
-        **of_tokens(logits, target, lengths),
+        **of_tokens(embedding.attend(states), target, lengths),
         # [batch, layers, heads, target, source]
         "cross_attention": Internal(jnp.stack(weights, axis=1), {3: lengths, 4: encoded.lengths}),
     }
 
 
-def causal_logits(
+def causal_states(
     embedding: layers.Embedding,
     decoder: Decoder,
     encoded: Encoded,
@@ -208,15 +208,14 @@ def causal_logits(
     *,
     wait_k: int | Int[Array, ""] | None = None,
     rngs: nnx.Rngs | None = None,
-) -> Float[Array, "rows target_length vocabulary"]:
-    """Teacher-forced logits of a causal decoder, rows = batch * hypotheses of each source. wait_k: see
+) -> Float[Array, "rows target_length d_model"]:
+    """Teacher-forced states of a causal decoder, rows = batch * hypotheses of each source. wait_k: see
     `waiting_mask`; None: all see the whole source."""
     inputs, mask = embedding(shift_right(target)), None
     if wait_k is not None:
         batch, source_length = encoded.states.shape[:2]
         mask = waiting_mask(wait_k, batch, target.shape[1], source_length)
-    states = decoder(inputs, None, encoded, memory_mask=mask, is_causal=True, rngs=rngs)
-    return embedding.attend(states)
+    return decoder(inputs, None, encoded, memory_mask=mask, is_causal=True, rngs=rngs)
 
 
 def causal_stepper(

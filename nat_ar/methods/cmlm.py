@@ -131,7 +131,7 @@ class CmlmModel(base.Seq2Seq):
         is_hidden = (tokens == MASK)[..., None]
         return Inputs(jnp.where(is_hidden, words + copies.copied, words), copies.marks).read()
 
-    def logits(
+    def states(
         self,
         tokens: Int[Array, "rows width"],
         lengths: Int[Array, "rows"],
@@ -140,11 +140,10 @@ class CmlmModel(base.Seq2Seq):
         *,
         memory: list[KeyValue] | None = None,
         rngs: nnx.Rngs | None = None,
-    ) -> Float[Array, "rows width vocabulary"]:
-        """The words at every position, given a target with MASK for hidden words."""
+    ) -> Float[Array, "rows width d_model"]:
+        """What every position predicts its word from, given a target with MASK for hidden words."""
         inputs = self.decoder_inputs(tokens, lengths, source, encoded)
-        states = self.decoder(inputs, lengths, encoded, memory=memory, rngs=rngs)
-        return self.target_embedding.attend(states)
+        return self.decoder(inputs, lengths, encoded, memory=memory, rngs=rngs)
 
     def loss(
         self,
@@ -163,9 +162,9 @@ class CmlmModel(base.Seq2Seq):
         if rngs is not None:
             is_hidden = random_masks(target_lengths, target.shape[1], rngs.dropout())
         seen = jnp.where(is_hidden, MASK, target)
-        logits = self.logits(seen, target_lengths, batch.source, encoded, rngs=rngs)
+        states = self.states(seen, target_lengths, batch.source, encoded, rngs=rngs)
         smoothed, plain = cross_entropy.smoothed_cross_entropy(
-            logits,
+            self.target_embedding.predict(states),
             jnp.where(is_hidden, target, PAD),
             smoothing=self.config.label_smoothing,
             soft=batch.soft,
@@ -236,8 +235,8 @@ class CmlmModel(base.Seq2Seq):
             tokens: Int[Array, "batch size width"],
         ) -> Float[Array, "batch size width vocabulary"]:
             flat = tokens.reshape(-1, tokens.shape[-1])  # [batch * size, width]
-            logits = self.logits(flat, lengths.reshape(-1), source, encoded, memory=memory)
-            return logits.reshape(*tokens.shape, -1)
+            states = self.states(flat, lengths.reshape(-1), source, encoded, memory=memory)
+            return self.target_embedding.attend(states).reshape(*tokens.shape, -1)
 
         return logits_of
 

@@ -23,6 +23,7 @@ What differs from the papers:
 - all decoder blocks attend to the source (Libovicky & Helcl's third variant, with positions)."""
 
 import dataclasses
+import functools
 from typing import Literal
 
 import jax
@@ -33,7 +34,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.losses import cross_entropy
+from nat_ar.losses import blocks, cross_entropy
 from nat_ar.losses import ctc as ctc_losses
 from nat_ar.methods import base
 from nat_ar.methods.glancing import Glancing
@@ -235,19 +236,24 @@ class CtcModel(base.Seq2Seq):
             encoded.states if is_of_states else self.embed_source(source), factor
         )
 
-    def logits(
+    def states(
         self,
         inputs: Float[Array, "batch frames d_model"],
         encoded: Encoded,
         *,
         rngs: nnx.Rngs | None = None,
-    ) -> Float[Array, "batch frames vocabulary"]:
+    ) -> Float[Array, "batch frames d_model"]:
         """All frames at once: none sees the labels of the others."""
         if self.frame_embedding is not None:
             frames = jnp.arange(inputs.shape[1]) % self.config.upsample_factor
             inputs = inputs + self.frame_embedding(frames)
-        states = self.decoder(inputs, self.frame_lengths(encoded), encoded, rngs=rngs)
-        return self.target_embedding.attend(states)
+        return self.decoder(inputs, self.frame_lengths(encoded), encoded, rngs=rngs)
+
+    def logits(
+        self, inputs: Float[Array, "batch frames d_model"], encoded: Encoded
+    ) -> Float[Array, "batch frames vocabulary"]:
+        """Those of the labels of all frames."""
+        return self.target_embedding.attend(self.states(inputs, encoded))
 
     def loss(
         self,
@@ -268,9 +274,6 @@ class CtcModel(base.Seq2Seq):
         is_infeasible = (~is_learned).astype(jnp.float32)
         terms = {"infeasible": cross_entropy.masked_mean(is_infeasible, encoded.lengths > 0)}
 
-        def nats_per_word(logits: Float[Array, "batch frames vocabulary"]) -> Mean:
-            return Mean(ctc_losses.ctc_loss(logits, frame_lengths, target).sum(), num_words)
-
         inputs = self.decoder_inputs(batch.source, encoded)
         is_frame = jnp.arange(inputs.shape[1]) < frame_lengths[:, None]
         is_frame &= is_learned[:, None]
@@ -286,28 +289,28 @@ class CtcModel(base.Seq2Seq):
             beyond_free = jnp.maximum(nats, self.config.latent.free(step))
             paid = Mean(jnp.where(is_token, beyond_free, 0.0).sum(), num_words).value
 
-        settings = self.config.glancing
+        predict, sentences = self.target_embedding.predict, (frame_lengths, target)
+        settings, name = self.config.glancing, "token"
         if rngs is None or settings is None:
-            logits = self.logits(inputs, encoded, rngs=rngs)
-            token = terms["token"] = nats_per_word(logits)
+            states = self.states(inputs, encoded, rngs=rngs)
         else:
-            key = rngs.dropout()  # one key: the same dropout in both passes
-            first = self.logits(inputs, encoded, rngs=nnx.Rngs(dropout=key))
+            key, name = rngs.dropout(), "glanced"  # one key: the same dropout in both passes
+            first = predict(self.states(inputs, encoded, rngs=nnx.Rngs(dropout=key)))
             first = jax.lax.stop_gradient(first)
-            path, is_wrong = wrong_frames(first, frame_lengths, target)
+            _, seen = blocks.total(first_pass, first, sentences, is_learned)
+            nats, path, is_wrong = seen
             is_revealed = settings.revealed(is_wrong, is_frame, step, rngs.dropout())
             inputs = jnp.where(is_revealed[..., None], self.target_embedding(path), inputs)
-            logits = self.logits(inputs, encoded, rngs=nnx.Rngs(dropout=key))
-            token = terms["glanced"] = nats_per_word(logits)
-            terms["token"] = nats_per_word(first)
+            states = self.states(inputs, encoded, rngs=nnx.Rngs(dropout=key))
+            terms["token"] = Mean(nats.sum(), num_words)
             terms["wrong"] = cross_entropy.masked_mean(is_wrong.astype(jnp.float32), is_frame)
             terms["revealed"] = cross_entropy.masked_mean(is_revealed.astype(jnp.float32), is_frame)
-
-        objective = token.value
-        if self.config.label_smoothing > 0.0:
-            uniform = cross_entropy.uniform_cross_entropy(logits, is_frame)
-            smoothing = self.config.label_smoothing
-            objective = (1.0 - smoothing) * objective + smoothing * uniform.value
+        counts = jnp.maximum(jnp.stack([num_words, is_frame.sum()]), 1.0)
+        counts = jnp.broadcast_to(counts, (len(target), 2))
+        compare = functools.partial(last_pass, smoothing=self.config.label_smoothing)
+        rows = (*sentences, counts)
+        objective, nats = blocks.total(compare, predict(states), rows, is_learned)
+        terms[name] = Mean(nats.sum(), num_words)
         return Loss(objective + paid, terms)
 
     def decode(
@@ -363,4 +366,38 @@ def wrong_frames(
     """The best alignment of each target, and True at its frames with another most probable label; PAD and False for
     a row without an alignment."""
     path = ctc_losses.best_alignment(logits, frame_lengths, target)
-    return path, (ctc_search.best_path(logits, frame_lengths)[0] != path) & (path != PAD)
+    return path, ~ctc_search.is_best_label(logits, path) & (path != PAD)
+
+
+def first_pass(
+    logits: Float[Array, "batch frames vocabulary"],
+    sentences: tuple[Int[Array, "batch"], Int[Array, "batch target_length"]],
+) -> tuple[
+    Float[Array, ""],
+    tuple[Float[Array, "batch"], Int[Array, "batch frames"], Bool[Array, "batch frames"]],
+]:
+    """For losses.blocks: nothing to minimise; the nats of each target, its best alignment, and where that is wrong."""
+    nats = ctc_losses.ctc_loss(logits, *sentences)
+    return jnp.float32(0.0), (nats, *wrong_frames(logits, *sentences))
+
+
+def last_pass(
+    logits: Float[Array, "batch frames vocabulary"],
+    sentences: tuple[
+        Int[Array, "batch"], Int[Array, "batch target_length"], Float[Array, "batch counts=2"]
+    ],
+    *,
+    smoothing: float,
+) -> tuple[Float[Array, ""], Float[Array, "batch"]]:
+    """For losses.blocks: the nats of the targets by the words of all sentences and, with smoothing, those of the
+    uniform distribution by all frames; and the nats of each target. Rows that fill a block have counts of 0."""
+    frame_lengths, target, counts = sentences
+    shares = jnp.where(counts > 0.0, 1.0 / jnp.maximum(counts, 1.0), 0.0)
+    nats = ctc_losses.ctc_loss(logits, frame_lengths, target)
+    objective = (shares[:, 0] * nats).sum()
+    if smoothing > 0.0:
+        is_frame = jnp.arange(logits.shape[1]) < frame_lengths[:, None]
+        uniform = jax.nn.logsumexp(logits, axis=-1) - logits.mean(axis=-1)
+        even = jnp.where(is_frame, uniform, 0.0).sum(axis=1)
+        objective = (1.0 - smoothing) * objective + smoothing * (shares[:, 1] * even).sum()
+    return objective, nats

@@ -41,7 +41,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.losses import cross_entropy
+from nat_ar.losses import blocks, cross_entropy
 from nat_ar.losses.fuzzy_alignment import FuzzyAlignment
 from nat_ar.methods import base
 from nat_ar.methods.glancing import Glancing
@@ -57,7 +57,7 @@ from nat_ar.methods.graph import (
 from nat_ar.nn import layers, upsampling
 from nat_ar.nn.decoder import Decoder
 from nat_ar.nn.transformer import TransformerConfig
-from nat_ar.search import limits
+from nat_ar.search import argmax, limits
 from nat_ar.search.dag import Graph, GraphDecoding, Lookahead
 from nat_ar.special_tokens import EOS, MASK, PAD
 from nat_ar.types import (
@@ -307,7 +307,7 @@ class DaTransformerModel(base.Seq2Seq):
         first = jax.lax.stop_gradient(self.target_graph(states, encoded, target))
         path = first.best_path()
         is_word = (target != PAD) & (target != EOS) & first.has_path()[:, None]
-        is_wrong = (self.words_at(states, path) != target) & is_word
+        is_wrong = self.wrong_words(states, path, target, is_word)
         is_revealed = settings.revealed(is_wrong, is_word, step, rngs.dropout())
         vertices = jnp.arange(states.shape[1])
         is_at = is_revealed[..., None] & (path[..., None] == vertices)  # [batch, target, graph]
@@ -350,14 +350,19 @@ class DaTransformerModel(base.Seq2Seq):
         mean = certain.per_token if self.config.loss_mean == "tokens" else certain.per_sentence
         return mean(nats).value, {"token": certain.per_token(plain)}
 
-    def words_at(
+    def wrong_words(
         self,
         states: Float[Array, "batch graph d_model"],
         path: Int[Array, "batch target_length"],
-    ) -> Int[Array, "batch target_length"]:
-        """The most probable token of every vertex of a path."""
+        target: Int[Array, "batch target_length"],
+        is_word: Bool[Array, "batch target_length"],
+    ) -> Bool[Array, "batch target_length"]:
+        """Where the vertex of a word on a path has another token that is more probable."""
         on_path = jnp.take_along_axis(states, path[..., None], axis=1)
-        return jnp.argmax(self.target_embedding.attend(on_path), axis=-1)
+        prediction = self.target_embedding.predict(on_path.reshape(target.size, -1))
+        prediction = jax.lax.stop_gradient(prediction)
+        _, is_wrong = blocks.total(judge, prediction, target.reshape(-1), is_word.reshape(-1))
+        return is_wrong.reshape(target.shape)
 
     def decode(
         self,
@@ -395,3 +400,10 @@ class DaTransformerModel(base.Seq2Seq):
         target = jnp.where(lengths[:, None] > 0, append_eos(found.tokens[:, 0]), PAD)
         shown = shown_path(graph, self.target_graph(states, encoded, target), target)
         return {**shown_graph(graph), **shown}
+
+
+def judge(
+    logits: Float[Array, "rows vocabulary"], tokens: Int[Array, "rows"]
+) -> tuple[Float[Array, ""], Bool[Array, "rows"]]:
+    """For losses.blocks: nothing to minimise; where another token is more probable."""
+    return jnp.float32(0.0), ~argmax.is_best(logits, tokens, ())

@@ -20,7 +20,7 @@ from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
 from nat_ar.methods import base
-from nat_ar.methods.left_to_right import LeftToRight, shift_right
+from nat_ar.methods.left_to_right import FromStates, shift_right
 from nat_ar.nn import prefix
 from nat_ar.nn.cache import Cache, Position
 from nat_ar.nn.prefix import PrefixEncoded, PrefixStack
@@ -29,7 +29,7 @@ from nat_ar.search.base import require_length_penalty
 from nat_ar.search.beam import Beam
 from nat_ar.search.left_to_right import LeftToRightDecoding
 from nat_ar.search.step_function import Blocks, StepFunction
-from nat_ar.types import Batch, Loss, lengths_of
+from nat_ar.types import Batch, Loss, Prediction, lengths_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ class DecoderOnly(base.Method):
         return DecoderOnlyModel(self, sizes, rngs=rngs)
 
 
-class DecoderOnlyModel(LeftToRight):
+class DecoderOnlyModel(FromStates):
     config: DecoderOnly
 
     def __init__(self, config: DecoderOnly, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> None:
@@ -88,15 +88,15 @@ class DecoderOnlyModel(LeftToRight):
         """The source's part of the sequence."""
         return self.stack.read(self.embed_source(source), lengths_of(source), rngs=rngs)
 
-    def _logits(
+    def _states(
         self,
         encoded: PrefixEncoded,
         target: Int[Array, "rows target_length"],
         *,
         rngs: nnx.Rngs | None = None,
-    ) -> Float[Array, "rows target_length vocabulary"]:
+    ) -> Float[Array, "rows target_length d_model"]:
         inputs = self.target_embedding(shift_right(target))
-        return self.target_embedding.attend(self.stack.write(inputs, encoded, rngs=rngs))
+        return self.stack.write(inputs, encoded, rngs=rngs)
 
     def loss(
         self,
@@ -108,7 +108,7 @@ class DecoderOnlyModel(LeftToRight):
     ) -> Loss:
         encoded = self.encode(batch.source, rngs=rngs)
         smoothed, plain = cross_entropy.smoothed_cross_entropy(
-            self._logits(encoded, batch.target, rngs=rngs),
+            self._predicted(encoded, batch.target, rngs=rngs),
             batch.target,
             smoothing=self.config.label_smoothing,
         )
@@ -116,19 +116,17 @@ class DecoderOnlyModel(LeftToRight):
         if weight == 0.0:
             return Loss(smoothed.value, {"token": plain})
         of_source, plain_of_source = cross_entropy.smoothed_cross_entropy(
-            self.source_logits(encoded),
+            self.source_prediction(encoded),
             batch.source[:, 1:],
             smoothing=self.config.label_smoothing,
         )
         objective = smoothed.value + weight * of_source.value
         return Loss(objective, {"token": plain, "source": plain_of_source})
 
-    def source_logits(
-        self, encoded: PrefixEncoded
-    ) -> Float[Array, "batch source_length_less_one source_vocabulary"]:
-        """Logits of the next token at every source position but the last; the first token is given."""
+    def source_prediction(self, encoded: PrefixEncoded) -> Prediction:
+        """Of the next token at every source position but the last; the first token is given."""
         joint, own = self.target_embedding, self.source_embedding
-        return (joint if own is None else own).attend(encoded.states[:, :-1])
+        return (joint if own is None else own).predict(encoded.states[:, :-1])
 
     def _stepper(
         self, encoded: PrefixEncoded, max_length: int

@@ -2,7 +2,7 @@
 layer predicts the words, learns from them, and passes its words on to the next layer.
 
 Layer l predicts by the shared output embedding; the next layer reads W_l [h_l ; e(argmax)]. It works with any decoder
-that predicts all words at once: layer_logits runs it.
+that predicts all words at once: layer_states runs it.
 
 What differs from the paper:
 - W_l starts as [I; 0], so that a decoder starts as the one without deep supervision; from random W_l every layer would
@@ -53,25 +53,24 @@ class DeepSupervision(nnx.Module):
             merge.kernel[...] = jnp.eye(2 * d_model, d_model)
         self.reads = reads
 
-    def layer_logits(
+    def layer_states(
         self,
         run_decoder: Callable[[BetweenBlocks], Float[Array, "rows length d_model"]],
         embedding: layers.Embedding,
         best_words: Callable[[Float[Array, "rows length vocabulary"]], Int[Array, "rows length"]],
-    ) -> list[Float[Array, "rows length vocabulary"]]:
-        """The logits of each layer in order; the last layer's are the model's. best_words: a layer's logits -> the
-        words that it passes on."""
+    ) -> list[Float[Array, "rows length d_model"]]:
+        """What each layer predicts from, in order; the last layer's are the model's. best_words: a layer's logits ->
+        the words that it passes on."""
         predictions = []
 
         def pass_on(
             layer: int, states: Float[Array, "rows length d_model"]
         ) -> Float[Array, "rows length d_model"]:
             said = states if self.norms is None else self.norms[layer](states)
-            logits = embedding.attend(said)
-            predictions.append(logits)
-            words = embedding(best_words(logits))
+            predictions.append(said)
+            words = embedding(best_words(embedding.attend(said)))
             states = said if self.reads == "normalised" else states
             return self.merges[layer](jnp.concatenate([states, words], axis=-1))
 
         states = run_decoder(pass_on)
-        return [*predictions, embedding.attend(states)]
+        return [*predictions, states]

@@ -46,6 +46,7 @@ from nat_ar.types import (
     Internal,
     Loss,
     Mean,
+    Prediction,
     append_eos,
     lengths_of,
     without_eos,
@@ -172,7 +173,7 @@ class FertilityNatModel(base.Seq2Seq):
             inputs = self.copier.evenly(embeddings, encoded, fertilities.sum(axis=1), width)
         return inputs.read(shown, self.target_embedding)
 
-    def logits(
+    def states(
         self,
         inputs: Float[Array, "rows width d_model"],
         lengths: Int[Array, "rows"],
@@ -180,13 +181,21 @@ class FertilityNatModel(base.Seq2Seq):
         *,
         is_causal: bool | Bool[Array, ""] = False,
         rngs: nnx.Rngs | None = None,
-    ) -> Float[Array, "rows width vocabulary"]:
+    ) -> Float[Array, "rows width d_model"]:
         """All positions at once: none sees the other words."""
         sees_itself = self.config.sees_itself
-        states = self.decoder(
+        return self.decoder(
             inputs, lengths, encoded, is_causal=is_causal, sees_itself=sees_itself, rngs=rngs
         )
-        return self.target_embedding.attend(states)
+
+    def logits(
+        self,
+        inputs: Float[Array, "rows width d_model"],
+        lengths: Int[Array, "rows"],
+        encoded: Encoded,
+    ) -> Float[Array, "rows width vocabulary"]:
+        """Those of the words at all positions."""
+        return self.target_embedding.attend(self.states(inputs, lengths, encoded))
 
     def loss(
         self,
@@ -211,16 +220,17 @@ class FertilityNatModel(base.Seq2Seq):
 
         def predict(
             shown: Int[Array, "batch width"] | None, rngs: nnx.Rngs | None
-        ) -> list[Float[Array, "batch width vocabulary"]]:
+        ) -> list[Prediction]:
             inputs = self.decoder_inputs(batch.source, encoded, fertilities, width, shown)
             inputs = lesson.read(inputs, shown, self.target_embedding)
             is_causal = lesson.is_causal
-            return [self.logits(inputs, target_lengths, encoded, is_causal=is_causal, rngs=rngs)]
+            states = self.states(inputs, target_lengths, encoded, is_causal=is_causal, rngs=rngs)
+            return [self.target_embedding.predict(states)]
 
         seen = glancing.passes(self.config.glancing, predict, target, step=step, rngs=rngs)
-        (logits,) = seen.layers
+        (prediction,) = seen.layers
         smoothed, plain = cross_entropy.smoothed_cross_entropy(
-            logits, seen.hidden, smoothing=self.config.label_smoothing, soft=batch.soft
+            prediction, seen.hidden, smoothing=self.config.label_smoothing, soft=batch.soft
         )
         of_fertility, clipped = fertility_prediction.fertility_loss(
             self.fertility_logits(encoded), batch.source, fertilities
@@ -240,7 +250,7 @@ class FertilityNatModel(base.Seq2Seq):
                 "fine_tuning needs an autoregressive teacher, got none; name its run in the "
                 "experiment or set fine_tuning to None"
             )
-        divergence = self._divergence(logits, target_lengths, batch.source, teacher)
+        divergence = self._divergence(prediction.logits(), target_lengths, batch.source, teacher)
         terms["reverse_kl"] = cross_entropy.masked_mean(divergence, target != PAD)
         tuned = terms["reverse_kl"].value
         if rngs is not None:

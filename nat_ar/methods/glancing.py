@@ -17,10 +17,10 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.losses import cross_entropy
+from nat_ar.losses import blocks, cross_entropy
 from nat_ar.search import one_pass
 from nat_ar.special_tokens import PAD
-from nat_ar.types import Mean, pytree_dataclass
+from nat_ar.types import Mean, Prediction, pytree_dataclass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,11 +97,8 @@ class Glancing(config_json.Config):
         return (ranks < number[:, None]) & is_position
 
 
-Predict = Callable[
-    [Int[Array, "batch width"] | None, nnx.Rngs | None],
-    list[Float[Array, "batch width vocabulary"]],
-]
-"""The words that the decoder is shown, PAD elsewhere, and rngs in; the logits of every layer that learns out, the
+Predict = Callable[[Int[Array, "batch width"] | None, nnx.Rngs | None], list[Prediction]]
+"""The words that the decoder is shown, PAD elsewhere, and rngs in; the predictions of every layer that learns out, the
 model's own last."""
 
 
@@ -109,8 +106,8 @@ model's own last."""
 class Seen:
     """What a model with a position for each word predicts, and learns from."""
 
-    layers: list[Float[Array, "batch width vocabulary"]]
-    """the logits of every layer that learns, in the last pass"""
+    layers: list[Prediction]
+    """of every layer that learns, in the last pass"""
     hidden: Int[Array, "batch width"]
     """the words that were not revealed, which have the loss, PAD elsewhere"""
     first: dict[str, Mean]
@@ -137,16 +134,34 @@ def passes(
     key = rngs.dropout()  # one key, the same dropout in both passes
     first = jax.lax.stop_gradient(predict(None, nnx.Rngs(dropout=key))[-1])
     is_word = target != PAD
-    is_wrong = one_pass.best_words(first).tokens != target
+    is_wrong, nats = judged(first, target)
     is_revealed = settings.revealed(is_wrong, is_word, step, rngs.dropout())
-    _, plain = cross_entropy.smoothed_cross_entropy(first, target, smoothing=0.0)
     shown = jnp.where(is_revealed, target, PAD)
     return Seen(
         layers=predict(shown, nnx.Rngs(dropout=key)),
         hidden=jnp.where(is_revealed, PAD, target),
         first={
-            "token": plain,
+            "token": cross_entropy.masked_mean(nats, is_word),
             "wrong": cross_entropy.masked_mean(is_wrong.astype(jnp.float32), is_word),
             "revealed": cross_entropy.masked_mean(is_revealed.astype(jnp.float32), is_word),
         },
     )
+
+
+def judged(
+    prediction: Prediction, target: Int[Array, "batch width"]
+) -> tuple[Bool[Array, "batch width"], Float[Array, "batch width"]]:
+    """Whether another word than the target's is the most probable, and the nats of the target's; False and 0 at PAD."""
+    states = prediction.states.reshape(target.size, -1)
+    flat = target.reshape(-1)
+    _, found = blocks.total(_judge, Prediction(states, prediction.table), flat, flat != PAD)
+    is_wrong, nats = (x.reshape(target.shape) for x in found)
+    return is_wrong, nats
+
+
+def _judge(
+    logits: Float[Array, "rows vocabulary"], target: Int[Array, "rows"]
+) -> tuple[Float[Array, ""], tuple[Bool[Array, "rows"], Float[Array, "rows"]]]:
+    """For losses.blocks: nothing to minimise."""
+    is_wrong = ~one_pass.is_best_word(logits, target)
+    return jnp.float32(0.0), (is_wrong, -cross_entropy.token_log_probabilities(logits, target))

@@ -96,11 +96,14 @@ class JointModel(LengthNatModel):
         `autoregressive`, the other's nats per token."""
         encoded = self.encode(batch.source, rngs=rngs)
         at_once = self.loss_of(encoded, batch, step=step, rngs=rngs)
-        logits = autoregressive.causal_logits(
+        states = autoregressive.causal_states(
             self.target_embedding, self.causal_decoder, encoded, batch.target, rngs=rngs
         )
         smoothed, plain = cross_entropy.smoothed_cross_entropy(
-            logits, batch.target, smoothing=self.config.label_smoothing, soft=batch.soft
+            self.target_embedding.predict(states),
+            batch.target,
+            smoothing=self.config.label_smoothing,
+            soft=batch.soft,
         )
         weight = self.config.autoregressive_weight
         objective = weight * smoothed.value + (1.0 - weight) * at_once.objective
@@ -177,8 +180,9 @@ class JointModel(LengthNatModel):
         if length_penalty is None:
             length_penalty = self.config.rescoring_length_penalty
         target = left_to_right.flat_targets(hypotheses)
-        logits = autoregressive.causal_logits(
+        states = autoregressive.causal_states(
             self.target_embedding, self.causal_decoder, encoded, target
         )
+        logits = self.target_embedding.attend(states)
         scores = left_to_right.normalised_log_p(logits, target, length_penalty)
         return scores.reshape(hypotheses.shape[:2])

@@ -20,7 +20,15 @@ from nat_ar.search.left_to_right import LeftToRightDecoding
 from nat_ar.search.step_function import Blocks, Cache, StepFunction
 from nat_ar.search.verification import DraftedDecoding
 from nat_ar.special_tokens import BOS, PAD
-from nat_ar.types import Batch, Hypotheses, Internal, Loss, append_eos, lengths_of
+from nat_ar.types import (
+    Batch,
+    Hypotheses,
+    Internal,
+    Loss,
+    Prediction,
+    append_eos,
+    lengths_of,
+)
 
 
 class LeftToRightConfig(Protocol):
@@ -51,6 +59,16 @@ class LeftToRight(base.TokenEmbeddings, abc.ABC):
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "rows target_length vocabulary"]:
         """Teacher-forced logits of targets that end with EOS; rows = batch * hypotheses of each source."""
+
+    def _predicted(
+        self,
+        encoded: Any,
+        target: Int[Array, "rows target_length"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "rows target_length vocabulary"] | Prediction:
+        """What `loss` compares with the target: the logits, or a Prediction of them."""
+        return self._logits(encoded, target, rngs=rngs)
 
     @abc.abstractmethod
     def _stepper(
@@ -83,9 +101,12 @@ class LeftToRight(base.TokenEmbeddings, abc.ABC):
         teacher: base.Teacher | None = None,
     ) -> Loss:
         """Cross entropy of the target's tokens, EOS included."""
-        logits = self.logits(batch.source, batch.target, rngs=rngs)
+        encoded = self.encode(batch.source, rngs=rngs)
         smoothed, plain = cross_entropy.smoothed_cross_entropy(
-            logits, batch.target, smoothing=self.config.label_smoothing, soft=batch.soft
+            self._predicted(encoded, batch.target, rngs=rngs),
+            batch.target,
+            smoothing=self.config.label_smoothing,
+            soft=batch.soft,
         )
         return Loss(smoothed.value, {"token": plain})
 
@@ -117,8 +138,7 @@ class LeftToRight(base.TokenEmbeddings, abc.ABC):
         """Of the best translation: `tokens`, EOS included, and `log_probabilities`, of each given those before."""
         found = self.decode(source, decoding=without_drafts(decoding), max_length=max_length)
         target, lengths = translation_of(found, source)
-        logits = self._logits(self.encode(source), target)
-        return of_tokens(logits, target, lengths)
+        return of_tokens(self.logits(source, target), target, lengths)
 
     def score(
         self,
@@ -132,8 +152,7 @@ class LeftToRight(base.TokenEmbeddings, abc.ABC):
         if length_penalty is None:
             length_penalty = self.config.rescoring_length_penalty
         target = flat_targets(hypotheses)
-        logits = self._logits(self.encode(source), target)
-        scores = normalised_log_p(logits, target, length_penalty)
+        scores = normalised_log_p(self.logits(source, target), target, length_penalty)
         return scores.reshape(hypotheses.shape[:2])
 
 
@@ -189,6 +208,38 @@ def blocks_of_steps(step: StepFunction, empty_cache: Callable[[int], Cache], blo
     caches = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (block + 1, *leaf.shape)), start)
     batch = jax.tree.leaves(start)[0].shape[0]
     return Blocks(extend, (caches, jnp.zeros(batch, jnp.int32)), is_exact=False)
+
+
+class FromStates(LeftToRight):
+    """A model whose logits are the products of states with the target's embedding: its loss never has all of them."""
+
+    @abc.abstractmethod
+    def _states(
+        self,
+        encoded: Any,
+        target: Int[Array, "rows target_length"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "rows target_length d_model"]:
+        """What `_logits` multiplies out."""
+
+    def _logits(
+        self,
+        encoded: Any,
+        target: Int[Array, "rows target_length"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "rows target_length vocabulary"]:
+        return self.target_embedding.attend(self._states(encoded, target, rngs=rngs))
+
+    def _predicted(
+        self,
+        encoded: Any,
+        target: Int[Array, "rows target_length"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Prediction:
+        return self.target_embedding.predict(self._states(encoded, target, rngs=rngs))
 
 
 def translation_of(

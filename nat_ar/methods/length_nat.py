@@ -27,7 +27,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.losses import cross_entropy
 from nat_ar.losses.catalogue import AnyTokenLoss
 from nat_ar.losses.cross_entropy import CrossEntropy
 from nat_ar.methods import base, curriculum, deep_supervision, glancing, length_prediction
@@ -50,6 +49,7 @@ from nat_ar.types import (
     Internal,
     Loss,
     Mean,
+    Prediction,
     SoftTargets,
     lengths_of,
     without_eos,
@@ -187,13 +187,11 @@ class LengthNatModel(base.Seq2Seq):
         inputs: Float[Array, "rows width d_model"],
         lengths: Int[Array, "rows"],
         encoded: Encoded,
-        *,
-        rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "rows width vocabulary"]:
         """All positions at once: none sees the other words."""
-        return self.layer_logits(inputs, lengths, encoded, rngs=rngs)[-1]
+        return self.target_embedding.attend(self.layer_states(inputs, lengths, encoded)[-1])
 
-    def layer_logits(
+    def layer_states(
         self,
         inputs: Float[Array, "rows width d_model"],
         lengths: Int[Array, "rows"],
@@ -201,8 +199,8 @@ class LengthNatModel(base.Seq2Seq):
         *,
         is_causal: bool | Bool[Array, ""] = False,
         rngs: nnx.Rngs | None = None,
-    ) -> list[Float[Array, "rows width vocabulary"]]:
-        """The logits of every supervised layer; the last ones are the model's."""
+    ) -> list[Float[Array, "rows width d_model"]]:
+        """What every supervised layer predicts the words from; the last ones are the model's."""
 
         def run_decoder(
             between_blocks: BetweenBlocks | None = None,
@@ -218,13 +216,13 @@ class LengthNatModel(base.Seq2Seq):
             )
 
         if self.deep_supervision is None:
-            return [self.target_embedding.attend(run_decoder())]
+            return [run_decoder()]
 
         def words(logits: Float[Array, "rows length vocabulary"]) -> Int[Array, "rows length"]:
             may_be_blank = self.config.token_loss.may_be_blank
             return one_pass.best_words(logits, may_be_blank=may_be_blank).tokens
 
-        return self.deep_supervision.layer_logits(run_decoder, self.target_embedding, words)
+        return self.deep_supervision.layer_states(run_decoder, self.target_embedding, words)
 
     def loss(
         self,
@@ -250,12 +248,13 @@ class LengthNatModel(base.Seq2Seq):
 
         def predict(
             shown: Int[Array, "batch width"] | None, rngs: nnx.Rngs | None
-        ) -> list[Float[Array, "batch width vocabulary"]]:
+        ) -> list[Prediction]:
             inputs = self.decoder_inputs(batch.source, encoded, lengths, target.shape[1], shown)
             inputs = lesson.read(inputs, shown, self.target_embedding)
-            return self.layer_logits(
+            layers = self.layer_states(
                 inputs, lengths, encoded, is_causal=lesson.is_causal, rngs=rngs
             )
+            return [self.target_embedding.predict(states) for states in layers]
 
         seen = glancing.passes(self.config.glancing, predict, target, step=step, rngs=rngs)
         objective, terms = self.token_loss(seen.layers, seen.hidden, batch.soft, step)
@@ -265,7 +264,7 @@ class LengthNatModel(base.Seq2Seq):
 
     def token_loss(
         self,
-        layers: list[Float[Array, "batch width vocabulary"]],
+        layers: list[Prediction],
         target: Int[Array, "batch width"],
         soft: SoftTargets | None,
         step: Int[Array, ""],
@@ -273,17 +272,15 @@ class LengthNatModel(base.Seq2Seq):
         """The mean of the layers' objectives, in nats per word, and the terms of the last layer."""
         objectives = []
         terms: dict[str, Mean] = {}
-        smoothing = self.config.label_smoothing
-        for logits in layers:
-            if soft is None:
-                objective, terms = self.config.token_loss(
-                    logits, target, step=step, smoothing=smoothing
+        loss, smoothing = self.config.token_loss, self.config.label_smoothing
+        for prediction in layers:
+            if isinstance(loss, CrossEntropy):
+                objective, terms = loss(
+                    prediction, target, step=step, smoothing=smoothing, soft=soft
                 )
             else:
-                smoothed, plain = cross_entropy.smoothed_cross_entropy(
-                    logits, target, smoothing=smoothing, soft=soft
-                )
-                objective, terms = smoothed.value, {"token": plain}
+                logits = prediction.logits()
+                objective, terms = loss(logits, target, step=step, smoothing=smoothing)
             objectives.append(objective)
         return jnp.stack(objectives).mean(), terms
 

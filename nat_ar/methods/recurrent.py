@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int
 
 from nat_ar import config_json
 from nat_ar.methods import base
-from nat_ar.methods.left_to_right import LeftToRight, shift_right
+from nat_ar.methods.left_to_right import FromStates, shift_right
 from nat_ar.nn.cache import Position
 from nat_ar.nn.recurrent import (
     DecoderState,
@@ -65,7 +65,7 @@ class Recurrent(base.Method):
         return RecurrentModel(self, sizes, rngs=rngs)
 
 
-class RecurrentModel(LeftToRight):
+class RecurrentModel(FromStates):
     config: Recurrent
 
     def __init__(self, config: Recurrent, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> None:
@@ -81,15 +81,15 @@ class RecurrentModel(LeftToRight):
     ) -> RecurrentEncoded:
         return self.encoder(self.embed_source(source), lengths_of(source), rngs=rngs)
 
-    def _logits(
+    def _states(
         self,
         encoded: RecurrentEncoded,
         target: Int[Array, "rows target_length"],
         *,
         rngs: nnx.Rngs | None = None,
-    ) -> Float[Array, "rows target_length vocabulary"]:
+    ) -> Float[Array, "rows target_length d_model"]:
         inputs = self.target_embedding(shift_right(target))
-        return self.target_embedding.attend(self.decoder(inputs, encoded, rngs=rngs))
+        return self.decoder(inputs, encoded, rngs=rngs)
 
     def _stepper(
         self, encoded: RecurrentEncoded, max_length: int

@@ -12,6 +12,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt
 
+from nat_ar.types import Prediction
+
 LAYER_NORM_EPSILON = 1e-6
 """added to the variance"""
 
@@ -108,14 +110,11 @@ class Embedding(nnx.Module):
     @jax.named_scope("vocabulary")
     def attend(self, states: Float[Array, "... d_model"]) -> Float[Array, "... vocabulary"]:
         """Logits in float32: the inner product with every token's vector."""
-        flat = states.reshape(-1, states.shape[-1]).astype(self.dtype)
-        logits = jax.lax.dot_general(
-            flat,
-            self.table[...].astype(self.dtype),
-            (((1,), (1,)), ((), ())),
-            preferred_element_type=jnp.float32,
-        )
-        return logits.reshape(*states.shape[:-1], logits.shape[-1])
+        return self.predict(states).logits()
+
+    def predict(self, states: Float[Array, "... d_model"]) -> Prediction:
+        """What `attend` multiplies out, for a loss that never has all logits at once."""
+        return Prediction(states.astype(self.dtype), self.table[...])
 
 
 def dropout(x: Float[Array, "..."], rate: float, *, rngs: nnx.Rngs | None) -> Float[Array, "..."]:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar.runtime import cpu_kernels
 from nat_ar.search import limits
@@ -37,6 +37,18 @@ def argmax(logits: Float[Array, "*axes vocabulary"], never: Collection[int]) -> 
     allowed = limits.forbid(logits, sorted(never))
     tokens = jnp.argmax(allowed, axis=-1).astype(jnp.int32)
     return BestTokens(tokens, allowed.max(axis=-1), normalisers(logits))
+
+
+def is_best(
+    logits: Float[Array, "*axes vocabulary"],
+    tokens: Int[Array, "*axes"],
+    never: Collection[int],
+) -> Bool[Array, "*axes"]:
+    """Whether no token that is not in `never` is more probable than the given one; False for those in `never`. Training
+    asks for no more, and a maximum is quicker than its index."""
+    allowed = limits.forbid(logits, sorted(never))
+    chosen = jnp.take_along_axis(allowed, tokens[..., None], axis=-1)[..., 0]
+    return (chosen >= allowed.max(axis=-1)) & (chosen > -jnp.inf)
 
 
 def normalisers(logits: Float[Array, "*axes vocabulary"]) -> Float[Array, "*axes"]:

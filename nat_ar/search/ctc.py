@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
@@ -24,6 +24,9 @@ from nat_ar.search.step_function import take_beams
 from nat_ar.search.top_k import top_k
 from nat_ar.special_tokens import BLANK, BOS, EOS, MASK, PAD
 from nat_ar.types import Hypotheses, pytree_dataclass
+
+NEVER_LABELS = (PAD, BOS, EOS, MASK)
+"""what no frame says"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,10 +146,17 @@ def best_path(
     frame_lengths: Int[Array, "batch"],
 ) -> tuple[Int[Array, "batch frames"], Float[Array, "batch frames"]]:
     """The most probable label of every frame and its log p, PAD and 0 past the row's frames."""
-    best = argmax.argmax(logits, (PAD, BOS, EOS, MASK))
+    best = argmax.argmax(logits, NEVER_LABELS)
     is_frame = jnp.arange(logits.shape[1]) < frame_lengths[:, None]
     log_p = jnp.where(is_frame, best.log_probabilities, 0.0)
     return jnp.where(is_frame, best.tokens, PAD), log_p
+
+
+def is_best_label(
+    logits: Float[Array, "batch frames vocabulary"], labels: Int[Array, "batch frames"]
+) -> Bool[Array, "batch frames"]:
+    """Whether a label is the most probable one of its frame."""
+    return argmax.is_best(logits, labels, NEVER_LABELS)
 
 
 def search_best_path(

@@ -170,7 +170,8 @@ def build_train_step(
     def train_step(
         state: TrainState, batch: Batch, teacher_params: Any = None
     ) -> tuple[TrainState, dict[str, Mean]]:
-        grads, terms, carried = gradients(state, batch, teacher_params)
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for losses.blocks
+            grads, terms, carried = gradients(state, batch, teacher_params)
         terms["gradient_norm"] = Mean(optax.tree.norm(grads), jnp.float32(1))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

@@ -71,7 +71,8 @@ def log_probabilities(
     """log p of every token at every place, given a target that holds masks."""
     model = nnx.merge(graph, params)
     lengths = (tokens != PAD).sum(axis=1)
-    return jax.nn.log_softmax(model.logits(tokens, lengths, source, model.encode(source)))
+    states = model.states(tokens, lengths, source, model.encode(source))
+    return jax.nn.log_softmax(model.target_embedding.attend(states))
 
 
 RAGGED = Batch(sentences(0, LENGTHS, 3), sentences(1, [4, 6, 2, 5, 0, 1, 1], ROOM))

@@ -202,8 +202,8 @@ def test_both_passes_have_the_same_dropout() -> None:
     passes: list[jax.Array] = []
 
     class Recorded(CtcModel):
-        def logits(self, *args: Any, **kwargs: Any) -> jax.Array:
-            passes.append(super().logits(*args, **kwargs))
+        def states(self, *args: Any, **kwargs: Any) -> jax.Array:
+            passes.append(super().states(*args, **kwargs))
             return passes[-1]
 
     config = dataclasses.replace(ALL, glancing=Glancing(0.0, 0.0), latent=None)

@@ -126,7 +126,7 @@ def test_a_causal_source_is_a_language_model_of_its_own() -> None:
     assert float(narrow.objective) == pytest.approx(float(wide.objective), rel=1e-5)
     assert float(wide.terms["token"].count) == 6 + 4 + 5
     assert float(wide.terms["source"].count) == 4 + 2 + 3
-    source_logits = jax.jit(lambda source: model.source_logits(model.encode(source)))
+    source_logits = jax.jit(lambda x: model.source_prediction(model.encode(x)).logits())
     other = batch.source.at[0, 2].set(NUM_SPECIAL + (batch.source[0, 2] - NUM_SPECIAL + 1) % 8)
     moved = np.abs(source_logits(other) - source_logits(batch.source)).max(axis=-1)
     assert not moved[0, :2].any()
@@ -138,7 +138,7 @@ def test_vocabularies_may_differ() -> None:
     model = DecoderOnly(TINY, source_attention="causal").build(sizes, rngs=nnx.Rngs(0))
     source, target = sentences(0, [3, 2], 3), sentences(1, [4, 2], 4)
     assert jax.eval_shape(model.logits, source, target).shape == (2, 4, 12)
-    logits = jax.eval_shape(lambda source: model.source_logits(model.encode(source)), source)
+    logits = jax.eval_shape(lambda x: model.source_prediction(model.encode(x)).logits(), source)
     assert logits.shape == (2, 2, 9)
 
 

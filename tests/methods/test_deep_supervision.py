@@ -60,9 +60,10 @@ def test_the_next_layer_reads_the_state_and_the_word_it_predicts(norm: Any, read
     embedding = layers.Embedding(8, 4, rngs=nnx.Rngs(1))
     states = jnp.asarray(np.random.default_rng(0).normal(size=(1, 2, 4)), jnp.float32)
     words = jnp.array([[6, 7]])
-    first, second = supervision.layer_logits(
+    said_by = supervision.layer_states(
         lambda between_blocks: between_blocks(0, states), embedding, lambda logits: words
     )
+    first, second = map(embedding.attend, said_by)
     said = states
     if norm == "pre":
         mean, deviation = states.mean(axis=-1, keepdims=True), states.std(axis=-1, keepdims=True)
@@ -119,7 +120,7 @@ def test_the_loss_is_the_mean_of_all_layers_and_all_layers_learn() -> None:
         target = without_eos(batch.target)
         lengths, encoded = lengths_of(target), model.encode(batch.source)
         inputs = model.decoder_inputs(batch.source, encoded, lengths, target.shape[1])
-        logits = model.layer_logits(inputs, lengths, encoded)
+        logits = map(model.target_embedding.attend, model.layer_states(inputs, lengths, encoded))
         each = [cross_entropy.smoothed_cross_entropy(x, target, smoothing=0.0)[1] for x in logits]
         return loss.objective, (loss, [mean.value for mean in each])
 

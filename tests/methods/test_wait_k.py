@@ -86,10 +86,10 @@ def test_cached_steps_are_the_full_pass(k: int) -> None:
     model = model_of()
     target = append_eos(found.tokens[:, 0])
     encoded = model.encode(SOURCE)
-    logits = autoregressive.causal_logits(
+    states = autoregressive.causal_states(
         model.target_embedding, model.decoder, encoded, target, wait_k=k
     )
-    log_p = jax.nn.log_softmax(logits)
+    log_p = jax.nn.log_softmax(model.target_embedding.attend(states))
     of_words = jnp.take_along_axis(log_p, target[..., None], axis=-1)[..., 0]
     total = jnp.where(target != PAD, of_words, 0.0).sum(axis=1)
     is_sentence = np.arange(7) != 2
@@ -105,11 +105,10 @@ def test_a_word_does_not_know_what_has_not_been_read(k: int) -> None:
 
     def logits(source: jax.Array) -> np.ndarray:
         encoded = model.encode(source)
-        return np.asarray(
-            autoregressive.causal_logits(
-                model.target_embedding, model.decoder, encoded, target, wait_k=k
-            )[0]
+        states = autoregressive.causal_states(
+            model.target_embedding, model.decoder, encoded, target, wait_k=k
         )
+        return np.asarray(model.target_embedding.attend(states)[0])
 
     before = logits(source)
     for changed in range(WIDTH - 1):

@@ -18,6 +18,12 @@ def test_of_what_may_be_the_first_of_the_most_probable() -> None:
     np.testing.assert_allclose(argmax.normalisers(LOGITS), np.log([[10, 8]]), rtol=1e-6)
 
 
+def test_a_token_is_best_where_none_that_may_be_is_more_probable() -> None:
+    tokens = jnp.array([[2, 3, 1, 0], [0, 3, 1, 1]]).T[:, None]  # two tokens of each try
+    found = [argmax.is_best(LOGITS, x, {1}).tolist()[0] for x in tokens]
+    assert found == [[True, True], [True, False], [False, False], [False, False]]
+
+
 @pytest.mark.skipif(not cpu_kernels.are_available(), reason="no kernels on this machine")
 def test_the_kernel_finds_the_same_and_is_called_only_where_it_is_in_use() -> None:
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(3, 7, 500)), jnp.float32)
