@@ -3,6 +3,7 @@
 Compiling is most of what these tests wait for: XLA optimises little here, which halves it."""
 
 import dataclasses
+import math
 import os
 import random
 import shutil
@@ -23,6 +24,7 @@ from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.experiment.run import Run
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.length_nat import LengthNat
+from nat_ar.runtime import bars
 from nat_ar.training import step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.loop import Progress
@@ -30,6 +32,7 @@ from nat_ar.translation.model import vocabulary_sizes
 from toys import LETTERS, TINY
 
 jax.config.update("jax_disable_most_optimizations", True)
+bars.SILENCE = math.inf  # what a test hears must not depend on a clock
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -193,10 +193,12 @@ def run(
             if compiling is not None:
                 meter.settle()  # what is still running is no compilation
                 log.say(compiling)
+                bar.set_description_str(compiling)
                 before = time.perf_counter()
                 progress.spend(before - clock)
             state, terms = update(state, batch, teacher_params)
             if compiling is not None:
+                bar.set_description_str("")
                 clock = time.perf_counter()
                 progress.compile_seconds += clock - before  # the step itself runs after the call
             number += 1
@@ -232,7 +234,9 @@ def run(
                 progress.window_tokens, progress.window_seconds = 0, 0.0
             if is_validation:
                 log.say(f"step {number:,}: validating")
+                bar.set_description_str("validating")
                 results = validate(state.translating)
+                bar.set_description_str("")
                 log.write("validation", number, {**results, **progress.spent})
                 score = config.validation.score(results)
                 best_score, best_step = progress.judge(number, score, config, is_last=is_last)

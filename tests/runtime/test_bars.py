@@ -1,6 +1,9 @@
 """Bars are drawn where somebody may look at them, and leave nothing on the screen."""
 
+import re
+import subprocess
 import sys
+import textwrap
 import types
 
 import pytest
@@ -73,3 +76,39 @@ def test_not_where_stderr_was_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
     assert not bars.are_drawn()
+
+
+def test_a_file_hears_from_work_that_says_nothing() -> None:
+    """The innermost bar speaks, once a SILENCE; quiet ones and those beside timed work do not."""
+    code = """
+        import time
+        from nat_ar.runtime import bars
+        bars.SILENCE = 0.3
+        with bars.Bar(total=1000, initial=20, unit="step") as outer:
+            outer.update(17)
+            time.sleep(0.5)
+            outer.set_description_str("compiling bucket 16")
+            with bars.Bar(total=9, is_quiet=True), bars.Bar(total=9, is_ticking=False):
+                time.sleep(0.4)
+            with bars.line("reading"):
+                time.sleep(0.4)
+            for _ in bars.Bar(["a"], desc="alignment", unit="pair"):
+                time.sleep(0.4)
+            for _ in range(8):
+                bars.say("spoken")
+                time.sleep(0.1)
+        bars.say("end")
+        time.sleep(0.5)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
+    )
+    lines = [re.sub(r"\d+ s\]", "s]", line) for line in done.stderr.splitlines()]
+    said = [line for line in lines if line not in ("spoken", "end")]
+    assert list(dict.fromkeys(said)) == [
+        "37 of 1,000 steps [s]",
+        "compiling bucket 16: 37 of 1,000 steps [s]",
+        "reading [s]",
+        "alignment: 0 of 1 pairs [s]",
+    ]
+    assert lines[-1] == "end"
