@@ -137,6 +137,12 @@ FORMER_OPTIONS = {".transformer.attention": ".transformer.implementation"}
 """how the names of options ended in earlier versions, and how they end today"""
 
 
+def _as_field(word: str) -> str:
+    """A word of a command line, with the option that it names under the name of its field: --import=FILE too."""
+    option, equals, value = word.partition("=")
+    return KEYWORD_OPTIONS.get(option, option) + equals + value
+
+
 def _todays(word: str) -> str:
     """A word of a command line, with the option that it names under today's name."""
     option, equals, value = word.partition("=")
@@ -160,7 +166,7 @@ def parse(verb: str, words: list[str]) -> Any:
     cls = getattr(command, verb.capitalize())
     program = f"{PROGRAM} {verb}"
     if dataclasses.fields(cls)[0].name != "config":
-        words = [KEYWORD_OPTIONS.get(word, word) for word in words]
+        words = [_as_field(word) for word in words]
         with _one_line():
             found = tyro.cli(
                 _positional(cls), args=words, prog=program, config=(tyro.conf.AvoidSubcommands,)

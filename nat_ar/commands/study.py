@@ -11,17 +11,18 @@ from typing import Any
 
 from nat_ar.config_json import ConfigError
 from nat_ar.data import prepare
+from nat_ar.evaluation import figures
 from nat_ar.evaluation.speed import machine
 from nat_ar.experiment import sweep
 from nat_ar.experiment.study import Entry, StudyConfig, load_study, only
 from nat_ar.experiment.sweep import Sweep
 from nat_ar.pipeline.study import study
-from nat_ar.runtime import console
+from nat_ar.runtime import console, files
 
 Words = list[str]
 EVERY_ENTRY = ("training", "method")
 """Beginnings of the dotted names that are options of every entry, as they are of `train`."""
-UNSAID = ("directory", "corpus_file", "only", "publish")
+UNSAID = ("directory", "corpus_file", "only", "publish", "picture", "width", "title")
 """Options that the command in the reports does not repeat as they are: none of them changes a number, or it names a
 place."""
 
@@ -48,6 +49,12 @@ class Study:
     before the field) one for each value, called NAME_FIELD_a and so on; several sweeps: every combination"""
     publish: str | None = None
     """directory to which table.md, the picture and the examples are also written, such as docs/results/toy"""
+    picture: str | None = None
+    """a further file for the picture: .png, .svg or .pdf"""
+    width: float | None = None
+    """width of the pictures in inches, such as 3.3 for a column of a paper"""
+    no_title: bool = False
+    """leave the title out of the pictures, for a caption"""
     overrides: tuple[str, ...] = ()
     """the words of the command line that changed the config, as the reports give them"""
 
@@ -146,6 +153,10 @@ def _filled(entry: Entry, words: Sequence[str], fill: Callable[..., Any], **how:
 
 def run(arguments: Study) -> None:
     config = arguments.config
+    if arguments.picture is not None:
+        figures.paths_of(Path(arguments.picture))
+        files.require_writable(Path(arguments.picture).parent)
+    figures.require_width(arguments.width)
     command = f"python -m nat_ar study {arguments.path}"
     if arguments.corpus_file:
         data = prepare.from_files(config.data, arguments.corpus_file)
@@ -157,4 +168,11 @@ def run(arguments: Study) -> None:
         command += f" --only {shlex.join(arguments.only)}"
     entries = (config.teacher, *config.entries)
     console.say(machine.summary(entry.method.network.dtype for entry in entries))
-    study(config, command=command, publish=arguments.publish)
+    study(
+        config,
+        command=command,
+        publish=arguments.publish,
+        picture=arguments.picture,
+        width=arguments.width,
+        has_title=not arguments.no_title,
+    )

@@ -16,8 +16,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from nat_ar.evaluation import figures
 
-NARROW, LEAST_WIDTH = 6.0, 2.5
-"""inches: below the first, axes stand below each other; below the second, they have no room"""
+NARROW = 6.0
+"""inches, below which axes stand below each other"""
 PATTERNS = ("-", "--", ":", "-.")
 
 
@@ -71,8 +71,7 @@ def save(trainings: Sequence[Training], path: Path, *, width: float | None = Non
 def draw(trainings: Sequence[Training], *, width: float | None = None) -> Figure:
     """The figure; `width` in inches, with type of 7 points or more at any. A quantity that no run has gets no axis, and
     a line below names the runs that lack one."""
-    if width is not None and width < LEAST_WIDTH:
-        raise ValueError(f"curves: expected a width of {LEAST_WIDTH} inches or more, got {width}")
+    figures.require_width(width)
     known = [a for a in ACROSS if any(t.points(kind, a)[0] for t in trainings for kind in UP)]
     if not known:
         raise ValueError(

@@ -18,6 +18,9 @@ SUFFIXES = (".png", ".svg", ".pdf")
 DEFAULT_SUFFIXES = SUFFIXES[:2]
 """of a picture whose path has none"""
 
+LEAST_WIDTH = 2.5
+"""inches: fewer leave no room for axes and type"""
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31")
 """Okabe and Ito's palette for every kind of colour vision; black is for autoregressive methods."""
 AR_MARKERS = ("s", "*", "h", "d", "8", "<", ">")
@@ -51,6 +54,12 @@ def write(figure: Figure, path: Path) -> list[Path]:
     for target in paths:
         figure.savefig(target, dpi=200, metadata=dict.fromkeys(_STAMPS[target.suffix]))
     return paths
+
+
+def require_width(width: float | None) -> None:
+    """Raises ValueError for fewer inches than a figure needs."""
+    if width is not None and width < LEAST_WIDTH:
+        raise ValueError(f"expected a width of {LEAST_WIDTH} inches or more, got {width}")
 
 
 def paths_of(path: Path) -> list[Path]:

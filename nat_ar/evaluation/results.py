@@ -277,11 +277,12 @@ def label(row: Row) -> str:
 def join(rows: Sequence[Row], *, split: str = "test") -> list[SystemResult]:
     """Pairs the quality row of each system on `split` with its speed row.
 
-    A system is one name, run and decoding. Only rows of its latest config and parameters count, and of several
-    rows of one kind (and, for speed, one condition) the latest, with the sentence scores that earlier ones have for the
-    same translations. A system timed under several conditions gives one
-    result for each; a row without a partner stays alone. The order is that of the first rows of the systems."""
-    rows = [row for row in rows if row["split"] == split and row["kind"] != "stream"]
+    A system is one name, run and decoding; the mean of several checkpoints of a run is another, and its name says so.
+    Only rows of its latest config and parameters count, and of several rows of one kind (and, for speed, one condition)
+    the latest, with the sentence scores that earlier ones have for the same translations. A system timed under several
+    conditions gives one result for each; a row without a partner stays alone. The order is that of the systems' first
+    rows."""
+    rows = [_called(row) for row in rows if row["split"] == split and row["kind"] != "stream"]
     by_date = sorted(rows, key=lambda row: row["date"])
     latest = {system_key(row): row for row in by_date}
     quality: dict[SystemKey, Row] = {}
@@ -299,6 +300,17 @@ def join(rows: Sequence[Row], *, split: str = "test") -> list[SystemResult]:
         speeds: list[Row | None] = [*speed.get(key, {}).values()]
         systems += [SystemResult(quality.get(key), row) for row in speeds or [None]]
     return systems
+
+
+def mean_of(row: Row) -> str:
+    """What follows the name of a run where its row is of the mean of several of its checkpoints; else nothing."""
+    number = len(row.get("averaged_steps") or ())  # early rows do not know
+    return f" (mean of {number})" if number else ""
+
+
+def _called(row: Row) -> Row:
+    """The row by the name that no other system of its run has."""
+    return {**row, "name": row["name"] + mean_of(row)} if mean_of(row) else row
 
 
 def _with_scores_of(earlier: Row | None, row: Row) -> Row:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from nat_ar.evaluation import results
 from nat_ar.evaluation.results import Condition, Row, SystemResult
 
 MEANS = (
@@ -60,7 +61,9 @@ def merge(
         same = [
             one
             for one in systems
-            if one.identity["run"] in members and one.identity["decoding"] == row["decoding"]
+            if one.identity["run"] in members
+            and one.identity["decoding"] == row["decoding"]
+            and results.mean_of(one.identity) == results.mean_of(row)
         ]
         if not members:
             merged.append(system)
@@ -77,7 +80,7 @@ def _as_one(systems: Sequence[SystemResult], runs: Mapping[str, SeededRun]) -> l
     def named(row: Row) -> Row:
         """As a row of the first run; the hash of its parameters is that of another where it was measured with one."""
         own = {} if row["run"] == first else {"parameters_hash": None}
-        return {**row, "name": runs[first].name, "run": first, **own}
+        return {**row, "name": runs[first].name + results.mean_of(row), "run": first, **own}
 
     by_seed = {
         runs[system.quality["run"]].seed: system.quality

@@ -17,7 +17,7 @@ from nat_ar.evaluation.table import build, formats
 from nat_ar.evaluation.table.formats import Format
 from nat_ar.evaluation.table.line import BEAM, Table
 from nat_ar.experiment import seeds as experiment_seeds
-from nat_ar.runtime import files
+from nat_ar.runtime import console, files
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -146,11 +146,17 @@ def save_curves(
     runs: Sequence[str | Path], path: str | Path, *, width: float | None = None
 ) -> list[Path]:
     """Writes validation BLEU and training loss of the runs against steps, tokens and hours. Needs no result: the runs
-    may still be training. ValueError where a directory has no metrics.jsonl, or none has a row."""
+    may still be training. Imported systems, which nobody trained here, are left out, with a line that says so.
+    ValueError where another directory has no metrics.jsonl, or none has a row."""
     from nat_ar.evaluation import curves  # matplotlib and JAX, which the table does not need
     from nat_ar.training import logging
 
     directories = [Path(run) for run in dict.fromkeys(runs)]
+    imported = [directory for directory in directories if _is_imported(directory)]
+    if imported:
+        listed = ", ".join(map(str, imported))
+        console.say(f"no curve for {listed}: what another program translated was not trained here")
+        directories = [directory for directory in directories if directory not in imported]
     for directory in directories:
         if not (directory / logging.FILE_NAME).is_file():
             raise ValueError(
@@ -167,6 +173,13 @@ def save_curves(
         Path(path),
         width=width,
     )
+
+
+def _is_imported(directory: Path) -> bool:
+    """Whether all that a directory has is what other programs translated."""
+    if not (directory / results.FILE_NAME).is_file():
+        return False
+    return all(row["method"] == results.IMPORTED for row in results.read(directory))
 
 
 def paired_tests(

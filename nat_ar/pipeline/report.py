@@ -19,6 +19,9 @@ def write(
     directory: Path,
     config: StudyConfig,
     command: str,
+    *,
+    width: float | None = None,
+    has_title: bool = True,
 ) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for suffix, kind in formats.FORMAT_OF_SUFFIX.items():
@@ -29,7 +32,7 @@ def write(
                 f"\n\n{text}\n{_groups(config)}"
             )
         files.write_text(directory / f"table{suffix}", text)
-    comparison.picture(directory / "picture", title=config.name)
+    comparison.picture(directory / "picture", title=config.name, width=width, has_title=has_title)
     files.write_text(directory / "examples.md", _examples(config, command))
 
 
@@ -74,7 +77,7 @@ def _rows_of(runs: Sequence[PlannedRun], split: str) -> list[results.Row]:
         rows = [
             row
             for row in results.read(planned.directory)
-            if row["kind"] == "quality" and row["split"] == split
+            if row["kind"] == "quality" and row["split"] == split and not results.mean_of(row)
         ]
         found.append({row["decoding"]: row for row in sorted(rows, key=lambda row: row["date"])})
     wanted = [decodings.choose(entry.method, text).text for text in entry.decodings or (None,)]

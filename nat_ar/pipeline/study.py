@@ -48,11 +48,15 @@ def study(
     *,
     command: str | None = None,
     publish: str | Path | None = None,
+    picture: str | Path | None = None,
+    width: float | None = None,
+    has_title: bool = True,
 ) -> Comparison:
     """Runs what is missing, writes the reports, prints the table and returns it.
 
     `config`: a study or its Python file; `command`: what the reports give as the command that made them; `publish`: a
-    further directory for the reports. Raises ConfigError where another process is at the same study."""
+    further directory for the reports; `picture`: a further file for the picture, .png, .svg or .pdf; `width` of the
+    pictures, in inches. Raises ConfigError where another process is at the same study."""
     if not isinstance(config, StudyConfig):
         command = command or f"python -m nat_ar study {config}"
         config = load_study(config)
@@ -61,13 +65,18 @@ def study(
     plan = config.plan()  # an impossible experiment must not make the directory
     files.make_directory(root)
     with files.locked(root):
-        return _study(config, plan, command, publish)
+        comparison = _study(config, plan)
+        drawn: dict[str, Any] = {"width": width, "has_title": has_title}
+        for directory in (root, *([] if publish is None else [Path(publish)])):
+            report.write(comparison, directory, config, command, **drawn)
+        if picture is not None:
+            comparison.picture(picture, title=config.name, **drawn)
+        print(comparison.render(columns=config.columns), end="")
+        return comparison
 
 
-def _study(
-    config: StudyConfig, plan: Sequence[PlannedRun], command: str, publish: str | Path | None
-) -> Comparison:
-    root, stage = Path(config.directory), _Stages()
+def _study(config: StudyConfig, plan: Sequence[PlannedRun]) -> Comparison:
+    stage = _Stages()
     data = plan[0].experiment.data
 
     stage("prepare", lambda: prepare.prepare(data))
@@ -102,16 +111,11 @@ def _study(
         for text in planned.entry.decodings or (None,)
     ]
     stage("benchmark", lambda: _benchmark_missing(systems, config))
-    comparison = compare.compare(
+    return compare.compare(
         [planned.directory for planned in plan],
         teacher=plan[0].experiment.name,
         split=config.tests[0],
     )
-    report.write(comparison, root, config, command)
-    if publish is not None:
-        report.write(comparison, Path(publish), config, command)
-    print(comparison.render(columns=config.columns), end="")
-    return comparison
 
 
 def _train(planned: PlannedRun) -> None:

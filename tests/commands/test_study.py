@@ -145,3 +145,17 @@ def test_help_has_the_options_of_a_study_and_says_how_entries_are_called(
     assert "--nat.training.max-steps 100" in said
     for hidden in ("--overrides", "--path", "--entries", "--teacher.name"):
         assert hidden not in said
+
+
+def test_its_pictures_may_be_those_of_a_paper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a place nor the look of a picture is in the command that the reports give."""
+    words = ["--picture", "out/paper.pdf", "--width", "3.3", "--no-title", "--seeds", "1", "2"]
+    arguments = parsed(*words)
+    assert arguments.overrides == ("--seeds", "1", "2")
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(command, "study", lambda config, **options: given.update(options))
+    command.run(arguments)
+    assert (given["picture"], given["width"], given["has_title"]) == ("out/paper.pdf", 3.3, False)
+    for wrong, said in (("--picture=x.jpg", r"\.png, \.svg or \.pdf"), ("--width=1", "2.5 inches")):
+        with pytest.raises(ValueError, match=said):
+            command.run(parsed(wrong))

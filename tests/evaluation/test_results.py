@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from nat_ar.evaluation import results
+from nat_ar.evaluation.table import build
 
 
 def test_rows_come_back_as_they_were_written(tmp_path: Path, quality, speed) -> None:
@@ -80,6 +81,25 @@ def test_the_latest_date_wins(quality, speed) -> None:
     new = quality("ar", "Greedy()", 31.0, date="2026-01-02T00:00:00+00:00")
     (systems,) = results.join([new, old])
     assert systems.quality == new
+
+
+def test_the_mean_of_checkpoints_is_a_system_beside_its_run(quality, speed) -> None:
+    """Whichever was measured last, each has its own quality and speed, and neither is the other's stale row."""
+    mean = {"averaged_steps": [300, 400], "parameters_hash": "b" * 64, "checkpoint_step": 400}
+    rows = [
+        quality("ar", "Beam()", 30.0, date="2026-01-01"),
+        quality("ar", "Beam()", 31.0, date="2026-01-02", **mean),
+        speed("ar", "Beam()", 5.0, date="2026-01-03"),
+        speed("ar", "Beam()", 5.1, date="2026-01-04", **mean),
+    ]
+    best, average = results.join(rows)
+    assert (best.quality, best.speed) == (rows[0], rows[2])
+    assert average.identity["name"] == "ar (mean of 2)"
+    assert (average.quality or {})["bleu"]["score"] == 31
+    assert (average.speed or {})["latency_ms"]["mean"] == 5.1
+    table = build.build([best, average], teacher="runs/ar")
+    assert [line.is_teacher for line in table.lines] == [True, False]
+    assert not table.warnings
 
 
 def test_rows_of_an_older_checkpoint_are_stale(quality, speed) -> None:

@@ -124,3 +124,15 @@ def test_the_teacher_is_named_by_any_of_its_runs(quality) -> None:
     (one,) = seeds.merge(results.join(rows), runs)
     for name in ("ar", "ar_seed2", str(Path("runs/ar_seed2")), "runs/ar_seed1"):
         assert build.find_teacher([one], name) == one
+
+
+def test_means_of_checkpoints_are_merged_with_each_other_only(quality) -> None:
+    mean = {"averaged_steps": [300, 400]}
+    rows = [
+        quality(f"nat_seed{seed}", "A()", score, **changes, date=date)
+        for seed in (1, 2)
+        for score, changes, date in ((27.0, {}, "2026-01-01"), (28.0, mean, "2026-01-02"))
+    ]
+    merged = seeds.merge(results.join(rows), RUNS)
+    found = [(one.identity["name"], one.identity["bleu"]["score"]) for one in merged]
+    assert found == [("nat", 27.0), ("nat (mean of 2)", 28.0)]

@@ -1,5 +1,6 @@
 """evaluate --import: what another program translated, beside our own rows."""
 
+import json
 import shlex
 import shutil
 from pathlib import Path
@@ -68,6 +69,17 @@ def test_it_is_a_row_beside_ours(
     again = Evaluate(foreign, ("imported",), imported=output, data=data)
     assert "--import" in words
     assert command_line.parse(verb, words) == again
+
+    equals = command_line.parse(
+        "evaluate", [*shlex.split(f"{foreign} --import={output} --data {data}")]
+    )
+    assert equals == Evaluate(foreign, imported=output, data=data)
+    row_of_training = {"kind": "train", "step": 10, "objective": 4.0}
+    (ours.directory / "metrics.jsonl").write_text(json.dumps(row_of_training) + "\n", "utf-8")
+    capsys.readouterr()
+    (curves,) = compare.save_curves([foreign, ours.directory], tmp_path / "curves.svg")
+    assert curves.is_file()
+    assert f"no curve for {foreign}: what another program translated" in capsys.readouterr().err
 
     found = compare.compare([ours.directory, foreign])
     line = found.table.lines[-1]

@@ -264,7 +264,10 @@ def test_the_table_of_a_study_has_the_means_over_its_seeds(
     length, student = config.entries
     length = dataclasses.replace(length, seeds=())
     config = dataclasses.replace(config, entries=(length, student), seeds=(1, 2), seed_teacher=True)
-    comparison = study.study(config)
+    paper = Path("paper.pdf")
+    comparison = study.study(config, picture=paper, width=3.3, has_title=False)
+    assert paper.read_bytes().startswith(b"%PDF")
+    assert f'width="{72 * 3.3:g}' in (Path(config.directory) / "picture.svg").read_text("utf-8")
     runs = sorted(path.name for path in Path("study/runs").iterdir())
     assert runs == ["ar_seed1", "ar_seed2", "fertility_kd_seed1", "fertility_kd_seed2", "length"]
     cards = [

@@ -102,13 +102,15 @@ def find_teacher(systems: Sequence[SystemResult], teacher: str | None) -> System
         if not chosen:
             return None
     else:
-        chosen = [one for one in autoregressive if teacher in _known_as(one)]
+        known = [one for one in autoregressive if teacher in _known_as(one)]
+        # A directory is that of its checkpoint; a mean of several has a name of its own.
+        chosen = [one for one in known if not results.mean_of(one.identity)] or known
         if len({_run_key(one) for one in chosen}) != 1:
-            known = sorted({"{} ({})".format(*_run_key(one)) for one in autoregressive})
+            names = sorted({"{} ({})".format(*_run_key(one)) for one in autoregressive})
             raise ValueError(
                 f"teacher {teacher!r} names {len({_run_key(one) for one in chosen})} autoregressive systems, "
                 "expected one; give the name or run directory of one of: "
-                f"{', '.join(known) or 'none was given'}"
+                f"{', '.join(names) or 'none was given'}"
             )
     own = [one for one in chosen if _run_key(one) == _run_key(chosen[0])]
     beams = [one for one in own if one.identity["decoding"].startswith(BEAM)]

@@ -220,19 +220,20 @@ def warnings(lines: Sequence[Line]) -> list[str]:
 
 def _other_models(rows: Sequence[Row]) -> list[str]:
     """A line for each run whose directory held different models when these rows were made, or when the models behind
-    them were trained."""
-    held: dict[str, dict[str, dict[str, None]]] = {}
+    them were trained. The mean of several of its checkpoints is another model by name."""
+    held: dict[tuple[str, str], dict[str, dict[str, None]]] = {}
     for row in rows:
         roles = ("rescorer", "drafter", "teacher", "start_from")  # early rows lack them
         others = [(f"{role} of {row['name']}", row.get(role)) for role in roles]
         for what, model in [(results.label(row), row), *others]:
             if model is not None and model.get("parameters_hash") is not None:
-                known = held.setdefault(os.path.abspath(model["run"]), {})
+                at = os.path.abspath(model["run"]), results.mean_of(model)
+                known = held.setdefault(at, {})
                 known.setdefault(_short(model["parameters_hash"]), {})[what] = None
     return [
-        f"Warning, {Path(path).name}: another model for "
+        f"Warning, {Path(path).name}{mean}: another model for "
         + " than for ".join(f"{', '.join(who)} ({digest})" for digest, who in known.items())
-        for path, known in held.items()
+        for (path, mean), known in held.items()
         if len(known) > 1
     ]
 

@@ -31,8 +31,6 @@ NARROW = 5.0
 """Inches to a panel below which type and markers are small, and the legend stands below."""
 NAMED_IF_NARROW = 6
 """Most markers of a narrow panel that all have their names beside them."""
-LEAST_WIDTH = 2.5
-"""inches"""
 DASHES = (0, (4, 3))
 ACROSS = "mean latency at batch 1, ms a sentence (log scale)"
 
@@ -81,8 +79,7 @@ def draw(
     """The figure: one panel a condition; labels are placed so that they cover little. Where a panel has more markers
     than names fit, those on the Pareto front and the references of speed-ups are named, and the legend says what the
     numbers of the others mean."""
-    if width is not None and width < LEAST_WIDTH:
-        raise ValueError(f"picture: expected a width of {LEAST_WIDTH} inches or more, got {width}")
+    figures.require_width(width)
     timed = [line for line in comparison.lines if line.result.quality and line.result.speed]
     if metric is None and any(_height(line, None) is None for line in timed):
         metric = comparison.metrics[0]
