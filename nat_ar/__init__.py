@@ -4,6 +4,7 @@
     model.translate(["The man calls up the sister ."])
     model.score(["Thanks a lot ."], ["Vielen Dank ."])
     model.internals(["Thanks a lot ."])
+    nat_ar.caption("runs/fertility", "Retranslate(mask_k=2)").replay("Thanks a lot .")
     nat_ar.evaluate("runs/fertility", split="test")["bleu"]["score"]
 
 Importing the package loads nothing else: JAX comes with the first use of a name below, and with it the
@@ -16,7 +17,6 @@ __version__ = "0.1.0"
 
 DOOR = {
     "load": "nat_ar.pipeline.load",
-    "caption": "nat_ar.pipeline.stream",
     "train": "nat_ar.pipeline.train",
     "ensemble": "nat_ar.pipeline.ensemble",
     "distill": "nat_ar.pipeline.distill",
@@ -24,6 +24,7 @@ DOOR = {
     "benchmark": "nat_ar.pipeline.benchmark",
     "compare": "nat_ar.pipeline.compare",
     "study": "nat_ar.pipeline.study",
+    "caption": "nat_ar.pipeline.stream",
 }
 """What can be called, and the module that has it."""
 

@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 
 import nat_ar
+from nat_ar.commands import compare as compare_command
+from nat_ar.commands import evaluate
+from nat_ar.commands.compare import Compare
+from nat_ar.commands.evaluate import Evaluate
 from nat_ar.config_json import ConfigError
 from nat_ar.evaluation import metrics, results
 from nat_ar.evaluation.captions import table
@@ -99,3 +103,17 @@ def test_lines_of_a_summary(rows) -> None:
     assert lines[0].startswith("ar Greedy() Retranslate() on test (6 sentences, checkpoint 0)")
     assert "LAAL" in lines[1]
     assert "passes" in lines[2]
+
+
+def test_the_command_line_replays_and_compares(
+    tiny_runs, rows, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tiny_runs.length_nat.directory)
+    policies = ("Retranslate()", "LocalAgreement()")
+    evaluate.run(Evaluate(run, policy=policies, sentences=6))
+    shown = capsys.readouterr().out
+    assert [line.split()[2] for line in shown.splitlines()[::3]] == [*policies]
+    picture = tmp_path / "captions.png"
+    compare_command.run(Compare((run,), captions=(str(picture),)))
+    assert "LocalAgreement()" in capsys.readouterr().out
+    assert picture.stat().st_size > 1000
