@@ -138,7 +138,8 @@ class LeftToRight(base.TokenEmbeddings, abc.ABC):
         """Of the best translation: `tokens`, EOS included, and `log_probabilities`, of each given those before."""
         found = self.decode(source, decoding=without_drafts(decoding), max_length=max_length)
         target, lengths = translation_of(found, source)
-        return of_tokens(self.logits(source, target), target, lengths)
+        logits = self._logits(self.encode(source), target)
+        return of_tokens(logits, target, lengths)
 
     def score(
         self,
@@ -152,7 +153,8 @@ class LeftToRight(base.TokenEmbeddings, abc.ABC):
         if length_penalty is None:
             length_penalty = self.config.rescoring_length_penalty
         target = flat_targets(hypotheses)
-        scores = normalised_log_p(self.logits(source, target), target, length_penalty)
+        logits = self._logits(self.encode(source), target)
+        scores = normalised_log_p(logits, target, length_penalty)
         return scores.reshape(hypotheses.shape[:2])
 
 
