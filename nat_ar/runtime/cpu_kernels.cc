@@ -41,13 +41,26 @@ using Integers = ffi::Buffer<ffi::S32>;
 
 constexpr int64_t kPanel = 16;  // columns, as in cpu_kernels.py
 constexpr int64_t kLanes = 8;
-constexpr int64_t kRows = 6;  // 6 rows x 2 vectors of results, 2 of weights and 1 of states: 15 of AVX2's 16 registers
+#if !defined(NAT_AR_WIDE)
+#if defined(__AVX512F__)
+#define NAT_AR_WIDE 16
+#else
+#define NAT_AR_WIDE 8
+#endif
+#endif
+constexpr int64_t kWide = NAT_AR_WIDE, kVectors = kPanel / kWide;  // of products: values of a vector, vectors of a panel
+// AVX2: 6 rows x 2 vectors of results, 2 of weights and 1 of states are 15 of its 16 registers; AVX-512 has 32.
+constexpr int64_t kRows = kWide == 16 ? 14 : 6;
 constexpr int64_t kWorthAThread = 1 << 15;  // operations on memory, or 4 in registers, for which waking a thread pays
 
 typedef float Vector __attribute__((vector_size(sizeof(float) * kLanes), aligned(alignof(float)), may_alias));
 
 inline Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
 inline void store(float* to, Vector value) { *reinterpret_cast<Vector*>(to) = value; }
+typedef float Wide __attribute__((vector_size(sizeof(float) * kWide), aligned(alignof(float)), may_alias));
+
+inline Wide load_wide(const float* from) { return *reinterpret_cast<const Wide*>(from); }
+inline void store_wide(float* to, Wide value) { *reinterpret_cast<Wide*>(to) = value; }
 inline float sum_of_lanes(Vector x) {
   float sum = 0.0f;
   for (int64_t lane = 0; lane < kLanes; ++lane) sum += x[lane];
@@ -65,7 +78,8 @@ struct Product {
 
   int64_t panels_in_all() const { return (width + kPanel - 1) / kPanel; }
   // Panels that are computed together: the sums of one row of a single panel would wait for each other.
-  int64_t together() const { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
+  int64_t together() const { return rows == 1 ? kOfOneRow : rows <= 3 ? kOfThreeRows : 1; }
+  static constexpr int64_t kOfOneRow = 8 / kVectors, kOfThreeRows = 4 / kVectors;
   int64_t parts() const { return (panels_in_all() + together() - 1) / together(); }
   void run(int64_t part) const;
   void run_panel(int64_t panel) const;
@@ -103,44 +117,40 @@ struct Columns {
 template <int64_t rows>
 void tile(const float* states, int64_t depth, const float* panel, const Columns& columns, float* results,
           const float* next, int64_t pace) {
-  Vector low[rows] = {}, high[rows] = {};
+  Wide sums[rows][kVectors] = {};
   for (int64_t k = 0; k < depth;) {
     __builtin_prefetch(next, 0, 2);
     next += kPanel;
     for (const int64_t end = std::min(depth, k + pace); k < end; ++k, panel += kPanel) {
-      const Vector left = load(panel), right = load(panel + kLanes);
-      for (int64_t row = 0; row < rows; ++row) {
-        const Vector state = everywhere(states[row * depth + k]);
-        low[row] += state * left;
-        high[row] += state * right;
-      }
+      Wide weights[kVectors];
+      for (int64_t v = 0; v < kVectors; ++v) weights[v] = load_wide(panel + v * kWide);
+      for (int64_t row = 0; row < rows; ++row)
+        for (int64_t v = 0; v < kVectors; ++v) sums[row][v] += states[row * depth + k] * weights[v];
     }
   }
-  for (int64_t row = 0; row < rows; ++row, results += columns.stride) {
-    const Vector smallest = everywhere(columns.smallest);
-    const Vector left = low[row] + load(columns.bias), right = high[row] + load(columns.bias + kLanes);
-    store(results, left < smallest ? smallest : left);
-    store(results + kLanes, right < smallest ? smallest : right);
-  }
+  const Wide smallest = columns.smallest - Wide{};
+  for (int64_t row = 0; row < rows; ++row, results += columns.stride)
+    for (int64_t v = 0; v < kVectors; ++v) {
+      const Wide sum = sums[row][v] + load_wide(columns.bias + v * kWide);
+      store_wide(results + v * kWide, sum < smallest ? smallest : sum);
+    }
 }
 
 // A few rows of neighbouring panels' results. Each panel brings in the one that comes as many panels later.
 template <int64_t rows, int64_t num>
 void wide_tile(const float* states, int64_t depth, const float* panels, float* results) {
-  Vector sums[rows][2 * num] = {};
+  Wide sums[rows][num * kVectors] = {};
   for (int64_t k = 0; k < depth; ++k)
     for (int64_t i = 0; i < num; ++i) {
       const float* panel = panels + (i * depth + k) * kPanel;
       __builtin_prefetch(panel + num * depth * kPanel, 0, 2);
-      const Vector left = load(panel), right = load(panel + kLanes);
-      for (int64_t row = 0; row < rows; ++row) {
-        const Vector state = everywhere(states[row * depth + k]);
-        sums[row][2 * i] += state * left;
-        sums[row][2 * i + 1] += state * right;
+      for (int64_t v = 0; v < kVectors; ++v) {
+        const Wide weights = load_wide(panel + v * kWide);
+        for (int64_t row = 0; row < rows; ++row) sums[row][i * kVectors + v] += states[row * depth + k] * weights;
       }
     }
   for (int64_t row = 0; row < rows; ++row)
-    for (int64_t i = 0; i < 2 * num; ++i) store(results + row * num * kPanel + i * kLanes, sums[row][i]);
+    for (int64_t i = 0; i < num * kVectors; ++i) store_wide(results + row * num * kPanel + i * kWide, sums[row][i]);
 }
 
 template <std::size_t... counts>
@@ -155,9 +165,10 @@ void Product::run(int64_t part) const {
     for (int64_t panel = first; panel < first + num; ++panel) run_panel(panel);
     return;
   }
-  float sums[3 * 2 * kPanel];  // [rows, panels, kPanel]; one row of four panels is less
-  static_assert(4 * kPanel <= std::size(sums));
-  constexpr decltype(&wide_tile<1, 4>) tiles[] = {wide_tile<1, 4>, wide_tile<2, 2>, wide_tile<3, 2>};
+  float sums[3 * kOfThreeRows * kPanel];  // [rows, panels, kPanel]
+  static_assert(kOfOneRow * kPanel <= std::size(sums));
+  constexpr decltype(&wide_tile<1, 1>) tiles[] = {wide_tile<1, kOfOneRow>, wide_tile<2, kOfThreeRows>,
+                                                  wide_tile<3, kOfThreeRows>};
   tiles[rows - 1](states, depth, panels + first * depth * kPanel, sums);
   for (int64_t i = 0; i < num; ++i) {
     const Columns columns(nullptr, bias, smallest, results, rows, width, first + i);

@@ -1,7 +1,7 @@
 """Decodings as text: "Beam(size=4, length_penalty=0.6)" on a command line, in a table and in results.jsonl.
 
-Text ends in " int8" where the weights are rounded to 8 bits, one scale a column of each matrix; activations and sums
-stay float32. CPUs only."""
+Text ends in " int8" where the weights are rounded to 8 bits, one scale a column of each matrix, and what they are
+multiplied with too, one scale a row; all else stays float32. CPUs only."""
 
 import ast
 import dataclasses

@@ -97,7 +97,7 @@ FULL = Scale(
     lengths=(10, 25, 50, 100),
     train_sentences=80,
     pairs=(40_000, 120_000),
-    seconds=12.0,
+    seconds=10.0,
 )
 QUICK = Scale(
     TransformerConfig(
