@@ -6,7 +6,10 @@ and embeddings tied to the output projection; with a joint vocabulary the source
 
 With `wait_k` it learns to translate a source that is still coming (prefix-to-prefix, Ma et al. 2019, arXiv:1810.08398):
 token t of the target, from 0, sees k + t tokens of the source, through a causal encoder and a mask in cross attention.
-Several k train one model for all of them (multi-path, Elbayad et al. 2020, arXiv:2005.08595). Tokens are subwords."""
+Several k train one model for all of them (multi-path, Elbayad et al. 2020, arXiv:2005.08595). Tokens are subwords.
+
+With `lookahead_words` it has heads for words further on, for blockwise parallel decoding (Stern et al. 2018,
+arXiv:1811.03115; search/blockwise.py)."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,6 +22,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
+from nat_ar.losses import cross_entropy
 from nat_ar.methods import base
 from nat_ar.methods.left_to_right import (
     FromStates,
@@ -30,12 +34,15 @@ from nat_ar.methods.left_to_right import (
 from nat_ar.nn import attention, layers
 from nat_ar.nn.cache import Cache, Position
 from nat_ar.nn.decoder import Decoder
+from nat_ar.nn.lookahead import Lookahead
 from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.search import argmax, limits
 from nat_ar.search.base import StepwiseDecoding, require_length_penalty
 from nat_ar.search.beam import Beam
 from nat_ar.search.left_to_right import LeftToRightDecoding
 from nat_ar.search.step_function import Blocks, StepFunction
-from nat_ar.types import Encoded, Hypotheses, Internal
+from nat_ar.special_tokens import PAD
+from nat_ar.types import Batch, Encoded, Hypotheses, Internal, Loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,13 +62,23 @@ class Autoregressive(base.Method):
     wait_k: tuple[int, ...] = ()
     """tokens of the source that the first target token sees in training: each batch draws one of these; (): all of
     them. Needs transformer.encoder_attention "causal"; translate with WaitK(k)"""
+    lookahead_words: int = 0
+    """heads for so many words after the next one, which draft for the decoding Blockwise (Stern et al. 2018)"""
+    only_heads_learn: bool = False
+    """nothing but these heads learns: with encoder_from_teacher and decoder_from_teacher, and no weight decay, the
+    words stay the teacher's"""
 
     @classmethod
     def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Once, every token saw the whole source."""
-        return {"wait_k": [], **data}
+        """Once, every token saw the whole source, and there were no heads."""
+        return {"wait_k": [], "lookahead_words": 0, "only_heads_learn": False, **data}
 
     def __post_init__(self) -> None:
+        config_json.require_at_least(0, lookahead_words=self.lookahead_words)
+        if self.only_heads_learn and not self.lookahead_words:
+            raise ConfigError(
+                "only_heads_learn: expected lookahead_words, such as 5, got 0: nothing would learn"
+            )
         attention.require_steps(self.transformer.attention)
         config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
         require_length_penalty(self.rescoring_length_penalty, name="rescoring_length_penalty")
@@ -72,7 +89,11 @@ class Autoregressive(base.Method):
 
     @property
     def learns_distributions(self) -> bool:
-        return True
+        return not self.only_heads_learn
+
+    @property
+    def proposes(self) -> bool:
+        return self.lookahead_words > 0
 
     def build(self, sizes: base.VocabularySizes, *, rngs: nnx.Rngs) -> "AutoregressiveModel":
         return AutoregressiveModel(self, sizes, rngs=rngs)
@@ -86,7 +107,50 @@ class AutoregressiveModel(base.Seq2Seq, FromStates):
     ) -> None:
         super().__init__(config.transformer, sizes, rngs=rngs)
         self.decoder = Decoder(config.transformer, rngs=rngs)
+        number, transformer = config.lookahead_words, config.transformer
+        self.lookahead = (
+            Lookahead(number, transformer.d_model, dtype=transformer.dtype, rngs=rngs)
+            if number
+            else None
+        )
         self.config = config
+
+    def loss(
+        self,
+        batch: Batch,
+        *,
+        step: Int[Array, ""],
+        rngs: nnx.Rngs | None,
+        teacher: base.Teacher | None = None,
+    ) -> Loss:
+        """Cross entropy of the target's tokens, EOS included. With heads it is the mean over them and the next word;
+        they take turns, one a step. `lookahead` is that of the step's head, without smoothing."""
+        if self.lookahead is None:
+            return super().loss(batch, step=step, rngs=rngs, teacher=teacher)
+        encoded = self.encode(batch.source, rngs=rngs)
+        states = self._states(encoded, batch.target, rngs=rngs)
+        smoothing, number = self.config.label_smoothing, self.config.lookahead_words
+        smoothed, plain = cross_entropy.smoothed_cross_entropy(
+            self.target_embedding.predict(states),
+            batch.target,
+            smoothing=smoothing,
+            soft=batch.soft,
+        )
+        embedding = self.target_embedding
+        if self.config.only_heads_learn:
+            states = jax.lax.stop_gradient(states)
+            graph, table = nnx.split(embedding)
+            embedding = nnx.merge(graph, jax.tree.map(jax.lax.stop_gradient, table))
+        head = step % number
+        further = jnp.pad(batch.target, ((0, 0), (0, number + 1)), constant_values=PAD)
+        further = jax.lax.dynamic_slice_in_dim(further, head + 1, batch.target.shape[1], axis=1)
+        ahead, plain_ahead = cross_entropy.smoothed_cross_entropy(
+            embedding.predict(self.lookahead(states)[head]), further, smoothing=smoothing
+        )
+        objective = (smoothed.value + number * ahead.value) / (1 + number)
+        if self.config.only_heads_learn:
+            objective = ahead.value
+        return Loss(objective, {"token": plain, "lookahead": plain_ahead})
 
     def _states(
         self,
@@ -134,7 +198,32 @@ class AutoregressiveModel(base.Seq2Seq, FromStates):
         return causal_stepper(self.target_embedding, self.decoder, encoded, max_length)
 
     def _blocks(self, encoded: Encoded, max_length: int, block: int) -> Blocks:
-        return causal_blocks(self.target_embedding, self.decoder, encoded, max_length)
+        blocks = causal_blocks(self.target_embedding, self.decoder, encoded, max_length)
+        if self.lookahead is None:
+            return blocks
+        return self._with_heads(self.lookahead, encoded, blocks, min(block, max_length + 1))
+
+    def _with_heads(
+        self, lookahead: Lookahead, encoded: Encoded, blocks: Blocks, block: int
+    ) -> Blocks:
+        """The block function with a cache that also has the states of the last block, from which heads propose."""
+        memory = self.decoder.memory(encoded)
+
+        def extend(
+            tokens: Int[Array, "batch block"], past: Any, position: Int[Array, "batch"]
+        ) -> tuple[Float[Array, "batch block vocabulary"], Any]:
+            inputs = self.target_embedding(tokens)
+            states, cache = self.decoder.extend(inputs, past[0], position, memory, encoded.lengths)
+            return self.target_embedding.attend(states), (cache, states)
+
+        def propose(past: Any, index: Int[Array, "batch"]) -> Int[Array, "batch words"]:
+            state = past[1][jnp.arange(index.shape[0]), index]
+            ahead = jnp.swapaxes(lookahead(state), 0, 1)  # [batch, heads, d_model]
+            return argmax.argmax(self.target_embedding.attend(ahead), limits.NEVER_TEXT).tokens
+
+        shape = (encoded.lengths.shape[0], block, self.config.transformer.d_model)
+        start = (blocks.cache, jnp.zeros(shape, encoded.states.dtype))
+        return Blocks(extend, start, blocks.is_exact, propose)
 
     def internals(
         self,

@@ -137,6 +137,11 @@ class Method(config_json.Open, abc.ABC):
         return False
 
     @property
+    def proposes(self) -> bool:
+        """Whether its models have heads that propose words further on (search/blockwise.py)."""
+        return False
+
+    @property
     def learns_distributions(self) -> bool:
         """Whether the loss compares with Batch.soft where that is there: training on a teacher's word distributions is
         refused where not."""

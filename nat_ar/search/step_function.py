@@ -33,6 +33,8 @@ class Blocks(NamedTuple):
     """empty, of one hypothesis a row and max_length + 1 positions: the last one is for EOS"""
     is_exact: bool
     """whether the logits have the bits of single steps"""
+    propose: Callable[[Cache, Int[Array, "batch"]], Int[Array, "batch words"]] | None = None
+    """(cache, place in the last block) -> words after the one that is predicted there; None: there are no heads"""
 
 
 @runtime_checkable

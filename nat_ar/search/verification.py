@@ -53,9 +53,8 @@ class Verified:
     """the word after each of `inputs`: what the model says where the block was, the draft's next word elsewhere"""
     position: Int[Array, "batch"]
     """place of the last final word; predictions[position - 1] is that word, and the draft begins behind it"""
-    index: Int[Array, "batch"]
-    """place in the block of the prediction of that word"""
-    cache: Cache
+    proposals: Int[Array, "batch words"] | None = None
+    """words after the last final one by the model's heads, where the decoding uses them"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +89,8 @@ class DraftedDecoding(Decoding, config_json.Open, abc.ABC):
         """The decoding whose words these are."""
         return Greedy() if self.temperature == 0.0 else self._sampling()
 
+    uses_proposals: ClassVar[bool] = False
+    """whether the model's own heads draft"""
     needs_draft: ClassVar[bool] = False
     """whether it cannot begin without another model's translation"""
 
@@ -145,6 +146,7 @@ class DraftedDecoding(Decoding, config_json.Open, abc.ABC):
             length_limits=length_limits,
             is_sentence=is_sentence,
             perturb=perturb,
+            propose=blocks.propose if self.uses_proposals else None,
         )
 
 
@@ -169,6 +171,7 @@ def search(
     length_limits: Int[Array, "batch"],
     is_sentence: Bool[Array, "batch"],
     perturb: Perturb | None = None,
+    propose: Callable[[Cache, Int[Array, "batch"]], Int[Array, "batch words"]] | None = None,
 ) -> Hypotheses:
     """Tokens and scores of greedy.search, `block` places a pass; stops when all rows have finished.
 
@@ -222,8 +225,7 @@ def search(
             inputs=state.text,
             predictions=jnp.where(is_in_block, of_block, of_draft),
             position=position,
-            index=last,
-            cache=cache,
+            proposals=None if propose is None else propose(cache, last),
         )
         is_final = jnp.arange(places) <= position[:, None]
         text = jnp.where(is_final, shifted(verified.predictions), redraft(verified))

@@ -49,6 +49,11 @@ def choose(method: Method, decoding: Any | str | None) -> Choice:
             f"{name} verifies the drafts of another run of the same vocabulary, got none: name it, as in "
             f"\"{name}(drafter='RUN')\"; Jacobi() needs none"
         )
+    if isinstance(chosen, DraftedDecoding) and chosen.uses_proposals and not method.proposes:
+        raise ConfigError(
+            f"{type(chosen).__name__} verifies what the model's own heads propose, and {type(method).__name__} as "
+            "configured has none: train Autoregressive with lookahead_words, or take Jacobi()"
+        )
     return Choice(chosen, weights)
 
 

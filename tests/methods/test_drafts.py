@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from nat_ar.config_json import ConfigError
 from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.decoder_only import DecoderOnly
@@ -16,12 +17,14 @@ from nat_ar.methods.recurrent import Recurrent
 from nat_ar.nn import packed
 from nat_ar.nn.recurrent import RecurrentConfig
 from nat_ar.runtime import cpu_kernels
+from nat_ar.search.blockwise import Blockwise
 from nat_ar.search.greedy import Greedy
 from nat_ar.search.jacobi import Jacobi
 from nat_ar.search.sampling import Sampling
 from nat_ar.search.speculative import Speculative
 from nat_ar.special_tokens import PAD
-from nat_ar.types import Hypotheses
+from nat_ar.translation import decodings
+from nat_ar.types import Batch, Hypotheses, Mean
 from toys import TINY, sentences
 
 VOCABULARY, WIDTH, MAX_LENGTH = 24, 6, 14
@@ -33,6 +36,7 @@ METHODS = {
         network=RecurrentConfig(d_model=16, num_encoder_layers=1, num_decoder_layers=1)
     ),
     "joint": Joint(transformer=TINY),
+    "heads": Autoregressive(transformer=TINY, lookahead_words=3),
 }
 SOURCE = sentences(0, [6, 4, 0, 5, 1, 3, 6], WIDTH, vocabulary=VOCABULARY)
 
@@ -94,6 +98,8 @@ def test_words_scores_and_ends_are_those_of_greedy_search_and_of_sampling(
         cases.append((greedy, Speculative(block=5), draft_of(greedy)))
         drawn = decode(model, SOURCE, Sampling(seed=3), None, is_packed)
         cases.append((drawn, Jacobi(block=3, temperature=1.0, seed=3), None))
+    if name == "heads":
+        cases = [(greedy, Blockwise(block=6), None)]
     if name == "joint":
         cases = [(greedy, Speculative(), None)]
     for expected, decoding, draft in cases:
@@ -121,3 +127,38 @@ def test_passes_count_those_of_the_drafter() -> None:
     found = decode(other, SOURCE, Speculative(block=40), draft, kernels=False)
     np.testing.assert_array_equal(found.verification.passes, [1, 1, 0, 1, 1, 1, 1])
     np.testing.assert_array_equal(found.passes, [4, 4, 3, 4, 4, 4, 4])
+
+
+def test_heads_take_turns_and_alone_they_leave_the_rest_as_it_is() -> None:
+    """Of three heads the second learns at step 4: the words two places after the next one. The word that is
+    predicted next, and its gradients, are those of a model without heads, at a quarter of their weight."""
+    source, target = SOURCE[:2], SOURCE[:2]
+    gradients = {}
+    for only in (False, True):
+        method = Autoregressive(TINY, lookahead_words=3, only_heads_learn=only, label_smoothing=0.0)
+        model = method.build(SIZES, rngs=nnx.Rngs(0))
+
+        def objective(model: nnx.Module) -> tuple[jax.Array, dict[str, Mean]]:
+            loss = model.loss(Batch(source, target), step=jnp.int32(4), rngs=None)
+            return loss.objective, loss.terms
+
+        (value, terms), of_all = nnx.value_and_grad(objective, has_aux=True)(model)
+        gradients[only] = nnx.to_pure_dict(of_all)
+        token, ahead = float(terms["token"].value), float(terms["lookahead"].value)
+        assert float(value) == pytest.approx(ahead if only else (token + 3 * ahead) / 4, rel=1e-5)
+        assert terms["token"].count == 6 + 4
+        assert terms["lookahead"].count == 4 + 2  # sentences less two places
+    assert not any(leaf.any() for leaf in jax.tree.leaves(gradients[True]["decoder"]))
+    assert not any(leaf.any() for leaf in jax.tree.leaves(gradients[True]["target_embedding"]))
+    for each in gradients.values():
+        moved = [bool(head["kernel"].any()) for head in each["lookahead"]["contract"].values()]
+        assert moved == [False, True, False]
+    assert all(leaf.any() for leaf in jax.tree.leaves(gradients[False]["target_embedding"]))
+
+
+def test_blockwise_needs_heads() -> None:
+    with pytest.raises(ConfigError, match="train Autoregressive with lookahead_words"):
+        decodings.choose(Autoregressive(TINY), "Blockwise(block=4)")
+    assert decodings.choose(METHODS["heads"], "Blockwise(block=4)").text == "Blockwise(block=4)"
+    with pytest.raises(ConfigError, match="nothing would learn"):
+        Autoregressive(TINY, only_heads_learn=True)

@@ -13,6 +13,7 @@ import pytest
 
 from nat_ar.config_json import ConfigError
 from nat_ar.search import verification
+from nat_ar.search.blockwise import Blockwise
 from nat_ar.search.greedy import Greedy
 from nat_ar.search.jacobi import Jacobi
 from nat_ar.search.sampling import Sampling
@@ -185,27 +186,26 @@ def test_jacobi_is_done_at_once_where_no_word_needs_the_others_and_sees_it_in_th
     assert found.passes.tolist() == [2]
 
 
-def after_miss(draft: list[int], said: list[int], predictions: list[int]) -> list[int]:
-    """What is drafted behind the words `said`, given the words that the model predicted from there on."""
+def after_miss(draft: list[int], said: list[int]) -> list[int]:
+    """What is drafted behind the words `said`; the draft so far begins with all but the last of them."""
     inputs = jnp.array([[BOS, *draft]])
-    places = inputs.shape[1]
-    known = [*said, *predictions][:places]
-    known += [*draft, PAD][len(known) :]
-    verified = Verified(
-        inputs, jnp.array([known]), jnp.array([len(said)]), jnp.array([0]), cache=None
-    )
-    return realigned(verified)[0, len(said) + 1 :].tolist()
+    predictions = jnp.array([[*said, *draft, PAD][: inputs.shape[1]]])
+    return realigned(Verified(inputs, predictions, jnp.array([len(said)])))[
+        0, len(said) + 1 :
+    ].tolist()
 
 
 def test_a_draft_goes_on_behind_the_words_that_were_said_last() -> None:
-    # The draft says b twice. After "a b" the model says c, which the draft has one place on: d e come next.
-    assert after_miss([A, B, B, C, D, E], [A, B, C], []) == [D, E, PAD]
-    # The draft lacks b. After "a b c" the draft has c one place back.
-    assert after_miss([A, C, D, E], [A, B, C], []) == [D]
-    # Another word for b: the draft goes on at the same place.
-    assert after_miss([A, B, C, D, E], [A, X], []) == [C, D, E]
-    # What the model predicted after reading a word of the draft stands for what the draft had there.
-    assert after_miss([A, B, C, D, E], [A, X], [E, D]) == [E, D, E]
+    # All right so far: it goes on.
+    assert after_miss([A, B, C, D], [A, B]) == [C, D]
+    # The draft says b twice. After "a b c" it has c one place on: d e come next.
+    assert after_miss([A, B, B, C, D, E], [A, B, C]) == [D, E, PAD]
+    # It has no x: the word that was wrong there, b, comes next.
+    assert after_miss([A, B, C, D, E], [A, X]) == [B, C, D]
+    # Two places for d; the second one has c before it, too.
+    assert after_miss([A, B, D, C, D, E], [A, C, D]) == [E, PAD, PAD]
+    # The place is too far away for one word.
+    assert after_miss([A, *[B] * 8, X, C], [A, X]) == [B] * 8 + [X]
 
 
 def test_each_word_whose_rival_is_as_good_is_counted_once() -> None:
@@ -264,3 +264,25 @@ def test_settings_that_mean_nothing_are_refused() -> None:
     assert Jacobi().plain == Greedy()
     assert Jacobi(temperature=0.5, top_k=2, seed=1).plain == Sampling(0.5, 2, 1)
     assert verification.NEAR == 1e-4
+
+
+@pytest.mark.parametrize("block", [2, 3, 4])
+def test_heads_that_are_right_take_a_pass_for_each_block_after_the_first_word(block: int) -> None:
+    words = [A, B, C, D, E, A]
+    truth = jnp.array([*words, EOS, *[PAD] * 10])
+
+    def extend(tokens: jax.Array, start: Cache, position: jax.Array) -> tuple[jax.Array, Cache]:
+        logits, _ = blocks_over(chain(words)).extend(tokens, start, position)
+        return logits, position
+
+    def propose(start: Cache, index: jax.Array) -> jax.Array:
+        """The words after the one that the place `index` of the last block predicts."""
+        return truth[(start + index)[:, None] + 1 + jnp.arange(block - 1)]
+
+    blocks = Blocks(extend, jnp.zeros(1, jnp.int32), is_exact=False, propose=propose)
+    source = jnp.array([[6, 7, EOS]])
+    found = Blockwise(block=block).search(blocks, source, max_length=MAX_LENGTH)
+    assert found.tokens[0, 0, :6].tolist() == words
+    assert found.passes.tolist() == [1 + math.ceil(6 / block)]
+    with pytest.raises(ValueError, match="heads that propose words; got none"):
+        Blockwise().search(blocks._replace(propose=None), source, max_length=MAX_LENGTH)

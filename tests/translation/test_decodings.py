@@ -18,6 +18,7 @@ from nat_ar.methods.recurrent import Recurrent
 from nat_ar.search import base, limits
 from nat_ar.search.base import Decoding
 from nat_ar.search.beam import Beam
+from nat_ar.search.blockwise import Blockwise
 from nat_ar.search.ctc import BestPath, PrefixBeam
 from nat_ar.search.dag import GraphBeam, Lookahead, Viterbi
 from nat_ar.search.fertility import Argmax, Average, NoisyParallel
@@ -160,10 +161,8 @@ def test_a_choice_is_a_decoding_and_the_precision_of_its_weights() -> None:
 
 
 def test_each_method_knows_its_decodings() -> None:
-    assert decodings.decodings_of(Autoregressive) == (
-        *(Greedy, Beam, Sampling, WaitK),
-        *(Jacobi, Speculative),
-    )
+    stepwise, drafted = (Greedy, Beam, Sampling, WaitK), (Jacobi, Speculative, Blockwise)
+    assert decodings.decodings_of(Autoregressive) == (*stepwise, *drafted)
     assert decodings.decodings_of(LengthNat) == (LengthBeam,)
     assert decodings.decodings_of(FertilityNat) == (Argmax, Average, NoisyParallel)
 
