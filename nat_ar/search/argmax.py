@@ -44,11 +44,14 @@ def is_best(
     tokens: Int[Array, "*axes"],
     never: Collection[int],
 ) -> Bool[Array, "*axes"]:
-    """Whether no token that is not in `never` is more probable than the given one; False for those in `never`. Training
-    asks for no more, and a maximum is quicker than its index."""
+    """Whether a token is what `argmax` would find. Training asks for no more, and the index of a maximum takes
+    longer."""
     allowed = limits.forbid(logits, sorted(never))
-    chosen = jnp.take_along_axis(allowed, tokens[..., None], axis=-1)[..., 0]
-    return (chosen >= allowed.max(axis=-1)) & (chosen > -jnp.inf)
+    tokens = tokens[..., None]
+    chosen = jnp.take_along_axis(allowed, tokens, axis=-1)
+    is_before = jnp.arange(logits.shape[-1]) < tokens
+    is_better = (allowed > chosen) | ((allowed == chosen) & is_before)
+    return ~is_better.any(axis=-1) & (chosen[..., 0] > -jnp.inf)
 
 
 def normalisers(logits: Float[Array, "*axes vocabulary"]) -> Float[Array, "*axes"]:

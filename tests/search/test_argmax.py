@@ -18,10 +18,11 @@ def test_of_what_may_be_the_first_of_the_most_probable() -> None:
     np.testing.assert_allclose(argmax.normalisers(LOGITS), np.log([[10, 8]]), rtol=1e-6)
 
 
-def test_a_token_is_best_where_none_that_may_be_is_more_probable() -> None:
-    tokens = jnp.array([[2, 3, 1, 0], [0, 3, 1, 1]]).T[:, None]  # two tokens of each try
-    found = [argmax.is_best(LOGITS, x, {1}).tolist()[0] for x in tokens]
-    assert found == [[True, True], [True, False], [False, False], [False, False]]
+def test_a_token_is_best_where_it_is_what_would_be_found() -> None:
+    """Of equals the first; none of those that may not be."""
+    tries = jnp.arange(4)[:, None, None]  # each token in both rows
+    found = [argmax.is_best(LOGITS, jnp.broadcast_to(x, (1, 2)), {1})[0].tolist() for x in tries]
+    assert found == [[False, True], [False, False], [True, False], [False, False]]
 
 
 @pytest.mark.skipif(not cpu_kernels.are_available(), reason="no kernels on this machine")
