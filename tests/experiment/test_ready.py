@@ -18,14 +18,21 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+def place_of(name: str) -> Path:
+    """In the folder of the ready configs, that of the repository or of the package."""
+    path = ready.file_of(name)
+    assert path is not None
+    return path.relative_to(ready.folder())
+
+
 def test_every_ready_config_has_a_name_and_is_found_by_it() -> None:
-    paths = {path.resolve() for path in (ROOT / "configs").rglob("*.py")}
-    assert {ready.file_of(name) for name in ready.names()} == paths
+    paths = {path.relative_to(ROOT / "configs") for path in (ROOT / "configs").rglob("*.py")}
+    assert {place_of(name) for name in ready.names()} == paths
     assert len(ready.names()) == len(paths)
 
 
 def test_the_name_of_a_folder_is_its_study() -> None:
-    assert ready.file_of("toy") == ready.file_of("toy/study") == ROOT / "configs/toy/study.py"
+    assert place_of("toy") == place_of("toy/study") == Path("toy/study.py")
     assert {"toy", "toy/teacher", "multi30k_en_de"} <= set(ready.names())
     assert "toy/study" not in ready.names()
 
