@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import toys
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.methods import autoregressive, base
@@ -172,6 +175,24 @@ def test_a_model_learns_for_several_k() -> None:
     assert drawn == {single[1], single[2]}
     assert loss_of(1, 2) == single[2]
     assert loss_of(1, WIDTH) == pytest.approx(loss_of(), rel=1e-6)
+
+
+def test_eight_sources_are_copied_as_they_come(learn: Callable[..., Any]) -> None:
+    """Token t of a copy may see the first t + 1 of its source, and no more is needed: k = 1 suffices."""
+    method = dataclasses.replace(METHOD, wait_k=(1,), label_smoothing=0.0)
+    graph, params = nnx.split(method.build(SIZES, rngs=nnx.Rngs(0)), nnx.Param)
+    source = sentences(7, [5, 4, 6, 3, 6, 5, 4, 6], WIDTH, vocabulary=VOCABULARY)
+    batch = Batch(source, source)
+
+    def objective(params: nnx.State, step: jax.Array) -> jax.Array:
+        return nnx.merge(graph, params).loss(batch, step=jnp.int32(0), rngs=None).objective
+
+    params, history = learn(objective, params, jnp.arange(100))
+    assert history[0] > 2.0
+    assert history[-1] < 0.05
+    found = toys.decode(nnx.merge(graph, params), source, WaitK(k=1), MAX_LENGTH)
+    expected = np.where(source == EOS, PAD, source)
+    np.testing.assert_array_equal(found.tokens[:, 0, :WIDTH], expected)
 
 
 def test_it_needs_an_encoder_that_does_not_look_ahead() -> None:

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -138,7 +139,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def terminal(rows: Sequence[Row]) -> str:
-    """Columns aligned, as wide as they are."""
+    """Columns aligned, as wide as they are, and notes as wide as these."""
     lines = [list(HEADERS), *map(cells, rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = [
@@ -148,7 +149,11 @@ def terminal(rows: Sequence[Row]) -> str:
         ).rstrip()
         for line in lines
     ]
-    return "\n".join([*padded, "", *notes(rows)]) + "\n"
+    width = max(map(len, padded))
+    wrapped = [
+        line for note in notes(rows) for line in textwrap.wrap(note, width, subsequent_indent="  ")
+    ]
+    return "\n".join([*padded, "", *wrapped]) + "\n"
 
 
 def text_csv(rows: Sequence[Row]) -> str:
