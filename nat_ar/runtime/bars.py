@@ -109,7 +109,7 @@ class Bar(tqdm):
         told = ": ".join(part for part in (title, counted) if part)
         return f"{told} [{durations.text(time.monotonic() - self._began)}]"
 
-    def update(self, n: float | None = 1) -> Any:
+    def update(self, n: float | int | None = 1) -> Any:
         if self._is_said:
             self.n += n or 0
         return super().update(n)
