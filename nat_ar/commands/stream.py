@@ -115,7 +115,8 @@ def summary(captions: list[Caption], captioner: Captioner) -> str:
     seconds = sorted(update.seconds for update in updates)
     p50, p99 = (1000 * seconds[int(share * (len(seconds) - 1))] for share in (0.5, 0.99))
     said = [caption for caption in captions if caption.final]
-    text = f"{len(captions)} texts, {len(updates)} updates: {p50:.1f} ms (p50), {p99:.1f} ms (p99)"
+    number = f"{len(captions)} {'text' if len(captions) == 1 else 'texts'}"
+    text = f"{number}, {len(updates)} updates: {p50:.1f} ms (p50), {p99:.1f} ms (p99)"
     if not said:
         return text
     lag = sum(
