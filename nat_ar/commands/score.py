@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from nat_ar.data import text_files
-from nat_ar.experiment.run import open_translator
+from nat_ar.experiment.translators import open_translator
 from nat_ar.runtime import console, files
 from nat_ar.translation.translator import BATCH_TOKENS
 

@@ -15,7 +15,8 @@ from typing import Any, cast
 from nat_ar.config_json import ConfigError
 from nat_ar.data import text_files, vocabulary
 from nat_ar.evaluation.speed import machine
-from nat_ar.experiment.run import Run, open_translator
+from nat_ar.experiment.run import Run
+from nat_ar.experiment.translators import open_translator
 from nat_ar.runtime import bars, console
 from nat_ar.translation import decodings
 from nat_ar.translation.translator import BATCH_TOKENS, Translation, Translator

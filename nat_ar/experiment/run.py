@@ -29,9 +29,7 @@ from nat_ar.runtime import console, files, out_of_memory
 from nat_ar.search.verification import DraftedDecoding
 from nat_ar.training.checkpoint import AVERAGE, Checkpoints
 from nat_ar.translation import decodings
-from nat_ar.translation.decodings import Choice
-from nat_ar.translation.model import Drafter, Model, abstract_model, require_device
-from nat_ar.translation.translator import Translator
+from nat_ar.translation.model import Model, abstract_model
 
 FORMAT = 1
 RESTORE = "restore it, or train again in another directory"
@@ -429,67 +427,3 @@ def described(fingerprint: dict[str, Any]) -> str:
 def checkpoint_name(steps: Sequence[int]) -> str:
     """ "400" or "average:300,400", as `Run.load` reads it."""
     return (AVERAGE if len(steps) > 1 else "") + ",".join(map(str, steps))
-
-
-def open_translator(
-    run: Run | str | Path,
-    decoding: Any | str | None = None,
-    checkpoint: str = "best",
-    *,
-    is_for_here: bool = True,
-) -> tuple[TrainedModel, Translator]:
-    """A run's model and a translator for one of its decodings: text, an object or a Choice; the teacher is loaded where
-    the decoding rescores with it. `is_for_here` False: programs for other machines are all that is wanted."""
-    run = Run.of(run)
-    if is_for_here:
-        require_device(run.config().method)
-    loaded = run.load(checkpoint)
-    chosen = decodings.choose(loaded.config.method, decoding)
-    scorer, rescorer = None, run.rescorer(chosen.decoding)
-    if rescorer is not None:
-        teacher = rescorer.load()
-        require_scorer(teacher, f"the teacher {rescorer.directory}")
-        if teacher.vocabulary.hash != loaded.vocabulary.hash:
-            raise ConfigError(
-                f"the teacher {loaded.config.teacher} has another vocabulary than {run.directory}"
-            )
-        before = run.facts().get("teacher")  # runs of early versions lack it
-        if before not in (None, teacher.fingerprint):
-            console.say(
-                f"warning: {chosen.text} rescores with another model than the one that {run.directory} was trained "
-                f"with: {rescorer.directory} held {described(before)}, now {described(teacher.fingerprint)}"
-            )
-        scorer, loaded = teacher.model, dataclasses.replace(loaded, rescorer=teacher)
-    drafter, drafting = None, run.drafter(chosen.decoding)
-    if drafting is not None:
-        other = drafting.load()
-        if other.vocabulary.hash != loaded.vocabulary.hash:
-            raise ConfigError(
-                f"the drafter {drafting.directory} has another vocabulary than {run.directory}: expected a run on the "
-                "same prepared data, or on data distilled from them"
-            )
-        drafter = Drafter(other.model, _drafting(other, chosen))
-        loaded = dataclasses.replace(
-            loaded, drafter=other, drafter_directory=str(drafting.directory)
-        )
-    translator = Translator(
-        loaded.model,
-        loaded.vocabulary,
-        decoding=chosen.decoding,
-        weights=chosen.weights,
-        scorer=scorer,
-        drafter=drafter,
-    )
-    return loaded, translator
-
-
-def _drafting(drafter: TrainedModel, chosen: Choice) -> Any:
-    """The decoding of the drafter. Raises ConfigError for one that itself needs another model."""
-    method = drafter.config.method
-    decoding = decodings.choose(method, chosen.decoding.drafting).decoding
-    if decodings.needs_scorer(method, decoding) or decodings.needs_drafter(method, decoding):
-        raise ConfigError(
-            f"a drafter works alone, got {decodings.decoding_text(decoding)} in {chosen.text}: name another decoding "
-            "of it in drafting"
-        )
-    return decoding

@@ -21,7 +21,8 @@ from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.evaluation.speed.intervals import Ratio
 from nat_ar.evaluation.speed.protocol import Speed
 from nat_ar.experiment import provenance
-from nat_ar.experiment.run import Run, TrainedModel, open_translator
+from nat_ar.experiment.run import Run, TrainedModel
+from nat_ar.experiment.translators import open_translator
 from nat_ar.runtime import console, files
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy

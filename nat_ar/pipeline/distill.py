@@ -18,7 +18,8 @@ from nat_ar.data import arrays, prepare, references
 from nat_ar.data.arrays import PreparedData
 from nat_ar.evaluation import data_card
 from nat_ar.experiment import provenance
-from nat_ar.experiment.run import Run, open_translator
+from nat_ar.experiment.run import Run
+from nat_ar.experiment.translators import open_translator
 from nat_ar.pipeline import shards
 from nat_ar.pipeline import word_distributions as distributions
 from nat_ar.pipeline.shards import Choose, Spoilt

@@ -15,7 +15,8 @@ from nat_ar.evaluation import metrics, results
 from nat_ar.evaluation.metrics import Metric
 from nat_ar.evaluation.speed import machine
 from nat_ar.experiment import provenance
-from nat_ar.experiment.run import Run, checkpoint_name, open_translator
+from nat_ar.experiment.run import Run, checkpoint_name
+from nat_ar.experiment.translators import open_translator
 from nat_ar.pipeline import evaluation_sets, given_scores, scoring
 from nat_ar.pipeline.given_scores import GivenScores
 from nat_ar.runtime import files

@@ -11,7 +11,8 @@ import jax.export
 import nat_ar
 from nat_ar.config_json import ConfigError
 from nat_ar.experiment import provenance
-from nat_ar.experiment.run import Run, TrainedModel, open_translator
+from nat_ar.experiment.run import Run, TrainedModel
+from nat_ar.experiment.translators import open_translator
 from nat_ar.export import ctranslate2, stablehlo
 from nat_ar.export.ctranslate2 import Quantization
 from nat_ar.export.stablehlo import Platform

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nat_ar.experiment import run as runs
+from nat_ar.experiment import translators
 from nat_ar.experiment.run import Run, TrainedModel
 from nat_ar.translation.translator import Translation, Translator
 
@@ -65,7 +65,7 @@ def load(
     "latest", a step, or "average:5", the mean of the best five. A decoding that rescores loads the run's teacher.
     Raises ConfigError (a ValueError) where the directory is no run, or the decoding is none of its method."""
     directory = Run(Path(run))
-    trained, translator = runs.open_translator(directory, decoding, str(checkpoint))
+    trained, translator = translators.open_translator(directory, decoding, str(checkpoint))
     return TranslationSystem(directory, trained, translator)
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from nat_ar.data.units import unit_of
-from nat_ar.experiment.run import Run, TrainedModel, open_translator
+from nat_ar.experiment.run import Run, TrainedModel
+from nat_ar.experiment.translators import open_translator
 from nat_ar.streaming import policy as policies
 from nat_ar.streaming.captioner import Captioner
 from nat_ar.streaming.policy import Policy

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from nat_ar import config_json
 from nat_ar.commands import translate
 from nat_ar.commands.translate import Translate
-from nat_ar.experiment.run import Run, open_translator
+from nat_ar.experiment.run import Run
+from nat_ar.experiment.translators import open_translator
 from scripts.torture import faults
 
 PIECES = (

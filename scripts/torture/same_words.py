@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nat_ar.experiment.run import open_translator
+from nat_ar.experiment.translators import open_translator
 from nat_ar.translation.decodings import decoding_text
 from nat_ar.translation.translator import Translation
 

@@ -6,7 +6,7 @@ import pytest
 
 from nat_ar.commands import score
 from nat_ar.commands.score import Score
-from nat_ar.experiment.run import open_translator
+from nat_ar.experiment.translators import open_translator
 
 
 @pytest.fixture

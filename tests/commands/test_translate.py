@@ -13,7 +13,8 @@ import pytest
 from nat_ar.commands import translate
 from nat_ar.commands.translate import Translate
 from nat_ar.config_json import ConfigError
-from nat_ar.experiment.run import TrainedModel, open_translator
+from nat_ar.experiment.run import TrainedModel
+from nat_ar.experiment.translators import open_translator
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
 from nat_ar.search.one_pass import LengthBeam

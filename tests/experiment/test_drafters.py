@@ -8,7 +8,8 @@ import pytest
 from nat_ar.config_json import ConfigError
 from nat_ar.evaluation import results
 from nat_ar.experiment import provenance
-from nat_ar.experiment.run import Run, open_translator
+from nat_ar.experiment.run import Run
+from nat_ar.experiment.translators import open_translator
 from nat_ar.pipeline import evaluate
 from nat_ar.search.greedy import Greedy
 from nat_ar.search.speculative import Speculative

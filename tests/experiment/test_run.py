@@ -15,7 +15,8 @@ from nat_ar.data.arrays import PreparedData
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.experiment import provenance
 from nat_ar.experiment.config import ExperimentConfig
-from nat_ar.experiment.run import Run, open_translator
+from nat_ar.experiment.run import Run
+from nat_ar.experiment.translators import open_translator
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.runtime import files
 from nat_ar.search.one_pass import LengthBeam

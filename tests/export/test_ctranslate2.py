@@ -16,7 +16,7 @@ from nat_ar.config_json import ConfigError
 from nat_ar.data import loader, vocabulary
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.vocabulary import Vocabulary, VocabularyConfig
-from nat_ar.experiment.run import open_translator
+from nat_ar.experiment.translators import open_translator
 from nat_ar.export import ctranslate2
 from nat_ar.export.ctranslate2 import Engine
 from nat_ar.methods.autoregressive import Autoregressive

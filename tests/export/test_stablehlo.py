@@ -15,7 +15,7 @@ from flax import nnx
 from jax import export
 
 from nat_ar.config_json import ConfigError
-from nat_ar.experiment.run import open_translator
+from nat_ar.experiment.translators import open_translator
 from nat_ar.export import runner, stablehlo
 from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive

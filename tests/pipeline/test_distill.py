@@ -23,7 +23,8 @@ from nat_ar.data.text_files import TextFiles
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.evaluation import data_card
 from nat_ar.experiment.config import ExperimentConfig
-from nat_ar.experiment.run import Run, open_translator
+from nat_ar.experiment.run import Run
+from nat_ar.experiment.translators import open_translator
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.pipeline import distill as pipeline
 from nat_ar.pipeline import shards

@@ -11,7 +11,7 @@ from nat_ar.config_json import ConfigError
 from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.batching import BatchingConfig
-from nat_ar.experiment.run import open_translator
+from nat_ar.experiment.translators import open_translator
 from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.pipeline import validation
 from nat_ar.pipeline.validation import Validation

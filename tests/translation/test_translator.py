@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nat_ar.config_json import ConfigError
 from nat_ar.data import vocabulary
 from nat_ar.data.vocabulary import VocabularyConfig
-from nat_ar.experiment.run import open_translator
+from nat_ar.experiment.translators import open_translator
 from nat_ar.runtime import cpu_kernels, out_of_memory
 from nat_ar.search import limits
 from nat_ar.special_tokens import PAD
