@@ -191,13 +191,14 @@ def test_places_that_a_search_left_empty_are_dropped(greedy: Translator) -> None
 
 @pytest.mark.skipif(not cpu_kernels.are_available(), reason="int8 needs the kernels")
 def test_weights_of_8_bits_score_nearly_the_same(greedy: Translator, sentences: list[str]) -> None:
-    """The model of random parameters, tripled: its first words are mostly the same, and their scores near."""
+    """The model of random parameters, tripled, says mostly the same, and nine scores of ten are near."""
     rounded = Translator(greedy.model, greedy.vocabulary, decoding=greedy.decoding, weights="int8")
     assert rounded.choice.text == decodings.decoding_text(greedy.decoding) + " int8"
     pairs = zip(greedy.translate(sentences), rounded.translate(sentences), strict=True)
     same = [(a, b) for a, b in pairs if a.tokens == b.tokens]
-    assert len(same) > len(sentences) / 3
-    assert all(abs(a.scores[0] - b.scores[0]) < 0.3 * abs(a.scores[0]) + 0.3 for a, b in same)
+    assert len(same) > len(sentences) / 2
+    near = [abs(a.scores[0] - b.scores[0]) < 0.2 * abs(a.scores[0]) + 0.2 for a, b in same]
+    assert sum(near) > 0.9 * len(near)
     assert any(a.scores != b.scores for a, b in same)
 
 
