@@ -319,8 +319,13 @@ def test_a_corpus_file_takes_the_place_of_the_corpus(
     ((config,), more) = seen[0]
     assert config.directory == "elsewhere"
     assert config.data.corpus.train == ("/some/pairs.tsv",)
-    assert more["command"] == "python -m nat_ar study study.py --corpus-file pairs.tsv"
-    assert more["publish"] == "docs"
+    assert more == {
+        "command": "python -m nat_ar study study.py --corpus-file pairs.tsv",
+        "publish": "docs",
+        "picture": None,
+        "width": None,
+        "has_title": True,
+    }
     assert (config.data.corpus.hold_out.validation, config.data.corpus.hold_out.test) == (5, 6)
 
     run("--corpus-file", "/a.tsv", "/b.tsv", "/c d.tsv")
