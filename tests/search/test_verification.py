@@ -1,7 +1,6 @@
 """Searches that verify drafts, over a table of logits instead of a model: the words of greedy search and of sampling,
 whatever the drafts are, and how many passes they take."""
 
-import dataclasses
 import functools
 import itertools
 import math
@@ -28,20 +27,20 @@ SOURCE = jnp.array([[6, EOS], [EOS, PAD], [PAD, PAD], [7, EOS], [8, EOS]])
 A, B, C, D, E, X = range(6, 12)
 
 
-@dataclasses.dataclass(frozen=True)
-class Fixed(DraftedDecoding):
-    """Drafts the same words again and again, right or wrong."""
+def fixed(*words: int, block: int) -> DraftedDecoding:
+    """Drafts the same words again and again, right or wrong. No dataclass, so no decoding that a run could name."""
 
-    words: tuple[int, ...] = ()
+    class Fixed(DraftedDecoding):
+        def guess(self, draft: jax.Array | None, batch: int, max_length: int) -> jax.Array:
+            row = np.full(max_length, PAD, np.int32)
+            row[: len(words)] = words[:max_length]
+            return jnp.broadcast_to(jnp.asarray(row), (batch, max_length))
 
-    def guess(self, draft: jax.Array | None, batch: int, max_length: int) -> jax.Array:
-        row = np.full(max_length, PAD, np.int32)
-        row[: len(self.words)] = self.words[:max_length]
-        return jnp.broadcast_to(jnp.asarray(row), (batch, max_length))
+        def redraft(self, verified: Verified) -> jax.Array:
+            batch, places = verified.inputs.shape
+            return jnp.pad(self.guess(None, batch, places - 1), ((0, 0), (1, 0)))
 
-    def redraft(self, verified: Verified) -> jax.Array:
-        batch, places = verified.inputs.shape
-        return jnp.pad(self.guess(None, batch, places - 1), ((0, 0), (1, 0)))
+    return Fixed(block=block)
 
 
 def table(seed: int, *, sharpness: float = 2.0) -> jax.Array:
@@ -135,10 +134,10 @@ def test_a_draft_is_right_up_to_its_first_wrong_word_and_one_more_is_for_free() 
 
     def first_pass(words: list[int]) -> int:
         """Words until the second pass, whose draft is all wrong and which adds one."""
-        draft = Fixed(block=5, words=(A, B, C, D))
+        draft = fixed(A, B, C, D, block=5)
         return len(words) + 1 - (passes_of(words, draft) - 1)
 
-    assert passes_of([A, B, C, D], Fixed(block=5, words=(A, B, C, D))) == 1  # EOS is the fifth
+    assert passes_of([A, B, C, D], fixed(A, B, C, D, block=5)) == 1  # EOS is the fifth
     assert first_pass([X, X, X, X, X]) == 1
     assert first_pass([A, B, X, E, E]) == 3
     assert first_pass([A, B, C, D, E]) == 5
@@ -147,8 +146,8 @@ def test_a_draft_is_right_up_to_its_first_wrong_word_and_one_more_is_for_free() 
 @pytest.mark.parametrize("block", range(1, 8))
 def test_passes_of_drafts_that_are_all_wrong_and_all_right(block: int) -> None:
     words = [A, B, C, D, E, A]
-    assert passes_of(words, Fixed(block=block, words=(X,) * 6)) == 7  # a word each, and EOS
-    assert passes_of(words, Fixed(block=block, words=(*words, EOS))) == math.ceil(7 / block)
+    assert passes_of(words, fixed(*(X,) * 6, block=block)) == 7  # a word each, and EOS
+    assert passes_of(words, fixed(*words, EOS, block=block)) == math.ceil(7 / block)
 
 
 def test_jacobi_gains_a_word_a_pass_where_each_word_needs_the_one_before() -> None:
@@ -160,8 +159,7 @@ def test_jacobi_gains_a_word_a_pass_where_each_word_needs_the_one_before() -> No
         logits[:, :, first + number, first + (number + 1) % 5] = 1.0
     seen = []
 
-    @dataclasses.dataclass(frozen=True)
-    class Watched(Jacobi):
+    class Watched(Jacobi):  # no dataclass, as above
         def guess(self, draft: jax.Array | None, batch: int, max_length: int) -> jax.Array:
             return jnp.full((batch, max_length), first + 9)
 
@@ -212,7 +210,7 @@ def test_each_word_whose_rival_is_as_good_is_counted_once() -> None:
     logits = np.array(chain([A, B, C]))
     logits[:, 1, A, D] = 2.0 - 5e-5  # b or d: a near tie
     logits[:, 2, X, E] = 1.0  # a tie after a wrong past does not count
-    draft = Fixed(block=3, words=(A, X, X))
+    draft = fixed(A, X, X, block=3)
     source = jnp.array([[6, 7, EOS]])
     found = draft.search(blocks_over(jnp.asarray(logits)), source, max_length=MAX_LENGTH)
     assert found.verification.near_ties.tolist() == [1]
