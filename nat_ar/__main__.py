@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
@@ -174,7 +175,10 @@ def parse(verb: str, words: list[str]) -> Any:
         return cls(**{field.name: getattr(found, field.name) for field in dataclasses.fields(cls)})
     if not words or words[0] in ("-h", "--help"):
         print(f"usage: {program} CONFIG [--options] [--dotted.overrides]\n\n{cls.__doc__}\n")
-        print(f"CONFIG is a Python file, or one that comes with nat_ar: {', '.join(ready.names())}")
+        known = (
+            f"CONFIG is a Python file, or one that comes with nat_ar: {', '.join(ready.names())}"
+        )
+        print(textwrap.fill(known, 80, break_on_hyphens=False))
         if not words:
             sys.exit(2)
         example = EXAMPLES[verb]

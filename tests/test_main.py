@@ -170,6 +170,8 @@ def test_help_without_a_config_explains_the_options_of_one_that_is_there(
     said = say(verb, "--help")
     assert said.status == 0
     assert "toy, toy/family" in said.output  # what may be named
+    named = said.output[said.output.index("CONFIG is") : said.output.index("Its options")]
+    assert max(map(len, named.splitlines())) <= 80
     assert f"here of {command_line.EXAMPLES[verb]} with its values" in said.output
     options = ["--data.corpus.num-train INT", "--data.vocabulary.kind {unigram,bpe}"]
     options += {

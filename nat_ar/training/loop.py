@@ -24,6 +24,8 @@ from nat_ar.training.meter import Meter
 from nat_ar.training.step import TrainState, TrainStep
 from nat_ar.types import Batch, SoftTargets
 
+TRAINING = "training"
+"""what the bar is at between compilations and validations"""
 Validate = Callable[[nnx.State], dict[str, float]]
 """Parameters to numbers, among them "score": higher is better, the best one's checkpoint is kept."""
 
@@ -180,7 +182,7 @@ def run(
     stream = loader.prefetch(batches.batches(progress.epoch, progress.position), put)
     compilations = narration.Compilations(batches.plan)
     validations: list[float] = []  # seconds that each has taken
-    bar = bars.Bar(total=config.max_steps, initial=number, unit="step")
+    bar = bars.Bar(total=config.max_steps, initial=number, unit="step", desc=TRAINING)
     lower = (
         f"lower training.batching.batch_tokens (now {config.batching.batch_tokens:,}) or raise "
         f"training.accumulation (now {config.accumulation})"
@@ -198,7 +200,7 @@ def run(
                 progress.spend(before - clock)
             state, terms = update(state, batch, teacher_params)
             if compiling is not None:
-                bar.set_description_str("")
+                bar.set_description_str(TRAINING)
                 clock = time.perf_counter()
                 progress.compile_seconds += clock - before  # the step itself runs after the call
             number += 1
@@ -236,7 +238,7 @@ def run(
                 log.say(f"step {number:,}: validating")
                 bar.set_description_str("validating")
                 results = validate(state.translating)
-                bar.set_description_str("")
+                bar.set_description_str(TRAINING)
                 log.write("validation", number, {**results, **progress.spent})
                 score = config.validation.score(results)
                 best_score, best_step = progress.judge(number, score, config, is_last=is_last)

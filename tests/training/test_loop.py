@@ -28,6 +28,7 @@ from nat_ar.data.loader import Loader, Pairs
 from nat_ar.data.ragged import Ragged
 from nat_ar.losses import cross_entropy
 from nat_ar.methods.base import Teacher
+from nat_ar.runtime import bars
 from nat_ar.special_tokens import NUM_SPECIAL, PAD
 from nat_ar.training import logging, loop, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
@@ -523,6 +524,20 @@ def test_the_bar_is_for_terminals(
             *("compiling bucket 4 (1 of 1)", "step 3", "step 4", "step 4", "step 4"),
         ]
         assert end.startswith("all 4 steps are taken; best validation BLEU 0.00 at step 4; ")
+
+
+def test_the_bar_says_what_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ "1 of 4 steps [2 s]" alone, in a file among other lines, does not say of what."""
+    told: list[str] = []
+    advance = bars.Bar.update
+
+    def update(bar: bars.Bar, n: float | int | None = 1) -> Any:
+        told.append(bar.text.partition(" [")[0])
+        return advance(bar, n)
+
+    monkeypatch.setattr(bars.Bar, "update", update)
+    Training(tmp_path, dataclasses.replace(CONFIG, max_steps=2)).start()
+    assert told == ["training: 0 of 2 steps", "training: 1 of 2 steps"]
 
 
 @pytest.mark.parametrize(
