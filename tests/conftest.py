@@ -46,6 +46,19 @@ def pytest_configure(config: pytest.Config) -> None:
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+MAPPINGS = Path("/proc/self/maps")
+MANY_MAPPINGS = 30_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs_are_few() -> Iterator[None]:
+    """Linux gives a process 65,530 mappings of memory, XLA takes some for each program, and dies of one too many:
+    the whole suite in one process has more."""
+    yield
+    if MAPPINGS.exists() and MAPPINGS.read_bytes().count(b"\n") > MANY_MAPPINGS:
+        jax.clear_caches()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def compilation_stays_quick() -> Iterator[None]:
     """A module that leaves the setting changed makes a later test's bits depend on the order of modules."""
