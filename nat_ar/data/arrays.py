@@ -4,6 +4,7 @@
     vocabulary/joint.model                    or source.model and target.model
     <split>/source.values.npy, .offsets.npy   ids without BOS and EOS; target.* likewise
     <split>/fertilities.values.npy, ...       train and validation, if aligned
+    train/order.rows.npy, order.ends.npy      its rows by length: see length_order.py
     train/likely.tokens.npy, likely.nats.npy  distilled data, if asked for: see word_distributions.py
     <split>/source.txt, target.txt            raw text, a sentence a line; references are target.txt
     <split>/domains.txt, documents.txt        an empty line where unknown
@@ -23,6 +24,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool
 
+from nat_ar.data import length_order
+from nat_ar.data.length_order import LengthOrder
 from nat_ar.data.pair import Pair
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.vocabulary import Vocabulary
@@ -66,6 +69,14 @@ class Split:
         return len(self.source)
 
     @functools.cached_property
+    def length_order(self) -> LengthOrder:
+        """Its rows by length: from its files, or, where they have none, in memory."""
+        return LengthOrder.load(self.directory) or self._computed_order()
+
+    def _computed_order(self) -> LengthOrder:
+        return LengthOrder.of_lengths(self.source.lengths, self.target.lengths)
+
+    @functools.cached_property
     def source_text(self) -> list[str]:
         return self._lines("source")
 
@@ -106,6 +117,10 @@ class Split:
 
 class _FirstPairs(Split):
     """A split without its last pairs, whose texts stay in its files."""
+
+    @functools.cached_property
+    def length_order(self) -> LengthOrder:
+        return self._computed_order()
 
     def _lines(self, name: str) -> list[str]:
         return files.read_lines(self.directory / f"{name}.txt")[: len(self)]
@@ -222,7 +237,11 @@ def write_manifest(directory: Path, fields: dict[str, Any]) -> dict[str, Any]:
     for path in sorted(path for path in directory.rglob("*") if path.is_file()):
         name = path.relative_to(directory).as_posix()
         listed[name] = {"bytes": path.stat().st_size, "sha256": files.file_hash(path)}
-    lines = "".join(f"{name} {file['sha256']}\n" for name, file in listed.items())
+    lines = "".join(
+        f"{name} {file['sha256']}\n"
+        for name, file in listed.items()
+        if not length_order.is_part(name)  # follows from the others
+    )
     manifest = {
         "format": FORMAT,
         "data_hash": hashlib.sha256(lines.encode()).hexdigest(),

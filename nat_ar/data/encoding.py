@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Bool
 
-from nat_ar.data import arrays, cleaning, ragged
+from nat_ar.data import arrays, cleaning, length_order, ragged
 from nat_ar.data.arrays import RaggedWriter
 from nat_ar.data.pair import Report
+from nat_ar.data.ragged import Ragged
 from nat_ar.data.vocabulary import Vocabulary
 
 T = TypeVar("T")
@@ -60,6 +61,9 @@ def write_split(
         is_kept.append(fits)
     source_writer.close()
     target_writer.close()
+    if name == "train":
+        source, target = (Ragged.load(directory / side) for side in ("source", "target"))
+        length_order.write(directory, source, target)
     kept = np.concatenate(is_kept) if is_kept else np.zeros(0, np.bool_)
     arrays.copy_texts(spool, directory, kept)
     cleaning.check_not_empty(name, int(kept.sum()), report)

@@ -1,16 +1,16 @@
 """Batches as padded arrays, made ahead of time in a thread."""
 
-import dataclasses
 import itertools
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Int
 
 from nat_ar.data.batching import BatchPlan, RowBatch
+from nat_ar.data.length_order import LengthOrder
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.subword_regularisation import SampledPieces
 from nat_ar.data.word_distributions import HostSoftTargets, WordDistributions
@@ -93,16 +93,14 @@ class Loader:
 
     def with_row_multiple(self, number: int) -> "Loader":
         """The batches of the same pairs whose rows are a multiple of `number`."""
-        config = dataclasses.replace(self.plan.config, row_multiple=number)
-        lengths = self.pairs.source.lengths, self.pairs.target.lengths
-        return Loader(self.pairs, BatchPlan(*lengths, config, seed=self.plan.seed), self.sampled)
+        return Loader(self.pairs, self.plan.with_row_multiple(number), self.sampled)
 
-    def epoch(self, number: int) -> tuple[int, Pairs, list[RowBatch]]:
+    def epoch(self, number: int) -> tuple[int, Pairs, Sequence[RowBatch]]:
         """The epoch's number, pairs and batches: a function of the seeds and the number."""
         if self.sampled is None:
             return number, self.pairs, self.plan.epoch(number)
         source, target = self.sampled.epoch(number)
-        plan = self.plan.over(source.lengths, target.lengths)
+        plan = self.plan.over(LengthOrder.of_lengths(source.lengths, target.lengths))
         pairs = self.pairs._replace(source=source, target=target, fertilities=None)
         return number, pairs, plan.epoch(number)
 

@@ -51,8 +51,12 @@ class Ragged:
 
     def first(self, number: int) -> "Ragged":
         """The first rows alone, at most `number`; nothing is copied."""
-        offsets = self.offsets[: number + 1]
-        return Ragged(self.values[: offsets[-1]], offsets)
+        return self.part(0, number)
+
+    def part(self, start: int, stop: int) -> "Ragged":
+        """Rows from `start` to before `stop`, as many of them as there are; no value is copied."""
+        offsets = self.offsets[start : stop + 1]
+        return Ragged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
 
     @property
     def lengths(self) -> Int[np.ndarray, "rows"]:

@@ -5,7 +5,7 @@ order and log, bit for bit. A directory with another config is refused."""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,9 @@ from nat_ar.training.loop import Progress
 from nat_ar.training.step import TrainState, TrainStep
 from nat_ar.translation import decodings
 from nat_ar.translation.model import require_device, vocabulary_sizes
+
+_PART = 1 << 20
+"""pairs that are looked at together"""
 
 
 def train(config: ExperimentConfig | str | Path, run: Run | str | Path | None = None) -> Run:
@@ -227,12 +230,7 @@ def _check_vocabularies(vocabulary: Vocabulary, teacher: TrainedModel | None) ->
 def loader_of(data: PreparedData, config: ExperimentConfig) -> Loader:
     """The training batches of an experiment, with rows of any number unless the config says a multiple."""
     split, training = data.split("train"), config.training
-    plan = BatchPlan(
-        split.source.lengths,
-        split.target.lengths,
-        training.batching,
-        seed=training.seed,
-    )
+    plan = BatchPlan(split.length_order, training.batching, seed=training.seed)
     sampled = None
     if training.subword_regularisation is not None:
         sampled = SampledPieces(
@@ -260,7 +258,7 @@ def _check_lost(config: ExperimentConfig, batches: Loader) -> None:
     """Raises ConfigError where more of the training pairs would be left out than the config allows."""
     source, target = batches.pairs.source, batches.pairs.target
     number, allowed = len(source), config.training.max_lost
-    lost = number - int(_is_usable(config, source, target).sum())
+    lost = sum(int((~_is_usable(config, *part)).sum()) for part in _parts(source, target))
     if lost > allowed * number:
         buckets = batches.plan.num_left_out
         raise ConfigError(
@@ -354,4 +352,13 @@ def _say_start(
 
 def num_infeasible(method: Method, source: Ragged, target: Ragged) -> int:
     """Pairs whose target the method could not produce whatever it learned; see base.Method."""
-    return int((~method.is_feasible(source.lengths, target.lengths, target.repeats)).sum())
+    return sum(
+        int((~method.is_feasible(one.lengths, other.lengths, other.repeats)).sum())
+        for one, other in _parts(source, target)
+    )
+
+
+def _parts(source: Ragged, target: Ragged) -> Iterator[tuple[Ragged, Ragged]]:
+    """All pairs, a million at a time: what is asked of them takes no more memory in a larger corpus."""
+    for start in range(0, len(source), _PART):
+        yield source.part(start, start + _PART), target.part(start, start + _PART)

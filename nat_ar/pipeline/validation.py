@@ -15,6 +15,7 @@ from nat_ar.config_json import ConfigError
 from nat_ar.data import references
 from nat_ar.data.arrays import PreparedData, Split
 from nat_ar.data.batching import BatchingConfig, BatchPlan
+from nat_ar.data.length_order import LengthOrder
 from nat_ar.data.loader import Pairs
 from nat_ar.evaluation import metrics
 from nat_ar.experiment.config import ExperimentConfig
@@ -99,9 +100,8 @@ class Validation:
             return {}
         teacher = None if self.teacher is None else self.teacher.model.params
         totals: dict[str, Mean] = {}
-        plan = BatchPlan(
-            self.pairs.source.lengths, self.pairs.target.lengths, self.batching, seed=0
-        )
+        order = LengthOrder.of_lengths(self.pairs.source.lengths, self.pairs.target.lengths)
+        plan = BatchPlan(order, self.batching, seed=0)
         for rows in plan.epoch(0):
             source, target, fertilities, _ = jax.device_put(tuple(self.pairs.padded(rows)))
             found = self._terms(params, Batch(source, target, fertilities), teacher)

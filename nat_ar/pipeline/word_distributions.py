@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from nat_ar.data import loader, ragged, word_distributions
 from nat_ar.data.batching import BatchingConfig, BatchPlan
+from nat_ar.data.length_order import LengthOrder
 from nat_ar.data.ragged import Ragged
 from nat_ar.runtime import bars
 from nat_ar.search.top_k import top_k
@@ -35,7 +36,7 @@ def write(
 ) -> None:
     """Keeps the `number` most probable words at each place of the targets, EOS's included."""
     batching = BatchingConfig(max(batch_tokens, LENGTHS[-1]), LENGTHS)
-    plan = BatchPlan(source.lengths, target.lengths, batching, seed=0)
+    plan = BatchPlan(LengthOrder.of_lengths(source.lengths, target.lengths), batching, seed=0)
     if plan.num_left_out:
         raise ValueError(
             f"word distributions are for pairs of up to {LENGTHS[-1] - 1} tokens, got {plan.num_left_out} longer ones; "

@@ -195,7 +195,7 @@ def _report_loading(section: Section, data: PreparedData, scale: Scale) -> None:
     mesh = step.data_mesh(1)
     split = data.split("train")
     batching = BatchingConfig(scale.train_sentences * (scale.positions + 1), (BUCKET,))
-    plan = BatchPlan(split.source.lengths, split.target.lengths, batching, seed=0)
+    plan = BatchPlan(split.length_order, batching, seed=0)
     batches = Loader(Pairs(split.source, split.target, split.fertilities), plan)
 
     def put(item: tuple[Place, HostBatch]) -> Batch:

@@ -10,6 +10,7 @@ import pytest
 
 from nat_ar.data import loader
 from nat_ar.data.batching import BatchingConfig, BatchPlan, RowBatch
+from nat_ar.data.length_order import LengthOrder
 from nat_ar.data.loader import HostBatch, Loader, Pairs, Place
 from nat_ar.data.ragged import Ragged
 from nat_ar.special_tokens import EOS, PAD
@@ -21,7 +22,7 @@ FERTILITIES = Ragged.from_rows([[0, 1, 0], [3], [1, 1]])
 
 def loader_of(fertilities: Ragged | None = FERTILITIES) -> Loader:
     config = BatchingConfig(batch_tokens=4, buckets=(4,))  # one row a batch, three batches an epoch
-    plan = BatchPlan(SOURCE.lengths, TARGET.lengths, config, seed=1)
+    plan = BatchPlan(LengthOrder.of_lengths(SOURCE.lengths, TARGET.lengths), config, seed=1)
     return Loader(Pairs(SOURCE, TARGET, fertilities), plan)
 
 

@@ -27,6 +27,15 @@ def test_the_first_rows_alone() -> None:
     assert len(rows.first(0)) == 0
 
 
+def test_a_part_is_rows_of_the_whole() -> None:
+    rows = Ragged.from_rows([[7, 7], [], [8], [9, 9, 8]])
+    part = rows.part(1, 3)
+    assert [part[row].tolist() for row in range(len(part))] == [[], [8]]
+    assert rows.part(2, 100).lengths.tolist() == [1, 3]
+    assert rows.part(2, 100).repeats.tolist() == [0, 1]
+    assert len(rows.part(4, 8)) == 0
+
+
 def test_repeats_by_hand() -> None:
     """The 7 that opens the third row and the 8 that opens the fourth repeat nothing of their own row."""
     assert Ragged.from_rows(ROWS).repeats.tolist() == [2, 0, 0, 1, 0]

@@ -137,7 +137,7 @@ def test_pairs_that_cannot_be_used_as_sampled_keep_the_prepared_pieces(data: Pre
 
 def loader_of(data: PreparedData) -> Loader:
     split = data.split("train")
-    plan = BatchPlan(split.source.lengths, split.target.lengths, BUCKETS, seed=1)
+    plan = BatchPlan(split.length_order, BUCKETS, seed=1)
     return Loader(Pairs(split.source, split.target, split.fertilities), plan, sampled_of(data))
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies
 import eight_devices
 from nat_ar.config_json import ConfigError
 from nat_ar.data.batching import BatchingConfig, BatchPlan, RowBatch
+from nat_ar.data.length_order import LengthOrder
 from nat_ar.data.loader import HostBatch, Loader, Pairs
 from nat_ar.data.ragged import Ragged
 from nat_ar.experiment.config import ExperimentConfig
@@ -36,7 +37,11 @@ def loader(training: TrainingConfig, pairs: int = 300) -> Loader:
     """Pairs of random lengths."""
     lengths = np.random.default_rng(0).integers(1, training.batching.buckets[-1], (2, pairs))
     source, target = (Ragged.from_rows([[7] * int(n) for n in side]) for side in lengths)
-    plan = BatchPlan(source.lengths, target.lengths, training.batching, seed=training.seed)
+    plan = BatchPlan(
+        LengthOrder.of_lengths(source.lengths, target.lengths),
+        training.batching,
+        seed=training.seed,
+    )
     return Loader(Pairs(source, target, None), plan)
 
 

@@ -24,6 +24,7 @@ from jaxtyping import Array, Int
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.data.batching import BatchingConfig, BatchPlan
+from nat_ar.data.length_order import LengthOrder
 from nat_ar.data.loader import Loader, Pairs
 from nat_ar.data.ragged import Ragged
 from nat_ar.losses import cross_entropy
@@ -134,7 +135,11 @@ class Training:
             del saved["score"]
             progress = Progress(**saved)
         log = RunLog(self.run, resumed_step=int(state.step), tracker=None)
-        plan = BatchPlan(ROWS.lengths, ROWS.lengths, self.config.batching, seed=self.config.seed)
+        plan = BatchPlan(
+            LengthOrder.of_lengths(ROWS.lengths, ROWS.lengths),
+            self.config.batching,
+            seed=self.config.seed,
+        )
         try:
             loop.run(
                 state,

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nat_ar.data.batching import BatchingConfig, BatchPlan
+from nat_ar.data.length_order import LengthOrder
 from nat_ar.training import narration
 from nat_ar.training.step import TrainState, TrainStep
 from nat_ar.types import Batch, Mean
@@ -13,7 +14,11 @@ from nat_ar.types import Batch, Mean
 
 def test_every_shape_is_announced_once() -> None:
     lengths = np.array([2, 2, 6])
-    plan = BatchPlan(lengths, lengths, BatchingConfig(batch_tokens=16, buckets=(4, 8)), seed=0)
+    plan = BatchPlan(
+        LengthOrder.of_lengths(lengths, lengths),
+        BatchingConfig(batch_tokens=16, buckets=(4, 8)),
+        seed=0,
+    )
     compilations = narration.Compilations(plan)
 
     def first(state: TrainState, batch: Batch, teacher: Any) -> tuple[TrainState, dict[str, Mean]]:
