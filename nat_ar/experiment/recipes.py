@@ -13,7 +13,7 @@ from nat_ar.losses.oaxe import Oaxe
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.cmlm import Cmlm
-from nat_ar.methods.ctc import Ctc, Latent
+from nat_ar.methods.ctc import Ctc
 from nat_ar.methods.da_transformer import DaTransformer
 from nat_ar.methods.decoder_only import DecoderOnly
 from nat_ar.methods.fertility_nat import FertilityNat
@@ -21,6 +21,7 @@ from nat_ar.methods.fertility_prediction import FineTuning
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.iterative_refinement import IterativeRefinement
 from nat_ar.methods.joint import Joint
+from nat_ar.methods.latent import Latent
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.methods.recurrent import Recurrent
 from nat_ar.nn.recurrent import RecurrentConfig

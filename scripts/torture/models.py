@@ -8,9 +8,10 @@ from nat_ar.data.subword_regularisation import SubwordRegularisation
 from nat_ar.losses.axe import Axe
 from nat_ar.losses.oaxe import Oaxe
 from nat_ar.methods.catalogue import AnyMethod
-from nat_ar.methods.ctc import Ctc, Latent
+from nat_ar.methods.ctc import Ctc
 from nat_ar.methods.curriculum import Curriculum
 from nat_ar.methods.glancing import Glancing
+from nat_ar.methods.latent import Latent
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.nn.recurrent import RecurrentConfig
 from nat_ar.nn.transformer import TransformerConfig

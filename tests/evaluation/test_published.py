@@ -12,12 +12,13 @@ from nat_ar.evaluation.published import Published
 from nat_ar.losses.axe import Axe
 from nat_ar.losses.oaxe import Oaxe
 from nat_ar.methods.cmlm import Cmlm
-from nat_ar.methods.ctc import Ctc, Latent
+from nat_ar.methods.ctc import Ctc
 from nat_ar.methods.da_transformer import DaTransformer
 from nat_ar.methods.fertility_nat import FertilityNat, FineTuning
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.iterative_refinement import IterativeRefinement
 from nat_ar.methods.joint import Joint
+from nat_ar.methods.latent import Latent
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.translation import decodings
 

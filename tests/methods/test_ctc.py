@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 import toys
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.methods import ctc
+from nat_ar.methods import ctc, latent
 from nat_ar.methods.base import VocabularySizes
-from nat_ar.methods.ctc import Ctc, CtcModel, Gaussian, Latent
+from nat_ar.methods.ctc import Ctc, CtcModel
 from nat_ar.methods.glancing import Glancing
+from nat_ar.methods.latent import Gaussian, Latent
 from nat_ar.search import limits
 from nat_ar.search.ctc import BestPath, PrefixBeam
 from nat_ar.special_tokens import BLANK, EOS, NUM_SPECIAL, PAD, UNK
@@ -227,7 +228,7 @@ def test_the_divergence_by_hand() -> None:
         jnp.array([[[1.0, 0.0], [0.0, 0.0]]]), jnp.array([[[1.0, 2.0], [1.0, 1.0]]])
     )
     prior = Gaussian(jnp.zeros((1, 2, 2)), jnp.ones((1, 2, 2)))
-    nats = ctc.divergence(posterior, prior)[0]
+    nats = latent.divergence(posterior, prior)[0]
     np.testing.assert_allclose(nats, [0.5 + 1.5 - math.log(2.0), 0.0], rtol=1e-6)
 
 
