@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
@@ -31,7 +31,7 @@ from nat_ar.methods.left_to_right import (
     translation_of,
     without_drafts,
 )
-from nat_ar.nn import attention, layers
+from nat_ar.nn import attention, layers, waiting
 from nat_ar.nn.cache import Cache, Position
 from nat_ar.nn.decoder import Decoder
 from nat_ar.nn.lookahead import Lookahead
@@ -85,7 +85,7 @@ class Autoregressive(base.Method):
         for k in self.wait_k:
             config_json.require_at_least(1, wait_k=k)
         if self.wait_k or self.decoding.wait_k is not None:
-            require_causal_encoder(self.transformer)
+            waiting.require_causal_encoder(self.transformer)
 
     @property
     def learns_distributions(self) -> bool:
@@ -159,10 +159,8 @@ class AutoregressiveModel(base.Seq2Seq, FromStates):
         *,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "rows target_length d_model"]:
-        """Under wait_k with one of them, drawn by `rngs`; without rngs with the largest."""
-        wait_k: int | Int[Array, ""] | None = max(self.config.wait_k, default=None)
-        if rngs is not None and len(self.config.wait_k) > 1:
-            wait_k = jax.random.choice(rngs.dropout(), jnp.asarray(self.config.wait_k))
+        """Under one of wait_k, see nn.waiting.drawn."""
+        wait_k = waiting.drawn(self.config.wait_k, rngs)
         return causal_states(
             self.target_embedding, self.decoder, encoded, target, wait_k=wait_k, rngs=rngs
         )
@@ -188,7 +186,7 @@ class AutoregressiveModel(base.Seq2Seq, FromStates):
     ) -> tuple[StepFunction, Callable[[int], Cache]]:
         """The step function that sees k tokens of the source at position 0, and one more at each further one. What it
         says does not depend on the tokens behind these."""
-        require_causal_encoder(self.config.transformer)
+        waiting.require_causal_encoder(self.config.transformer)
         encoded = self.encode(source)
         return causal_stepper(self.target_embedding, self.decoder, encoded, max_length, wait_k=k)
 
@@ -241,28 +239,6 @@ class AutoregressiveModel(base.Seq2Seq, FromStates):
         )
 
 
-def require_causal_encoder(config: TransformerConfig) -> None:
-    """Raises ConfigError where the states of a source change as it goes on, or attention takes no mask."""
-    if config.encoder_attention != "causal":
-        raise ConfigError(
-            "wait-k translates a source that goes on, whose first states must stay: set "
-            f"transformer.encoder_attention to 'causal', got {config.encoder_attention!r}"
-        )
-    if config.implementation == "cudnn":
-        raise ConfigError(
-            "wait-k masks cross attention, which 'cudnn' cannot: set transformer.implementation to 'xla'"
-        )
-
-
-def waiting_mask(
-    wait_k: int | Int[Array, ""], batch: int, target_length: int, source_length: int
-) -> Bool[Array, "batch target_length source_length"]:
-    """True where a target token sees a source token: token t (from 0) the first wait_k + t."""
-    visible = wait_k + jnp.arange(target_length)
-    mask = jnp.arange(source_length) < visible[:, None]
-    return jnp.broadcast_to(mask, (batch, target_length, source_length))
-
-
 def causal_internals(
     embedding: layers.Embedding,
     decoder: Decoder,
@@ -277,7 +253,7 @@ def causal_internals(
     mask = None
     if wait_k is not None:
         batch, target_length = target.shape
-        mask = waiting_mask(wait_k, batch, target_length, source.shape[1])
+        mask = waiting.source_mask(wait_k, batch, target_length, source.shape[1])
     weights = decoder.cross_attention_weights(
         embedding(shift_right(target)), None, encoded, memory_mask=mask, is_causal=True
     )
@@ -299,11 +275,11 @@ def causal_states(
     rngs: nnx.Rngs | None = None,
 ) -> Float[Array, "rows target_length d_model"]:
     """Teacher-forced states of a causal decoder, rows = batch * hypotheses of each source. wait_k: see
-    `waiting_mask`; None: all see the whole source."""
+    nn.waiting; None: all see the whole source."""
     inputs, mask = embedding(shift_right(target)), None
     if wait_k is not None:
         batch, source_length = encoded.states.shape[:2]
-        mask = waiting_mask(wait_k, batch, target.shape[1], source_length)
+        mask = waiting.source_mask(wait_k, batch, target.shape[1], source_length)
     return decoder(inputs, None, encoded, memory_mask=mask, is_causal=True, rngs=rngs)
 
 

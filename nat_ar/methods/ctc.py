@@ -20,11 +20,17 @@ What differs from the papers:
 - the number of revealed frames is that of methods.glancing, chosen uniformly, not by a Poisson mask;
 - all decoder blocks attend to the source (Libovicky & Helcl's third variant, with positions).
 
-The latent variable is that of methods/latent.py."""
+The latent variable is that of methods/latent.py.
+
+With `wait_k` it learns to translate a source that is still coming, in the manner of NAST (Ma et al. 2023,
+arXiv:2310.14883): the encoder is causal, the frames of source token i (from 0) see the first k + i tokens and the
+frames of tokens up to i, so that their labels stay when the source goes on (nn/waiting.py). `expected_lag` is a price
+on words that come late. What differs from NAST: several k may train one model, and the lag is LAAL
+(losses/expected_lag.py); its second stage, which maximises the expected match of bigrams, is not here."""
 
 import dataclasses
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -36,15 +42,16 @@ from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import blocks, cross_entropy
 from nat_ar.losses import ctc as ctc_losses
+from nat_ar.losses.expected_lag import ExpectedLag, expected_lag, expected_words
 from nat_ar.methods import base
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.latent import Latent, LatentNetworks, divergence
-from nat_ar.nn import layers, upsampling
+from nat_ar.nn import layers, upsampling, waiting
 from nat_ar.nn.decoder import Decoder
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.search import ctc as ctc_search
 from nat_ar.search import limits
-from nat_ar.search.ctc import BestPath, FrameDecoding
+from nat_ar.search.ctc import BestPath, ChunkWaitK, FrameDecoding
 from nat_ar.special_tokens import PAD
 from nat_ar.types import (
     Batch,
@@ -77,15 +84,34 @@ class Ctc(base.Method):
     """a latent variable for each source token (CTC + VAE); None: none"""
     decoding: FrameDecoding = BestPath()
     """decoding used unless the command says otherwise"""
+    wait_k: tuple[int, ...] = ()
+    """tokens of the source that the frames of its first token see in training: each batch draws one of these; (): all
+    frames see all tokens and each other. Needs transformer.encoder_attention "causal"; translate with ChunkWaitK(k)"""
+    expected_lag: ExpectedLag | None = None
+    """a price on words that come late, for models with wait_k; None: none"""
+
+    @classmethod
+    def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Once, every frame saw the whole source."""
+        return {"wait_k": [], "expected_lag": None, **data}
 
     def __post_init__(self) -> None:
         if self.upsample_factor < 1:
             raise ConfigError(f"upsample_factor must be at least 1, got {self.upsample_factor}")
         config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
+        for k in self.wait_k:
+            config_json.require_at_least(1, wait_k=k)
+        if self.wait_k:
+            waiting.require_causal_encoder(self.transformer)
+        elif self.expected_lag is not None:
+            raise ConfigError(
+                "expected_lag needs frames that wait: set wait_k, such as (3,), got ()"
+            )
+        require_waiting(self, self.decoding)
 
     @property
     def variant(self) -> str:
-        options = {"GLAT": self.glancing, "VAE": self.latent}
+        options = {"wait-k": self.wait_k or None, "GLAT": self.glancing, "VAE": self.latent}
         return " + ".join(["CTC", *(name for name, value in options.items() if value is not None)])
 
     def is_feasible(
@@ -146,19 +172,37 @@ class CtcModel(base.Seq2Seq):
         inputs: Float[Array, "batch frames d_model"],
         encoded: Encoded,
         *,
+        wait_k: int | Int[Array, ""] | None = None,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "batch frames d_model"]:
-        """All frames at once: none sees the labels of the others."""
+        """All frames at once: none sees the labels of the others. wait_k: see nn.waiting; None: all frames see the
+        whole source."""
+        factor, (batch, source_length, _) = self.config.upsample_factor, encoded.states.shape
         if self.frame_embedding is not None:
-            frames = jnp.arange(inputs.shape[1]) % self.config.upsample_factor
-            inputs = inputs + self.frame_embedding(frames)
-        return self.decoder(inputs, self.frame_lengths(encoded), encoded, rngs=rngs)
+            inputs = inputs + self.frame_embedding(jnp.arange(inputs.shape[1]) % factor)
+        memory_mask = self_mask = None
+        if wait_k is not None:
+            memory_mask = waiting.source_mask_of_frames(wait_k, batch, source_length, factor)
+        if self.config.wait_k:
+            self_mask = waiting.mask_among_frames(source_length, factor)
+        return self.decoder(
+            inputs,
+            self.frame_lengths(encoded),
+            encoded,
+            memory_mask=memory_mask,
+            self_mask=self_mask,
+            rngs=rngs,
+        )
 
     def logits(
-        self, inputs: Float[Array, "batch frames d_model"], encoded: Encoded
+        self,
+        inputs: Float[Array, "batch frames d_model"],
+        encoded: Encoded,
+        *,
+        wait_k: int | None = None,
     ) -> Float[Array, "batch frames vocabulary"]:
         """Those of the labels of all frames."""
-        return self.target_embedding.attend(self.states(inputs, encoded))
+        return self.target_embedding.attend(self.states(inputs, encoded, wait_k=wait_k))
 
     def loss(
         self,
@@ -170,7 +214,7 @@ class CtcModel(base.Seq2Seq):
     ) -> Loss:
         """Nats per target word, without the sentences that have too few frames. With glancing, `token` is of the
         first pass, in which nothing is revealed, and `glanced` of the second. Without rngs the latent variable is the
-        posterior's mean, and nothing is revealed."""
+        posterior's mean, and nothing is revealed. `lag` is in tokens of the source."""
         encoded = self.encode(batch.source, rngs=rngs)
         frame_lengths, target = self.frame_lengths(encoded), without_eos(batch.target)
         target_lengths = lengths_of(target)
@@ -194,28 +238,37 @@ class CtcModel(base.Seq2Seq):
             beyond_free = jnp.maximum(nats, self.config.latent.free(step))
             paid = Mean(jnp.where(is_token, beyond_free, 0.0).sum(), num_words).value
 
+        wait_k = waiting.drawn(self.config.wait_k, rngs)
+        decode = functools.partial(self.states, encoded=encoded, wait_k=wait_k)
         predict, sentences = self.target_embedding.predict, (frame_lengths, target)
         settings, name = self.config.glancing, "token"
         if rngs is None or settings is None:
-            states = self.states(inputs, encoded, rngs=rngs)
+            states = decode(inputs, rngs=rngs)
         else:
             key, name = rngs.dropout(), "glanced"  # one key: the same dropout in both passes
-            first = predict(self.states(inputs, encoded, rngs=nnx.Rngs(dropout=key)))
+            first = predict(decode(inputs, rngs=nnx.Rngs(dropout=key)))
             first = jax.lax.stop_gradient(first)
             _, seen = blocks.total(first_pass, first, sentences, is_learned)
             nats, path, is_wrong = seen
             is_revealed = settings.revealed(is_wrong, is_frame, step, rngs.dropout())
             inputs = jnp.where(is_revealed[..., None], self.target_embedding(path), inputs)
-            states = self.states(inputs, encoded, rngs=nnx.Rngs(dropout=key))
+            states = decode(inputs, rngs=nnx.Rngs(dropout=key))
             terms["token"] = Mean(nats.sum(), num_words)
             terms["wrong"] = cross_entropy.masked_mean(is_wrong.astype(jnp.float32), is_frame)
             terms["revealed"] = cross_entropy.masked_mean(is_revealed.astype(jnp.float32), is_frame)
-        counts = jnp.maximum(jnp.stack([num_words, is_frame.sum()]), 1.0)
-        counts = jnp.broadcast_to(counts, (len(target), 2))
-        compare = functools.partial(last_pass, smoothing=self.config.label_smoothing)
-        rows = (*sentences, counts)
-        objective, nats = blocks.total(compare, predict(states), rows, is_learned)
+        is_sentence = is_learned & (frame_lengths > 0)
+        counts = jnp.stack([num_words, is_frame.sum(), is_sentence.sum()])
+        counts = jnp.broadcast_to(jnp.maximum(counts, 1.0), (len(target), 3))
+        price, read = self.config.expected_lag, None
+        if price is not None and wait_k is not None:
+            size = batch.source.shape[1], self.config.upsample_factor
+            read = waiting.read_at_frames(wait_k, encoded.lengths, *size)
+        compare = functools.partial(last_pass, smoothing=self.config.label_smoothing, price=price)
+        rows = (*sentences, counts, read)
+        objective, (nats, lags) = blocks.total(compare, predict(states), rows, is_learned)
         terms[name] = Mean(nats.sum(), num_words)
+        if lags is not None:
+            terms["lag"] = cross_entropy.masked_mean(lags, is_sentence)
         return Loss(objective + paid, terms)
 
     def decode(
@@ -226,12 +279,36 @@ class CtcModel(base.Seq2Seq):
         max_length: int,
         scorer: base.Scorer | None = None,
     ) -> Hypotheses:
-        """Scores: with BestPath log p of the path divided by the number of words, with PrefixBeam log p of the
-        translation, divided as its length penalty says."""
+        """Scores: with BestPath and ChunkWaitK log p of the path divided by the number of words, with PrefixBeam log p
+        of the translation, divided as its length penalty says."""
         encoded = self.encode(source)
+        return self._search(source, encoded, decoding, self.frame_lengths(encoded), max_length)
+
+    def decode_beginning(
+        self,
+        source: Int[Array, "batch source_length"],
+        settled: Int[Array, "batch"],
+        *,
+        decoding: ChunkWaitK,
+        max_length: int,
+    ) -> Hypotheses:
+        """What the frames of the first `settled` tokens say of a source that may go on: with it `decode` of the whole
+        begins, if decoding.k - 1 tokens after them have been read."""
+        encoded = self.encode(source)
+        lengths = self.config.upsample_factor * jnp.minimum(settled, encoded.lengths)
+        return self._search(source, encoded, decoding, lengths, max_length)
+
+    def _search(
+        self,
+        source: Int[Array, "batch source_length"],
+        encoded: Encoded,
+        decoding: FrameDecoding,
+        frame_lengths: Int[Array, "batch"],
+        max_length: int,
+    ) -> Hypotheses:
         return decoding.search(
-            self.frame_logits(source, encoded),
-            self.frame_lengths(encoded),
+            self.frame_logits(source, encoded, decoding),
+            frame_lengths,
             length_limits=limits.within(max_length, encoded.lengths),
             max_length=max_length,
         )
@@ -244,23 +321,35 @@ class CtcModel(base.Seq2Seq):
         max_length: int,
     ) -> dict[str, Internal]:
         """`labels`, the most probable word or BLANK of every frame, and its `log_probabilities`; frame f is of
-        source token f // upsample_factor. The same for every decoding: a prefix beam may collapse other labels."""
+        source token f // upsample_factor. The same for every decoding that does not wait: a prefix beam may collapse
+        other labels."""
         encoded = self.encode(source)
         lengths = self.frame_lengths(encoded)
-        labels, log_p = ctc_search.best_path(self.frame_logits(source, encoded), lengths)
+        labels, log_p = ctc_search.best_path(self.frame_logits(source, encoded, decoding), lengths)
         return {
             "labels": Internal(labels, {1: lengths}),
             "log_probabilities": Internal(log_p, {1: lengths}),
         }
 
     def frame_logits(
-        self, source: Int[Array, "batch source_length"], encoded: Encoded
+        self, source: Int[Array, "batch source_length"], encoded: Encoded, decoding: FrameDecoding
     ) -> Float[Array, "batch frames vocabulary"]:
-        """The logits that decoding searches: the latent variable is the mean of its prior."""
+        """The logits that decoding searches: the latent variable is the mean of its prior. Raises ConfigError where the
+        decoding waits, and the model cannot."""
+        require_waiting(self.config, decoding)
         inputs = self.decoder_inputs(source, encoded)
         if self.latent is not None:
             inputs = inputs + self.latent.frames(self.latent.prior(encoded.states).mean)
-        return self.logits(inputs, encoded)
+        return self.logits(inputs, encoded, wait_k=decoding.wait_k)
+
+
+def require_waiting(config: Ctc, decoding: FrameDecoding) -> None:
+    """Raises ConfigError for a decoding that begins before a source is read, of frames that see all of it."""
+    if decoding.wait_k is not None and not config.wait_k:
+        raise ConfigError(
+            f"{type(decoding).__name__} writes before the source has ended: expected a Ctc run with wait_k, got one "
+            "whose frames see the whole source; choose BestPath(), or train with wait_k"
+        )
 
 
 def wrong_frames(
@@ -289,14 +378,19 @@ def first_pass(
 def last_pass(
     logits: Float[Array, "batch frames vocabulary"],
     sentences: tuple[
-        Int[Array, "batch"], Int[Array, "batch target_length"], Float[Array, "batch counts=2"]
+        Int[Array, "batch"],
+        Int[Array, "batch target_length"],
+        Float[Array, "batch counts=3"],
+        Int[Array, "batch frames"] | None,
     ],
     *,
     smoothing: float,
-) -> tuple[Float[Array, ""], Float[Array, "batch"]]:
+    price: ExpectedLag | None,
+) -> tuple[Float[Array, ""], tuple[Float[Array, "batch"], Float[Array, "batch"] | None]]:
     """For losses.blocks: the nats of the targets by the words of all sentences and, with smoothing, those of the
-    uniform distribution by all frames; and the nats of each target. Rows that fill a block have counts of 0."""
-    frame_lengths, target, counts = sentences
+    uniform distribution by all frames, and the price of lags by all sentences; the nats of each target and its lag.
+    Rows that fill a block have counts of 0."""
+    frame_lengths, target, counts, read = sentences
     shares = jnp.where(counts > 0.0, 1.0 / jnp.maximum(counts, 1.0), 0.0)
     nats = ctc_losses.ctc_loss(logits, frame_lengths, target)
     objective = (shares[:, 0] * nats).sum()
@@ -305,4 +399,10 @@ def last_pass(
         uniform = jax.nn.logsumexp(logits, axis=-1) - logits.mean(axis=-1)
         even = jnp.where(is_frame, uniform, 0.0).sum(axis=1)
         objective = (1.0 - smoothing) * objective + smoothing * (shares[:, 1] * even).sum()
-    return objective, nats
+    lags = None
+    if price is not None and read is not None:
+        words = expected_words(logits, frame_lengths)
+        source_lengths = read.max(axis=1)  # all has been read at the last frame
+        lags = expected_lag(words, read, source_lengths, lengths_of(target))
+        objective = objective + (shares[:, 2] * price.of(lags)).sum()
+    return objective, (nats, lags)

@@ -26,8 +26,9 @@ class Attention(config_json.Open):
     over a cache (`step`) and several (`extend`), with the cache that these read (`empty_slots`). A variant that
     only changes scores overrides SelfAttention.bias. One that cannot go step by step sets `has_steps = False`:
     left-to-right models then refuse it. Kernels compute plain attention only: a module with a bias falls back to
-    XLA's operations by itself, and one that attends in its own way never calls them. The prefix stack of
-    DecoderOnly, CTranslate2 and "cudnn" know Full only, and refuse the others."""
+    XLA's operations by itself, and one that attends in its own way never calls them. `mask` is handed over by
+    models whose frames wait (Ctc.wait_k) only. The prefix stack of DecoderOnly, CTranslate2 and "cudnn" know Full
+    only, and refuse the others."""
 
     has_steps: ClassVar[bool] = True
     """whether its modules have `step`, `extend` and `empty_slots`"""
@@ -135,17 +136,19 @@ class SelfAttention(nnx.Module):
         *,
         is_causal: bool | Bool[Array, ""] = False,
         sees_itself: bool = True,
+        mask: Bool[Array, "#rows length length"] | None = None,
     ) -> Float[Array, "rows length d_model"]:
         """`sees_itself` False hides each position from itself (Gu et al. 2018, section 3.1), unless `is_causal`: the
-        first would see nothing."""
+        first would see nothing. `mask` (True takes part) is for what else a position does not see; it keeps kernels
+        from running."""
         length = x.shape[1]
         at = jnp.arange(length)
         query, key, value = self.heads(x, at)
-        mask = None
         if not sees_itself:
             # A single word has no other word to look at, and sees itself.
             is_single = jnp.array([length]) == 1 if lengths is None else lengths == 1
-            mask = ~jnp.eye(length, dtype=bool) | is_single[:, None, None] | is_causal
+            sees_others = ~jnp.eye(length, dtype=bool) | is_single[:, None, None] | is_causal
+            mask = sees_others if mask is None else mask & sees_others
         states = dot_product.attend(
             query,
             dot_product.key_value(key, value),

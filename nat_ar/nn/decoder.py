@@ -57,10 +57,16 @@ class DecoderBlock(nnx.Module):
         *,
         is_causal: bool | Bool[Array, ""],
         sees_itself: bool,
+        self_mask: Bool[Array, "#rows length length"] | None = None,
         rngs: nnx.Rngs | None,
     ) -> Float[Array, "rows length d_model"]:
         x = self.attend_to_itself(
-            x, lengths, is_causal=is_causal, sees_itself=sees_itself, rngs=rngs
+            x,
+            lengths,
+            is_causal=is_causal,
+            sees_itself=sees_itself,
+            self_mask=self_mask,
+            rngs=rngs,
         )
         return self.attend_to_source(x, memory, memory_lengths, memory_mask, rngs)
 
@@ -71,6 +77,7 @@ class DecoderBlock(nnx.Module):
         *,
         is_causal: bool | Bool[Array, ""],
         sees_itself: bool,
+        self_mask: Bool[Array, "#rows length length"] | None = None,
         rngs: nnx.Rngs | None,
     ) -> Float[Array, "rows length d_model"]:
         """The sublayers below cross attention."""
@@ -79,6 +86,7 @@ class DecoderBlock(nnx.Module):
             lengths,
             is_causal=is_causal,
             sees_itself=sees_itself,
+            **({} if self_mask is None else {"mask": self_mask}),
         )
         x = self.around_self_attention.leave(x, y, rngs)
         if self.positional_attention is not None and self.around_positional is not None:
@@ -199,14 +207,15 @@ class Decoder(nnx.Module):
         memory_mask: Bool[Array, "rows_or_batch #length source_length"] | None = None,
         is_causal: bool | Bool[Array, ""] = False,
         sees_itself: bool = True,
+        self_mask: Bool[Array, "#rows length length"] | None = None,
         between_blocks: BetweenBlocks | None = None,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "rows length d_model"]:
         """All positions at once. `lengths` None: the causal mask already hides the padding on the
         right. rows = batch * hypotheses; the rows of one source are neighbours. `memory` is the result of
         `memory(encoded)`, for a caller that decodes more than once. `memory_mask` (True takes part) limits what
-        cross attention sees of the source, beside its lengths. `between_blocks` is called after every block but
-        the last, before the final norm."""
+        cross attention sees of the source, beside its lengths; `self_mask` what self-attention sees. `between_blocks`
+        is called after every block but the last, before the final norm."""
         memories = self.memory(encoded) if memory is None else memory
         x = transformer.add_positions(inputs, self.positions, self.config, rngs=rngs)
         for index, (block, block_memory) in enumerate(zip(self.blocks, memories, strict=True)):
@@ -220,6 +229,7 @@ class Decoder(nnx.Module):
                 memory_mask,
                 is_causal=is_causal,
                 sees_itself=sees_itself,
+                self_mask=self_mask,
                 rngs=rngs,
             )
         return x if self.final_norm is None else self.final_norm(x)

@@ -29,8 +29,8 @@ class Decoding(config_json.Config):
 
     @property
     def wait_k(self) -> int | None:
-        """Tokens of the source that the first token of a translation sees; each further one sees one more. None: every
-        token sees all of them."""
+        """Tokens of the source that the first token of a translation sees (of frames: those of the first source token);
+        each further one sees one more. None: every token sees all of them."""
         return None
 
     @property

@@ -74,6 +74,40 @@ class BestPath(FrameDecoding):
 
 
 @dataclasses.dataclass(frozen=True)
+class ChunkWaitK(FrameDecoding):
+    """The best path of frames that wait: those of a source token see k - 1 tokens beyond it, and nothing that comes
+    later changes their labels (chunk wait-k: Ma et al. 2023, arXiv:2310.14883). For models with `wait_k`."""
+
+    k: int = 3
+    """tokens of the source, EOS counted, that the frames of its first token see"""
+    blank_penalty: float = 0.0
+    """nats taken from BLANK in every frame before the search: above 0, translations get longer"""
+
+    def __post_init__(self) -> None:
+        config_json.require_at_least(1, k=self.k)
+
+    @property
+    def wait_k(self) -> int | None:
+        return self.k
+
+    @property
+    def own_score(self) -> str:
+        return BestPath().own_score
+
+    def search(
+        self,
+        logits: Float[Array, "batch frames vocabulary"],
+        frame_lengths: Int[Array, "batch"],
+        *,
+        length_limits: Int[Array, "batch"],
+        max_length: int,
+    ) -> Hypotheses:
+        return BestPath(self.blank_penalty).search(
+            logits, frame_lengths, length_limits=length_limits, max_length=max_length
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class PrefixBeam(FrameDecoding):
     """The most probable translations, each summed over its labellings (section 3.2, prefix search, with
     a beam: Hannun et al. 2014, arXiv:1408.2873)."""

@@ -6,6 +6,7 @@ import typing
 
 from nat_ar.data.subword_regularisation import SubwordRegularisation
 from nat_ar.losses.axe import Axe
+from nat_ar.losses.expected_lag import ExpectedLag
 from nat_ar.losses.oaxe import Oaxe
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.ctc import Ctc
@@ -38,6 +39,7 @@ def with_options() -> dict[str, AnyMethod]:
     """Those, and each option of the training that draws at random, counts steps or has parameters of its
     own."""
     deeper = dataclasses.replace(TRANSFORMER, num_decoder_layers=2)
+    causal = dataclasses.replace(TRANSFORMER, encoder_attention="causal")
     length, ctc = LengthNat(TRANSFORMER), Ctc(TRANSFORMER)
     return {
         **by_default(),
@@ -47,6 +49,7 @@ def with_options() -> dict[str, AnyMethod]:
         "length_nat_curriculum": dataclasses.replace(length, curriculum=Curriculum(steps=50)),
         "length_nat_deep": LengthNat(deeper, deep_supervision=True),
         "ctc_glancing": dataclasses.replace(ctc, glancing=GLANCING),
+        "ctc_wait_k": Ctc(causal, wait_k=(1, 3), expected_lag=ExpectedLag()),
         "ctc_latent": dataclasses.replace(ctc, latent=Latent(num_layers=1, anneal_steps=50)),
     }
 

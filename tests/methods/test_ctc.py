@@ -125,7 +125,7 @@ def test_what_each_frame_reads(upsampling: Any) -> None:
 
         def __init__(self, config: Ctc) -> None:
             super().__init__(config, SIZES, rngs=nnx.Rngs(0))
-            self.decoder = lambda inputs, lengths, encoded, *, rngs: inputs
+            self.decoder = lambda inputs, lengths, encoded, **options: inputs
             self.target_embedding.attend = lambda states: states
 
     model = Answering(dataclasses.replace(SPLIT, upsampling=upsampling, upsample_factor=3))

@@ -17,7 +17,7 @@ from nat_ar.config_json import ConfigError
 from nat_ar.methods import autoregressive, base
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.joint import Joint
-from nat_ar.nn import packed
+from nat_ar.nn import packed, waiting
 from nat_ar.runtime import cpu_kernels
 from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
@@ -153,7 +153,7 @@ def test_a_source_that_goes_on_leaves_what_is_written() -> None:
 
 def test_mask_by_hand() -> None:
     """wait-2, 4 source tokens: g = 2 3 4 4."""
-    mask = autoregressive.waiting_mask(2, 1, 4, 4)
+    mask = waiting.source_mask(2, 1, 4, 4)
     assert mask[0].sum(axis=1).tolist() == [2, 3, 4, 4]
 
 
