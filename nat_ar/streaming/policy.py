@@ -12,9 +12,9 @@ from nat_ar.data.units import Unit, Units, text_of
 from nat_ar.evaluation import latency
 from nat_ar.search.base import StepwiseDecoding
 from nat_ar.search.guided import Bias, Prefix
-from nat_ar.streaming import retranslation
+from nat_ar.streaming import retranslation, waiting
 from nat_ar.streaming.retranslation import Retranslator
-from nat_ar.streaming.waiting import WaitingTranslator
+from nat_ar.streaming.waiting import Waiting
 from nat_ar.translation import decodings
 from nat_ar.translation.translator import Translator
 
@@ -156,18 +156,19 @@ class LocalAgreement(Appending):
 
 @dataclasses.dataclass(frozen=True)
 class Wait(Policy):
-    """wait-k (search/wait_k.py), of a run with `wait_k` whose decoding is WaitK(k): what has been written stays. Words
-    are shown as soon as another one begins behind them."""
+    """wait-k, of a run with `wait_k` whose decoding is WaitK(k) (Autoregressive) or ChunkWaitK(k) (Ctc): what has been
+    written stays. Words are shown as soon as another one begins behind them, and stay even where a wider program rounds
+    otherwise."""
 
     def translator(self, translator: Translator, unit: Unit) -> Translator:
-        return WaitingTranslator(translator)
+        return waiting.waiting(translator)
 
     def prepare(self, translator: Translator, said: Said, unit: Unit, *, is_final: bool) -> None:
-        assert isinstance(translator, WaitingTranslator)
+        assert isinstance(translator, Waiting)
         translator.is_final = is_final
 
     def shows(self, output: Units, said: Said, *, is_final: bool) -> Units:
-        return unmasked(output, 1, is_final=is_final)
+        return appended(unmasked(output, 1, is_final=is_final), said.shown)
 
 
 def choose(text: Policy | str) -> Policy:

@@ -1,4 +1,5 @@
-"""Translating a source that goes on by wait-k: its caches stay on the device from word to word."""
+"""Translating a source that goes on by wait-k, so that what was written stays: token by token, with caches that stay on
+the device from word to word, or by frames, in one pass."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,28 +11,23 @@ from jaxtyping import Array, Int
 
 from nat_ar.config_json import ConfigError
 from nat_ar.methods.autoregressive import AutoregressiveModel
+from nat_ar.methods.ctc import CtcModel
 from nat_ar.runtime import cpu_kernels
 from nat_ar.search import limits, wait_k
+from nat_ar.search.ctc import ChunkWaitK
 from nat_ar.search.wait_k import WaitK, Written
 from nat_ar.special_tokens import PAD
 from nat_ar.translation.translator import Translator
 from nat_ar.types import Hypotheses, lengths_of
 
 
-class WaitingTranslator(Translator):
-    """A Translator of one source that goes on: each call has more of it, and writes on from where the last one ended.
+class Waiting(Translator):
+    """A Translator of one source that goes on: each call has more of it.
 
     The source is encoded anew, in one pass; the states of what was there before stay as they were, since the encoder is
-    causal. Where a source outgrows its bucket, the wider program writes it from its beginning, in the same words."""
+    causal."""
 
     def __init__(self, translator: Translator) -> None:
-        """Raises ConfigError where the decoding is not WaitK, which only Autoregressive runs with a causal encoder
-        have."""
-        if not isinstance(translator.decoding, WaitK):
-            raise ConfigError(
-                f"Wait follows the decoding WaitK(k), got {type(translator.decoding).__name__}: name it, such as "
-                '--decoding "WaitK(k=3)", for a run with wait_k'
-            )
         super().__init__(
             translator.model,
             translator.vocabulary,
@@ -40,11 +36,22 @@ class WaitingTranslator(Translator):
         )
         self.is_final = True
         """whether the next source has ended"""
+
+    def _room(self, bucket: int) -> int:
+        return limits.length_limit(bucket)
+
+
+class WaitingTokens(Waiting):
+    """By an Autoregressive run and WaitK: writes on from where the last call ended. Where a source outgrows its bucket,
+    the wider program writes it from its beginning, in the same words."""
+
+    def __init__(self, translator: Translator) -> None:
+        super().__init__(translator)
         self._read = np.zeros(0, np.int32)
         self._written: Written | None = None
 
     def decode(self, source: Int[np.ndarray, "rows bucket"]) -> Hypotheses:
-        num_tokens = max(int((source != PAD).sum()) - 1, 0)  # without EOS
+        num_tokens = tokens_of(source)
         goes_on = (
             len(self._read) <= num_tokens and (source[0, : len(self._read)] == self._read).all()
         )
@@ -61,9 +68,6 @@ class WaitingTranslator(Translator):
         self._read = source[0, :num_tokens]
         found = written.hypotheses
         return Hypotheses(found.tokens, found.scores, found.passes - before)
-
-    def _room(self, bucket: int) -> int:
-        return limits.length_limit(bucket)
 
     def _nothing(self, bucket: int) -> Written:
         """The beginning of a text."""
@@ -103,3 +107,50 @@ class WaitingTranslator(Translator):
         written = jax.eval_shape(start, model.leaves)
         until = jax.ShapeDtypeStruct((rows,), jnp.int32)
         return *super().arguments(rows, bucket), written, until
+
+
+class WaitingFrames(Waiting):
+    """By a Ctc run and ChunkWaitK: what the frames say that have read all that they ever will, in one pass over the
+    source; nothing, in no pass, where there is no such frame."""
+
+    def decode(self, source: Int[np.ndarray, "rows bucket"]) -> Hypotheses:
+        settled = source.shape[1] if self.is_final else tokens_of(source) - self.decoding.k + 1
+        if settled < 1:
+            nothing = jnp.full((1, 1, self._room(source.shape[1])), PAD, jnp.int32)
+            return Hypotheses(nothing, jnp.zeros((1, 1)), jnp.zeros(1, jnp.int32))
+        leaves, other_leaves, *_ = self.arguments(*source.shape)
+        tokens = np.full(1, settled, np.int32)
+        return self.compile(*source.shape)(leaves, other_leaves, source, tokens)
+
+    def function(self, bucket: int) -> Callable[..., Hypotheses]:
+        """(leaves, None, source, tokens whose frames are settled) -> what these say."""
+        model, decoding, room = self.ready_model, self.decoding, self._room(bucket)
+
+        def say(leaves: list[jax.Array], _: None, source: Array, settled: Array) -> Hypotheses:
+            network: CtcModel = model.merge(leaves)
+            with cpu_kernels.in_use(model.has_kernels):
+                return network.decode_beginning(source, settled, decoding=decoding, max_length=room)
+
+        return say
+
+    def arguments(self, rows: int, bucket: int) -> Any:
+        """Those of Translator, and the shape of the number of settled tokens."""
+        return *super().arguments(rows, bucket), jax.ShapeDtypeStruct((rows,), jnp.int32)
+
+
+def tokens_of(source: Int[np.ndarray, "rows bucket"]) -> int:
+    """Those of the only row, without EOS."""
+    return max(int((source != PAD).sum()) - 1, 0)
+
+
+def waiting(translator: Translator) -> Waiting:
+    """The translator of a source that goes on, by the decoding of this one. Raises ConfigError where that does not
+    wait."""
+    if isinstance(translator.decoding, WaitK):
+        return WaitingTokens(translator)
+    if isinstance(translator.decoding, ChunkWaitK):
+        return WaitingFrames(translator)
+    raise ConfigError(
+        f"Wait follows the decodings WaitK(k) and ChunkWaitK(k), got {type(translator.decoding).__name__}: for a run "
+        'with wait_k name one, such as --decoding "WaitK(k=3)" (Autoregressive) or "ChunkWaitK(k=3)" (Ctc)'
+    )
