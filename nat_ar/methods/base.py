@@ -5,6 +5,7 @@ evaluating) knows these two only."""
 
 import abc
 import dataclasses
+import functools
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -279,10 +280,14 @@ def start_decoder(student: Any, teacher: nnx.Module) -> list[str]:
 
 def check_decoder(student: Method, teacher: Method) -> None:
     """Raises ValueError where `start_decoder` would, whatever the vocabulary; no parameters are made."""
+    _fitting_decoder(_shapes_of(student), _shapes_of(teacher))
+
+
+@functools.lru_cache(maxsize=64)
+def _shapes_of(method: Method) -> nnx.Module:
+    """A model whose parameters are shapes. It takes a second, and a study is checked whenever a copy of it is made."""
     sizes = VocabularySizes(NUM_SPECIAL + 1, NUM_SPECIAL + 1, is_joint=True)
-    _fitting_decoder(
-        *(nnx.eval_shape(lambda m=m: m.build(sizes, rngs=nnx.Rngs(0))) for m in (student, teacher))
-    )
+    return nnx.eval_shape(lambda: method.build(sizes, rngs=nnx.Rngs(0)))
 
 
 def _fitting_decoder(
