@@ -161,6 +161,19 @@ def test_a_package_with_one_door_is_imported_there_only(package: str) -> None:
     assert users == ONLY_IN[package]
 
 
+def test_several_processes_have_one_door() -> None:
+    """What only one of them does is asked of runtime/distributed.py, where those that wait are thought of."""
+    names = (
+        "jax.distributed",
+        "_src.distributed",
+        "multihost_utils",
+        "process_index",
+        "process_count",
+    )
+    users = {m for m, path in FILES.items() if any(n in path.read_text("utf-8") for n in names)}
+    assert users == {"nat_ar.runtime.distributed"}
+
+
 TEXT_ONLY = [
     name
     for name in FILES

@@ -1,0 +1,329 @@
+"""Several processes, on one machine or many, that compute together on JAX's own runtime: how they start, which of them
+writes, what they tell each other, and how all of them end.
+
+One process is the case in which nothing of this happens. What processes tell each other goes through the store of
+JAX's coordination service and not over the devices: a device that waits for another fails after half a minute on CPUs
+(Gloo), and a validation takes longer. Orbax takes the same client from `jax._src.distributed`; JAX has no public name
+for it."""
+
+import contextlib
+import ctypes
+import itertools
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax._src.distributed import global_state
+from jax.experimental import multihost_utils
+
+from nat_ar.config_json import ConfigError
+from nat_ar.runtime import console
+
+T = TypeVar("T")
+
+HEARTBEAT = 30
+"""seconds without a sign of life after which a process counts as gone"""
+PATIENCE = 10.0
+"""seconds within which processes that end alike come to their end"""
+WITHOUT_END = 7 * 24 * 3600 * 1000
+"""milliseconds to wait for another process while it works: that it is alive is watched elsewhere"""
+LAUNCHERS = {
+    "SLURM": ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+    "Open MPI": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    "Kubernetes": ("NAT_AR_PROCESSES", "JOB_COMPLETION_INDEX"),
+}
+"""what says the number of processes, and which of them this is. An indexed job of Kubernetes does not tell its pods how
+many they are, nor that they belong together: its manifest sets the first variable"""
+GONE = "is gone: it was killed, or its machine is down; the last checkpoint is good: run the same command"
+FAILED, ENDING = "nat_ar/failed", "nat_ar/ending"
+"""of the store: why a process ended before the others; and the barrier of those that end together"""
+
+
+class ProcessError(OSError):
+    """Another process of the job cannot go on; says which, and why."""
+
+
+def requested(
+    coordinator: str | None,
+    processes: int | None,
+    process: int | None,
+    environment: Mapping[str, str],
+) -> dict[str, Any] | None:
+    """What jax.distributed.initialize is to be called with, from options or else from what a launcher says; None where
+    this process is alone.
+
+    With an address, HOST:PORT of process 0, what is missing of the rest is taken from the launcher, and every process
+    has all devices that it sees. Without one, JAX knows the address by SLURM and Open MPI, and gives each process one
+    GPU, and by the API of Kubernetes. Raises ConfigError for what does not fit together."""
+    launcher, told = _launched(environment)
+    if coordinator is None:
+        if processes is not None or process is not None:
+            raise ConfigError(
+                "--processes and --process belong to --coordinator HOST:PORT, the address at which process 0 listens: "
+                "give all three"
+            )
+        return None if launcher is None or told[0] == 1 else {}
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ConfigError(
+            f"--coordinator is the address at which process 0 listens, HOST:PORT: got {coordinator!r}"
+        )
+    processes = told[0] if processes is None else processes
+    process = told[1] if process is None else process
+    if processes is None or process is None or not 0 <= process < processes:
+        raise ConfigError(
+            f"--coordinator goes with --processes N, how many there are, and --process, 0 to N - 1, which of them "
+            f"this is: got {processes} and {process}"
+        )
+    return {
+        "coordinator_address": coordinator,
+        "num_processes": processes,
+        "process_id": process,
+        "cluster_detection_method": "deactivate",
+    }
+
+
+def _launched(
+    environment: Mapping[str, str],
+) -> tuple[str | None, tuple[int | None, int | None]]:
+    """The launcher of several processes, their number and which this is, as far as it says."""
+    for name, variables in LAUNCHERS.items():
+        number, own = (_number(environment.get(variable)) for variable in variables)
+        if number is not None:
+            return name, (number, own)
+    return None, (None, None)
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdecimal() else None
+
+
+@contextlib.contextmanager
+def joined(
+    coordinator: str | None = None, processes: int | None = None, process: int | None = None
+) -> Iterator[None]:
+    """Within the block this process computes together with the others that options or launcher tell of, if any; see
+    `requested`. To be entered before JAX is asked for a device.
+
+    A process that ends with an error makes all others end within PATIENCE seconds, and one that is killed within
+    HEARTBEAT seconds and some: they say in one line which it was and exit with status 2, whatever they are doing."""
+    arguments = requested(coordinator, processes, process, os.environ)
+    if arguments is None:
+        yield
+        return
+    _initialize(arguments)
+    watch = _Watch()
+    try:
+        yield
+    except BaseException as error:
+        watch.leave_after(error)
+        raise
+    watch.leave()
+
+
+def _initialize(arguments: dict[str, Any]) -> None:
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # JAX would abort the others with a stack trace; here `_Watch` ends them.
+    jax.config.update("jax_enable_recoverability", True)
+    jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM, as we do
+    try:
+        jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=HEARTBEAT)
+    except (RuntimeError, ValueError) as error:
+        wanted = ", ".join(f"{name} {value}" for name, value in arguments.items()) or "the launcher"
+        raise ConfigError(
+            f"the processes of the job do not find each other by {wanted}: {_first_line(error)}"
+        ) from error
+
+
+class _Watch:
+    """Two threads that wait: for the word of a process that failed, and for processes that give no sign of life. The
+    death of the first process JAX notices itself, at once, and aborts: then there is a word on the way."""
+
+    def __init__(self) -> None:
+        self.client = _store()
+        self.is_closing, self.is_ending = threading.Event(), threading.Lock()
+        self.client.key_value_set(f"nat_ar/host/{index()}", socket.gethostname())
+        barrier("hosts")
+        hosts = dict(self.client.key_value_dir_get("nat_ar/host/"))
+        self.names = [
+            f"process {number} of {count()} ({hosts[f'nat_ar/host/{number}']})"
+            for number in range(count())
+        ]
+        for work in (self._hear, self._look):
+            threading.Thread(target=work, daemon=True).start()
+        if not is_first():
+            # Python's own handlers run in the main thread, which never comes to it.
+            self.handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._explain_abort)
+            ctypes.CDLL(None).signal(signal.SIGABRT, self.handler)
+
+    def _hear(self) -> None:
+        with contextlib.suppress(Exception):  # of JAX's runtime, when all is over
+            self._end(self.client.blocking_key_value_get(FAILED, WITHOUT_END))
+
+    def _look(self) -> None:
+        everyone = list(range(count()))
+        with contextlib.suppress(Exception):
+            while not self.is_closing.wait(1.0):
+                alive = self.client.get_live_nodes(everyone)
+                if gone := [self.names[number] for number in everyone if number not in alive]:
+                    self._end(f"{', '.join(gone)} {GONE}")
+
+    def _explain_abort(self, number: int) -> None:
+        """Called by whatever thread aborts the process. An abort for another reason goes on."""
+        host, _, port = str(global_state.coordinator_address).rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
+        except OSError:
+            self._end(f"{self.names[0]}, by which the others find each other, {GONE}")
+
+    def _end(self, reason: str) -> None:
+        if self.is_closing.is_set() or not self.is_ending.acquire(blocking=False):
+            return
+        console.say(f"nat-ar: error: {reason}")
+        if is_first():
+            time.sleep(1.0)  # the others hear it from here
+        os._exit(2)  # whatever the main thread waits for will not come
+
+    def leave(self) -> None:
+        """All come to the end of their work."""
+        self.client.wait_at_barrier(ENDING, WITHOUT_END)
+        self._part()
+
+    def leave_after(self, error: BaseException) -> None:
+        """Where all come to this end, they part in peace; otherwise the others hear of it."""
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            time.sleep(HEARTBEAT + PATIENCE)  # what mostly is behind it `_look` knows better
+        try:
+            self.client.wait_at_barrier(ENDING, int(PATIENCE * 1000))
+        except Exception:  # not all came
+            self.is_closing.set()
+            reason = f"{self.names[index()]} has ended: {_first_line(error)}"
+            with contextlib.suppress(Exception):  # another was faster
+                self.client.key_value_set(FAILED, reason)
+            if is_first():
+                time.sleep(1.0)  # the others hear it from here
+            jax.distributed.shutdown()
+        else:
+            self._part()
+
+    def _part(self) -> None:
+        """The first process, by which the others find each other, goes last."""
+        self.is_closing.set()
+        if is_first():
+            everyone = list(range(count()))
+            with contextlib.suppress(Exception):
+                while len(self.client.get_live_nodes(everyone)) > 1:
+                    time.sleep(0.1)
+        jax.distributed.shutdown()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def are_joined() -> bool:
+    """Whether JAX's runtime for several processes is up, be there one of them or more."""
+    return jax.distributed.is_initialized()
+
+
+def count() -> int:
+    """How many processes compute together."""
+    return global_state.num_processes
+
+
+def index() -> int:
+    """Which of them this is."""
+    return global_state.process_id
+
+
+def is_first() -> bool:
+    """Whether this process writes what is written once."""
+    return index() == 0
+
+
+_numbers = itertools.count()
+"""of what processes have told each other: all of them count alike"""
+
+
+def _store() -> Any:
+    """The client of JAX's coordination service."""
+    return global_state.client
+
+
+def barrier(name: str) -> None:
+    """Returns when all processes have come here."""
+    if count() > 1:
+        _store().wait_at_barrier(f"nat_ar/{next(_numbers)}/{name}", WITHOUT_END)
+
+
+def from_first(compute: Callable[[], T]) -> T:
+    """What `compute` returns in the first process, which alone calls it: JSON data, and in every process the same.
+
+    Where it raises an Exception there, the others raise ProcessError."""
+    if count() == 1:
+        return compute()
+    key, client = f"nat_ar/{next(_numbers)}", _store()
+    if is_first():
+        try:
+            value = compute()
+        except Exception as error:
+            client.key_value_set(key, json.dumps({"error": f"process 0: {_first_line(error)}"}))
+            raise
+        client.key_value_set(key, json.dumps({"value": value}))
+        return value
+    told = json.loads(client.blocking_key_value_get(key, WITHOUT_END))
+    if "error" in told:
+        raise ProcessError(told["error"])
+    return told["value"]
+
+
+@contextlib.contextmanager
+def failing_together() -> Iterator[None]:
+    """Work of each process by itself, after which all go on or none does: where one raises an Exception, all others
+    raise ProcessError, which names it. Nothing in the block may wait for another process."""
+    if count() == 1:
+        yield
+        return
+    key, client = f"nat_ar/{next(_numbers)}", _store()
+    own = f"{key}/{index()}"
+    try:
+        yield
+    except Exception as error:
+        client.key_value_set(own, f"process {index()}: {_first_line(error)}")
+        _verdict(key)
+        raise
+    client.key_value_set(own, "")
+    if failure := _verdict(key):
+        raise ProcessError(failure)
+
+
+def _verdict(key: str) -> str:
+    """The failure of the first process that has one; empty where none has. The first process asks all of them."""
+    client, verdict = _store(), f"{key}/all"
+    if is_first():
+        outcomes = [
+            client.blocking_key_value_get(f"{key}/{number}", WITHOUT_END)
+            for number in range(count())
+        ]
+        client.key_value_set(verdict, next(filter(None, outcomes), ""))
+    return client.blocking_key_value_get(verdict, WITHOUT_END)
+
+
+def broadcast(tree: Any) -> Any:
+    """Arrays of the first process, in the memory of every one. Processors of two kinds may make two arrays of one
+    seed."""
+    return tree if count() == 1 else multihost_utils.broadcast_one_to_all(tree)
+
+
+def gathered(tree: Any) -> Any:
+    """The whole arrays, in the memory of every process. All must ask for them."""
+    if count() == 1:
+        return jax.tree.map(np.asarray, tree)
+    return multihost_utils.process_allgather(tree, tiled=True)
