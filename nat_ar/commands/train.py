@@ -1,6 +1,7 @@
 """train CONFIG --run DIRECTORY: trains the model of an experiment, or resumes its training.
 
-nat_ar/pipeline/train.py says what resuming keeps."""
+nat_ar/pipeline/train.py says what resuming keeps, nat_ar/runtime/distributed.py how several processes train
+together."""
 
 import dataclasses
 import shlex
@@ -9,7 +10,7 @@ from nat_ar.evaluation.speed import machine
 from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.experiment.config import load_experiment as load_config
 from nat_ar.pipeline.train import train
-from nat_ar.runtime import bars
+from nat_ar.runtime import bars, distributed
 
 __all__ = ["Train", "load_config", "run"]
 
@@ -22,14 +23,26 @@ class Train:
     """the experiment; every field is an option with a dotted name"""
     run: str | None = None
     """directory of the run; default: runs/NAME"""
+    mesh: str | None = None
+    """the devices that share each batch: data=8, or data=-1 for all; default: as training.num_devices says"""
+    coordinator: str | None = None
+    """HOST:PORT at which process 0 listens, where several processes train together; SLURM and Open MPI say it
+    themselves"""
+    processes: int | None = None
+    """how many processes train together"""
+    process: int | None = None
+    """which of them this is, from 0"""
 
 
 def run(arguments: Train) -> None:
-    bars.say(machine.summary([arguments.config.method.network.dtype]))
-    trained = train(arguments.config, arguments.run)
-    where = shlex.quote(str(trained.directory))
-    following = f"next: python -m nat_ar evaluate {where}"
-    if arguments.config.method.family == "AR":
-        to = shlex.quote(f"{arguments.config.data.directory}_distilled")
-        following += f", or python -m nat_ar distill {where} --directory {to}"
-    bars.say(following)
+    with distributed.joined(arguments.coordinator, arguments.processes, arguments.process):
+        dtypes = [arguments.config.method.network.dtype]
+        bars.is_muted = not distributed.is_first()
+        bars.say(machine.summary(dtypes))
+        trained = train(arguments.config, arguments.run, mesh=arguments.mesh)
+        where = shlex.quote(str(trained.directory))
+        following = f"next: python -m nat_ar evaluate {where}"
+        if arguments.config.method.family == "AR":
+            to = shlex.quote(f"{arguments.config.data.directory}_distilled")
+            following += f", or python -m nat_ar distill {where} --directory {to}"
+        bars.say(following)

@@ -25,7 +25,7 @@ from nat_ar.data.arrays import PreparedData
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.experiment import seeds
 from nat_ar.experiment.config import ExperimentConfig
-from nat_ar.runtime import console, files, out_of_memory
+from nat_ar.runtime import console, distributed, files, out_of_memory
 from nat_ar.search.verification import DraftedDecoding
 from nat_ar.training.checkpoint import AVERAGE, Checkpoints
 from nat_ar.translation import decodings
@@ -92,8 +92,24 @@ class Run:
     def started(
         self, config: ExperimentConfig, data: PreparedData, **models: TrainedModel | None
     ) -> Iterator[None]:
-        """The run, made or found again by `start`, which this process alone writes to until the block ends. An error
-        before the first checkpoint leaves nothing of it behind, unless there are batches to look at."""
+        """The run, made or found again by `start`, which this process alone writes to until the block ends, or those
+        alone that train together: then the first of them makes it. An error before the first checkpoint leaves nothing
+        of it behind, unless there are batches to look at."""
+        with contextlib.ExitStack() as held:
+            own = self._started(config, data, **models)
+            distributed.from_first(lambda: held.enter_context(own))
+            with distributed.failing_together():
+                if not self.config_path.exists():
+                    raise ConfigError(
+                        f"{self.directory} is not there, which the first process has made: name a directory that all "
+                        "processes see"
+                    )
+            yield
+
+    @contextlib.contextmanager
+    def _started(
+        self, config: ExperimentConfig, data: PreparedData, **models: TrainedModel | None
+    ) -> Iterator[None]:
         is_new = not self.directory.exists()
         files.make_directory(self.directory)
         try:

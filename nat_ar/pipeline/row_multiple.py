@@ -48,7 +48,7 @@ def _require_equal_shares(
     accumulation = training.accumulation
     if multiple % (num_devices * accumulation):
         fitting = [n for n in range(1, num_devices) if multiple % (n * accumulation) == 0]
-        advice = f"set training.num_devices to {max(fitting)}, or begin" if fitting else "begin"
+        advice = f"train with --mesh data={max(fitting)}, or begin" if fitting else "begin"
         raise ConfigError(
             f"devices times training.accumulation must divide the rows of every batch, a multiple of {multiple} "
             f"({origin}): got {num_devices} devices and accumulation {accumulation}; {advice} another run with "

@@ -31,7 +31,7 @@ from nat_ar.experiment.run import Run, TrainedModel
 from nat_ar.methods import base
 from nat_ar.methods.base import Method, VocabularySizes
 from nat_ar.pipeline import row_multiple, validation
-from nat_ar.runtime import bars, devices, malloc, out_of_memory
+from nat_ar.runtime import bars, devices, distributed, malloc, out_of_memory
 from nat_ar.training import loop, optimizer, step, tracking
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.logging import RunLog
@@ -44,23 +44,31 @@ _PART = 1 << 20
 """pairs that are looked at together"""
 
 
-def train(config: ExperimentConfig | str | Path, run: Run | str | Path | None = None) -> Run:
+def train(
+    config: ExperimentConfig | str | Path,
+    run: Run | str | Path | None = None,
+    *,
+    mesh: str | None = None,
+) -> Run:
     """Trains to the end, or from where the run stopped to the end, and returns the run.
 
-    `config`: an experiment or its Python file; `run`: its directory, runs/NAME by default. Raises ConfigError where
-    another process is training this run, or the directory holds another experiment."""
+    `config`: an experiment or its Python file; `run`: its directory, runs/NAME by default; `mesh`: which devices share
+    each batch, "data=8" or "data=-1" for all; by default what training.num_devices says. Processes that train together
+    (runtime.distributed) all call it alike. Raises ConfigError where another process is training this run, or the
+    directory holds another experiment."""
+    bars.is_muted = not distributed.is_first()
     malloc.keep_freed_memory()  # for callers from Python; the command line has done so before JAX started
     if not isinstance(config, ExperimentConfig):
         config = load_experiment(config)
     config = dataclasses.replace(config, data=prepare.as_begun(config.data))
     to = Run.of(f"runs/{config.name}" if run is None else run)
-    references.require(config.data.corpus.tokenizer)
-    require_device(config.method)
-    if not to.has_work():  # one that began on a GPU may go on here
-        devices.require_fast_training(config.method.network.dtype)
     smaller = "take a smaller model (its d_model, d_hidden and numbers of layers)"
     reading = bars.line(f"{config.name}: reading {config.training_directory}")
-    with out_of_memory.explained(smaller), reading:
+    with distributed.failing_together(), out_of_memory.explained(smaller), reading:
+        references.require(config.data.corpus.tokenizer)
+        require_device(config.method)
+        if not to.has_work():  # one that began on a GPU may go on here
+            devices.require_fast_training(config.method.network.dtype)
         data = PreparedData.load(config.training_directory)
         if not to.has_work():  # else the hashes of what it was trained on are compared
             _check_data(config, data)
@@ -69,20 +77,33 @@ def train(config: ExperimentConfig | str | Path, run: Run | str | Path | None = 
         for other in (teacher, before):
             _check_vocabularies(data.vocabulary, other)
         _check_teacher(config, teacher)
-        mesh = step.data_mesh(config.training.num_devices)
-        multiple = row_multiple.of_new_run(config.training, mesh.size)
+        number = config.training.num_devices if mesh is None else step.num_devices_of(mesh)
+        shared = step.data_mesh(number)
+        multiple = row_multiple.of_new_run(config.training, shared.size)
         batches = loader_of(data, config).with_row_multiple(multiple)
         model, notes = _initial_model(config, data.vocabulary, teacher, before)
-    if config.training.tracker is not None:
-        tracking.require(config.training.tracker)
-    validation.require_criterion(config, data)
-    if not to.has_work():
-        _check_lost(config, batches)
+        if config.training.tracker is not None:
+            tracking.require(config.training.tracker)
+        validation.require_criterion(config, data)
+        if not to.has_work():
+            _check_lost(config, batches)
+    require_same(config, data)
     # Last: an impossible config must not claim the directory.
     started = to.started(config, data, teacher=teacher, start_from=before)
     with out_of_memory.explained(smaller), started:
-        _train(config, to, data, teacher, mesh, batches, model, notes)
+        _train(config, to, data, teacher, shared, batches, model, notes)
     return to
+
+
+def require_same(config: ExperimentConfig, data: PreparedData) -> None:
+    """Raises ConfigError in a process that was not given what the first was, and ProcessError in the others."""
+    own = {"config": config_json.to_json(config), "data": data.hash}
+    first = distributed.from_first(lambda: own)
+    with distributed.failing_together():
+        if changed := list(config_json.differences(first, own)):
+            raise ConfigError(
+                f"all processes train one experiment: expected that of process 0, got {'; '.join(changed)}"
+            )
 
 
 def _train(
@@ -95,16 +116,18 @@ def _train(
     model: nnx.Module,
     notes: Sequence[str],
 ) -> None:
+    checkpoints = Checkpoints(
+        to.checkpoints_directory, keep_best=config.training.validation.keep_best
+    )
     graphdef, params, carried = step.split(model)
+    if distributed.from_first(lambda: checkpoints.latest_step is None):
+        params, carried = distributed.broadcast((params, carried))
     updates = optimizer.build(config.training.optimizer, max_steps=config.training.max_steps)
     has_average = config.training.average_decay is not None
     state = step.initial_state(
         params, updates, seed=config.training.seed, has_average=has_average, carried=carried
     )
     state = step.place(mesh, state, is_batch=False)
-    checkpoints = Checkpoints(
-        to.checkpoints_directory, keep_best=config.training.validation.keep_best
-    )
     state, progress = _resume(state, checkpoints)
     progress.reconsider(int(state.step), config.training)
     if progress.is_finished:
@@ -135,13 +158,14 @@ def _train(
     train_step_at = _train_steps(
         config, graphdef, vocabulary_sizes(data.vocabulary), updates, mesh, teacher
     )
+    measure = validation.Validation(config, data, graphdef, teacher)
     try:
         loop.run(
             state,
             progress,
             train_step_at,
             batches,
-            validation.Validation(config, data, graphdef, teacher),
+            lambda params: distributed.from_first(lambda: measure(params)),
             config=config.training,
             mesh=mesh,
             checkpoints=checkpoints,

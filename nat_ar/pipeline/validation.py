@@ -21,6 +21,7 @@ from nat_ar.evaluation import metrics
 from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.experiment.run import TrainedModel
 from nat_ar.special_tokens import PAD
+from nat_ar.training import step
 from nat_ar.translation import decodings
 from nat_ar.translation.model import Model
 from nat_ar.translation.translator import Translator
@@ -69,7 +70,7 @@ class Validation:
         self.translator: Translator | None = None
 
     def __call__(self, params: nnx.State) -> dict[str, float]:
-        params = jax.device_put(params, jax.local_devices()[0])
+        params = step.on_one_device(params)
         return {**self._translated(Model(self.graphdef, params)), **self._loss(params)}
 
     def _translated(self, model: Model) -> dict[str, float]:

@@ -13,6 +13,8 @@ from tqdm.auto import tqdm
 
 from nat_ar.runtime import console, durations
 
+is_muted = False
+"""whether nothing is shown or said here: of several processes that work together the first one speaks"""
 SILENCE = 5.0
 """seconds after which a file hears that the process is alive"""
 
@@ -25,6 +27,8 @@ def are_drawn() -> bool:
 
 def say(text: str) -> None:
     """A line on stderr, above the bars that are drawn."""
+    if is_muted:
+        return
     _heart.last_said = time.monotonic()
     with tqdm.external_write_mode(file=sys.stderr):
         console.say(text)
@@ -83,6 +87,7 @@ class Bar(tqdm):
         """`is_quiet`: never drawn. `is_ticking` False: no thread beside the work, which may be timed. `settings` are
         tqdm's."""
         self._stopped, self._ticker = threading.Event(), None
+        is_quiet = is_quiet or is_muted
         is_hidden = is_quiet or not are_drawn()
         super().__init__(iterable, disable=is_hidden, leave=False, dynamic_ncols=True, **settings)
         self._began = time.monotonic()

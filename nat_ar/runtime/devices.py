@@ -1,5 +1,7 @@
 """The devices that JAX computes on, and one line where they are not what was asked for, or not for it."""
 
+from collections.abc import Callable
+
 import jax
 
 from nat_ar.config_json import ConfigError
@@ -7,8 +9,17 @@ from nat_ar.config_json import ConfigError
 
 def local() -> list[jax.Device]:
     """The devices of this process. Raises ConfigError where JAX cannot start a platform that JAX_PLATFORMS names."""
+    return _found(jax.local_devices)
+
+
+def all_processes() -> list[jax.Device]:
+    """The devices of all processes that compute together, in the order of the processes. Raises as `local` does."""
+    return _found(jax.devices)
+
+
+def _found(find: Callable[[], list[jax.Device]]) -> list[jax.Device]:
     try:
-        return jax.local_devices()
+        return find()
     except (
         RuntimeError,
         AssertionError,

@@ -42,8 +42,8 @@ LAUNCHERS = {
 """what says the number of processes, and which of them this is. An indexed job of Kubernetes does not tell its pods how
 many they are, nor that they belong together: its manifest sets the first variable"""
 GONE = "is gone: it was killed, or its machine is down; the last checkpoint is good: run the same command"
-FAILED, ENDING = "nat_ar/failed", "nat_ar/ending"
-"""of the store: why a process ended before the others; and the barrier of those that end together"""
+FAILED, ENDING = "nat_ar/failed/", "nat_ar/ending"
+"""of the store: where a process says why it ended before the others; and the barrier of those that end together"""
 
 
 class ProcessError(OSError):
@@ -143,8 +143,8 @@ def _initialize(arguments: dict[str, Any]) -> None:
 
 
 class _Watch:
-    """Two threads that wait: for the word of a process that failed, and for processes that give no sign of life. The
-    death of the first process JAX notices itself, at once, and aborts: then there is a word on the way."""
+    """A thread that looks every second whether a process has failed, or gives no sign of life. The death of the first
+    process JAX notices itself, at once, and aborts the others: they explain it."""
 
     def __init__(self) -> None:
         self.client = _store()
@@ -156,27 +156,25 @@ class _Watch:
             f"process {number} of {count()} ({hosts[f'nat_ar/host/{number}']})"
             for number in range(count())
         ]
-        for work in (self._hear, self._look):
-            threading.Thread(target=work, daemon=True).start()
+        self.thread = threading.Thread(target=self._look, daemon=True)
+        self.thread.start()
+        # Python's own handlers run in the main thread, which never comes to it.
+        self.handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._explain_abort)
         if not is_first():
-            # Python's own handlers run in the main thread, which never comes to it.
-            self.handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._explain_abort)
-            ctypes.CDLL(None).signal(signal.SIGABRT, self.handler)
-
-    def _hear(self) -> None:
-        with contextlib.suppress(Exception):  # of JAX's runtime, when all is over
-            self._end(self.client.blocking_key_value_get(FAILED, WITHOUT_END))
+            _libc().signal(signal.SIGABRT, self.handler)
 
     def _look(self) -> None:
-        everyone = list(range(count()))
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # all is over
             while not self.is_closing.wait(1.0):
-                alive = self.client.get_live_nodes(everyone)
-                if gone := [self.names[number] for number in everyone if number not in alive]:
+                alive = self.client.get_live_nodes(list(range(count())))  # waits for all that are
+                for _, reason in self.client.key_value_dir_get(FAILED):
+                    self._end(reason)
+                if gone := [name for at, name in enumerate(self.names) if at not in alive]:
                     self._end(f"{', '.join(gone)} {GONE}")
 
     def _explain_abort(self, number: int) -> None:
         """Called by whatever thread aborts the process. An abort for another reason goes on."""
+        _libc().signal(number, None)
         host, _, port = str(global_state.coordinator_address).rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
@@ -184,11 +182,11 @@ class _Watch:
             self._end(f"{self.names[0]}, by which the others find each other, {GONE}")
 
     def _end(self, reason: str) -> None:
-        if self.is_closing.is_set() or not self.is_ending.acquire(blocking=False):
+        if not self.is_ending.acquire(blocking=False):
             return
         console.say(f"nat-ar: error: {reason}")
         if is_first():
-            time.sleep(1.0)  # the others hear it from here
+            time.sleep(3.0)  # the others see it as well, as long as this process is there
         os._exit(2)  # whatever the main thread waits for will not come
 
     def leave(self) -> None:
@@ -202,26 +200,39 @@ class _Watch:
             time.sleep(HEARTBEAT + PATIENCE)  # what mostly is behind it `_look` knows better
         try:
             self.client.wait_at_barrier(ENDING, int(PATIENCE * 1000))
-        except Exception:  # not all came
-            self.is_closing.set()
+        except jax.errors.JaxRuntimeError:  # not all came
+            self.is_ending.acquire()  # for good: if `_look` has it, the process ends here
             reason = f"{self.names[index()]} has ended: {_first_line(error)}"
-            with contextlib.suppress(Exception):  # another was faster
-                self.client.key_value_set(FAILED, reason)
+            self.client.key_value_set(f"{FAILED}{index()}", reason)
             if is_first():
-                time.sleep(1.0)  # the others hear it from here
-            jax.distributed.shutdown()
+                time.sleep(3.0)  # as in `_end`; meanwhile `_look` goes on
+            self._shut_down()
         else:
             self._part()
 
     def _part(self) -> None:
         """The first process, by which the others find each other, goes last."""
+        self.is_ending.acquire()
         self.is_closing.set()
         if is_first():
-            everyone = list(range(count()))
-            with contextlib.suppress(Exception):
-                while len(self.client.get_live_nodes(everyone)) > 1:
-                    time.sleep(0.1)
+            while len(self.client.get_live_nodes(list(range(count())))) > 1:
+                time.sleep(0.1)
+        self._shut_down()
+
+    def _shut_down(self) -> None:
+        """No thread may be in JAX's runtime when Python ends."""
+        self.is_closing.set()
+        self.thread.join()
+        _libc().signal(signal.SIGABRT, None)
         jax.distributed.shutdown()
+
+
+def _libc() -> Any:
+    """The C library, whose `signal` takes an address, or None for what happens by default."""
+    library = ctypes.CDLL(None)
+    library.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    library.signal.restype = ctypes.c_void_p
+    return library
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,7 +3,9 @@
 Three items a step: `params` (all that translating needs: averages where there are some, and carried arrays),
 `training` (raw parameters, optimizer, step, key, carried arrays) and `progress` (JSON: epoch, position, best score,
 seconds, and the SHA-256 of all three). The latest and the best by validation are kept, one or several. What comes back
-is checked against its SHA-256: a file that lost a bit is an error, or an older step, never other numbers."""
+is checked against its SHA-256: a file that lost a bit is an error, or an older step, never other numbers.
+
+Processes that train together save and restore together, from one file system; the first decides from which step."""
 
 import asyncio
 import contextlib
@@ -26,7 +28,7 @@ from flax import nnx
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import checkpoint_managers
 
-from nat_ar.runtime import files
+from nat_ar.runtime import distributed, files
 from nat_ar.training.step import TrainState
 
 
@@ -86,10 +88,13 @@ class Checkpoints:
         self.damaged: list[str] = []
         """what `restore` could not use, a line each"""
         self.policy = LatestAndBest({}, keep_best)
+        if not is_read_only:
+            distributed.from_first(lambda: self.directory.mkdir(parents=True, exist_ok=True))
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self.policy,
             enable_async_checkpointing=False,
-            create=not is_read_only,
+            create=False,
+            multiprocessing_options=_processes(is_read_only),
             save_interval_steps=0 if is_read_only else 1,
             read_only=is_read_only,
             cleanup_tmp_directories=not is_read_only,
@@ -157,7 +162,8 @@ class Checkpoints:
         params, training = _by_path(state.translating), _by_path(_training(state))
         hashes = {"params": _arrays_hash(params), "training": _arrays_hash(training)}
         facts = {**progress, "score": score, "sha256": hashes}
-        self._check_room(sum(array.nbytes for array in (*params.values(), *training.values())))
+        size = sum(array.nbytes for array in (*params.values(), *training.values()))
+        distributed.from_first(lambda: self._check_room(size))
         self.policy.scores[step] = score
         try:
             self.manager.save(
@@ -190,7 +196,7 @@ class Checkpoints:
         these are only read.
         Raises DamagedCheckpointError, and moves nothing, where no step is whole."""
         damaged: list[DamagedCheckpointError] = []
-        for step in sorted(self.manager.all_steps(), reverse=True):
+        for step in distributed.from_first(lambda: sorted(self.manager.all_steps(), reverse=True)):
             try:
                 restored = self._restore(step, like)
             except DamagedCheckpointError as error:
@@ -206,14 +212,17 @@ class Checkpoints:
         )
 
     def _set_aside(self, steps: Sequence[int]) -> None:
+        distributed.from_first(lambda: self._move_aside(steps))
+        self.manager.reload()
+        self.policy.scores = {step: self._score(step) for step in self.manager.all_steps()}
+
+    def _move_aside(self, steps: Sequence[int]) -> None:
         place = self.directory.with_name("damaged")
         place.mkdir(exist_ok=True)
         for step in steps:
             names = itertools.chain([str(step)], (f"{step}.{n}" for n in itertools.count(1)))
             free = next(name for name in names if not (place / name).exists())
             os.replace(self.directory / str(step), place / free)
-        self.manager.reload()
-        self.policy.scores = {step: self._score(step) for step in self.manager.all_steps()}
 
     def _restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         progress, hashes = self._progress_and_hashes(step)
@@ -306,6 +315,17 @@ class Checkpoints:
 
     def close(self) -> None:
         self.manager.close()
+
+
+def _processes(is_read_only: bool) -> ocp.options.MultiprocessingOptions:
+    """Of several processes each reads for itself, and all write together. That they are named makes Orbax wait for them
+    through the coordination service, and not over their devices, which gives up after half a minute on CPUs."""
+    if distributed.count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    own = distributed.index()
+    if is_read_only:
+        return ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
+    return ocp.options.MultiprocessingOptions(active_processes=set(range(distributed.count())))
 
 
 def mean(states: Sequence[nnx.State]) -> nnx.State:

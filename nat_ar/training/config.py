@@ -85,7 +85,8 @@ class TrainingConfig(config_json.Config):
     skip_non_finite: int = 0
     """so many batches whose loss or gradient is not finite are left out and reported; one more stops the run"""
     num_devices: int | None = None
-    """local devices that share each batch; None: all. It may differ when a run goes on (batching.row_multiple)"""
+    """devices that share each batch; None: all. It may differ when a run goes on (batching.row_multiple), and train
+    --mesh says it without a word in the config"""
     tracker: tracking.Name | None = None
     """a service that draws the numbers of metrics.jsonl as well; its package must be installed (tensorboardX, wandb,
     trackio)"""

@@ -1,4 +1,5 @@
-"""The record of a run: metrics.jsonl, the console, and a tracker where one is wanted."""
+"""The record of a run: metrics.jsonl, the console, and a tracker where one is wanted. Of several processes the first
+keeps it."""
 
 import datetime
 import json
@@ -8,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nat_ar.runtime import bars, files
+from nat_ar.runtime import bars, distributed, files
 from nat_ar.training import tracking
 from nat_ar.types import Batch
 
@@ -21,13 +22,14 @@ class RunLog:
 
     def __init__(self, run: Path, *, resumed_step: int, tracker: tracking.Name | None) -> None:
         self.path = run / FILE_NAME
+        self._is_kept = distributed.is_first()
         self._forget_after(resumed_step)
-        self._tracker = (
-            None if tracker is None else tracking.start(tracker, run, resumed_step=resumed_step)
-        )
+        self._tracker: tracking.Tracker | None = None
+        if self._is_kept and tracker is not None:
+            self._tracker = tracking.start(tracker, run, resumed_step=resumed_step)
 
     def _forget_after(self, step: int) -> None:
-        if not self.path.exists():
+        if not self._is_kept or not self.path.exists():
             return
         lines = files.read_lines(self.path)  # whole ones: a kill may cut the last
         kept = [line for line in lines if json.loads(line)["step"] <= step]
@@ -35,6 +37,8 @@ class RunLog:
 
     def write(self, kind: str, step: int, values: dict[str, float]) -> None:
         """One row: {"kind": "train" | "validation", "step": ..., "time": when it was written, names and numbers}."""
+        if not self._is_kept:
+            return
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         row = {"kind": kind, "step": step, "time": now, **values}
         files.append_line(self.path, json.dumps(row))
@@ -43,17 +47,19 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """A line on the console."""
-        bars.say(text)
+        if self._is_kept:
+            bars.say(text)
 
     def keep_batch(self, step: int, batch: Batch) -> Path:
         """Puts a batch aside for inspection: the arrays `source`, `target` and, where it has them,
-        `fertilities`, `soft.tokens` and `soft.weights` of an .npz file, which is returned."""
+        `fertilities`, `soft.tokens` and `soft.weights` of an .npz file, which is returned. All processes must ask."""
         path = self.path.parent / "non_finite" / f"step_{step}.npz"
+        leaves, _ = jax.tree_util.tree_flatten_with_path(distributed.gathered(batch))
+        if not self._is_kept:
+            return path
         path.parent.mkdir(exist_ok=True)
-        leaves, _ = jax.tree_util.tree_flatten_with_path(batch)
         arrays = {
-            jax.tree_util.keystr(way, simple=True, separator="."): np.asarray(array)
-            for way, array in leaves
+            jax.tree_util.keystr(way, simple=True, separator="."): array for way, array in leaves
         }
         np.savez_compressed(path, allow_pickle=False, **arrays)
         return path

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from nat_ar.data import loader
 from nat_ar.data.loader import HostBatch, Loader, Place
-from nat_ar.runtime import bars, durations, out_of_memory
+from nat_ar.runtime import bars, distributed, durations, out_of_memory
 from nat_ar.training import narration, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.config import TrainingConfig
@@ -115,8 +115,8 @@ class Stopped(Exception):  # noqa: N818, not an error
 
 
 class StopRequest:
-    """True once SIGINT, SIGTERM or SIGHUP (the terminal is gone) came; the second SIGINT interrupts at once. A SIGHUP
-    that the process was told to ignore, as by nohup, stays ignored."""
+    """True once SIGINT, SIGTERM, SIGUSR1 (a scheduler's warning) or SIGHUP (the terminal is gone) came; the second
+    SIGINT interrupts at once. A SIGHUP that the process was told to ignore, as by nohup, stays ignored."""
 
     def __init__(self) -> None:
         self.is_set = False
@@ -124,7 +124,7 @@ class StopRequest:
     def __enter__(self) -> "StopRequest":
         self._previous: dict[signal.Signals, Any] = {}
         try:
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
                 if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                     continue
                 self._previous[number] = signal.signal(number, self._receive)
@@ -158,7 +158,8 @@ def run(
     """Trains from `progress` to config.max_steps, or until validation stops gaining. `train_step_at(n)` takes the
     update after n others.
 
-    Raises Stopped after SIGINT, SIGTERM or SIGHUP (a checkpoint is written first) and NonFiniteLossError as soon as a
+    Raises Stopped after SIGINT, SIGTERM, SIGUSR1 or SIGHUP (a checkpoint is written first; of several processes that
+    train together any may get the signal, and all stop after the same step) and NonFiniteLossError as soon as a
     term is not finite and config.skip_non_finite batches have been skipped (the last checkpoint is the last good
     state). Such batches are kept in non_finite/ beside the log. Raises MemoryError where the device has too
     little."""
@@ -191,6 +192,8 @@ def run(
     with out_of_memory.explained(lower), StopRequest() as stop, bar, contextlib.closing(stream):
         for place, batch, num_tokens in stream:
             update = train_step_at(number)
+            # Where processes train together, a wish to stop goes through the step: all find it settled a step later.
+            wishes = (step.stop_wishes(mesh, stop.is_set),) if distributed.are_joined() else ()
             compiling = compilations.announced(update, batch)
             if compiling is not None:
                 meter.settle()  # what is still running is no compilation
@@ -198,7 +201,8 @@ def run(
                 bar.set_description_str(compiling)
                 before = time.perf_counter()
                 progress.spend(before - clock)
-            state, terms = update(state, batch, teacher_params)
+                step.compile_everywhere(update, state, batch, teacher_params, *wishes)
+            state, terms = update(state, batch, teacher_params, *wishes)
             if compiling is not None:
                 bar.set_description_str(TRAINING)
                 clock = time.perf_counter()
@@ -209,7 +213,8 @@ def run(
             is_last = number >= config.max_steps
             is_logged = is_last or number % config.log_every == 0
             is_validation = is_last or number % config.validation.every_steps == 0
-            is_stopping = stop.is_set  # read once a step: what is saved must have been settled
+            # Read once a step: what is saved must have been settled.
+            is_stopping = meter.is_stop_agreed if wishes else stop.is_set
             if is_logged or is_validation or is_stopping:
                 meter.settle()
             now = time.perf_counter()

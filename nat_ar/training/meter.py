@@ -7,6 +7,7 @@ import math
 
 import jax
 
+from nat_ar.training import step as train_step
 from nat_ar.training.logging import RunLog
 from nat_ar.types import Batch, Mean
 
@@ -25,6 +26,8 @@ class Meter:
         which a checkpoint saves: both change in place."""
         self.window, self.skipped = window, skipped
         self.log, self.max_skipped = log, max_skipped
+        self.is_stop_agreed = False
+        """whether, by a step that is settled, any process was asked to stop: the same in all of them"""
         self.pending: collections.deque[tuple[int, dict[str, Mean], Batch]] = collections.deque()
 
     def add(self, step: int, terms: dict[str, Mean], batch: Batch) -> None:
@@ -43,6 +46,8 @@ class Meter:
                 name: (float(mean.total), float(mean.count))
                 for name, mean in jax.device_get(terms).items()
             }
+            wishes, _ = values.pop(train_step.STOP_WISHES, (0.0, 0.0))
+            self.is_stop_agreed |= wishes > 0
             broken = [name for name, value in values.items() if not all(map(math.isfinite, value))]
             if broken:
                 shown = ", ".join(f"{name} is {values[name][0]}" for name in broken)

@@ -1,6 +1,6 @@
 """The one train step that every method runs through: a pure function, jitted and donated.
 
-Batches are sharded over the `data` axis of a mesh of local devices and the state is replicated; the
+Batches are sharded over the `data` axis of a mesh of the devices of all processes and the state is replicated; the
 compiler inserts the sums over devices."""
 
 import dataclasses
@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -17,7 +18,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from nat_ar.config_json import ConfigError
 from nat_ar.methods import base
-from nat_ar.runtime import devices
+from nat_ar.runtime import devices, distributed
 from nat_ar.special_tokens import PAD
 from nat_ar.types import Averaged, Batch, Carried, Mean, pytree_dataclass
 
@@ -41,18 +42,33 @@ class TrainState:
         return nnx.merge_state(self.carried, self.params if self.average is None else self.average)
 
 
-TrainStep = Callable[[TrainState, Batch, Any], tuple[TrainState, dict[str, Mean]]]
+TrainStep = Callable[..., tuple[TrainState, dict[str, Mean]]]
+"""(state, batch, teacher_params, stop_wishes) -> (state, terms); see `build_train_step`"""
+STOP_WISHES = "stop_wishes"
+"""the term that says on how many devices a stop was asked for"""
 
 
 def data_mesh(num_devices: int | None = None) -> Mesh:
-    """All local devices (or the first few) in one row."""
-    found = devices.local()
-    if num_devices is not None and not 1 <= num_devices <= len(found):
+    """The devices of all processes in one row; of a process that is alone, the first few where a number is given."""
+    found = devices.all_processes()
+    least = 1 if distributed.count() == 1 else len(found)  # each must have its share of the work
+    if num_devices is not None and not least <= num_devices <= len(found):
         raise ConfigError(
-            f"training.num_devices must be 1 to {len(found)}, the devices of this machine, or None "
-            f"for all; got {num_devices}"
+            f"--mesh data=N or training.num_devices must be {least} to {len(found)}, the devices of "
+            f"{'this machine' if least == 1 else 'all processes'}, or left out for all; got {num_devices}"
         )
     return Mesh(found[:num_devices], ("data",))
+
+
+def num_devices_of(mesh: str) -> int | None:
+    """Of a mesh as it is written, "data=8": so many devices share each batch; None, for all of them, of "data=-1".
+    Raises ConfigError."""
+    axis, _, size = mesh.partition("=")
+    if axis != "data" or not (size == "-1" or size.isdecimal()):
+        raise ConfigError(
+            f"--mesh is data=N, where N devices share each batch, or data=-1 for all; got {mesh!r}"
+        )
+    return None if size == "-1" else int(size)
 
 
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
@@ -98,14 +114,16 @@ def build_train_step(
     freezes_encoder: bool = False,
     teacher_graphdef: nnx.GraphDef | None = None,
 ) -> TrainStep:
-    """(state, batch, teacher_params) -> (state, terms).
+    """(state, batch, teacher_params, stop_wishes) -> (state, terms).
 
     `accumulation` splits the rows of a batch into that many parts run one after the other; parts weigh
     by their target tokens, so that a token loss equals that of the whole batch. A part starts from what the one
     before it carried on. Terms hold the method's own, the `objective`, and three Euclidean norms: `gradient_norm`
     before clipping, `update_norm`, and `parameter_norm` after the update. With
     `skips_non_finite`, a batch of which any term is not finite changes nothing but the number of the step. With
-    `freezes_encoder` the gradients of embeddings and encoder are 0 and cost no backward pass."""
+    `freezes_encoder` the gradients of embeddings and encoder are 0 and cost no backward pass. `stop_wishes`, with 1 on
+    each device whose process was asked to stop, come back as their sum: all processes learn of it after the same
+    step."""
 
     def objective(
         params: nnx.State,
@@ -168,7 +186,10 @@ def build_train_step(
         return grads, terms, carried
 
     def train_step(
-        state: TrainState, batch: Batch, teacher_params: Any = None
+        state: TrainState,
+        batch: Batch,
+        teacher_params: Any = None,
+        stop_wishes: Int[Array, "devices"] | None = None,
     ) -> tuple[TrainState, dict[str, Mean]]:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for losses.blocks
             grads, terms, carried = gradients(state, batch, teacher_params)
@@ -177,6 +198,8 @@ def build_train_step(
         params = optax.apply_updates(state.params, updates)
         terms["update_norm"] = Mean(optax.tree.norm(updates), jnp.float32(1))
         terms["parameter_norm"] = Mean(optax.tree.norm(params), jnp.float32(1))
+        if stop_wishes is not None:
+            terms[STOP_WISHES] = Mean(stop_wishes.sum().astype(jnp.float32), jnp.float32(1))
         average = state.average
         if average_decay is not None:
             # A short run must not average over its random start: the decay grows with the step.
@@ -202,6 +225,37 @@ def _without_gradient_of_encoder(path: tuple[Any, ...], leaf: Array) -> Array:
 
 
 def place(mesh: Mesh, tree: Any, *, is_batch: bool) -> Any:
-    """Puts a batch (sharded over its rows) or a state (replicated) on the devices."""
-    spec = PartitionSpec("data") if is_batch else PartitionSpec()
-    return jax.device_put(tree, NamedSharding(mesh, spec))
+    """Puts a batch (sharded over its rows) or a state (replicated) on the devices. Every process has all of it, and
+    puts what its own devices hold."""
+    sharding = NamedSharding(mesh, PartitionSpec("data") if is_batch else PartitionSpec())
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(functools.partial(_placed, sharding), tree)
+
+
+def _placed(sharding: NamedSharding, leaf: Any) -> Array:
+    """One array, of which the devices of this process get their parts."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = _placed(sharding, jax.random.key_data(leaf))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def compile_everywhere(train_step: Any, *arguments: Any) -> None:
+    """Compiles a jitted step for these arguments, and waits for the processes that still do: the devices of the fastest
+    would wait for the others in the step itself, and give up, those of CPUs after half a minute. Its call finds the
+    program."""
+    if distributed.count() > 1:
+        train_step.lower(*arguments).compile()
+        distributed.barrier("compiled")
+
+
+def stop_wishes(mesh: Mesh, is_asked: bool) -> Int[Array, "devices"]:
+    """For the devices of this process, whether it was asked to stop."""
+    return place(mesh, np.full(mesh.size, is_asked, np.int32), is_batch=True)
+
+
+def on_one_device(params: nnx.State) -> nnx.State:
+    """Replicated arrays as they are on the first device of this process."""
+    return jax.tree.map(lambda array: array.addressable_data(0), params)

@@ -130,7 +130,7 @@ def test_the_refusal_says_what_to_do() -> None:
         row_multiple.of_new_run(training, 4)
     assert str(error.value) == (
         "devices times training.accumulation must divide the rows of every batch, a multiple of 12 "
-        "(training.batching.row_multiple): got 4 devices and accumulation 2; set training.num_devices to 3, or begin "
+        "(training.batching.row_multiple): got 4 devices and accumulation 2; train with --mesh data=3, or begin "
         "another run with training.batching.row_multiple 8"
     )
     with pytest.raises(ConfigError, match=r"accumulation must divide .*row_multiple: got 5 and 12"):

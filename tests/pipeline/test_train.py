@@ -257,6 +257,9 @@ def test_a_config_that_cannot_start_leaves_no_directory(config_file: Path, tmp_p
     run = tmp_path / "run"
     for option, message in [
         (("--training.num-devices", "1000"), "training.num_devices must be 1 to "),
+        (("--mesh", "data=1000"), "--mesh data=N or training.num_devices must be 1 to "),
+        (("--mesh", "8"), "--mesh is data=N, where N devices share each batch, or data=-1 for all"),
+        (("--processes", "2"), "--processes and --process belong to --coordinator HOST:PORT"),
         (
             ("--training.tracker", "tensorboard"),
             'training.tracker="tensorboard" needs the package tensorboardX',

@@ -156,7 +156,7 @@ parser = argparse.ArgumentParser()
 for name in ("--coordinator", "--processes", "--process", "--then"):
     parser.add_argument(name)
 given = parser.parse_args()
-distributed.HEARTBEAT = 10
+distributed.HEARTBEAT, distributed.PATIENCE = 10, 3.0
 
 def fail(text):
     raise ConfigError(text)
@@ -184,8 +184,8 @@ with distributed.joined(given.coordinator, int(given.processes), int(given.proce
     answers.append(distributed.gathered(array).tolist())
     answers.append(distributed.broadcast(np.float32([me, 1 / 3])).tolist())
     print(answers, flush=True)
-    if given.then == "fail" and me == 1:
-        fail("the disk of one is full")
+    if given.then == f"fail {me}":
+        fail("the disk is full")
     if given.then == "die" and me == 0:
         time.sleep(2)  # the other waits by now
         os.kill(os.getpid(), 9)
@@ -213,11 +213,16 @@ def test_processes_tell_each_other_and_end_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_process_that_fails_alone_ends_the_others(tmp_path: Path) -> None:
-    with processes.job(["-c", TALK, "--then", "fail"], tmp_path, devices=2) as job:
-        assert job.end() == [2, 1], job.said(0) + job.said(1)
-        [line] = job.errors(0)
-        expected = rf"process 1 of 2 \({HERE}\) has ended: the disk of one is full"
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_process_that_fails_alone_ends_the_others(tmp_path: Path, failing: int) -> None:
+    """That one by its own error, which is Python's here; the other in a line that has process, host and reason."""
+    with processes.job(["-c", TALK, "--then", f"fail {failing}"], tmp_path, devices=2) as job:
+        statuses = job.end()
+        assert statuses[1 - failing] == 2, job.said(0) + job.said(1)
+        assert statuses[failing] != 0
+        assert "ConfigError: the disk is full" in job.said(failing)
+        [line] = job.errors(1 - failing)
+        expected = rf"process {failing} of 2 \({HERE}\) has ended: the disk is full"
         assert re.fullmatch(f"nat-ar: error: {expected}", line)
 
 

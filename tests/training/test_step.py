@@ -267,6 +267,31 @@ def test_devices_that_are_not_there_are_refused() -> None:
             step.data_mesh(wrong)
 
 
+def test_a_mesh_is_written_as_its_axis_and_size() -> None:
+    assert step.num_devices_of("data=8") == 8
+    assert step.num_devices_of("data=-1") is None  # all of them
+    for wrong in ("8", "data", "data=", "data=-2", "data=x", "model=2"):
+        with pytest.raises(ConfigError, match=f"--mesh is data=N.*got '{wrong}'"):
+            step.num_devices_of(wrong)
+
+
+def test_a_wish_to_stop_comes_back_with_the_step() -> None:
+    """And changes nothing else."""
+    graphdef, params = nnx.split(Point(0.0), nnx.Param)
+    mesh = step.data_mesh(1)
+    train_step = step.build_train_step(graphdef, DESCENT, mesh)
+    weights = []
+    for is_asked in (False, True):
+        state = step.initial_state(jax.device_get(params), DESCENT, seed=0, has_average=False)
+        wishes = step.stop_wishes(mesh, is_asked)
+        state, terms = train_step(state, ragged_batch(), None, wishes)
+        assert terms[step.STOP_WISHES].total == is_asked
+        weights.append(float(state.params["weight"][...]))
+    assert weights[0] == weights[1]
+    state = step.initial_state(jax.device_get(params), DESCENT, seed=0, has_average=False)
+    assert step.STOP_WISHES not in train_step(state, ragged_batch(), None)[1]
+
+
 @pytest.mark.slow
 def test_eight_devices_are_one_device() -> None:
     """In a process of its own: the number of host devices is fixed before JAX starts."""

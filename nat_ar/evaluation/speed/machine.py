@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from nat_ar.config_json import ConfigError
-from nat_ar.runtime import cpu_kernels, devices, processor
+from nat_ar.runtime import cpu_kernels, devices, distributed, processor
 
 XLA_POOL = "tf_XLAEigen"
 """Linux's name of the threads in XLA's pool on a CPU."""
@@ -48,11 +48,12 @@ def device_name() -> str:
 
 
 def summary(dtypes: Iterable[str]) -> str:
-    """What computes, on one line: the device, how many there are, the dtypes of activations, and CPU threads. Raises
-    ConfigError where there is no device of the platform that was asked for."""
-    number, threads = len(devices.local()), num_threads()
+    """What computes, on one line: the device, how many there are in all processes, the dtypes of activations, and CPU
+    threads. Raises ConfigError where there is no device of the platform that was asked for."""
+    number, threads = len(devices.all_processes()), num_threads()
+    processes = f" of {distributed.count()} processes" if distributed.count() > 1 else ""
     return (
-        f"nat-ar: {device_name()}, {number} device{'s' * (number > 1)}, {', '.join(dict.fromkeys(dtypes))}, "
+        f"nat-ar: {device_name()}, {number} device{'s' * (number > 1)}{processes}, {', '.join(dict.fromkeys(dtypes))}, "
         f"{threads} CPU thread{'s' * (threads > 1)}"
     )
 
