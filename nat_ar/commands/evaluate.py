@@ -65,6 +65,9 @@ class Evaluate:
     """captions only: the first so many sentences of the test; default: all"""
     pace: float = replays.PACE
     """captions only: words a second of the source, for lags with the time of computing"""
+    timed: int | None = None
+    """captions only: so many sentences come one at a time, and have times; the others' prefixes share batches, under
+    policies that translate each from nothing; default: all (docs/captions.md)"""
     oracle_length: bool = False
     """of the n_best translations score the one nearest in length to the reference (docs/metrics.md)"""
 
@@ -123,6 +126,7 @@ def _replay(arguments: Evaluate, test: EvaluationSet | None) -> None:
                 bleu_tokenizer=arguments.bleu_tokenizer,
                 sentences=arguments.sentences,
                 pace=arguments.pace,
+                timed=arguments.timed,
             )
             console.show(replays.summary(row))
 

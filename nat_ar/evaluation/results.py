@@ -119,6 +119,9 @@ STREAM_KEYS = (
     "threads",
     "other_work",  # as in speed rows
 )
+LATER_STREAM_KEYS = (
+    "timed_sentences",  # that came one at a time, of which computing_lags and update_ms are; rows without it: all
+)
 KEYS = {"quality": QUALITY_KEYS, "speed": SPEED_KEYS, "stream": STREAM_KEYS}
 """What every row of its kind has, whichever version wrote it."""
 

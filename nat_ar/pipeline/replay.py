@@ -1,9 +1,12 @@
 """A test replayed word by word: the captions of a run under a policy, scored.
 
 Every sentence is captioned by itself at batch 1, as a live one is: quality, lag, flicker and time are of the same
-updates. Each policy appends a row of kind "stream" to the run's results.jsonl."""
+updates. Where `timed` says how many sentences are enough for the time, the prefixes of the others are translated in
+batches: the same captions sooner, of policies that translate every prefix from nothing. Each policy appends a row of
+kind "stream" to the run's results.jsonl."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,14 +50,17 @@ def replay(
     bleu_tokenizer: Tokenizer | None = None,
     sentences: int | None = None,
     pace: float = PACE,
+    timed: int | None = None,
 ) -> results.Row:
     """Captions a test, appends the row to the run's results.jsonl and returns it.
 
     sentences: the first so many of the test; None: all. pace: units of the source a second, at which lags with the time
-    of computing are counted. The others as for `evaluate`. Raises ConfigError where the decoding cannot follow the
-    policy."""
+    of computing are counted. timed: so many sentences come one at a time, and have times; the prefixes of the others
+    share batches, unless the policy needs what was said before. None: all. The others as for `evaluate`. Raises
+    ConfigError where the decoding cannot follow the policy."""
     run = Run.of(run)
     config_json.require_above(0, pace=pace)
+    config_json.require_at_least(1, timed=timed)
     test, options = evaluation_sets.of_run(
         run, split=split, data_directory=data_directory, test=test
     )
@@ -67,11 +73,16 @@ def replay(
     captioner.warm_up(max(map(len, rows)))
     for source in test.source[:WARM]:
         captioner.replay(source)
+    number = len(test.source)
+    if timed is not None and captioner.is_independent:
+        number = min(timed, number)
     captions = []
     title = f"{trained.config.name} {policies.policy_text(captioner.policy)}"
     with other_work.measured(machine.cores()) as work:
-        for source in bars.Bar(test.source, unit="sentence", desc=title, is_ticking=False):
+        for source in bars.Bar(test.source[:number], unit="sentence", desc=title, is_ticking=False):
             captions.append(captioner.replay(source))
+    if number < len(test.source):
+        captions += captioner.replay_together(test.source[number:], title=title)
     busy = work[0] if work else None
     row = {
         "kind": "stream",
@@ -96,10 +107,18 @@ def replay(
             bleu_tokenizer=bleu_tokenizer,
             sentences=sentences,
             pace=None if pace == PACE else pace,
+            timed=timed,
         ),
         "other_work": None if busy is None else dataclasses.asdict(busy),
         **scores(
-            captions, test, tokenizer, captioner.source_unit, captioner.target_unit, pace, busy
+            captions,
+            test,
+            tokenizer,
+            captioner.source_unit,
+            captioner.target_unit,
+            pace,
+            busy,
+            timed=number,
         ),
     }
     results.append(run.directory, row)
@@ -128,9 +147,13 @@ def scores(
     target_unit: Unit,
     pace: float,
     busy: OtherWork | None,
+    *,
+    timed: int,
 ) -> dict[str, Any]:
     """The part of a row that depends on the captions of a test alone. Where other work kept the cores busy, lags with
-    computing are by the time of the processor. Captions that say nothing have no lag, and are counted."""
+    computing are by the time of the processor. Captions that say nothing have no lag, and are counted. The first
+    `timed` captions have times, and give the lags with computing. Raises ValueError where none of these says
+    anything."""
     several = len(test.references) > 1
     texts = [text_of(one.final, target_unit) for one in captions]
     quality = metrics.bleu(
@@ -139,12 +162,12 @@ def scores(
     clock: Clock = "processor" if busy is not None and busy.is_too_much else "wall"
     lengths = [len(units_of(text, target_unit)) for text in test.references[0]]
     said = [(one, length) for one, length in zip(captions, lengths, strict=True) if one.final]
-    if not said:
-        raise ValueError(
-            f"none of {len(captions)} captions says anything, and nothing can be scored"
-        )
+    with_times = [(one, length) for one, length in said if not math.isnan(one.updates[0].seconds)]
+    if not with_times:
+        raise ValueError(f"none of {timed} captions says anything, and nothing can be scored")
     updates = [update for one in captions for update in one.updates]
-    milliseconds = 1000 * np.asarray([update.seconds for update in updates])
+    clocked = [update for one in captions[:timed] for update in one.updates]
+    milliseconds = 1000 * np.asarray([update.seconds for update in clocked])
     return {
         "sentences": len(captions),
         "silent": len(captions) - len(said),
@@ -155,15 +178,19 @@ def scores(
         "pace": pace,
         "clock": clock,
         "computing_lags": _lags(
-            [(one.computing_delays(pace, clock), one.source_length, length) for one, length in said]
+            [
+                (one.computing_delays(pace, clock), one.source_length, length)
+                for one, length in with_times
+            ]
         ),
+        "timed_sentences": timed,
         "erasure": latency.normalised_erasure([one.shown for one in captions]),
         "updates": len(updates),
         "steps": sum(update.passes for update in updates) / len(updates),
         "update_ms": {
             "mean": float(milliseconds.mean()),
             **{f"p{q}": float(np.percentile(milliseconds, q)) for q in (50, 95, 99)},
-            "processor": 1000 * sum(update.processor_seconds for update in updates) / len(updates),
+            "processor": 1000 * sum(update.processor_seconds for update in clocked) / len(clocked),
         },
     }
 

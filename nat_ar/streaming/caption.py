@@ -26,7 +26,7 @@ class Update:
     erased: int
     """of the units that were shown before, those that went"""
     seconds: float
-    """from text to text, on the clock of the wall"""
+    """from text to text, on the clock of the wall; NaN where it was translated with others"""
     processor_seconds: float
     """the same, of all threads of the process"""
     passes: int

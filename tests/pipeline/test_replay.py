@@ -46,6 +46,26 @@ def test_a_row_is_of_the_captions_of_its_sentences(tiny_runs, rows) -> None:
     assert growing["erasure"] == 0
 
 
+def test_times_of_some_sentences_are_enough(tiny_runs, rows, tmp_path: Path) -> None:
+    """The rest of the row is that of one at a time; policies that need what was said take one at a time anyway."""
+    options = {"decoding": "Greedy()", "sentences": 6, "timed": 2}
+    plain, drafted = (
+        replayed(tiny_runs.autoregressive, policy, **options)
+        for policy in ("Retranslate()", "Redraft()")
+    )
+    same = ("bleu", "lags", "erasure", "updates", "steps", "silent", "test_hash")
+    assert {key: plain[key] for key in same} == {key: rows[0][key] for key in same}
+    assert set(results.LATER_STREAM_KEYS) <= set(plain)
+    assert [row["timed_sentences"] for row in (rows[0], plain, drafted)] == [6, 2, 6]
+    assert plain["update_ms"]["p50"] > 0.0
+    assert plain["computing_lags"]["laal"]["score"] > 0.0
+    assert "--timed 2" in plain["command"]
+    notes = " ".join(table.notes([plain, rows[1]]))
+    assert "one at a time: 2 of ar Greedy() Retranslate()." in notes
+    early = {key: value for key, value in rows[0].items() if key != "timed_sentences"}
+    assert "one at a time" not in " ".join(table.notes([early]))
+
+
 def test_the_last_texts_are_those_of_an_evaluation(tiny_runs, rows) -> None:
     """Quality is that of whole sentences: re-translation loses none of it."""
     found = nat_ar.load(tiny_runs.autoregressive.directory, "Greedy()")
@@ -94,6 +114,8 @@ def test_a_later_row_replaces_an_earlier_one_and_other_sentences_are_refused(row
 def test_what_cannot_be_is_refused(tiny_runs) -> None:
     with pytest.raises(ConfigError, match="sentences must be at least 1"):
         replayed(tiny_runs.length_nat, sentences=0)
+    with pytest.raises(ConfigError, match="timed must be at least 1"):
+        replayed(tiny_runs.length_nat, timed=0)
     with pytest.raises(ConfigError, match="pace must be above 0"):
         replayed(tiny_runs.length_nat, pace=0.0)
 

@@ -1,6 +1,9 @@
 """Captions of a tiny run, and their numbers."""
 
+import dataclasses
 import itertools
+import math
+from typing import Any
 
 import pytest
 
@@ -11,6 +14,7 @@ from nat_ar.data.units import unit_of, units_of
 from nat_ar.evaluation import latency
 from nat_ar.streaming.caption import Caption
 from nat_ar.streaming.captioner import Captioner
+from nat_ar.translation.translator import Translation
 
 SOURCE = "a b d c"
 
@@ -36,6 +40,35 @@ def test_each_prefix_is_translated_as_if_it_were_all(opened, name: str) -> None:
     assert [update.passes for update in caption.updates] == [found.passes for found in expected]
     assert [update.is_final for update in caption.updates] == [False, False, False, True]
     assert all(update.seconds > 0 for update in caption.updates)
+
+
+@pytest.mark.parametrize("name", ["ar", "nat"])
+@pytest.mark.parametrize("policy", ["Retranslate(mask_k=1)", "AppendOnly(mask_k=1)"])
+def test_prefixes_in_batches_are_the_same_captions(tiny_runs, name: str, policy: str) -> None:
+    """All but their times; and where a text begins as another one, their beginnings are translated once."""
+    run = tiny_runs.autoregressive if name == "ar" else tiny_runs.length_nat
+    captioner = nat_ar.caption(run, policy, decoding="Greedy()" if name == "ar" else None)
+    assert captioner.is_independent == (name == "nat" or policy.startswith("Retranslate"))
+    if not captioner.is_independent:
+        return
+    texts = ["a b d c", "", "a b", "a b d e"]
+    translated: list[str] = []
+    translate = captioner.translator.translate
+
+    def counted(sentences: list[str], **options: Any) -> list[Translation]:
+        translated.extend(sentences)
+        return translate(sentences, **options)
+
+    alone = [captioner.replay(text) for text in texts]
+    captioner.translator.translate = counted
+    together = captioner.replay_together(texts)
+    assert sorted(translated) == ["", "a", "a b", "a b d", "a b d c", "a b d e"]
+    nothing = {"seconds": 0.0, "processor_seconds": 0.0}
+    for one, other in zip(alone, together, strict=True):
+        assert all(math.isnan(update.seconds) for update in other.updates)
+        assert [dataclasses.replace(update, **nothing) for update in one.updates] == [
+            dataclasses.replace(update, **nothing) for update in other.updates
+        ]
 
 
 @pytest.mark.parametrize("name", ["ar", "nat"])

@@ -97,6 +97,13 @@ def notes(rows: Sequence[Row]) -> list[str]:
         "processor (mean, all threads) are of an update, at batch 1, from text to text.",
         f"Measured on {'; '.join(conditions)}; {results.dates(rows)}.",
     ]
+    few = [row for row in rows if row.get("timed_sentences", row["sentences"]) < row["sentences"]]
+    if few:
+        texts.append(
+            "Times are of the first sentences only, whose captions came one at a time: "
+            + ", ".join(f"{row['timed_sentences']} of {_label(row)}" for row in few)
+            + "."
+        )
     silent = [row for row in rows if row["silent"]]
     if silent:
         texts.append(
