@@ -116,8 +116,10 @@ class WaitingFrames(Waiting):
     def decode(self, source: Int[np.ndarray, "rows bucket"]) -> Hypotheses:
         settled = source.shape[1] if self.is_final else tokens_of(source) - self.decoding.k + 1
         if settled < 1:
-            nothing = jnp.full((1, 1, self._room(source.shape[1])), PAD, jnp.int32)
-            return Hypotheses(nothing, jnp.zeros((1, 1)), jnp.zeros(1, jnp.int32))
+            nothing = np.full((1, 1, self._room(source.shape[1])), PAD, np.int32)
+            scores, passes = np.zeros((1, 1), np.float32), np.zeros(1, np.int32)
+            # jnp.zeros would compile something in the first update.
+            return Hypotheses(*jax.device_put((nothing, scores, passes)))
         leaves, other_leaves, *_ = self.arguments(*source.shape)
         tokens = np.full(1, settled, np.int32)
         return self.compile(*source.shape)(leaves, other_leaves, source, tokens)
