@@ -31,6 +31,7 @@ class Job:
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
             "JAX_PLATFORMS": "cpu",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            "NPROC": "8",  # threads of XLA, by whose number it cuts products
         }
         place = ("--coordinator", f"127.0.0.1:{free_port()}", "--processes", str(number))
         self.files = [directory / f"process_{index}.txt" for index in range(number)]

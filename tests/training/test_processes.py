@@ -11,10 +11,8 @@ STEPS = """
 import argparse, dataclasses, hashlib, json
 import jax, numpy as np
 from flax import nnx
-from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.cmlm import Cmlm
-from nat_ar.methods.ctc import Ctc
 from nat_ar.methods.da_transformer import DaTransformer
 from nat_ar.runtime import distributed
 from nat_ar.training import optimizer, step
@@ -27,12 +25,7 @@ for name in ("--coordinator", "--processes", "--process"):
     parser.add_argument(name)
 given = parser.parse_args()
 transformer = dataclasses.replace(TINY, dropout_rate=0.1)
-METHODS = {
-    "ar": Autoregressive(transformer=transformer),
-    "ctc": Ctc(transformer=transformer),
-    "cmlm": Cmlm(transformer=transformer),
-    "da": DaTransformer(transformer=transformer),
-}
+METHODS = {"cmlm": Cmlm(transformer=transformer), "da": DaTransformer(transformer=transformer)}
 
 def hash_of(tree):
     leaves = jax.tree.leaves(jax.device_get(tree))
@@ -49,14 +42,11 @@ with distributed.joined(given.coordinator, int(given.processes), int(given.proce
         adam = optimizer.build(OptimizerConfig(), max_steps=10)
         state = step.initial_state(params, adam, seed=1, has_average=True, carried=carried)
         state = step.place(mesh, state, is_batch=False)
-        accumulation = 2 if name == "ar" else 1
-        update = step.build_train_step(
-            graphdef, adam, mesh, accumulation=accumulation, average_decay=0.9
-        )
+        update = step.build_train_step(graphdef, adam, mesh, average_decay=0.9)
         placed = step.place(mesh, batch, is_batch=True)
         wishes = step.stop_wishes(mesh, False)
         step.compile_everywhere(update, state, placed, None, wishes)
-        for _ in range(3):
+        for _ in range(2):
             state, terms = update(state, placed, None, wishes)
         found[name] = [hash_of((state.params, state.average, state.opt_state)), hash_of(terms)]
         found[name].append(float(terms["update_norm"].total) > 0)
@@ -66,15 +56,16 @@ with distributed.joined(given.coordinator, int(given.processes), int(given.proce
 
 @pytest.mark.slow
 def test_the_steps_of_two_processes_are_those_of_one(tmp_path: Path) -> None:
-    """With dropout, masks and glances of their own, accumulation and an average; the collectives are Gloo's in both."""
+    """With dropout, masks and glances of their own; the collectives are Gloo's in both. An autoregressive model with
+    accumulation is trained so in tests/pipeline/test_processes.py."""
     found = []
     for number, devices in ((1, 8), (2, 4)):
         with processes.job(
             ["-c", STEPS], tmp_path / str(number), number=number, devices=devices
         ) as job:
-            assert job.end() == [0] * number, job.said(0)
+            assert job.end(seconds=480) == [0] * number, job.said(0)
             lines = [job.said(index).splitlines() for index in range(number)]
         found += [json.loads(next(x for x in said if x.startswith("{"))) for said in lines]
     assert found[0] == found[1] == found[2]
     assert all(has_moved for _, _, has_moved in found[0].values())
-    assert len({state for state, _, _ in found[0].values()}) == 4
+    assert len({state for state, _, _ in found[0].values()}) == 2
