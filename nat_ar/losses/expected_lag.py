@@ -41,7 +41,7 @@ class ExpectedLag(config_json.Config):
     """tokens of lag that cost nothing"""
 
     def __post_init__(self) -> None:
-        config_json.require_at_least(0, weight=self.weight)
+        config_json.require_at_least(0, weight=self.weight, free=self.free)
 
     def of(self, lags: Float[Array, "batch"]) -> Float[Array, "batch"]:
         """What lags of so many tokens cost, in nats a word."""
