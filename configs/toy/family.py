@@ -84,6 +84,7 @@ config = dataclasses.replace(
     quick,
     name="Toy language, the family",
     directory="studies/toy_family",
+    columns=(),
     teacher=dataclasses.replace(
         quick.teacher, decodings=(*SEARCHES, "Speculative(block=6, drafter='ctc_glat')")
     ),
