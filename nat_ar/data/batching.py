@@ -4,6 +4,7 @@ A position in the data is two integers, and a resumed run sees the batches of an
 
 import bisect
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, overload
@@ -51,12 +52,17 @@ class Shuffled(config_json.Config):
         generator = np.random.default_rng([plan.seed, number])
         if number == 0 and plan.config.short_first_steps:
             return self._short_first(plan, generator)
-        batches = [batch for bucket in plan.buckets for batch in self._bucket(bucket, generator)]
+        batches = []
+        for index in range(len(plan.buckets)):
+            batches += self._bucket(plan, index, generator)
         return [batches[i] for i in generator.permutation(len(batches))]
 
-    def _bucket(self, bucket: Bucket, generator: np.random.Generator) -> list[RowBatch]:
+    def _bucket(
+        self, plan: "BatchPlan", index: int, generator: np.random.Generator
+    ) -> list[RowBatch]:
         """Each pair of a bucket once."""
-        shuffled = generator.permutation(np.sort(bucket.members).astype(np.int64))
+        bucket = plan.buckets[index]
+        shuffled = generator.permutation(plan.members_by_row[index])
         starts = range(0, len(shuffled), bucket.rows)
         return [bucket.batch(shuffled[start : start + bucket.rows]) for start in starts]
 
@@ -65,7 +71,7 @@ class Shuffled(config_json.Config):
         batches = []
         for shares in plan.admitted():
             bucket = int(generator.choice(len(shares), p=shares))
-            waiting[bucket] = waiting[bucket] or self._bucket(plan.buckets[bucket], generator)
+            waiting[bucket] = waiting[bucket] or self._bucket(plan, bucket, generator)
             batches.append(waiting[bucket].pop())
         return batches
 
@@ -241,6 +247,11 @@ class BatchPlan:
         """The plan of the same pairs in batches whose rows are a multiple of `number`."""
         config = dataclasses.replace(self.config, row_multiple=number)
         return BatchPlan(self.order, config, seed=self.seed)
+
+    @functools.cached_property
+    def members_by_row(self) -> list[Int[np.ndarray, "members"]]:
+        """Of each bucket, in memory and in the order of the split: what an epoch in memory shuffles."""
+        return [np.sort(bucket.members).astype(np.int64) for bucket in self.buckets]
 
     def __len__(self) -> int:
         """Batches of a whole epoch, the same number in each."""
