@@ -136,7 +136,7 @@ def _row_of_before(
             f"{run.directory} has no row of {decoding} on {test.name} by this checkpoint, whose translations a file "
             "could score: run the same command without --scores, score the translations that it writes, and repeat it"
         )
-    return max(known, key=lambda row: row["date"])
+    return sorted(known, key=lambda row: row["date"])[-1]  # of one second, the later line
 
 
 def _require_lengths(choice: Choice) -> None:

@@ -19,6 +19,7 @@ from nat_ar.commands.evaluate import Evaluate
 from nat_ar.config_json import ConfigError
 from nat_ar.data.arrays import PreparedData
 from nat_ar.evaluation import results, sentence_scores
+from nat_ar.experiment import provenance
 from nat_ar.experiment.run import Run
 from nat_ar.pipeline import compare, evaluate
 from nat_ar.pipeline.given_scores import GivenScores
@@ -169,7 +170,9 @@ def test_a_command_scores_what_is_translated(
 def test_scores_stay_with_the_translations_that_they_are_of(
     systems: tuple[Run, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where all are written in one second."""
     ar, _ = systems
+    monkeypatch.setattr(provenance, "now", lambda: results.read(ar.directory)[-1]["date"])
     evaluate.evaluate(ar, scores=[f"COMET={numbers(tmp_path / 'a', [0.5] * 12)}"])
     evaluate.evaluate(ar, scores=[f"MetricX:lower={numbers(tmp_path / 'b', [3.0] * 12)}"])
     row = results.read(ar.directory)[-1]
