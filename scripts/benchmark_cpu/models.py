@@ -144,8 +144,10 @@ class System:
 
     @property
     def may_be_shorter(self) -> bool:
-        """Whether a shorter translation is the same work."""
-        return isinstance(self.method, Ctc)
+        """Whether a shorter translation is the same work, but for some moves of a walk through a graph that is computed
+        in any case."""
+        is_walk = isinstance(self.method, DaTransformer) and self.weights == "int8"
+        return isinstance(self.method, Ctc) or is_walk
 
 
 WITH_INT8 = ("greedy", "beam_4", "length_nat", "ctc", "da")
