@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from nat_ar.runtime import bfloat16_products
 from nat_ar.types import Prediction
 
 POSITIONS = 512
@@ -166,14 +167,19 @@ def _rows_of_block(rows: int, positions: int) -> int:
 def _gradient_of(prediction: Prediction, to_logits: Float[Array, "*axes vocabulary"]) -> Prediction:
     """The gradient through Prediction.logits, with products of its type; that of the table stays float32."""
     states = prediction.states.reshape(-1, prediction.states.shape[-1])
-    table = prediction.table.astype(states.dtype)
-    gradient = to_logits.reshape(states.shape[0], -1).astype(states.dtype)
-    to_states = jax.lax.dot_general(
-        gradient, table, (((1,), (0,)), ((), ())), preferred_element_type=jnp.float32
-    )
-    to_table = jax.lax.dot_general(
-        gradient, states, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32
-    )
+    to_logits = to_logits.reshape(states.shape[0], -1)
+    if states.dtype == jnp.bfloat16 and bfloat16_products.are_in_use():
+        kept = states, prediction.table
+        to_states, to_table = bfloat16_products.inner_backward(kept, to_logits)
+    else:
+        table = prediction.table.astype(states.dtype)
+        gradient = to_logits.astype(states.dtype)
+        to_states = jax.lax.dot_general(
+            gradient, table, (((1,), (0,)), ((), ())), preferred_element_type=jnp.float32
+        )
+        to_table = jax.lax.dot_general(
+            gradient, states, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32
+        )
     return Prediction(
         to_states.astype(states.dtype).reshape(prediction.states.shape),
         to_table.astype(prediction.table.dtype),

@@ -4,6 +4,7 @@ kernels.
 A packed weight is read from its first byte to its last, once for all rows. `bash scripts/benchmark_cpu.sh --only
 products` compares it with XLA's libraries."""
 
+import dataclasses
 from typing import Any, Literal
 
 import jax
@@ -15,6 +16,8 @@ from jaxtyping import Array, Float, Int, Int8, Shaped
 from nat_ar.nn import attention, fused_decoder, layers
 from nat_ar.nn.decoder import Decoder
 from nat_ar.nn.fused_decoder import FusedDecoder
+from nat_ar.nn.recurrent import RecurrentConfig
+from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.runtime import cpu_kernels
 from nat_ar.runtime.cpu_kernels import PANEL, QUAD
 
@@ -165,10 +168,11 @@ class FusedLayerNorm(layers.LayerNorm):
 
 
 def pack(network: nnx.Module, weights: Weights = "float32") -> None:
-    """Replaces every Linear and Embedding that computes in float32 by its packed kind and every LayerNorm by one
-    operation, in place; attention between packed maps runs by the kernel, and steps of decoders are fused. With int8
-    weights each column has a scale, and states are rounded to 8 bits, row by row, on their way into a product; all else
-    stays float32."""
+    """Replaces every Linear and Embedding by its packed kind and every LayerNorm by one operation, in place; attention
+    between packed maps runs by the kernel, and steps of decoders are fused. With int8 weights each column has a scale,
+    and states are rounded to 8 bits, row by row, on their way into a product; all else is float32, also in a network
+    that was trained in bfloat16."""
+    _compute_in_float32(network)
     kinds: dict[type, Any] = {layers.Linear: PackedLinear, layers.Embedding: PackedEmbedding}
     made: dict[int, nnx.Module] = {}  # two modules may share a table
 
@@ -178,7 +182,7 @@ def pack(network: nnx.Module, weights: Weights = "float32") -> None:
         if type(child) is layers.LayerNorm:
             return FusedLayerNorm(child)
         kind = kinds.get(type(child))
-        if kind is None or child.dtype != "float32":
+        if kind is None:
             return None
         if id(child) not in made:
             made[id(child)] = kind(child, weights)
@@ -191,3 +195,13 @@ def pack(network: nnx.Module, weights: Weights = "float32") -> None:
                 setattr(module, name, replacement)
         if isinstance(module, ATTENTIONS) and type(module.output) is PackedLinear:
             module.implementation = "kernel"
+
+
+def _compute_in_float32(network: nnx.Module) -> None:
+    """Turns the modules of a network in bfloat16, and the sizes that they keep, to float32."""
+    for _, module in list(nnx.iter_modules(network)):
+        for name, value in list(vars(module).items()):
+            if name == "dtype":
+                setattr(module, name, "float32")
+            elif isinstance(value, TransformerConfig | RecurrentConfig):
+                setattr(module, name, dataclasses.replace(value, dtype="float32"))

@@ -67,8 +67,6 @@ def train(
     with distributed.failing_together(), out_of_memory.explained(smaller), reading:
         references.require(config.data.corpus.tokenizer)
         require_device(config.method)
-        if not to.has_work():  # one that began on a GPU may go on here
-            devices.require_fast_training(config.method.network.dtype)
         data = PreparedData.load(config.training_directory)
         if not to.has_work():  # else the hashes of what it was trained on are compared
             _check_data(config, data)
@@ -79,6 +77,8 @@ def train(
         _check_teacher(config, teacher)
         number = config.training.num_devices if mesh is None else step.num_devices_of(mesh)
         shared = step.data_mesh(number)
+        if not to.has_work():  # one that began on a GPU may go on here
+            devices.require_fast_training(config.method.network.dtype, shared.size)
         multiple = row_multiple.of_new_run(config.training, shared.size)
         batches = loader_of(data, config).with_row_multiple(multiple)
         model, notes = _initial_model(config, data.vocabulary, teacher, before)
@@ -202,6 +202,7 @@ def _train_steps(
             skips_non_finite=training.skip_non_finite > 0,
             freezes_encoder=freezes_encoder,
             teacher_graphdef=None if teacher is None else teacher.model.graphdef,
+            has_kernels=step.may_have_kernels(mesh),
         )
 
     return lambda number: built(

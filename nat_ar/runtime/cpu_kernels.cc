@@ -23,14 +23,8 @@
 #include <vector>
 
 #include "int8_products.h"
+#include "shared_work.h"
 #include "xla/ffi/api/ffi.h"
-
-#if defined(__x86_64__) || defined(__i386__)
-#define RELAX() __builtin_ia32_pause()
-#else
-#include <thread>
-#define RELAX() std::this_thread::yield()
-#endif
 
 namespace ffi = xla::ffi;
 
@@ -51,7 +45,6 @@ constexpr int64_t kLanes = 8;
 constexpr int64_t kWide = NAT_AR_WIDE, kVectors = kPanel / kWide;  // of products: values of a vector, vectors of a panel
 // AVX2: 6 rows x 2 vectors of results, 2 of weights and 1 of states are 15 of its 16 registers; AVX-512 has 32.
 constexpr int64_t kRows = kWide == 16 ? 14 : 6;
-constexpr int64_t kWorthAThread = 1 << 15;  // operations on memory, or 4 in registers, for which waking a thread pays
 
 typedef float Vector __attribute__((vector_size(sizeof(float) * kLanes), aligned(alignof(float)), may_alias));
 
@@ -235,56 +228,6 @@ struct IntegerProduct {
           columns.results[row * columns.stride + column] = result < smallest ? smallest : result;
         }
     }
-  }
-};
-
-// Parts of a job, a stretch for each thread, which takes one after the other and then helps the others. A thread
-// that comes too late finds none.
-template <typename Job>
-struct Shares {
-  Shares(const Job& job, int64_t parts, int64_t threads)
-      : job(job), parts(parts), threads(threads), next(new std::atomic<int64_t>[threads]) {
-    for (int64_t i = 0; i < threads; ++i) next[i] = first(i);
-  }
-
-  int64_t first(int64_t thread) const { return thread * parts / threads; }
-
-  void take(int64_t thread) {
-    for (int64_t i = 0; i < threads; ++i) {
-      const int64_t of = (thread + i) % threads, end = first(of + 1);
-      for (int64_t part; (part = next[of].fetch_add(1, std::memory_order_relaxed)) < end;) {
-        job.run(part);
-        done.fetch_add(1, std::memory_order_release);
-      }
-    }
-  }
-
-  const Job job;
-  const int64_t parts, threads;
-  const std::unique_ptr<std::atomic<int64_t>[]> next;
-  std::atomic<int64_t> done{0};
-};
-
-// Runs all parts of a job, `work` operations in all, on as many threads as that is worth.
-template <typename Job>
-void run_all(ffi::ThreadPool& pool, const Job& job, int64_t parts, int64_t work) {
-  const int64_t threads = std::min({pool.num_threads(), parts, work / kWorthAThread});
-  if (threads <= 1) {
-    for (int64_t part = 0; part < parts; ++part) job.run(part);
-    return;
-  }
-  const auto shares = std::make_shared<Shares<Job>>(job, parts, threads);
-  for (int64_t thread = 1; thread < threads; ++thread) pool.Schedule([=] { shares->take(thread); });
-  shares->take(0);
-  while (shares->done.load(std::memory_order_acquire) < parts) RELAX();
-}
-
-struct OnPool {
-  ffi::ThreadPool& pool;
-
-  template <typename Job>
-  void operator()(const Job& job, int64_t parts, int64_t work) const {
-    run_all(pool, job, parts, work);
   }
 };
 

@@ -53,7 +53,7 @@ def are_available() -> bool:
     library = native_library.load(
         Path(__file__).with_suffix(".cc"),
         without="decoding on a CPU takes up to twice as long",
-        parts=("int8_products.h", "decoder_step.h"),
+        parts=("int8_products.h", "shared_work.h", "decoder_step.h"),
         headers=native_library.Headers(jax.ffi.include_dir(), importlib.metadata.version("jaxlib")),
     )
     if library is None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 
 from nat_ar.config_json import ConfigError
+from nat_ar.runtime import bfloat16_products
 
 
 def local() -> list[jax.Device]:
@@ -41,11 +42,19 @@ def require_gpu(setting: str) -> None:
         )
 
 
-def require_fast_training(dtype: str) -> None:
-    """Raises ConfigError where a network would train no faster in this type than in float32, and less exactly: bfloat16
-    on a CPU, also on one that could multiply it fast, since XLA does not make use of that (docs/speed.md)."""
-    if dtype == "bfloat16" and "cpu" in {device.platform for device in local()}:
+def require_fast_training(dtype: str, num_devices: int) -> None:
+    """Raises ConfigError where a network would train no faster in this type than in float32, and less exactly: in
+    bfloat16 on a CPU that runtime.bfloat16_products has no instructions for, or that is taken for several devices."""
+    if dtype != "bfloat16" or "cpu" not in {device.platform for device in local()}:
+        return
+    instead = "set the dtype of the network (transformer.dtype) to 'float32'"
+    if not bfloat16_products.are_fast():
         raise ConfigError(
-            "dtype 'bfloat16' trains no faster than float32 on a CPU, and less exactly: set the dtype of the network "
-            "(transformer.dtype) to 'float32', or train on a GPU"
+            "dtype 'bfloat16' trains no faster than float32 on this CPU, which has no AMX (or nat_ar found no C++ "
+            f"compiler), and less exactly: {instead}, or train on a GPU"
+        )
+    if num_devices > 1:
+        raise ConfigError(
+            f"dtype 'bfloat16' trains on one device only where that is a CPU, got {num_devices}: {instead}, or "
+            "training.num_devices to 1"
         )

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from nat_ar.config_json import ConfigError
 from nat_ar.methods import base
-from nat_ar.runtime import devices, distributed
+from nat_ar.runtime import bfloat16_products, devices, distributed
 from nat_ar.special_tokens import PAD
 from nat_ar.types import Averaged, Batch, Carried, Mean, pytree_dataclass
 
@@ -71,6 +71,13 @@ def num_devices_of(mesh: str) -> int | None:
     return None if size == "-1" else int(size)
 
 
+def may_have_kernels(mesh: Mesh) -> bool:
+    """Whether networks in bfloat16 multiply by runtime.bfloat16_products there: on a CPU that is one device, which has
+    the instructions."""
+    is_cpu = mesh.devices.flat[0].platform == "cpu"
+    return is_cpu and mesh.size == 1 and bfloat16_products.are_fast()
+
+
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
     """A model as its structure, its parameters and its Carried arrays."""
     graphdef, *states = nnx.split(model, nnx.Param, Carried)
@@ -113,6 +120,7 @@ def build_train_step(
     skips_non_finite: bool = False,
     freezes_encoder: bool = False,
     teacher_graphdef: nnx.GraphDef | None = None,
+    has_kernels: bool = False,
 ) -> TrainStep:
     """(state, batch, teacher_params, stop_wishes) -> (state, terms).
 
@@ -123,7 +131,8 @@ def build_train_step(
     `skips_non_finite`, a batch of which any term is not finite changes nothing but the number of the step. With
     `freezes_encoder` the gradients of embeddings and encoder are 0 and cost no backward pass. `stop_wishes`, with 1 on
     each device whose process was asked to stop, come back as their sum: all processes learn of it after the same
-    step."""
+    step. `has_kernels`: networks in bfloat16 multiply by the kernels of this machine's CPU
+    (runtime.bfloat16_products)."""
 
     def objective(
         params: nnx.State,
@@ -141,7 +150,8 @@ def build_train_step(
         model = nnx.merge(graphdef, params, own)
         teacher = None if teacher_graphdef is None else nnx.merge(teacher_graphdef, teacher_params)
         key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), part)
-        loss = model.loss(batch, step=state.step, rngs=nnx.Rngs(dropout=key), teacher=teacher)
+        with bfloat16_products.in_use(has_kernels):
+            loss = model.loss(batch, step=state.step, rngs=nnx.Rngs(dropout=key), teacher=teacher)
         terms = {**loss.terms, "objective": Mean(loss.objective, jnp.float32(1))}
         return loss.objective, (terms, carried if loss.carried is None else loss.carried)
 

@@ -1,9 +1,10 @@
 """train: our train step beside a large matrix product and beside PyTorch's torch.nn.Transformer, each at its best.
 
 First every setting takes two steps in a process of its own: ours with several numbers of threads, torch's too, then
-compiled (torch.compile) with the fastest of them; and all of that in bfloat16 under autocast, where the processor
-multiplies bfloat16 (elsewhere it is emulated, more than ten times as slow). The fastest of each then take turns, so
-that the share of the machine's rate and the speed-up are ratios within a round. Whoever is not at work is idle."""
+compiled (torch.compile) with the fastest of them; and all of that in bfloat16, torch's under autocast, where the
+processor multiplies bfloat16 (elsewhere it is emulated, more than ten times as slow, or refused). The fastest of each
+then take turns, so that the share of the machine's rate and the speed-ups are ratios within a round. Whoever is not at
+work is idle."""
 
 import contextlib
 import dataclasses
@@ -11,12 +12,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 from nat_ar.evaluation.speed import intervals, machine, training_cost
 from nat_ar.evaluation.speed.training_cost import TrainStep
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import VocabularySizes
-from nat_ar.runtime import processor
+from nat_ar.runtime import bfloat16_products, processor
 from nat_ar.types import Batch
 from scripts.benchmark_cpu import contest, models, timing
 from scripts.benchmark_cpu.contest import Setting
@@ -39,10 +41,10 @@ MATMULS = 3
 """Products a round, of which the fastest counts: a peak rate, which noise can only lower."""
 
 
-def train_step(scale: Scale) -> tuple[TrainStep, Batch]:
+def train_step(scale: Scale, dtype: Literal["float32", "bfloat16"]) -> tuple[TrainStep, Batch]:
     """Our train step and its batch."""
     sizes = VocabularySizes(scale.vocabulary, scale.vocabulary, is_joint=True)
-    transformer = dataclasses.replace(scale.transformer, dropout_rate=DROPOUT)
+    transformer = dataclasses.replace(scale.transformer, dropout_rate=DROPOUT, dtype=dtype)
     method = Autoregressive(transformer, label_smoothing=LABEL_SMOOTHING)
     batch = training_cost.random_batch(scale.train_sentences, scale.positions + 1, sizes)
     return TrainStep(method, sizes, batch), batch
@@ -68,8 +70,16 @@ def run(section: Section, scale: Scale) -> None:
     counts = contest.thread_counts(machine.num_threads())
     flops = step_flops(scale)
     with contextlib.ExitStack() as running:
-        settings = [Setting("nat_ar", "float32", number) for number in counts]
-        setting, ours = _fastest(settings, lambda one: _ours(one, scale), running)
+
+        def start(setting: Setting) -> Worker:
+            return _ours(setting, scale)
+
+        kinds = ("float32", "bfloat16") if bfloat16_products.are_fast() else ("float32",)
+        mine = {}
+        for kind in kinds:
+            settings = [Setting("nat_ar", kind, number) for number in counts]
+            mine[kind] = _fastest(settings, start, running)
+        setting, ours = mine["float32"]
         section.notes.append(
             f"{scale.train_sentences} sentences of {scale.positions + 1} tokens a side, dropout {DROPOUT}, label "
             f"smoothing {LABEL_SMOOTHING}, Adam with clipping. A step is {flops / 1e9:.1f} GFLOP of matrix products "
@@ -83,33 +93,38 @@ def run(section: Section, scale: Scale) -> None:
 
         calls: dict[Setting, timing.Call] = {
             Setting("large matmul", "float32", setting.threads): matmul,
-            setting: lambda: ours.ask("step")["seconds"],
         }
-        for peer, worker in peers:
-            calls[peer] = lambda worker=worker: worker.ask("step")["seconds"]  # type: ignore[misc]
+        for one, worker in (*mine.values(), *peers):
+            calls[one] = lambda worker=worker: worker.ask("step")["seconds"]  # type: ignore[misc]
         seconds = timing.take_turns(
             "train", list(calls.values()), seconds=3 * scale.seconds, pause=PAUSE
         )
     tokens = scale.train_sentences * (scale.positions + 1)
     rows: list[Row] = []
-    for index, (one, mine) in enumerate(zip(calls, seconds, strict=True)):
+    for index, (one, own) in enumerate(zip(calls, seconds, strict=True)):
         is_step = index > 0
-        rate = (flops if is_step else Matmul.flops) / mine
+        rate = (flops if is_step else Matmul.flops) / own
         rows.append(
             {
                 "system": one.label,
                 "threads": one.threads,
-                "ms": intervals.median(1e3 * mine),
+                "ms": intervals.median(1e3 * own),
                 "GFLOP/s": intervals.median(rate / 1e9),
-                "target tokens/s": intervals.median(tokens / mine) if is_step else None,
-                "rounds": len(mine),
+                "target tokens/s": intervals.median(tokens / own) if is_step else None,
+                "rounds": len(own),
             }
         )
     section.tables["A train step"] = rows
-    share = intervals.median_ratio(flops / seconds[1], Matmul.flops / seconds[0])
+    of = dict(zip(calls, seconds, strict=True))
+    floats = of[setting]
+    share = intervals.median_ratio(flops / floats, Matmul.flops / seconds[0])
     section.figures.append(Figure("train/share of the matmul rate", share, bar=0.7))
-    for (peer, _), mine in zip(peers, seconds[2:], strict=True):
-        faster = intervals.median_ratio(mine, seconds[1])
+    fastest = {kind: of[one] for kind, (one, _) in mine.items()}
+    if "bfloat16" in fastest:
+        faster = intervals.median_ratio(floats, fastest["bfloat16"])
+        section.figures.append(Figure("train/speed in bfloat16 over float32", faster, bar=1.8))
+    for peer, _ in peers:
+        faster = intervals.median_ratio(of[peer], fastest.get(peer.kind, floats))
         section.figures.append(Figure(f"train/speed over torch, {peer.kind}", faster, bar=1.25))
 
 
@@ -136,7 +151,9 @@ def _fastest(
 
 def _ours(setting: Setting, scale: Scale) -> Worker:
     command = [sys.executable, "-m", "scripts.benchmark_cpu.train_worker", str(setting.threads)]
-    return Worker(command + ["--quick"] * (scale is models.QUICK), dict(os.environ))
+    command += ["--quick"] * (scale is models.QUICK)
+    command += ["--bfloat16"] * (setting.kind == "bfloat16")
+    return Worker(command, dict(os.environ))
 
 
 def _fastest_of_torch(

@@ -15,13 +15,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("threads", type=int, help="cores to use, of those allowed")
     parser.add_argument("--quick", action="store_true", help="small sizes")
+    parser.add_argument("--bfloat16", action="store_true", help="the type of the network")
     arguments = parser.parse_args()
     machine.pin(arguments.threads)
     malloc.keep_freed_memory()  # as the verb does, before JAX allocates anything
     from scripts.benchmark_cpu import models, timing, train
     from scripts.benchmark_cpu.machine import Matmul
 
-    step, batch = train.train_step(models.QUICK if arguments.quick else models.FULL)
+    step, batch = train.train_step(
+        models.QUICK if arguments.quick else models.FULL,
+        "bfloat16" if arguments.bfloat16 else "float32",
+    )
     calls = {"step": timing.timed(lambda: step(batch)), "matmul": timing.timed(Matmul())}
     print(json.dumps({"flops": step.compiled.cost_analysis()["flops"]}), flush=True)
     with clock.no_compilation():

@@ -24,9 +24,3 @@ def test_a_platform_that_jax_cannot_start_is_one_line(
 def test_a_setting_for_gpus_is_refused_on_a_cpu() -> None:
     with pytest.raises(ConfigError, match=r"x 'y' needs an NVIDIA GPU, JAX computes on cpu: set"):
         devices.require_gpu("x 'y'")
-
-
-def test_bfloat16_does_not_train_on_a_cpu() -> None:
-    devices.require_fast_training("float32")
-    with pytest.raises(ConfigError, match=r"transformer\.dtype\) to 'float32', or train on a GPU"):
-        devices.require_fast_training("bfloat16")

@@ -99,7 +99,9 @@ class TrainStep:
         state = step.initial_state(params, updates, seed=0, has_average=False, carried=carried)
         self.state = step.place(mesh, state, is_batch=False)
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
-        train_step: Any = step.build_train_step(graphdef, updates, mesh)
+        train_step: Any = step.build_train_step(
+            graphdef, updates, mesh, has_kernels=step.may_have_kernels(mesh)
+        )
         self.train_step: step.TrainStep = train_step
         start = time.perf_counter()
         self.compiled = train_step.lower(self.state, batch, None).compile()

@@ -1,0 +1,370 @@
+// Products of numbers rounded to bfloat16, summed in float32, for training on processors that multiply them fast:
+// bfloat16_products.py says where. Forward pass and both gradients are one call, with either factor transposed.
+//
+// Both factors are copied into tiles of 16 places along the result by 32 along the depth, 1 KiB each, rounded on the
+// way if they come as float32, and filled up with zeros. A tile of the left factor has its rows one after the other; one
+// of the right factor has pairs of neighbours along the depth, [16 pairs, 16 columns, 2], as the instructions read them.
+// Either is the other with rows and columns of 32-bit pairs exchanged, so that a factor in memory may lie either way.
+//
+// The right factor is copied first, by all threads. Then each takes blocks of rows of the result: it copies these rows of
+// the left factor, and multiplies them with one pair of columns of tiles after the other, 2 x 2 tiles of results at a
+// time, over the whole depth. A result is added up in the same order however many rows or threads there are.
+//
+// amx    _tile_dpbf16ps: 16 x 16 results from 32 places along the depth, an instruction
+// plain  everywhere; for tests
+//
+// vdpbf16ps (AVX512-BF16), two places an instruction, was tried on an Intel processor: slower there than products of
+// float32.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__AVX512BW__) && \
+    defined(__linux__)
+#define NAT_AR_AMX 1
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+#include "shared_work.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace {
+
+constexpr int64_t kTile = 16, kDepth = 32, kTileValues = kTile * kDepth;
+constexpr int64_t kSide = 2 * kTile;             // rows and columns of results that are computed together
+constexpr int64_t kLeftBytes = 1 << 19;          // of the left factor in a block of rows: half of a second cache, at most
+constexpr int64_t kMostTiles = 16;               // of rows in a block
+enum Level : int64_t { kPlain, kAmx, kLevels };  // ascending speed
+
+bool is_there(int64_t level) {
+#if NAT_AR_AMX
+  // Linux gives a process the registers when it asks (arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA).
+  static const bool has_tiles = syscall(SYS_arch_prctl, 0x1023, 18) == 0;
+  if (level == kAmx) return has_tiles;
+#endif
+  return level == kPlain;
+}
+
+int64_t best() {
+  static const int64_t level = [] {
+    int64_t best = kLevels - 1;
+    while (!is_there(best)) --best;
+    return best;
+  }();
+  return level;
+}
+
+// A factor: `places` along the result by `depth`, one of which lies side by side in memory.
+struct Factor {
+  const void* values;
+  int64_t places, depth;
+  bool is_deep;     // neighbours along the depth lie side by side
+  bool is_rounded;  // bfloat16 in memory, else float32
+
+  int64_t row_tiles() const { return (places + kTile - 1) / kTile; }
+  int64_t deep_tiles() const { return (depth + kDepth - 1) / kDepth; }
+};
+
+inline uint16_t rounded(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof(bits));
+  if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<uint16_t>(bits >> 16 | 0x40);  // NaN stays NaN
+  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+inline float widened(uint16_t x) {
+  const uint32_t bits = static_cast<uint32_t>(x) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+#if NAT_AR_AMX
+// 16 neighbours in memory, of which the first `count` are there.
+inline __m512 load(const Factor& factor, int64_t from, int64_t count) {
+  const __mmask16 mask = count >= 16 ? 0xffff : count <= 0 ? 0 : (1 << count) - 1;
+  if (!factor.is_rounded) return _mm512_maskz_loadu_ps(mask, static_cast<const float*>(factor.values) + from);
+  const __m256i narrow = _mm256_maskz_loadu_epi16(mask, static_cast<const uint16_t*>(factor.values) + from);
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
+}
+
+// Rows and columns of 16 x 16 pairs exchanged.
+inline void exchange(__m512i rows[16]) {
+  __m512i t[16];
+  for (int i = 0; i < 8; ++i) {
+    t[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
+    t[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+  }
+  for (int i = 0; i < 4; ++i) {
+    rows[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+    rows[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+    rows[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+    rows[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+  }
+  for (int i = 0; i < 4; ++i) {
+    t[i] = _mm512_shuffle_i32x4(rows[i], rows[4 + i], 0x88);
+    t[4 + i] = _mm512_shuffle_i32x4(rows[i], rows[4 + i], 0xdd);
+    t[8 + i] = _mm512_shuffle_i32x4(rows[8 + i], rows[12 + i], 0x88);
+    t[12 + i] = _mm512_shuffle_i32x4(rows[8 + i], rows[12 + i], 0xdd);
+  }
+  for (int i = 0; i < 4; ++i) {
+    rows[i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0x88);
+    rows[4 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0x88);
+    rows[8 + i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0xdd);
+    rows[12 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0xdd);
+  }
+}
+
+void copy_tile(const Factor& factor, int64_t place, int64_t deep, bool has_pairs, uint16_t* to) {
+  __m512i rows[16];
+  if (factor.is_deep) {
+    for (int64_t i = 0; i < kTile; ++i) {
+      if (place + i >= factor.places) {
+        rows[i] = _mm512_setzero_si512();
+        continue;
+      }
+      const int64_t from = (place + i) * factor.depth + deep, count = factor.depth - deep;
+      rows[i] = (__m512i)_mm512_cvtne2ps_pbh(load(factor, from + 16, count - 16), load(factor, from, count));
+    }
+  } else {
+    const __m512i in_pairs = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                                              21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    for (int64_t i = 0; i < kTile; ++i) {
+      const int64_t row = deep + 2 * i, from = row * factor.places + place, count = factor.places - place;
+      const __m512 even = load(factor, from, row < factor.depth ? count : 0);
+      const __m512 odd = load(factor, from + factor.places, row + 1 < factor.depth ? count : 0);
+      rows[i] = _mm512_permutexvar_epi16(in_pairs, (__m512i)_mm512_cvtne2ps_pbh(odd, even));
+    }
+  }
+  if (factor.is_deep == has_pairs) exchange(rows);
+  for (int64_t i = 0; i < kTile; ++i) _mm512_store_si512(to + i * kDepth, rows[i]);
+}
+#else
+void copy_tile(const Factor& factor, int64_t place, int64_t deep, bool has_pairs, uint16_t* to) {
+  for (int64_t i = 0; i < kTile; ++i)
+    for (int64_t k = 0; k < kDepth; ++k) {
+      const int64_t row = place + i, column = deep + k;
+      const int64_t from = factor.is_deep ? row * factor.depth + column : column * factor.places + row;
+      const bool is_there = row < factor.places && column < factor.depth;
+      uint16_t value = 0;
+      if (is_there && factor.is_rounded) value = static_cast<const uint16_t*>(factor.values)[from];
+      if (is_there && !factor.is_rounded) value = rounded(static_cast<const float*>(factor.values)[from]);
+      to[has_pairs ? k / 2 * kDepth + 2 * i + k % 2 : i * kDepth + k] = value;
+    }
+}
+#endif
+
+// One row of tiles: [deep_tiles, kTileValues].
+void copy_tiles(const Factor& factor, int64_t row_tile, bool has_pairs, uint16_t* to) {
+  for (int64_t k = 0; k < factor.deep_tiles(); ++k, to += kTileValues)
+    copy_tile(factor, row_tile * kTile, k * kDepth, has_pairs, to);
+}
+
+// 64-byte aligned room that a thread keeps from call to call.
+uint16_t* room(std::vector<uint16_t>& kept, int64_t values) {
+  if (static_cast<int64_t>(kept.size()) < values + kDepth) kept.resize(values + kDepth);
+  const auto address = reinterpret_cast<uintptr_t>(kept.data());
+  return kept.data() + (-address % 64) / sizeof(uint16_t);
+}
+
+struct CopyRight {
+  Factor right;
+  uint16_t* tiles;  // [right.row_tiles(), right.deep_tiles(), kTileValues]
+
+  void run(int64_t row_tile) const {
+    copy_tiles(right, row_tile, true, tiles + row_tile * right.deep_tiles() * kTileValues);
+  }
+};
+
+struct BlocksOfRows {
+  Factor left;
+  const uint16_t* right;  // tiles
+  const float* bias;      // [width], or null
+  void* results;          // [left.places, width]
+  int64_t width, tiles_of_block, level;
+  bool is_rectified, is_rounded;  // results: at least 0; in bfloat16
+
+  void run(int64_t block) const;
+  void finish(const float* sums, int64_t row, int64_t column) const;
+};
+
+// sums: [kSide, kSide], of rows `left` and columns `right`, two tiles each, over the whole depth.
+void sums_plain(const uint16_t* left, const uint16_t* right, int64_t deep, float* sums) {
+  std::fill_n(sums, kSide * kSide, 0.0f);
+  for (int64_t i = 0; i < 2; ++i)
+    for (int64_t j = 0; j < 2; ++j)
+      for (int64_t k = 0; k < deep; ++k) {
+        const uint16_t *a = left + (i * deep + k) * kTileValues, *b = right + (j * deep + k) * kTileValues;
+        for (int64_t row = 0; row < kTile; ++row)
+          for (int64_t pair = 0; pair < kTile; ++pair)
+            for (int64_t column = 0; column < kTile; ++column)
+              for (int64_t of = 0; of < 2; ++of)
+                sums[(i * kTile + row) * kSide + j * kTile + column] +=
+                    widened(a[row * kDepth + 2 * pair + of]) * widened(b[pair * kDepth + 2 * column + of]);
+      }
+}
+
+#if NAT_AR_AMX
+void set_tiles() {
+  struct alignas(64) {
+    uint8_t palette = 1, start = 0, unused[14] = {};
+    uint16_t bytes[16] = {};  // of a row
+    uint8_t rows[16] = {};
+  } shapes;
+  for (int tile = 0; tile < 8; ++tile) shapes.bytes[tile] = 64, shapes.rows[tile] = 16;
+  _tile_loadconfig(&shapes);
+}
+
+inline void sums_amx(const uint16_t* left, const uint16_t* right, int64_t deep, float* sums) {
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  const uint16_t *lower = left + deep * kTileValues, *next = right + deep * kTileValues;
+  for (int64_t k = 0; k < deep; ++k) {
+    _tile_loadd(4, left + k * kTileValues, 64);
+    _tile_loadd(6, right + k * kTileValues, 64);
+    _tile_loadd(7, next + k * kTileValues, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_loadd(5, lower + k * kTileValues, 64);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  constexpr int64_t kStride = kSide * sizeof(float);
+  _tile_stored(0, sums, kStride);
+  _tile_stored(1, sums + kTile, kStride);
+  _tile_stored(2, sums + kTile * kSide, kStride);
+  _tile_stored(3, sums + kTile * kSide + kTile, kStride);
+}
+#endif
+
+void BlocksOfRows::finish(const float* sums, int64_t row, int64_t column) const {
+  const int64_t rows = std::min(kSide, left.places - row), columns = std::min(kSide, width - column);
+  const float smallest = is_rectified ? 0.0f : -INFINITY;
+  float offsets[kSide] = {};
+  if (bias != nullptr) std::memcpy(offsets, bias + column, columns * sizeof(float));
+  for (int64_t i = 0; i < rows; ++i) {
+    const float* from = sums + i * kSide;
+    const int64_t to = (row + i) * width + column;
+#if NAT_AR_AMX
+    if (columns == kSide) {
+      const __m512 least = _mm512_set1_ps(smallest);
+      // The second operand of max is the result where one is NaN: a sum that is not finite stays.
+      const __m512 low = _mm512_max_ps(least, _mm512_add_ps(_mm512_load_ps(from), _mm512_loadu_ps(offsets)));
+      const __m512 high =
+          _mm512_max_ps(least, _mm512_add_ps(_mm512_load_ps(from + kTile), _mm512_loadu_ps(offsets + kTile)));
+      if (is_rounded) {
+        _mm512_storeu_si512(static_cast<uint16_t*>(results) + to, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+      } else {
+        _mm512_storeu_ps(static_cast<float*>(results) + to, low);
+        _mm512_storeu_ps(static_cast<float*>(results) + to + kTile, high);
+      }
+      continue;
+    }
+#endif
+    for (int64_t j = 0; j < columns; ++j) {
+      const float sum = from[j] + offsets[j];
+      const float result = sum < smallest ? smallest : sum;
+      if (is_rounded) static_cast<uint16_t*>(results)[to + j] = rounded(result);
+      if (!is_rounded) static_cast<float*>(results)[to + j] = result;
+    }
+  }
+}
+
+void BlocksOfRows::run(int64_t block) const {
+  const int64_t deep = left.deep_tiles(), stretch = deep * kTileValues;
+  const int64_t first = block * tiles_of_block, tiles = std::min(tiles_of_block, left.row_tiles() - first);
+  thread_local std::vector<uint16_t> kept;
+  uint16_t* rows = room(kept, (tiles + 1) * stretch);
+  for (int64_t i = 0; i < tiles; ++i) copy_tiles(left, first + i, false, rows + i * stretch);
+  if (tiles % 2) std::memset(rows + tiles * stretch, 0, stretch * sizeof(uint16_t));
+  const int64_t columns = (width + kSide - 1) / kSide;
+  alignas(64) float sums[kSide * kSide];
+#if NAT_AR_AMX
+  if (level == kAmx) set_tiles();
+#endif
+  for (int64_t column = 0; column < columns; ++column)
+    for (int64_t i = 0; i < tiles; i += 2) {
+      const uint16_t *left_tiles = rows + i * stretch, *right_tiles = right + column * 2 * stretch;
+      switch (level) {
+#if NAT_AR_AMX
+        case kAmx:
+          sums_amx(left_tiles, right_tiles, deep, sums);
+          break;
+#endif
+        default:
+          sums_plain(left_tiles, right_tiles, deep, sums);
+      }
+      finish(sums, (first + i) * kTile, column * kSide);
+    }
+#if NAT_AR_AMX
+  if (level == kAmx) _tile_release();
+#endif
+}
+
+bool is_of(const ffi::AnyBuffer& buffer, bool& is_rounded) {
+  is_rounded = buffer.element_type() == ffi::BF16;
+  return buffer.dimensions().size() == 2 && (is_rounded || buffer.element_type() == ffi::F32);
+}
+
+ffi::Error multiply(ffi::ThreadPool pool, ffi::AnyBuffer left, ffi::AnyBuffer right, ffi::Buffer<ffi::F32> bias,
+                    bool is_left_transposed, bool is_right_transposed, bool is_rectified, int64_t level,
+                    ffi::Result<ffi::AnyBuffer> results) {
+  bool is_left_rounded, is_right_rounded, is_rounded;
+  if (!is_of(left, is_left_rounded) || !is_of(right, is_right_rounded) || !is_of(*results, is_rounded))
+    return ffi::Error::InvalidArgument("expected two matrices and one as a result, of float32 or bfloat16");
+  const auto a = left.dimensions(), b = right.dimensions(), written = results->dimensions();
+  const Factor rows{left.untyped_data(), a[is_left_transposed], a[!is_left_transposed], !is_left_transposed,
+                    is_left_rounded};
+  const Factor columns{right.untyped_data(), b[!is_right_transposed], b[is_right_transposed], is_right_transposed,
+                       is_right_rounded};
+  const auto num_biases = static_cast<int64_t>(bias.element_count());
+  if (rows.depth != columns.depth || written[0] != rows.places || written[1] != columns.places ||
+      (num_biases != 0 && num_biases != columns.places))
+    return ffi::Error::InvalidArgument("expected left [rows, depth], right [depth, width] (either may be transposed), "
+                                       "bias [width] or [0], and a result [rows, width]");
+  level = level < 0 ? best() : level;
+  if (level >= kLevels || !is_there(level))
+    return ffi::Error::InvalidArgument("this processor has no such instructions");
+  if (rows.places == 0 || columns.places == 0) return ffi::Error::Success();
+  const OnPool run{pool};
+  const int64_t deep = columns.deep_tiles(), column_tiles = columns.row_tiles();
+  thread_local std::vector<uint16_t> kept;
+  uint16_t* tiles = room(kept, (column_tiles + column_tiles % 2) * deep * kTileValues);
+  if (column_tiles % 2) std::memset(tiles + column_tiles * deep * kTileValues, 0, deep * kTileValues * sizeof(uint16_t));
+  run(CopyRight{columns, tiles}, column_tiles, columns.places * columns.depth);
+  int64_t of_block = kLeftBytes / (deep * kTileValues * static_cast<int64_t>(sizeof(uint16_t)));
+  const int64_t share = (rows.row_tiles() + 2 * pool.num_threads() - 1) / (2 * pool.num_threads());
+  of_block = std::max<int64_t>(2, std::min({of_block, kMostTiles, share}) / 2 * 2);
+  run(BlocksOfRows{rows, tiles, num_biases == 0 ? nullptr : bias.typed_data(), results->untyped_data(), columns.places,
+                   of_block, level, is_rectified, is_rounded},
+      (rows.row_tiles() + of_block - 1) / of_block, rows.places * columns.places * rows.depth / 16);
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+// Bit n: this processor can compute products by level n.
+extern "C" int64_t NatArBfloat16Levels() {
+  int64_t levels = 0;
+  for (int64_t level = 0; level < kLevels; ++level) levels |= int64_t{is_there(level)} << level;
+  return levels;
+}
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArBfloat16Product, multiply,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Attr<bool>("is_left_transposed")
+                                  .Attr<bool>("is_right_transposed")
+                                  .Attr<bool>("is_rectified")
+                                  .Attr<int64_t>("level")
+                                  .Ret<ffi::AnyBuffer>());

@@ -1,0 +1,170 @@
+"""Products of bfloat16 numbers for training on a CPU, in C++ that XLA's programs call (bfloat16_products.cc, built at
+first use).
+
+Processors with AMX multiply bfloat16 at several times the rate of float32; XLA makes no use of it, and is slower in
+bfloat16 than in float32. Factors may be float32, and are rounded to bfloat16, to the
+nearest and to even, on their way in; sums are float32. A row of a result depends on no other row."""
+
+import contextlib
+import contextvars
+import ctypes
+import functools
+import importlib.metadata
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.extend.core as jex
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from nat_ar.runtime import native_library
+
+PRODUCT = "nat_ar_bfloat16_product"
+"""Its name in XLA's programs."""
+LEVELS = ("plain", "amx")
+"""Ways to compute a product, in the order of bfloat16_products.cc."""
+NOTHING = np.zeros(0, np.float32)
+
+
+@functools.cache
+def levels() -> tuple[str, ...]:
+    """Those of LEVELS that this processor can run; products take the last. None: no CPU, or nothing was built."""
+    if jax.default_backend() != "cpu":
+        return ()
+    library = native_library.load(
+        Path(__file__).with_suffix(".cc"),
+        without="a CPU trains in float32 only",
+        parts=("shared_work.h",),
+        headers=native_library.Headers(jax.ffi.include_dir(), importlib.metadata.version("jaxlib")),
+    )
+    if library is None:
+        return ()
+    jax.ffi.register_ffi_target(
+        PRODUCT, jax.ffi.pycapsule(library.NatArBfloat16Product), platform="cpu"
+    )
+    library.NatArBfloat16Levels.restype = ctypes.c_int64
+    bits = library.NatArBfloat16Levels()
+    return tuple(level for i, level in enumerate(LEVELS) if bits >> i & 1)
+
+
+def are_fast() -> bool:
+    """Whether this process multiplies bfloat16 faster than float32 on a CPU."""
+    return "amx" in levels()
+
+
+_in_use: contextvars.ContextVar[bool] = contextvars.ContextVar("bfloat16_in_use", default=False)
+
+
+@contextlib.contextmanager
+def in_use(are: bool) -> Iterator[None]:
+    """Inside this context networks in bfloat16 multiply by `product`; what they are traced to runs on this machine's
+    CPU only. A variable of the context, as cpu_kernels.in_use, and read while a forward pass is traced."""
+    token = _in_use.set(are)
+    try:
+        yield
+    finally:
+        _in_use.reset(token)
+
+
+def are_in_use() -> bool:
+    """The choice of the innermost `in_use`; False outside."""
+    return _in_use.get()
+
+
+def product(
+    left: Float[Array, "_ _"],
+    right: Float[Array, "_ _"],
+    bias: Float[Array, "width"] | None = None,
+    *,
+    is_left_transposed: bool = False,
+    is_right_transposed: bool = False,
+    is_rectified: bool = False,
+    dtype: str = "float32",
+    level: str | None = None,
+) -> Float[Array, "rows width"]:
+    """left @ right + bias, at least 0 where it is rectified, as an array of `dtype` ("float32" or "bfloat16").
+
+    left is [rows, depth], or [depth, rows] where transposed; right is [depth, width] or [width, depth]. Either may be
+    float32 or bfloat16; bias is float32. level: one of levels(), for tests; None: the fastest."""
+    rows, width = left.shape[is_left_transposed], right.shape[not is_right_transposed]
+    call = jax.ffi.ffi_call(PRODUCT, jax.ShapeDtypeStruct((rows, width), dtype))
+    return call(
+        left,
+        right,
+        NOTHING if bias is None else bias,
+        is_left_transposed=np.bool_(is_left_transposed),
+        is_right_transposed=np.bool_(is_right_transposed),
+        is_rectified=np.bool_(is_rectified),
+        level=np.int64(-1 if level is None else LEVELS.index(level)),
+    )
+
+
+def flops_in(equation: jex.JaxprEqn) -> int:
+    """Of an equation of a traced program, the FLOPs of its product; 0 where it is none of these."""
+    if equation.primitive.name != "ffi_call" or equation.params["target_name"] != PRODUCT:
+        return 0
+    is_transposed = dict(equation.params["attributes"])["is_left_transposed"]
+    depth = equation.invars[0].aval.shape[not is_transposed]  # type: ignore[attr-defined]
+    return int(2 * depth * equation.outvars[0].aval.size)  # type: ignore[attr-defined]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def linear(
+    x: Float[Array, "rows depth"],
+    weight: Float[Array, "depth width"],
+    bias: Float[Array, "width"],
+    is_rectified: bool,
+) -> Float[Array, "rows width"]:
+    """x @ weight + bias in bfloat16, with gradients whose products are of the same kind: those of weight and bias stay
+    float32."""
+    return product(x, weight, bias, is_rectified=is_rectified, dtype="bfloat16")
+
+
+def _linear_forward(
+    x: Array, weight: Array, bias: Array, is_rectified: bool
+) -> tuple[Array, tuple[Array, Array, Array | None]]:
+    y = linear(x, weight, bias, is_rectified)
+    return y, (x, weight, y if is_rectified else None)
+
+
+def _linear_backward(
+    is_rectified: bool,
+    kept: tuple[Array, Array, Array | None],
+    gradient: Float[Array, "rows width"],
+) -> tuple[Array, Array, Array]:
+    x, weight, y = kept
+    if y is not None:
+        gradient = jnp.where(y > 0, gradient, 0)
+    to_x = product(gradient, weight, is_right_transposed=True, dtype=str(x.dtype))
+    to_weight = product(x, gradient, is_left_transposed=True)
+    return to_x, to_weight, gradient.astype(jnp.float32).sum(axis=0)
+
+
+linear.defvjp(_linear_forward, _linear_backward)
+
+
+@jax.custom_vjp
+def inner(
+    states: Float[Array, "rows depth"], table: Float[Array, "width depth"]
+) -> Float[Array, "rows width"]:
+    """The inner product of every state with every row of a table, in float32; its gradient as that of `linear`."""
+    return product(states, table, is_right_transposed=True)
+
+
+def _inner_forward(states: Array, table: Array) -> tuple[Array, tuple[Array, Array]]:
+    return inner(states, table), (states, table)
+
+
+def inner_backward(
+    kept: tuple[Float[Array, "rows depth"], Float[Array, "width depth"]],
+    gradient: Float[Array, "rows width"],
+) -> tuple[Float[Array, "rows depth"], Float[Array, "width depth"]]:
+    """What the gradient of inner(states, table) is for (states, table)."""
+    states, table = kept
+    to_states = product(gradient, table, dtype=str(states.dtype))
+    return to_states, product(gradient, states, is_left_transposed=True)
+
+
+inner.defvjp(_inner_forward, inner_backward)

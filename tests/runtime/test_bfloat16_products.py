@@ -1,0 +1,212 @@
+"""Products of bfloat16 numbers against NumPy in float64, and the steps that are made of them."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from flax import nnx
+
+from nat_ar.config_json import ConfigError
+from nat_ar.evaluation.speed import training_cost
+from nat_ar.evaluation.speed.machine import Peaks
+from nat_ar.methods.autoregressive import Autoregressive
+from nat_ar.methods.base import VocabularySizes
+from nat_ar.nn import layers
+from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.runtime import bfloat16_products, devices
+from nat_ar.runtime.bfloat16_products import product
+from nat_ar.training import optimizer, step
+from nat_ar.training.optimizer import OptimizerConfig
+
+needs_kernels = pytest.mark.skipif(
+    not bfloat16_products.levels(), reason="no CPU, or no C++ compiler, or NAT_AR_NATIVE=0"
+)
+each_level = pytest.mark.parametrize("level", bfloat16_products.levels())
+NUMBERS = np.random.default_rng(0)
+
+
+def rounded(x: np.ndarray) -> np.ndarray:
+    return x.astype(ml_dtypes.bfloat16).astype(np.float32)
+
+
+def multiply(left: np.ndarray, right: np.ndarray, **options: object) -> np.ndarray:
+    found = jax.jit(functools.partial(product, **options))(left, right)
+    return np.asarray(found).astype(np.float32)
+
+
+@needs_kernels
+@each_level
+@pytest.mark.parametrize(
+    ("rows", "depth", "width"), [(1, 1, 1), (17, 33, 40), (70, 64, 31), (32, 100, 32)]
+)
+def test_a_product_is_that_of_the_rounded_factors(
+    level: str, rows: int, depth: int, width: int
+) -> None:
+    """Either factor as it is or transposed, float32 or bfloat16; of both kinds of result."""
+    left = NUMBERS.standard_normal((rows, depth), np.float32)
+    right = NUMBERS.standard_normal((depth, width), np.float32)
+    expected = rounded(left).astype(np.float64) @ rounded(right)
+    for types in itertools.product((np.float32, ml_dtypes.bfloat16), repeat=2):
+        for ways in itertools.product((False, True), repeat=2):
+            a, b = (
+                np.ascontiguousarray(x.astype(kind).T if is_transposed else x.astype(kind))
+                for x, kind, is_transposed in zip((left, right), types, ways, strict=True)
+            )
+            options = {"is_left_transposed": ways[0], "is_right_transposed": ways[1]}
+            found = multiply(a, b, level=level, **options)
+            np.testing.assert_allclose(found, expected, atol=2e-5 * depth)
+            short = multiply(a, b, level=level, dtype="bfloat16", **options)
+            np.testing.assert_array_equal(short, rounded(found))
+
+
+@needs_kernels
+@each_level
+def test_integers_are_exact_and_a_half_is_rounded_to_even(level: str) -> None:
+    """bfloat16 has 8 bits: 257 lies between 256 and 258, and 259 between 258 and 260."""
+    left = np.array([[1.0, 2.0, -3.0], [257.0, 0.0, 0.0], [259.0, 0.0, 0.0]], np.float32)
+    right = np.array([[1.0, 0.0], [10.0, 0.0], [100.0, 1.0]], np.float32)
+    found = multiply(left, right, level=level)
+    np.testing.assert_array_equal(found, [[1 + 20 - 300, -3], [256, 0], [260, 0]])
+
+
+@needs_kernels
+@each_level
+def test_what_is_not_finite_stays_in_its_row(level: str) -> None:
+    left = np.ones((40, 5), np.float32)
+    left[3, 1], left[4, 1] = np.nan, np.inf
+    found = multiply(left, np.ones((5, 33), np.float32), level=level, is_rectified=True)
+    assert np.isnan(found[3]).all()
+    assert np.isinf(found[4]).all()
+    np.testing.assert_array_equal(np.delete(found, [3, 4], axis=0), 5.0)
+
+
+@needs_kernels
+@each_level
+def test_a_row_does_not_depend_on_the_others(level: str) -> None:
+    left = NUMBERS.standard_normal((700, 130), np.float32)
+    right = NUMBERS.standard_normal((130, 50), np.float32)
+    whole = multiply(left, right, level=level)
+    for first, last in ((0, 1), (5, 40), (333, 700)):
+        np.testing.assert_array_equal(
+            multiply(left[first:last], right, level=level), whole[first:last]
+        )
+
+
+@needs_kernels
+def test_the_bias_is_added_and_a_rectified_result_is_at_least_0() -> None:
+    left, right = np.array([[1.0], [-1.0]], np.float32), np.array([[2.0, -2.0, 0.0]], np.float32)
+    bias = np.array([0.5, 0.5, -0.5], np.float32)
+    call = functools.partial(product, is_rectified=True)
+    np.testing.assert_array_equal(jax.jit(call)(left, right, bias), [[2.5, 0, 0], [0, 2.5, 0]])
+
+
+@needs_kernels
+@pytest.mark.parametrize("is_rectified", [False, True])
+def test_gradients_are_those_of_jax(is_rectified: bool) -> None:
+    """Of a map with bias, and of inner products with a table, where JAX multiplies numbers rounded alike."""
+    module = layers.Linear(24, 40, is_rectified=is_rectified, dtype="bfloat16", rngs=nnx.Rngs(0))
+    graphdef, params = nnx.split(module)
+    x = jnp.asarray(NUMBERS.standard_normal((30, 24), np.float32), jnp.bfloat16)
+    table = jnp.asarray(NUMBERS.standard_normal((50, 40), np.float32))
+    weights = jnp.asarray(NUMBERS.standard_normal((30, 50), np.float32))
+
+    def objective(params: nnx.State, x: jax.Array, table: jax.Array, are: bool) -> jax.Array:
+        with bfloat16_products.in_use(are):
+            states = nnx.merge(graphdef, params)(x)
+            if are:
+                logits = bfloat16_products.inner(states, table)
+            else:
+                logits = jnp.matmul(
+                    states, table.astype("bfloat16").T, preferred_element_type=jnp.float32
+                )
+        return (logits * weights).sum()
+
+    gradient = jax.jit(jax.grad(objective, argnums=(0, 1, 2)), static_argnums=3)
+    for found, expected in zip(
+        jax.tree.leaves(gradient(params, x, table, True)),
+        jax.tree.leaves(gradient(params, x, table, False)),
+        strict=True,
+    ):
+        assert found.dtype == expected.dtype
+        expected = np.asarray(expected, np.float32)
+        np.testing.assert_allclose(
+            np.asarray(found, np.float32), expected, atol=0.02 * np.abs(expected).max()
+        )
+
+
+PEAKS = Peaks({"float32": 1e9, "bfloat16": 1e9}, {8: 1e9})
+SIZES = VocabularySizes(50, 50, is_joint=True)
+
+
+def method(dtype: str) -> Autoregressive:
+    return Autoregressive(
+        TransformerConfig(
+            d_model=32,
+            d_hidden=64,
+            num_encoder_layers=1,
+            num_decoder_layers=1,
+            dropout_rate=0.0,
+            dtype=dtype,  # type: ignore[arg-type]
+        )
+    )
+
+
+@needs_kernels
+def test_a_step_multiplies_by_kernels_only_and_learns_what_float32_learns() -> None:
+    batch = training_cost.random_batch(4, 6, SIZES)
+    parameters, terms = {}, {}
+    for dtype, has_kernels in (("float32", False), ("bfloat16", True)):
+        graphdef, params, carried = step.split(method(dtype).build(SIZES, rngs=nnx.Rngs(0)))
+        adam = optimizer.build(OptimizerConfig(warmup_steps=1), max_steps=10)
+        train_step = step.build_train_step(
+            graphdef, adam, step.data_mesh(1), has_kernels=has_kernels
+        )
+        state = step.initial_state(params, adam, seed=1, has_average=False, carried=carried)
+        if has_kernels:
+            program = train_step.trace(state, batch, None).lower().as_text()
+            products = [line for line in program.splitlines() if "stablehlo.dot_general" in line]
+            assert program.count(bfloat16_products.PRODUCT) > 20
+            assert all("batching_dims" in line for line in products)  # attention's alone
+        losses = []
+        for _ in range(8):
+            state, found = train_step(state, batch, None)
+            losses.append(float(found["objective"].value))
+        terms[dtype], parameters[dtype] = losses, state.params
+    np.testing.assert_allclose(terms["bfloat16"], terms["float32"], rtol=0.02)
+    assert terms["bfloat16"][-1] < 0.9 * terms["bfloat16"][0]
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(parameters["bfloat16"])} == {"float32"}
+
+
+@needs_kernels
+def test_the_products_of_a_step_are_counted() -> None:
+    """As many FLOPs in bfloat16 as in float32."""
+    batch = training_cost.random_batch(4, 6, SIZES)
+    flops = []
+    for dtype in ("float32", "bfloat16"):
+        one = method(dtype)
+        train = training_cost.TrainStep(one, SIZES, batch)
+        flops.append(train.product_cost(batch, PEAKS).flops)
+    assert flops[0] == flops[1] > 0
+
+
+@pytest.mark.parametrize("levels", [(), ("plain",)])
+def test_bfloat16_does_not_train_where_it_is_no_faster(
+    levels: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bfloat16_products, "levels", lambda: levels)
+    devices.require_fast_training("float32", 1)
+    with pytest.raises(ConfigError, match=r"this CPU.* set .*transformer\.dtype\) to 'float32'"):
+        devices.require_fast_training("bfloat16", 1)
+
+
+def test_bfloat16_trains_on_one_cpu_device_that_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bfloat16_products, "levels", lambda: ("plain", "amx"))
+    devices.require_fast_training("bfloat16", 1)
+    with pytest.raises(ConfigError, match=r"on one device only.*got 2"):
+        devices.require_fast_training("bfloat16", 2)
