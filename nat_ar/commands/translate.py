@@ -17,12 +17,12 @@ from nat_ar.data import text_files, vocabulary
 from nat_ar.evaluation.speed import machine
 from nat_ar.experiment.run import Run
 from nat_ar.experiment.translators import open_translator
-from nat_ar.runtime import bars, console
+from nat_ar.runtime import bars, console, devices
 from nat_ar.translation import decodings
 from nat_ar.translation.translator import BATCH_TOKENS, Translation, Translator
 
 PART_BYTES = 2**16
-"""read, translated and written before more is read"""
+"""for each device; read, translated and written before more is read"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +62,7 @@ def run(arguments: Translate) -> None:
     with _source(arguments) as source, _output(arguments) as output:
         _, translator = open_translator(run, decoding, arguments.checkpoint)
         translator.batch_tokens = arguments.batch_tokens
+        translator.devices = devices.local()
         if arguments.output != "-" and Path(arguments.output).is_file():
             output.truncate(0)
         _translate(source, output, translator, arguments)
@@ -76,7 +77,7 @@ def _translate(
     bar = bars.Bar(unit="sentence", desc="translate", is_quiet=source.isatty())
     try:
         with bar:
-            for part in _whole_lines(source):
+            for part in _whole_lines(source, PART_BYTES * len(devices.local())):
                 lines, num_broken = text_files.lines_to_translate(part, name)
                 found = translator.translate(lines, is_quiet=True)
                 for number, item in enumerate(found, start=counts["lines"]):
@@ -98,11 +99,11 @@ def _translate(
         _warn(counts)
 
 
-def _whole_lines(source: BufferedIOBase) -> Iterator[bytes]:
-    """What can be read without waiting for more, in whole lines: a line from a terminal, up to PART_BYTES of a file
+def _whole_lines(source: BufferedIOBase, part_bytes: int) -> Iterator[bytes]:
+    """What can be read without waiting for more, in whole lines: a line from a terminal, up to `part_bytes` of a file
     or a pipe."""
     rest = b""
-    while part := source.read1(PART_BYTES):
+    while part := source.read1(part_bytes):
         whole, newline, rest = (rest + part).rpartition(b"\n")
         if newline:
             yield whole + newline

@@ -23,7 +23,7 @@ from nat_ar.experiment.translators import open_translator
 from nat_ar.pipeline import shards
 from nat_ar.pipeline import word_distributions as distributions
 from nat_ar.pipeline.shards import Choose, Spoilt
-from nat_ar.runtime import files
+from nat_ar.runtime import devices, files
 from nat_ar.translation import decodings
 from nat_ar.translation.translator import BATCH_TOKENS
 
@@ -95,6 +95,7 @@ def distill(
     with shards.directory(shards_directory, recorded, type(config.method)):
         loaded, teacher = open_translator(run, shown, pinned)
         teacher.batch_tokens = batch_tokens
+        teacher.devices = devices.local()
         validation = shards.validation_bleu(
             shards_directory / "validation.json", teacher, data.split("validation"), tokenizer
         )

@@ -19,7 +19,7 @@ from nat_ar.experiment.run import Run, checkpoint_name
 from nat_ar.experiment.translators import open_translator
 from nat_ar.pipeline import evaluation_sets, given_scores, scoring
 from nat_ar.pipeline.given_scores import GivenScores
-from nat_ar.runtime import files
+from nat_ar.runtime import devices, files
 from nat_ar.translation import decodings
 from nat_ar.translation.decodings import Choice
 from nat_ar.translation.translator import BATCH_TOKENS, Translation
@@ -79,6 +79,7 @@ def evaluate(
         _require_lengths(translator.choice)
         shown += ORACLE
     translator.batch_tokens = batch_tokens
+    translator.devices = devices.local()
     found = translator.translate(test.source, title=f"evaluate {loaded.config.name}")
     if oracle_length:
         lengths = [len(row) for row in loaded.vocabulary.encode_target(test.references[0])]

@@ -8,6 +8,7 @@ import numpy as np
 
 from nat_ar.experiment import translators
 from nat_ar.experiment.run import Run, TrainedModel
+from nat_ar.runtime import devices
 from nat_ar.translation.translator import Translation, Translator
 
 
@@ -29,7 +30,8 @@ class TranslationSystem:
         return self.translator.decoding.score
 
     def translate(self, sentences: Sequence[str]) -> list[Translation]:
-        """One Translation (texts, scores, tokens, passes) for each sentence, in order."""
+        """One Translation (texts, scores, tokens, passes) for each sentence, in order. Several batches are dealt round
+        the devices."""
         return self.translator.translate(_list_of(sentences, "sentences"), title="translate")
 
     def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
@@ -66,6 +68,7 @@ def load(
     Raises ConfigError (a ValueError) where the directory is no run, or the decoding is none of its method."""
     directory = Run(Path(run))
     trained, translator = translators.open_translator(directory, decoding, str(checkpoint))
+    translator.devices = devices.local()
     return TranslationSystem(directory, trained, translator)
 
 

@@ -1,8 +1,9 @@
 """What a training measures on its validation split: BLEU of the method's own decoding, and the loss."""
 
 import functools
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,12 +15,13 @@ from jaxtyping import Int
 from nat_ar.config_json import ConfigError
 from nat_ar.data import references
 from nat_ar.data.arrays import PreparedData, Split
-from nat_ar.data.batching import BatchingConfig, BatchPlan
+from nat_ar.data.batching import BatchingConfig, BatchPlan, RowBatch
 from nat_ar.data.length_order import LengthOrder
 from nat_ar.data.loader import Pairs
 from nat_ar.evaluation import metrics
 from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.experiment.run import TrainedModel
+from nat_ar.runtime import lanes
 from nat_ar.special_tokens import PAD
 from nat_ar.training import step
 from nat_ar.translation import decodings
@@ -70,10 +72,11 @@ class Validation:
         self.translator: Translator | None = None
 
     def __call__(self, params: nnx.State) -> dict[str, float]:
-        params = step.on_one_device(params)
-        return {**self._translated(Model(self.graphdef, params)), **self._loss(params)}
+        copies = step.on_each_device(params)
+        model = Model(self.graphdef, next(iter(copies.values())))
+        return {**self._translated(model, list(copies)), **self._loss(copies)}
 
-    def _translated(self, model: Model) -> dict[str, float]:
+    def _translated(self, model: Model, devices: Sequence[jax.Device]) -> dict[str, float]:
         method, teacher = self.config.method, self.teacher
         if self.translator is None:
             is_rescored = decodings.needs_scorer(method, method.decoding)
@@ -83,9 +86,11 @@ class Validation:
                 decoding=method.decoding,
                 scorer=teacher.model if is_rescored and teacher else None,
             )
+            self.translator.devices = devices
         else:
             self.translator.use(model)
         found = self.translator.translate(self.sources, title="validate")
+        self.translator.copies.free()  # training needs the memory
         texts = [translation.texts[0] for translation in found]
         words, expected = (
             sum(map(len, references.words(lines, self.tokenizer)))
@@ -96,23 +101,35 @@ class Validation:
             "length_ratio": words / max(expected, 1),
         }
 
-    def _loss(self, params: nnx.State) -> dict[str, float]:
+    def _loss(self, copies: Mapping[jax.Device, nnx.State]) -> dict[str, float]:
+        """By parameters on several devices, round which the batches are dealt."""
         if self.batching is None:
             return {}
-        teacher = None if self.teacher is None else self.teacher.model.params
-        totals: dict[str, Mean] = {}
         order = LengthOrder.of_lengths(self.pairs.source.lengths, self.pairs.target.lengths)
-        plan = BatchPlan(order, self.batching, seed=0)
-        for rows in plan.epoch(0):
-            source, target, fertilities, _ = jax.device_put(tuple(self.pairs.padded(rows)))
-            found = self._terms(params, Batch(source, target, fertilities), teacher)
-            for name, mean in jax.device_get(found).items():
+        batches = list(BatchPlan(order, self.batching, seed=0).epoch(0))
+        devices = list(copies)[: len(batches)]
+        teacher = None if self.teacher is None else self.teacher.model.params
+        teachers = {device: jax.device_put(teacher, device) for device in devices}
+        tasks = (
+            functools.partial(self._terms_of, rows, device, copies[device], teachers[device])
+            for rows, device in zip(batches, itertools.cycle(devices), strict=False)
+        )
+        totals: dict[str, Mean] = {}
+        for found in lanes.in_order(tasks, len(devices)):
+            for name, mean in jax.tree.map(jnp.asarray, found).items():
                 totals[name] = totals[name] + mean if name in totals else mean
         losses = {"loss": float(totals["objective"].value)}
         if "token" in totals:
             nats = float(totals["token"].value)
             losses["perplexity"] = math.exp(min(nats, 700.0))  # there is no float beyond e^709
         return losses
+
+    def _terms_of(
+        self, rows: RowBatch, device: jax.Device, params: nnx.State, teacher: Any
+    ) -> dict[str, Mean]:
+        source, target, fertilities, _ = jax.device_put(tuple(self.pairs.padded(rows)), device)
+        found = self._terms(params, Batch(source, target, fertilities), teacher)
+        return jax.device_get(found)
 
     @functools.cached_property
     def _terms(self) -> Callable[[nnx.State, Batch, Any], dict[str, Mean]]:

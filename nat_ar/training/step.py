@@ -266,6 +266,10 @@ def stop_wishes(mesh: Mesh, is_asked: bool) -> Int[Array, "devices"]:
     return place(mesh, np.full(mesh.size, is_asked, np.int32), is_batch=True)
 
 
-def on_one_device(params: nnx.State) -> nnx.State:
-    """Replicated arrays as they are on the first device of this process."""
-    return jax.tree.map(lambda array: array.addressable_data(0), params)
+def on_each_device(params: nnx.State) -> dict[jax.Device, nnx.State]:
+    """Replicated arrays as they are on every device of this process that has them."""
+    shards = jax.tree.leaves(params)[0].addressable_shards
+    return {
+        shard.device: jax.tree.map(lambda array, at=at: array.addressable_shards[at].data, params)
+        for at, shard in enumerate(shards)
+    }

@@ -39,6 +39,10 @@ class Model:
         params = jax.tree.unflatten(jax.tree.structure(self.params), leaves)
         return nnx.merge(self.graphdef, params)
 
+    def on(self, device: jax.Device) -> "Model":
+        """The same model with its parameters on this device."""
+        return dataclasses.replace(self, params=jax.device_put(self.params, device))
+
     def packed(self, weights: packed.Weights = "float32") -> "Model":
         """The same model with its weights laid out for decoding on a CPU, where that is possible. Raises
         ConfigError where it is not and the weights should be int8."""
@@ -91,6 +95,9 @@ class Drafter:
 
     model: Model
     decoding: Any
+
+    def on(self, device: jax.Device) -> "Drafter":
+        return Drafter(self.model.on(device), self.decoding)
 
     def packed(self, weights: packed.Weights = "float32") -> "Drafter":
         return Drafter(self.model.packed(weights), self.decoding)

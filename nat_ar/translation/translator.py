@@ -1,8 +1,8 @@
 """A loaded model and sentences -> translations, in order.
 
 Sentences are cut into subwords, sorted by length, padded to a short ladder of bucket shapes, translated
-and put back in place. Each (rows, bucket) shape is compiled once, ahead of time; what a sentence
-becomes does not depend on the sentences beside it."""
+and put back in place. Each (rows, bucket) shape is compiled once a device, ahead of time; what a sentence
+becomes does not depend on the sentences beside it, nor on the number of devices."""
 
 import dataclasses
 import functools
@@ -24,6 +24,7 @@ from nat_ar.runtime import bars, compilation, out_of_memory
 from nat_ar.search import limits
 from nat_ar.search.candidates import Scorer
 from nat_ar.special_tokens import EOS, PAD
+from nat_ar.translation.copies import Copies
 from nat_ar.translation.decodings import Choice
 from nat_ar.translation.model import Drafter, Model
 from nat_ar.types import Hypotheses, Internal
@@ -36,6 +37,8 @@ BATCH_TOKENS = 4096
 """default padded source tokens per batch"""
 TOKENIZER, DETOKENIZER = "nat_ar.tokenizer", "nat_ar.detokenizer"
 """what a profiler's trace calls them"""
+PlannedBatch = tuple[list[int], int, int]
+"""Indices of sentences, rows of the padded batch, bucket."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +100,9 @@ class Translator:
         self.batch_tokens, self.max_rows = batch_tokens, max_rows
         self.compiled: dict[tuple[int, int], Any] = {}
         self.compile_seconds = 0.0
+        self.copies = Copies()
+        self.devices: Sequence[jax.Device] = ()
+        """of this process, beside the model's own: `translate` deals its batches round all of them"""
 
     @property
     def choice(self) -> Choice:
@@ -132,8 +138,10 @@ class Translator:
         )
         with out_of_memory.explained(remedy), bar:
             bar.update(sum(not row for row in rows))
-            for members, _, batch in self._batches(source, [len(row) for row in rows]):
-                hypotheses = self.decode(batch)
+            plan = self.plan([len(row) for row in rows])
+            batches = (batch for _, _, batch in self._batches(source, plan))
+            decoded = self.copies.decoded(self, self.devices, batches, len(plan))
+            for (members, _, _), hypotheses in zip(plan, decoded, strict=True):
                 for place, translation in zip(members, self.texts(hypotheses), strict=False):
                     limit = limits.length_limit(len(rows[place]) + 1)
                     found[place] = dataclasses.replace(
@@ -174,7 +182,7 @@ class Translator:
             len(row) + (not row and bool(goal))
             for row, goal in zip(source_rows, target_rows, strict=True)
         ]
-        for members, padded, batch in self._batches(source, lengths):
+        for members, padded, batch in self._batches(source, self.plan(lengths)):
             width = bucket_of(max(len(target_rows[member]) for member in members) + 1)
             hypotheses = loader.pad_rows(target, padded, width, end=None)[:, None]
             values = np.asarray(self._score(self.model.leaves, batch, hypotheses))[:, 0]
@@ -205,7 +213,7 @@ class Translator:
             }
             for row, translation in zip(rows, translations, strict=True)
         ]
-        for members, _, batch in self._batches(source, [len(row) for row in rows]):
+        for members, _, batch in self._batches(source, self.plan([len(row) for row in rows])):
             most = limits.length_limit(batch.shape[1])
             arrays = self._inspect(self.ready_model.leaves, batch, max_length=most)
             for name, internal in jax.device_get(arrays).items():
@@ -222,22 +230,22 @@ class Translator:
         return jax.jit(internals, static_argnames="max_length")
 
     def _batches(
-        self, source: Ragged, lengths: Sequence[int]
+        self, source: Ragged, plan: Sequence[PlannedBatch]
     ) -> Iterator[tuple[list[int], Int[np.ndarray, "rows"], Int[np.ndarray, "rows bucket"]]]:
-        """The batches of `plan`: their sentences, the sentence of each row (-1: padding), and the padded sources."""
-        for members, num_rows, bucket in self.plan(lengths):
+        """Of each batch its sentences, the sentence of each row (-1: padding), and the padded sources."""
+        for members, num_rows, bucket in plan:
             padded = np.full(num_rows, -1, np.int64)
             padded[: len(members)] = members
             yield members, padded, loader.pad_rows(source, padded, bucket, end=EOS)
 
-    def plan(self, lengths: Sequence[int]) -> list[tuple[list[int], int, int]]:
-        """Batches as (indices of sentences, rows of the padded batch, bucket), longest first, so that a progress bar
-        does not promise too much. Rows come from a short ladder too, and the last batch of a bucket has the shape of
-        those before it, so that few shapes are compiled."""
+    def plan(self, lengths: Sequence[int]) -> list[PlannedBatch]:
+        """Batches of sentences of these lengths, longest first, so that a progress bar does not promise too much. Rows
+        come from a short ladder too, and the last batch of a bucket has the shape of those before it, so that few
+        shapes are compiled."""
         order = sorted(
             (i for i, length in enumerate(lengths) if length), key=lambda i: (-lengths[i], i)
         )
-        batches: list[tuple[list[int], int, int]] = []
+        batches: list[PlannedBatch] = []
         start = 0
         while start < len(order):
             bucket = bucket_of(lengths[order[start]] + 1)

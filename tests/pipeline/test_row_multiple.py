@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies
 
-import eight_devices
+import many_devices
 from nat_ar.config_json import ConfigError
 from nat_ar.data.batching import BatchingConfig, BatchPlan, RowBatch
 from nat_ar.data.length_order import LengthOrder
@@ -203,7 +203,7 @@ def test_no_pair_is_seen_twice_or_never_when_the_number_of_devices_changes(
     on_one = rows_of(experiment(tiny, steps=4), one, stops=True)
     names = [str(run.directory) for run in (tiny, one, eight)]
     program = f"import runpy; runpy.run_path({__file__!r})['on_eight_devices'](*{names!r})"
-    answers = json.loads(eight_devices.run(program).splitlines()[-1])
+    answers = json.loads(many_devices.run(program).splitlines()[-1])
     assert "8 devices" in answers["refusal"]
     assert [len(rows) for rows in on_one] == [10, 10]
     assert sorted(itertools.chain(*on_one, *answers["from one"])) == list(range(36))

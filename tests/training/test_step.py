@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-import eight_devices
+import many_devices
 from nat_ar.config_json import ConfigError
 from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
@@ -302,4 +302,4 @@ one, eight = (test["after_one_step"](num_devices=number) for number in (1, 8))
 assert len(eight[0].params["target_embedding"]["table"][...].devices()) == 8
 test["assert_equal_steps"](one, eight)
 """
-    eight_devices.run(program)
+    many_devices.run(program)
