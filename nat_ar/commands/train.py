@@ -24,7 +24,8 @@ class Train:
     run: str | None = None
     """directory of the run; default: runs/NAME"""
     mesh: str | None = None
-    """the devices that share each batch: data=8, or data=-1 for all; default: as training.num_devices says"""
+    """the devices that share each batch: data=8, or data=-1 for all. data=8,fsdp=4: 32 devices, each four of which hold
+    one copy of parameters and optimizer together. Default: as training.num_devices says"""
     coordinator: str | None = None
     """HOST:PORT at which process 0 listens, where several processes train together; SLURM and Open MPI say it
     themselves"""

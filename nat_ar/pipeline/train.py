@@ -7,7 +7,6 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -28,9 +27,8 @@ from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.experiment import run as runs
 from nat_ar.experiment.config import ExperimentConfig, load_experiment
 from nat_ar.experiment.run import Run, TrainedModel
-from nat_ar.methods import base
 from nat_ar.methods.base import Method, VocabularySizes
-from nat_ar.pipeline import row_multiple, validation
+from nat_ar.pipeline import initial, row_multiple, validation
 from nat_ar.runtime import bars, devices, distributed, malloc, out_of_memory
 from nat_ar.training import loop, optimizer, step, tracking
 from nat_ar.training.checkpoint import Checkpoints
@@ -53,7 +51,8 @@ def train(
     """Trains to the end, or from where the run stopped to the end, and returns the run.
 
     `config`: an experiment or its Python file; `run`: its directory, runs/NAME by default; `mesh`: which devices share
-    each batch, "data=8" or "data=-1" for all; by default what training.num_devices says. Processes that train together
+    each batch, "data=8" or "data=-1" for all, and how many of them share a copy of the state, "data=8,fsdp=4"; by
+    default what training.num_devices says. Processes that train together
     (runtime.distributed) all call it alike. Raises ConfigError where another process is training this run, or the
     directory holds another experiment."""
     bars.is_muted = not distributed.is_first()
@@ -75,13 +74,14 @@ def train(
         for other in (teacher, before):
             _check_vocabularies(data.vocabulary, other)
         _check_teacher(config, teacher)
-        number = config.training.num_devices if mesh is None else step.num_devices_of(mesh)
-        shared = step.data_mesh(number)
+        number = config.training.num_devices
+        shared = step.data_mesh(number) if mesh is None else step.mesh_of(mesh)
         if not to.has_work():  # one that began on a GPU may go on here
             devices.require_fast_training(config.method.network.dtype, shared.size)
         multiple = row_multiple.of_new_run(config.training, shared.size)
         batches = loader_of(data, config).with_row_multiple(multiple)
-        model, notes = _initial_model(config, data.vocabulary, teacher, before)
+        is_sharded = shared.shape[step.FSDP] > 1
+        model, notes = initial.model(config, data.vocabulary, teacher, before, is_sharded)
         if config.training.tracker is not None:
             tracking.require(config.training.tracker)
         validation.require_criterion(config, data)
@@ -120,14 +120,9 @@ def _train(
         to.checkpoints_directory, keep_best=config.training.validation.keep_best
     )
     graphdef, params, carried = step.split(model)
-    if distributed.from_first(lambda: checkpoints.latest_step is None):
-        params, carried = distributed.broadcast((params, carried))
     updates = optimizer.build(config.training.optimizer, max_steps=config.training.max_steps)
-    has_average = config.training.average_decay is not None
-    state = step.initial_state(
-        params, updates, seed=config.training.seed, has_average=has_average, carried=carried
-    )
-    state = step.place(mesh, state, is_batch=False)
+    is_new = distributed.from_first(lambda: checkpoints.latest_step is None)
+    state = initial.state(config, data.vocabulary, params, carried, updates, mesh, is_new)
     state, progress = _resume(state, checkpoints)
     progress.reconsider(int(state.step), config.training)
     if progress.is_finished:
@@ -156,16 +151,21 @@ def _train(
         for note in notes:
             log.say(note)
     train_step_at = _train_steps(
-        config, graphdef, vocabulary_sizes(data.vocabulary), updates, mesh, teacher
+        config, graphdef, vocabulary_sizes(data.vocabulary), updates, mesh, teacher, state
     )
     measure = validation.Validation(config, data, graphdef, teacher)
+
+    def validate(params: nnx.State) -> dict[str, float]:
+        whole = step.replicated(params)
+        return distributed.from_first(lambda: measure(whole))
+
     try:
         loop.run(
             state,
             progress,
             train_step_at,
             batches,
-            lambda params: distributed.from_first(lambda: measure(params)),
+            validate,
             config=config.training,
             mesh=mesh,
             checkpoints=checkpoints,
@@ -184,9 +184,10 @@ def _train_steps(
     updates: optax.GradientTransformation,
     mesh: Mesh,
     teacher: TrainedModel | None,
+    state: TrainState,
 ) -> Callable[[int], TrainStep]:
     """The train step of every update: another where the method is in another stage, or the encoder is frozen."""
-    training = config.training
+    training, shardings = config.training, step.shardings_of(mesh, state)
 
     @functools.cache
     def built(method: Method, freezes_encoder: bool) -> TrainStep:
@@ -203,6 +204,7 @@ def _train_steps(
             freezes_encoder=freezes_encoder,
             teacher_graphdef=None if teacher is None else teacher.model.graphdef,
             has_kernels=step.may_have_kernels(mesh),
+            shardings=shardings,
         )
 
     return lambda number: built(
@@ -301,37 +303,6 @@ def _is_usable(
     longest = np.maximum(source.lengths, target.lengths) + 1
     is_short = longest <= config.training.batching.buckets[-1]
     return is_short & config.method.is_feasible(source.lengths, target.lengths, target.repeats)
-
-
-def _initial_model(
-    config: ExperimentConfig,
-    vocabulary: Vocabulary,
-    teacher: TrainedModel | None,
-    before: TrainedModel | None,
-) -> tuple[nnx.Module, list[str]]:
-    """Random parameters, except those that the config takes from the teacher or another run; and what the log should
-    say of that."""
-    sizes = vocabulary_sizes(vocabulary)
-    model: Any = config.method.build(sizes, rngs=nnx.Rngs(config.training.seed))
-    notes: list[str] = []
-    if teacher is not None and (config.encoder_from_teacher or config.decoder_from_teacher):
-        taught = nnx.merge(teacher.model.graphdef, teacher.model.params)
-        if config.encoder_from_teacher:
-            base.start_encoder(model, taught)
-        if config.decoder_from_teacher:
-            anew = base.start_decoder(model, taught)
-            notes.append(
-                f"decoder from the teacher; at random: {', '.join(anew) or 'nothing of it'}"
-            )
-    if before is not None:
-        old, new = before.model.params, nnx.state(model)
-        if jax.tree.map(lambda x: x.shape, old) != jax.tree.map(lambda x: x.shape, new):
-            raise ConfigError(
-                f"start_from {config.start_from} has parameters of other shapes: give both runs the "
-                "same method and transformer"
-            )
-        nnx.update(model, old)
-    return model, notes
 
 
 def _resume(state: TrainState, checkpoints: Checkpoints) -> tuple[TrainState, Progress]:

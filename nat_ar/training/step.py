@@ -1,19 +1,23 @@
 """The one train step that every method runs through: a pure function, jitted and donated.
 
-Batches are sharded over the `data` axis of a mesh of the devices of all processes and the state is replicated; the
-compiler inserts the sums over devices."""
+The devices of all processes form a mesh of two axes. A batch is sharded over both. The state is whole on every device
+along `data`; along `fsdp`, which has length 1 unless asked otherwise, each device keeps a part of every large array:
+of parameters, moments and averages (as ZeRO does, Rajbhandari et al. 2020, arXiv:1910.02054, and FSDP, Zhao et al.
+2023, arXiv:2304.11277). A step gathers the parameters once, for all its parts, and updates where the moments are; the
+compiler inserts what devices exchange."""
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from nat_ar.config_json import ConfigError
@@ -42,33 +46,78 @@ class TrainState:
         return nnx.merge_state(self.carried, self.params if self.average is None else self.average)
 
 
+T = TypeVar("T")
 TrainStep = Callable[..., tuple[TrainState, dict[str, Mean]]]
 """(state, batch, teacher_params, stop_wishes) -> (state, terms); see `build_train_step`"""
 STOP_WISHES = "stop_wishes"
 """the term that says on how many devices a stop was asked for"""
 
 
-def data_mesh(num_devices: int | None = None) -> Mesh:
-    """The devices of all processes in one row; of a process that is alone, the first few where a number is given."""
+DATA, FSDP = "data", "fsdp"
+"""the axes of a mesh"""
+LARGE = 2**16
+"""values that an array has at least to be sharded over `fsdp`: a smaller one is sooner kept than sent"""
+
+
+def data_mesh(num_devices: int | None = None, fsdp: int = 1) -> Mesh:
+    """The devices of all processes, `fsdp` neighbours a row; of a process that is alone, the first few where a number
+    is given. Neighbours are devices of one process as far as it has so many: what they exchange does not leave it."""
     found = devices.all_processes()
     least = 1 if distributed.count() == 1 else len(found)  # each must have its share of the work
     if num_devices is not None and not least <= num_devices <= len(found):
         raise ConfigError(
-            f"--mesh data=N or training.num_devices must be {least} to {len(found)}, the devices of "
-            f"{'this machine' if least == 1 else 'all processes'}, or left out for all; got {num_devices}"
+            f"N times M of --mesh data=N,fsdp=M, or training.num_devices, must be {least} to {len(found)}, the devices "
+            f"of {'this machine' if least == 1 else 'all processes'}, or left out for all; got {num_devices}"
         )
-    return Mesh(found[:num_devices], ("data",))
+    return Mesh(np.array(found[:num_devices]).reshape(-1, fsdp), (DATA, FSDP))
 
 
-def num_devices_of(mesh: str) -> int | None:
-    """Of a mesh as it is written, "data=8": so many devices share each batch; None, for all of them, of "data=-1".
-    Raises ConfigError."""
-    axis, _, size = mesh.partition("=")
-    if axis != "data" or not (size == "-1" or size.isdecimal()):
+def mesh_of(text: str) -> Mesh:
+    """The mesh that is written "data=8,fsdp=4". -1, and data where it is left out, is for what is left of the devices;
+    fsdp is 1 where it is left out. Raises ConfigError."""
+    there = len(devices.all_processes())
+    sizes = sizes_of(text, there)
+    return data_mesh(math.prod(sizes), sizes[1])
+
+
+def sizes_of(text: str, there: int) -> tuple[int, int]:
+    """(data, fsdp) of a mesh as it is written, of devices of which so many are there."""
+    parts = [word.partition("=") for word in text.split(",")]
+    sizes = {DATA: "-1", FSDP: "1", **{axis: size for axis, _, size in parts}}
+    sound = all(size == "-1" or (size.isdecimal() and int(size)) for size in sizes.values())
+    given = [axis for axis, _, _ in parts]
+    if not sound or len(sizes) > 2 or len(given) > len(set(given)):
         raise ConfigError(
-            f"--mesh is data=N, where N devices share each batch, or data=-1 for all; got {mesh!r}"
+            "--mesh is data=N,fsdp=M, where N times M devices share each batch and M of them one copy of the state; "
+            f"either may be left out, and one may be -1, for all that are left; got {text!r}"
         )
-    return None if size == "-1" else int(size)
+    data, fsdp = (int(sizes[axis]) for axis in (DATA, FSDP))
+    if -1 not in (data, fsdp):
+        return data, fsdp
+    known = max(data, fsdp)
+    if known == -1 or there % known:
+        raise ConfigError(
+            f"--mesh {text}: -1 is for what is left of {there} devices, which the other of data and fsdp must divide"
+        )
+    left = there // known
+    return (left, known) if data == -1 else (known, left)
+
+
+def sharding_of(mesh: Mesh | AbstractMesh, array: Any) -> NamedSharding:
+    """Where an array of the state, or one of its shape, belongs: the longest of its axes that the length of `fsdp`
+    divides, the first of equals, is sharded over it; an array without such an axis, or with fewer than LARGE values, is
+    whole on every device."""
+    parts = mesh.shape[FSDP]
+    fitting = [axis for axis, size in enumerate(array.shape) if size % parts == 0]
+    if parts == 1 or not fitting or math.prod(array.shape) < LARGE:
+        return NamedSharding(mesh, PartitionSpec())
+    axis = max(fitting, key=lambda axis: array.shape[axis])
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, FSDP))
+
+
+def shardings_of(mesh: Mesh, state: T) -> T:
+    """The same tree, with the sharding of each array instead of it."""
+    return jax.tree.map(functools.partial(sharding_of, mesh), state)
 
 
 def may_have_kernels(mesh: Mesh) -> bool:
@@ -121,6 +170,7 @@ def build_train_step(
     freezes_encoder: bool = False,
     teacher_graphdef: nnx.GraphDef | None = None,
     has_kernels: bool = False,
+    shardings: TrainState | None = None,
 ) -> TrainStep:
     """(state, batch, teacher_params, stop_wishes) -> (state, terms).
 
@@ -131,8 +181,20 @@ def build_train_step(
     `skips_non_finite`, a batch of which any term is not finite changes nothing but the number of the step. With
     `freezes_encoder` the gradients of embeddings and encoder are 0 and cost no backward pass. `stop_wishes`, with 1 on
     each device whose process was asked to stop, come back as their sum: all processes learn of it after the same
-    step. `has_kernels`: networks in bfloat16 multiply by the kernels of this machine's CPU
-    (runtime.bfloat16_products)."""
+    step. `has_kernels`: networks in bfloat16 multiply by the kernels of this machine's CPU (runtime.bfloat16_products).
+    `shardings` are those of the state, `shardings_of`, and needed where its arrays are sharded."""
+    replicated = NamedSharding(mesh, PartitionSpec())
+    is_sharded = mesh.shape[FSDP] > 1
+
+    def whole(tree: T) -> T:
+        """On every device."""
+        return jax.lax.with_sharding_constraint(tree, replicated) if is_sharded else tree
+
+    def in_parts(tree: T) -> T:
+        """Each device its own part, as of the state."""
+        if not is_sharded:
+            return tree
+        return jax.lax.with_sharding_constraint(tree, shardings_of(mesh, tree))
 
     def objective(
         params: nnx.State,
@@ -164,7 +226,7 @@ def build_train_step(
             (_, (terms, carried)), grads = gradient_of(
                 state.params, state.carried, batch, state, jnp.int32(0), teacher_params
             )
-            return grads, terms, carried
+            return in_parts(grads), terms, carried
         parts = jax.tree.map(
             lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), batch
         )
@@ -180,7 +242,7 @@ def build_train_step(
                 state.params, carried, part, state, index, teacher_params
             )
             terms["objective"] = Mean(terms["objective"].total * weight, weight)
-            grads = jax.tree.map(lambda gradient: gradient * weight, grads)
+            grads = in_parts(jax.tree.map(lambda gradient: gradient * weight, grads))
             return (jax.tree.map(jnp.add, total, (grads, terms)), carried), None
 
         def first(part: Batch) -> tuple[nnx.State, dict[str, Mean]]:
@@ -190,7 +252,8 @@ def build_train_step(
             return grads, terms
 
         shapes = jax.eval_shape(first, jax.tree.map(lambda x: x[0], parts))
-        zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+        no_grads, no_terms = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+        zeros = in_parts(no_grads), no_terms
         start, items = (zeros, state.carried), (parts, weights, jnp.arange(accumulation))
         ((grads, terms), carried), _ = jax.lax.scan(add, start, items)
         return grads, terms, carried
@@ -202,7 +265,10 @@ def build_train_step(
         stop_wishes: Int[Array, "devices"] | None = None,
     ) -> tuple[TrainState, dict[str, Mean]]:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for losses.blocks
-            grads, terms, carried = gradients(state, batch, teacher_params)
+            gathered = dataclasses.replace(
+                state, params=whole(state.params), carried=whole(state.carried)
+            )
+            grads, terms, carried = gradients(gathered, batch, whole(teacher_params))
         terms["gradient_norm"] = Mean(optax.tree.norm(grads), jnp.float32(1))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -226,8 +292,8 @@ def build_train_step(
             )
         return after, terms
 
-    replicated = NamedSharding(mesh, PartitionSpec())
-    return jax.jit(train_step, donate_argnums=0, out_shardings=replicated)
+    placed = replicated if shardings is None else shardings
+    return jax.jit(train_step, donate_argnums=0, out_shardings=(placed, replicated))
 
 
 def _without_gradient_of_encoder(path: tuple[Any, ...], leaf: Array) -> Array:
@@ -235,12 +301,13 @@ def _without_gradient_of_encoder(path: tuple[Any, ...], leaf: Array) -> Array:
 
 
 def place(mesh: Mesh, tree: Any, *, is_batch: bool) -> Any:
-    """Puts a batch (sharded over its rows) or a state (replicated) on the devices. Every process has all of it, and
+    """Puts a batch (sharded over its rows) or a state (`sharding_of`) on the devices. Every process has all of it, and
     puts what its own devices hold."""
-    sharding = NamedSharding(mesh, PartitionSpec("data") if is_batch else PartitionSpec())
-    if sharding.is_fully_addressable:
-        return jax.device_put(tree, sharding)
-    return jax.tree.map(functools.partial(_placed, sharding), tree)
+    by_row = NamedSharding(mesh, PartitionSpec((DATA, FSDP)))
+    shardings = jax.tree.map(lambda _: by_row, tree) if is_batch else shardings_of(mesh, tree)
+    if by_row.is_fully_addressable:
+        return jax.device_put(tree, shardings)
+    return jax.tree.map(_placed, shardings, tree)
 
 
 def _placed(sharding: NamedSharding, leaf: Any) -> Array:
@@ -250,6 +317,12 @@ def _placed(sharding: NamedSharding, leaf: Any) -> Array:
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     host = np.asarray(leaf)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def make(mesh: Mesh, function: Callable[..., T], *arguments: Any) -> T:
+    """function(*arguments), a state, of which every device makes its own part: it is never whole anywhere."""
+    shardings = shardings_of(mesh, jax.eval_shape(function, *arguments))
+    return jax.jit(function, out_shardings=shardings)(*arguments)
 
 
 def compile_everywhere(train_step: Any, *arguments: Any) -> None:
@@ -264,6 +337,18 @@ def compile_everywhere(train_step: Any, *arguments: Any) -> None:
 def stop_wishes(mesh: Mesh, is_asked: bool) -> Int[Array, "devices"]:
     """For the devices of this process, whether it was asked to stop."""
     return place(mesh, np.full(mesh.size, is_asked, np.int32), is_batch=True)
+
+
+def replicated(params: nnx.State) -> nnx.State:
+    """Arrays of a state, whole on every device. Where they are sharded, all processes must ask."""
+    if all(array.is_fully_replicated for array in jax.tree.leaves(params)):
+        return params
+    return _gather(jax.tree.leaves(params)[0].sharding.mesh)(params)
+
+
+@functools.cache
+def _gather(mesh: Mesh) -> Callable[[nnx.State], nnx.State]:
+    return jax.jit(lambda params: params, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def on_each_device(params: nnx.State) -> dict[jax.Device, nnx.State]:

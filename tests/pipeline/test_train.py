@@ -256,9 +256,13 @@ def test_a_config_that_cannot_start_leaves_no_directory(config_file: Path, tmp_p
     """Else the corrected config would be refused as another experiment."""
     run = tmp_path / "run"
     for option, message in [
-        (("--training.num-devices", "1000"), "training.num_devices must be 1 to "),
-        (("--mesh", "data=1000"), "--mesh data=N or training.num_devices must be 1 to "),
-        (("--mesh", "8"), "--mesh is data=N, where N devices share each batch, or data=-1 for all"),
+        (("--training.num-devices", "1000"), "training.num_devices, must be 1 to "),
+        (
+            ("--mesh", "data=1000"),
+            "N times M of --mesh data=N,fsdp=M, or training.num_devices, must be 1 to ",
+        ),
+        (("--mesh", "8"), "--mesh is data=N,fsdp=M, where N times M devices share each batch"),
+        (("--mesh", "data=1,fsdp=1000"), "must be 1 to "),
         (("--processes", "2"), "--processes and --process belong to --coordinator HOST:PORT"),
         (
             ("--training.tracker", "tensorboard"),

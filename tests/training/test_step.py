@@ -263,16 +263,8 @@ def test_devices_that_are_not_there_are_refused() -> None:
     assert step.data_mesh().size == there
     assert step.data_mesh(1).size == 1
     for wrong in (0, -1, there + 1):
-        with pytest.raises(ConfigError, match=f"num_devices must be 1 to {there}.*got {wrong}"):
+        with pytest.raises(ConfigError, match=f"num_devices, must be 1 to {there}.*got {wrong}"):
             step.data_mesh(wrong)
-
-
-def test_a_mesh_is_written_as_its_axis_and_size() -> None:
-    assert step.num_devices_of("data=8") == 8
-    assert step.num_devices_of("data=-1") is None  # all of them
-    for wrong in ("8", "data", "data=", "data=-2", "data=x", "model=2"):
-        with pytest.raises(ConfigError, match=f"--mesh is data=N.*got '{wrong}'"):
-            step.num_devices_of(wrong)
 
 
 def test_a_wish_to_stop_comes_back_with_the_step() -> None:
