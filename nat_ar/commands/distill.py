@@ -1,7 +1,7 @@
 """distill RUN: the teacher's translations of the training source, as a prepared directory for students.
 
-The same command after an interruption continues at the first missing shard. nat_ar/pipeline/distill.py describes the
-result."""
+The same command after an interruption continues at the first missing shard; with --part I/N, the processes of a job
+array share them. nat_ar/pipeline/distill.py describes the result."""
 
 import dataclasses
 
@@ -40,6 +40,9 @@ class Distill:
     spoilt: Spoilt = "drop"
     """pairs whose source lost its end, or whose translation reached its length limit: dropped, paired with their raw
     target, or kept"""
+    part: str | None = None
+    """I/N: make every N-th shard only, from the I-th on, beside other processes; the last one, or the command without
+    it, joins them to the same data whatever N is"""
 
 
 def run(arguments: Distill) -> None:
@@ -55,5 +58,7 @@ def run(arguments: Distill) -> None:
         batch_tokens=arguments.batch_tokens,
         word_distributions=arguments.word_distributions,
         spoilt=arguments.spoilt,
+        part=arguments.part,
     )
-    print(data_card.summary(manifest))
+    if manifest is not None:
+        print(data_card.summary(manifest))

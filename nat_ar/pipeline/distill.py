@@ -3,9 +3,11 @@
 Sequence-level knowledge distillation (Kim & Rush 2016, arXiv:1606.07947): a teacher's translations vary less than
 those of a corpus, and are easier to learn for a non-autoregressive student (Zhou et al. 2020, arXiv:1911.02727).
 Sentence i of the result is the translation of sentence i; validation and tests stay raw. Finished shards are kept
-beside the directory: the same call after an interruption continues at the first missing one. The manifest's
-"distilled" is the data card: who translated, how well, and what that did to the data."""
+beside the directory: the same call after an interruption continues at the first missing one, and several processes may
+make them (runtime/parts.py). The manifest's "distilled" is the data card: who translated, how well, and what that did
+to the data."""
 
+import contextlib
 import dataclasses
 import functools
 import shutil
@@ -18,14 +20,15 @@ from nat_ar.data import arrays, prepare, references
 from nat_ar.data.arrays import PreparedData
 from nat_ar.evaluation import data_card
 from nat_ar.experiment import provenance
-from nat_ar.experiment.run import Run
+from nat_ar.experiment.run import Run, TrainedModel
 from nat_ar.experiment.translators import open_translator
 from nat_ar.pipeline import shards
 from nat_ar.pipeline import word_distributions as distributions
 from nat_ar.pipeline.shards import Choose, Spoilt
-from nat_ar.runtime import devices, files
+from nat_ar.runtime import bars, devices, files, parts
+from nat_ar.runtime.parts import Part
 from nat_ar.translation import decodings
-from nat_ar.translation.translator import BATCH_TOKENS
+from nat_ar.translation.translator import BATCH_TOKENS, Translator
 
 
 def distill(
@@ -40,14 +43,18 @@ def distill(
     batch_tokens: int = BATCH_TOKENS,
     word_distributions: int | None = None,
     spoilt: Spoilt = "drop",
-) -> dict[str, Any]:
-    """Makes the distilled directory, goes on making it, or finds it made, and returns its manifest. With
+    part: str | None = None,
+) -> dict[str, Any] | None:
+    """Makes the distilled directory, goes on making it, or finds it made, and returns its manifest. With a
+    `part`, "2/8", only the shards of it are made, and the directory once those of all parts are there; until then None
+    is returned. With
     `word_distributions`, so many of the teacher's most probable words at each place of the targets are kept. `spoilt`:
     what becomes of pairs whose source lost its end or whose translation reached its length limit, so that half of one
     would be paired with the whole of the other: dropped, paired with the raw target, or kept.
 
-    Raises ValueError where `directory` or the shards beside it come from other inputs, with the
-    differences."""
+    Raises ValueError where `directory` or the shards beside it come from other inputs, with the differences;
+    ConfigError where shards of other parts are missing and no part is given, and InUseError where another process makes
+    the same."""
     for name, value in (
         ("shard_sentences", shard_sentences),
         ("max_sentences", max_sentences),
@@ -56,6 +63,7 @@ def distill(
     ):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+    own = None if part is None else Part.parse(part)
     run = Run.of(run)
     directory = run.directory / "distilled" if directory is None else Path(directory)
     shards_directory = directory.with_name(directory.name + ".shards")
@@ -92,69 +100,107 @@ def distill(
     if max_sentences is not None:
         data = data.with_training_pairs(max_sentences)
     recorded = {**inputs, "shard_sentences": shard_sentences}
-    with shards.directory(shards_directory, recorded, type(config.method)):
+    work = shards.Work(shards_directory, data, choose, shard_sentences, tokenizer)
+    at_shards = functools.partial(shards.directory, shards_directory, recorded, type(config.method))
+
+    @functools.cache
+    def opened() -> tuple[TrainedModel, Translator]:
         loaded, teacher = open_translator(run, shown, pinned)
-        teacher.batch_tokens = batch_tokens
-        teacher.devices = devices.local()
-        validation = shards.validation_bleu(
-            shards_directory / "validation.json", teacher, data.split("validation"), tokenizer
+        teacher.batch_tokens, teacher.devices = batch_tokens, devices.local()
+        return loaded, teacher
+
+    def is_joined() -> bool:
+        """By another process, since this one has looked."""
+        return (directory / arrays.MANIFEST).exists()
+
+    def join() -> dict[str, Any]:
+        with at_shards():
+            if is_joined():
+                return _made_before(directory, kept, type(config.method))
+            parts.require_all(shards_directory, work.missing(), "pieces")
+            work.make(lambda: opened()[1], title=config.name)
+            return _write(run, opened()[0], work, directory, kept, pinned, batch_tokens)
+
+    if own is None:
+        return join()
+    with at_shards(own):
+        if not is_joined():
+            work.make(lambda: opened()[1], own, title=config.name)
+    missing = work.missing()
+    if missing and not is_joined():
+        bars.say(
+            f"nat-ar: part {own} is made; what is missing is of --part {parts.named(missing, own.of)}"
         )
-        train, name = data.split("train"), loaded.config.name
-        parts = shards.translate(
-            shards_directory, teacher, train, choose, shard_sentences, tokenizer, title=name
+        return None
+    with contextlib.suppress(files.InUseError):
+        return join()
+    bars.say(f"nat-ar: part {own} is made; another process joins them all")
+    return None
+
+
+def _write(
+    run: Run,
+    loaded: TrainedModel,
+    work: shards.Work,
+    directory: Path,
+    kept: dict[str, Any],
+    checkpoint: str | int,
+    batch_tokens: int,
+) -> dict[str, Any]:
+    """The directory of all shards, and its manifest with the card. `kept`: what the shards were made of."""
+    data, tokenizer, spoilt = work.data, work.tokenizer, kept["spoilt"]
+    number = kept["word_distributions"]
+    validation, found = work.read()
+    targets = [text for shard in found for text in shard["texts"]]
+    _check_not_all_empty(targets, run)
+    seconds = sum(shard["seconds"] for shard in found)
+    card = {
+        **kept,
+        "teacher": provenance.identity(run, loaded),
+        "validation_bleu": validation,
+        **data_card.quality(data, targets, tokenizer),
+        "sentences": len(targets),
+        "empty": sum(not text.strip() for text in targets),
+        "cut": sum(shard["cut"] for shard in found),
+        "shortened": sum(shard["shortened"] for shard in found),
+        "seconds": round(seconds, 2),
+        "sentences_per_second": round(len(targets) / seconds, 2),
+        "device": ", ".join(sorted({shard["device"] for shard in found})),
+        "date": provenance.now(),
+        "command": provenance.command_of(
+            "distill",
+            run.directory,
+            directory=directory,
+            decoding=kept["decoding"],
+            choose=work.choose,
+            checkpoint=checkpoint,
+            shard_sentences=work.shard_sentences,
+            max_sentences=kept["max_sentences"],
+            word_distributions=number,
+            spoilt=spoilt,
+        ),
+    }
+    card["warnings"] = data_card.warnings_of(card)
+    # Shards of an early version do not say which; the card counts them.
+    rows = (
+        {row for shard in found for row in shard.get("spoilt", ())} if spoilt != "keep" else set()
+    )
+    raw = data.split("train").target_text if spoilt == "raw" else None
+    targets = [
+        text if row not in rows else (raw[row] if raw else "") for row, text in enumerate(targets)
+    ]
+    annotate = None
+    if number is not None:
+        annotate = functools.partial(
+            distributions.write,
+            teacher=loaded.model,
+            number=number,
+            vocabulary_size=data.vocabulary.target_size,
+            batch_tokens=batch_tokens,
         )
-        targets = [text for part in parts for text in part["texts"]]
-        _check_not_all_empty(targets, run)
-        seconds = sum(part["seconds"] for part in parts)
-        card = {
-            **kept,
-            "teacher": provenance.identity(run, loaded),
-            "validation_bleu": validation,
-            **data_card.quality(data, targets, tokenizer),
-            "sentences": len(targets),
-            "empty": sum(not text.strip() for text in targets),
-            "cut": sum(part["cut"] for part in parts),
-            "shortened": sum(part["shortened"] for part in parts),
-            "seconds": round(seconds, 2),
-            "sentences_per_second": round(len(targets) / seconds, 2),
-            "device": ", ".join(sorted({part["device"] for part in parts})),
-            "date": provenance.now(),
-            "command": provenance.command_of(
-                "distill",
-                run.directory,
-                directory=directory,
-                decoding=shown,
-                choose=choose,
-                checkpoint=pinned,
-                shard_sentences=shard_sentences,
-                max_sentences=max_sentences,
-                word_distributions=word_distributions,
-                spoilt=spoilt,
-            ),
-        }
-        card["warnings"] = data_card.warnings_of(card)
-        # Shards of an early version do not say which; the card counts them.
-        rows = (
-            {row for part in parts for row in part.get("spoilt", ())} if spoilt != "keep" else set()
-        )
-        raw = train.target_text if spoilt == "raw" else None
-        targets = [
-            text if row not in rows else (raw[row] if raw else "")
-            for row, text in enumerate(targets)
-        ]
-        annotate = None
-        if word_distributions is not None:
-            annotate = functools.partial(
-                distributions.write,
-                teacher=loaded.model,
-                number=word_distributions,
-                vocabulary_size=data.vocabulary.target_size,
-                batch_tokens=batch_tokens,
-            )
-        manifest = prepare.write_distilled(
-            data, directory, targets, card, spoilt=rows, is_raw=spoilt == "raw", annotate=annotate
-        )
-        return manifest
+    return prepare.write_distilled(
+        data, directory, targets, card, spoilt=rows, is_raw=spoilt == "raw", annotate=annotate
+    )
 
 
 def _choice(method: Any, text: Any | str | None, choose: Choose) -> decodings.Choice:

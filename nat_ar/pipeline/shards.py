@@ -1,19 +1,22 @@
-"""The shards of a distillation: what is translated is kept, so that an interruption loses at most one shard."""
+"""The shards of a distillation: what is translated is kept, so that an interruption loses at most one shard, and the
+processes of a job array share the work."""
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from nat_ar import config_json
-from nat_ar.data.arrays import Split
+from nat_ar.data.arrays import PreparedData, Split
 from nat_ar.data.references import Tokenizer
 from nat_ar.evaluation import metrics
 from nat_ar.evaluation.speed import machine
-from nat_ar.runtime import bars, files
+from nat_ar.runtime import bars, files, parts
+from nat_ar.runtime.parts import Part
 from nat_ar.search import limits
 from nat_ar.translation import decodings, translator
 from nat_ar.translation.translator import Translation, Translator
@@ -48,51 +51,99 @@ def check_inputs(directory: Path, old: dict[str, Any], new: dict[str, Any], meth
 
 
 @contextlib.contextmanager
-def directory(shards: Path, inputs: dict[str, Any], method: type) -> Iterator[None]:
+def directory(
+    shards: Path, inputs: dict[str, Any], method: type, part: Part | None = None
+) -> Iterator[None]:
     """Makes the directory of the shards, continues one that was made with the same inputs, or takes over one in which
-    nothing is translated yet; removes it when its work is done. Raises ConfigError where another process is at it."""
-    shards.mkdir(parents=True, exist_ok=True)
-    with files.locked(shards):
-        path = shards / "inputs.json"
-        if path.exists() and any(other != path for other in shards.glob("*.json")):
+    nothing is translated yet. Without a part it is removed when its work is done. Raises ConfigError where another
+    process is at it, or at the same part."""
+
+    def begin(is_alone: bool) -> None:
+        path, record = shards / "inputs.json", shards / parts.RECORD
+        has_work = any(other not in (path, record) for other in shards.glob("*.json"))
+        if path.exists() and (has_work or not is_alone):
             check_inputs(shards, read_json(path), inputs, method)
         else:
+            record.unlink(missing_ok=True)
             write_json(path, inputs)
+
+    with parts.at_work(shards, part, begin):
         yield
-        shutil.rmtree(shards, ignore_errors=True)
+        if part is None:
+            shutil.rmtree(shards, ignore_errors=True)
 
 
-def translate(
-    shards: Path,
-    teacher: Translator,
-    train: Split,
-    choose: Choose,
-    shard_sentences: int,
-    tokenizer: Tokenizer,
-    *,
-    title: str,
-) -> list[dict[str, Any]]:
-    """All shards, in order. Shards that exist already are read, not translated again."""
-    spans = [
-        range(first, min(first + shard_sentences, len(train)))
-        for first in range(0, len(train), shard_sentences)
-    ]
-    paths = [shards / f"{rows.start:09d}.json" for rows in spans]
-    is_made = [path.exists() for path in paths]
-    bar = bars.Bar(
-        total=len(train),
-        initial=sum(len(rows) for rows, made in zip(spans, is_made, strict=True) if made),
-        unit="sentence",
-        desc=f"distill {title}",
-    )
-    with bar:
-        for number, (rows, path, made) in enumerate(zip(spans, paths, is_made, strict=True)):
-            if not made:
-                part = f"shard {number + 1}/{len(spans)}"
-                shard = _translate_shard(teacher, train, rows, choose, tokenizer, title=part)
-                write_json(path, shard)
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What there is to translate, in pieces: validation is number 0, then the shards of the training split."""
+
+    directory: Path
+    data: PreparedData
+    choose: Choose
+    shard_sentences: int
+    tokenizer: Tokenizer
+
+    @property
+    def _spans(self) -> list[range]:
+        """The training sentences of each shard."""
+        number, step = len(self.data.split("train")), self.shard_sentences
+        return [range(first, min(first + step, number)) for first in range(0, number, step)]
+
+    def _path(self, rows: range | None) -> Path:
+        """Where a shard goes; that of validation has no rows."""
+        name = "validation" if rows is None else f"{rows.start:09d}"
+        return self.directory / f"{name}.json"
+
+    def missing(self) -> list[int]:
+        """The numbers of the pieces that are not made."""
+        pieces = [None, *self._spans]
+        return [k for k, rows in enumerate(pieces) if not self._path(rows).exists()]
+
+    def make(
+        self, teacher: Callable[[], Translator], part: Part | None = None, *, title: str
+    ) -> None:
+        """Translates the pieces of a part, or all, that are not there yet. The teacher is asked for where there is
+        something to do."""
+        missing = [k for k in self.missing() if part is None or part.has(k)]
+        spans, train = self._spans, self.data.split("train")
+        if 0 in missing:
+            self._validate(teacher())
+        own = [k for k in range(1, len(spans) + 1) if part is None or part.has(k)]
+        number = sum(len(spans[k - 1]) for k in own)
+        waiting = sum(len(spans[k - 1]) for k in missing if k)
+        bar = bars.Bar(
+            total=number,
+            initial=number - waiting,
+            unit="sentence",
+            desc=f"distill {title}" + (f" {part}" if part else ""),
+        )
+        with bar:
+            for k in (k for k in missing if k):
+                rows = spans[k - 1]
+                shard = _translate_shard(
+                    teacher(),
+                    train,
+                    rows,
+                    self.choose,
+                    self.tokenizer,
+                    title=f"shard {k}/{len(spans)}",
+                )
+                write_json(self._path(rows), shard)
                 bar.update(len(rows))
-    return [_read_shard(path, rows) for path, rows in zip(paths, spans, strict=True)]
+
+    def _validate(self, teacher: Translator) -> None:
+        """BLEU of the teacher under the same decoding, of its first translations whatever `choose` is."""
+        validation = self.data.split("validation")
+        found = teacher.translate(validation.source_text, title="validation")
+        texts = [translation.texts[0] for translation in found]
+        bleu = metrics.bleu(texts, validation.target_text, tokenize=self.tokenizer)
+        write_json(self._path(None), {**bleu.as_row(), "sentences": len(validation)})
+
+    def read(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The teacher's BLEU on validation, and all shards in order."""
+        return read_json(self._path(None)), [
+            _read_shard(self._path(rows), rows) for rows in self._spans
+        ]
 
 
 def _translate_shard(
@@ -138,20 +189,6 @@ def _read_shard(path: Path, rows: range) -> dict[str, Any]:
             f"{rows.stop - 1}, got {found.start} to {found.stop - 1}; remove it and distil again"
         )
     return shard
-
-
-def validation_bleu(
-    path: Path, teacher: Translator, validation: Split, tokenizer: Tokenizer
-) -> dict[str, Any]:
-    """BLEU of the teacher under the same decoding, of its first translations whatever `choose` is."""
-    if path.exists():
-        return read_json(path)
-    found = teacher.translate(validation.source_text, title="validation")
-    texts = [translation.texts[0] for translation in found]
-    bleu = metrics.bleu(texts, validation.target_text, tokenize=tokenizer)
-    result = {**bleu.as_row(), "sentences": len(validation)}
-    write_json(path, result)
-    return result
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -18,6 +18,10 @@ from nat_ar.config_json import ConfigError
 LOCK_NAME = "lock"
 
 
+class InUseError(ConfigError):
+    """Another process is at a directory, and cannot be waited for."""
+
+
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
     """An OSError that names no file, as that of a full disk, names this one."""
@@ -199,31 +203,55 @@ def locked(directory: Path) -> Iterator[None]:
 
     Raises ConfigError, and says who, where another process holds it. The file `lock` stays behind and means
     nothing by itself: the operating system keeps the lock, and gives it back when its process is gone."""
-    with _held(directory / LOCK_NAME, refuses=directory):
+    with held(directory / LOCK_NAME, refuses=directory):
         yield
 
 
 @contextlib.contextmanager
-def _held(path: Path, *, refuses: Path | None = None) -> Iterator[BinaryIO]:
-    """The file, open at its end, which no other process holds until the block ends.
+def shared(directory: Path) -> Iterator[None]:
+    """This process writes to the directory until the block ends, and others may that share it too; who asks for it
+    alone (`locked`) is refused. Raises InUseError where another process has it alone."""
+    with _held(directory / LOCK_NAME, refuses=directory, is_shared=True):
+        yield
 
-    Where one does it is waited for; with `refuses`, a ConfigError says who uses that directory instead, and the file
-    holds our process's number."""
+
+@contextlib.contextmanager
+def held(path: Path, *, refuses: Path | str | None = None) -> Iterator[None]:
+    """No other process holds this file, which is made where it is missing, until the block ends. Where one does, it is
+    waited for; with `refuses`, InUseError says that this is in use."""
+    with _held(path, refuses=refuses):
+        yield
+
+
+@contextlib.contextmanager
+def _held(
+    path: Path, *, refuses: Path | str | None = None, is_shared: bool = False
+) -> Iterator[BinaryIO]:
+    """The file, open at its end, which no other process holds until the block ends, or only such as share it.
+
+    Where one does it is waited for; with `refuses`, an InUseError says who uses that instead, and the file holds our
+    process's number, or nothing where it is shared."""
+    kind = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
     while True:
         with path.open("ab+") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if refuses is None else fcntl.LOCK_NB))
+                fcntl.flock(file, kind | (0 if refuses is None else fcntl.LOCK_NB))
             except BlockingIOError:
                 file.seek(0)
-                holder = file.read().decode("ascii", "replace").strip() or "unknown"
-                raise ConfigError(
-                    f"{refuses} is in use by process {holder}; wait for it, stop it, or name another directory"
+                number = file.read().decode("ascii", "replace").strip()
+                who, them = (
+                    (f"process {number}", "it")
+                    if number
+                    else ("processes that make parts of it", "them")
+                )
+                raise InUseError(
+                    f"{refuses} is in use by {who}; wait for {them}, stop {them}, or name another directory"
                 ) from None
             if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 continue  # whoever held it before us has removed or renamed it: what we hold is nobody's
             if refuses is not None:
                 file.truncate(0)
-                file.write(f"{os.getpid()}\n".encode())
+                file.write(b"" if is_shared else f"{os.getpid()}\n".encode())
                 file.flush()
             yield file
             return
