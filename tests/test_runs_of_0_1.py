@@ -24,6 +24,7 @@ from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.pipeline import compare, evaluate, study, train
 from nat_ar.runtime import child_process, files
 from nat_ar.search.sampling import Sampling
+from nat_ar.training.checkpoint import DamagedCheckpointError
 from nat_ar.training.config import TrainingConfig, ValidationConfig
 from nat_ar.training.optimizer import OptimizerConfig
 
@@ -140,6 +141,24 @@ def test_it_translates_to_the_same_text(runs: Path, name: str, decoding: str, to
     assert files.read_lines(runs / name / new["hypotheses"]) == texts
     for key in ("bleu", "config_hash", "test_hash", "checkpoint_step", "method", "decoding"):
         assert new[key] == old[key], key
+
+
+def test_its_parameters_are_known_and_checked_by_their_sha_256(runs: Path) -> None:
+    """As 0.1.0 wrote it, though new checkpoints have another checksum."""
+    run = Run(runs / "ar")
+    written = "e19f4f7c36c21d132eaeb1b224d123427a782cf914d1fceb485191a93ceec755"
+    assert run.parameters_hash() == run.load().parameters_hash == written
+    refused = 0
+    for path in (runs / "ar" / "checkpoints" / "400" / "params").rglob("d/*"):
+        content = path.read_bytes()
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+        try:
+            assert run.load().parameters_hash == written
+        except DamagedCheckpointError:
+            refused += 1
+        path.write_bytes(content)
+    assert refused
 
 
 def test_another_config_is_another_experiment(runs: Path) -> None:

@@ -74,7 +74,7 @@ SPEED_KEYS = (
 )
 LATER_KEYS = (
     "family",  # "AR", "NAT" or "AR+NAT"; `read` looks up that of an earlier row
-    "parameters_hash",  # sha256 of the checkpoint's parameters; rows of early versions lack it and what follows
+    "parameters_hash",  # checksum of the checkpoint's parameters; rows of early versions lack it and what follows
     "rescorer",  # {"run", "checkpoint_step", "parameters_hash"} of the model that chose among candidates, or null
     "teacher",  # the same of the models that the run was started with, or null
     "start_from",

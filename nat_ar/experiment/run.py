@@ -44,7 +44,7 @@ class TrainedModel:
     vocabulary: Vocabulary
     step: int
     parameters_hash: str
-    """SHA-256 of the parameters, as the checkpoint has it"""
+    """checksum of the parameters, as the checkpoint has it"""
     rescorer: "TrainedModel | None" = None
     """the model by which the decoding rescores"""
     drafter: "TrainedModel | None" = None

@@ -2,16 +2,17 @@
 
 Three items a step: `params` (all that translating needs: averages where there are some, and carried arrays),
 `training` (raw parameters, optimizer, step, key, carried arrays) and `progress` (JSON: epoch, position, best score,
-seconds, and the SHA-256 of all three). The latest and the best by validation are kept, one or several. What comes back
-is checked against its SHA-256: a file that lost a bit is an error, or an older step, never other numbers.
+seconds, its own SHA-256, and a checksum of the arrays of each of the others). The latest and the best by validation are
+kept, one or several. What comes back is checked against its checksum: a file that lost a bit is an error, or an older
+step, never other numbers.
 
-Processes that train together save and restore together, from one file system; the first decides from which step."""
+Processes that train together save and restore together, from one file system; the first decides from which step. Each
+writes and reads what its own devices hold, on whatever mesh the step was saved. The checksum (training.checksum) is the
+same on all; checkpoints of early versions have the SHA-256 of whole arrays instead, and are checked by that."""
 
-import asyncio
 import contextlib
 import dataclasses
 import errno
-import hashlib
 import itertools
 import logging
 import os
@@ -29,6 +30,7 @@ from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import checkpoint_managers
 
 from nat_ar.runtime import distributed, files
+from nat_ar.training import checksum, reads
 from nat_ar.training.step import TrainState
 
 
@@ -60,6 +62,8 @@ class LatestAndBest(checkpoint_managers.PreservationPolicy):
 
 AVERAGE = "average:"
 """before the number of best checkpoints, or two or more steps, whose mean is wanted"""
+Expected = tuple[str, str]
+"""a checksum's kind and itself"""
 MARGIN = 2**20
 """bytes of a checkpoint besides its arrays: names, shapes, directories"""
 
@@ -90,17 +94,8 @@ class Checkpoints:
         self.policy = LatestAndBest({}, keep_best)
         if not is_read_only:
             distributed.from_first(lambda: self.directory.mkdir(parents=True, exist_ok=True))
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=self.policy,
-            enable_async_checkpointing=False,
-            create=False,
-            multiprocessing_options=_processes(is_read_only),
-            save_interval_steps=0 if is_read_only else 1,
-            read_only=is_read_only,
-            cleanup_tmp_directories=not is_read_only,
-        )
-        with _errors_only() if is_read_only else contextlib.nullcontext():
-            self.manager = ocp.CheckpointManager(self.directory, options=options)
+        self.manager = _manager(self.directory, self.policy, is_read_only=is_read_only)
+        self.own_reader: ocp.CheckpointManager | None = None
         self.policy.scores = {step: self._score(step) for step in self.manager.all_steps()}
 
     def _score(self, step: int) -> float | None:
@@ -115,38 +110,56 @@ class Checkpoints:
         return self._progress_and_hashes(step)[0]
 
     def hashes(self, step: int) -> dict[str, str]:
-        """SHA-256 of the arrays of "params" and of "training". Raises DamagedCheckpointError."""
-        return self._progress_and_hashes(step)[1]
+        """Checksums of the arrays of "params" and of "training". Raises DamagedCheckpointError."""
+        return {item: hash_ for item, (_, hash_) in self._progress_and_hashes(step)[1].items()}
 
-    def _progress_and_hashes(self, step: int) -> tuple[dict[str, Any], dict[str, str]]:
+    def _progress_and_hashes(self, step: int) -> tuple[dict[str, Any], dict[str, Expected]]:
         """Of a run from before there were hashes: none, and nothing is checked."""
         written = self._read(step, "progress", ocp.args.JsonRestore())
         try:
-            if "sha256" in written and "checksum" not in written:
+            if any(kind in written for kind in checksum.KINDS) and "checksum" not in written:
                 raise ValueError("its checksum is missing")
             progress = files.without_checksum(written)
         except ValueError as error:
             raise self._damaged(step, "progress", str(error)) from error
-        hashes = progress.pop("sha256", {})
+        hashes = {
+            item: (kind, hash_)
+            for kind in checksum.KINDS
+            for item, hash_ in progress.pop(kind, {}).items()
+        }
         return progress, hashes
 
     def _read(self, step: int, item: str, args: Any) -> Any:
         try:
-            with no_abandoned_reads():
-                return self.manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
+            with reads.none_abandoned():
+                return self._reader().restore(step, args=ocp.args.Composite(**{item: args}))[item]
         except Exception as error:  # of Orbax, TensorStore or JSON: anything may be damaged
             raise self._damaged(step, item, f"{type(error).__name__}: {_reason(error)}") from error
+
+    def _reader(self) -> ocp.CheckpointManager:
+        """Of processes that train together each reads for itself: one may find damage where others find none."""
+        if self.is_read_only or distributed.count() == 1:
+            return self.manager
+        if self.own_reader is None:
+            self.own_reader = _manager(self.directory, self.policy, is_read_only=True)
+        self.own_reader.reload()
+        return self.own_reader
 
     def _damaged(self, step: int, item: str, why: str) -> DamagedCheckpointError:
         return DamagedCheckpointError(f"{self.directory / str(step) / item} cannot be used: {why}")
 
     def _read_arrays(
-        self, step: int, item: str, like: dict[str, jax.ShapeDtypeStruct], expected: str | None
+        self, step: int, item: str, like: dict[str, jax.ShapeDtypeStruct]
     ) -> dict[str, jax.Array]:
-        arrays = self._read(step, item, ocp.args.StandardRestore(like))
-        if expected is not None and _arrays_hash(arrays) != expected:
-            raise self._damaged(step, item, "its SHA-256 is not that of what was written")
-        return arrays
+        return self._read(step, item, ocp.args.StandardRestore(like))
+
+    def _require(
+        self, step: int, item: str, arrays: dict[str, jax.Array], expected: Expected | None
+    ) -> None:
+        """Raises DamagedCheckpointError where these are not the arrays that were written, and then in all processes
+        that hold a part of them."""
+        if expected is not None and checksum.KINDS[expected[0]](arrays) != expected[1]:
+            raise self._damaged(step, item, "its checksum is not that of what was written")
 
     @property
     def latest_step(self) -> int | None:
@@ -160,8 +173,11 @@ class Checkpoints:
         if step in self.manager.all_steps():
             return
         params, training = _by_path(state.translating), _by_path(_training(state))
-        hashes = {"params": _arrays_hash(params), "training": _arrays_hash(training)}
-        facts = {**progress, "score": score, "sha256": hashes}
+        sums = {
+            "params": checksum.sums(params),
+            "training": checksum.sums(training),
+        }
+        facts = {**progress, "score": score, checksum.SUMS: sums}
         size = sum(array.nbytes for array in (*params.values(), *training.values()))
         distributed.from_first(lambda: self._check_room(size))
         self.policy.scores[step] = score
@@ -225,17 +241,23 @@ class Checkpoints:
             os.replace(self.directory / str(step), place / free)
 
     def _restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        progress, hashes = self._progress_and_hashes(step)
-        training = _training(like)
-        saved = _from_paths(
-            training,
-            self._read_arrays(step, "training", _abstract(training), hashes.get("training")),
-        )
-        average = None
+        """Raises DamagedCheckpointError in all processes where one of them finds damage."""
+        wanted: dict[str, Any] = {"training": _training(like)}
         if like.average is not None:
-            abstract = _abstract(like.translating)
-            params = self._read_arrays(step, "params", abstract, hashes.get("params"))
-            average = _from_paths(like.average, params)
+            wanted["params"] = like.translating
+        try:
+            with distributed.failing_together():
+                progress, hashes = self._progress_and_hashes(step)
+                read = {
+                    item: self._read_arrays(step, item, _abstract(tree))
+                    for item, tree in wanted.items()
+                }
+        except distributed.ProcessError as error:
+            raise DamagedCheckpointError(str(error)) from error
+        for item, arrays in read.items():
+            self._require(step, item, arrays, hashes.get(item))
+        saved = _from_paths(wanted["training"], read["training"])
+        average = None if like.average is None else _from_paths(like.average, read["params"])
         key = jax.random.wrap_key_data(saved["key"], impl=jax.random.key_impl(like.key))
         state = TrainState(
             step=saved["step"],
@@ -285,11 +307,11 @@ class Checkpoints:
         )
 
     def translating(self, steps: Sequence[int], like: nnx.State) -> tuple[nnx.State, str]:
-        """What translating needs, of one step or the mean of several, and its SHA-256; see `params`."""
+        """What translating needs, of one step or the mean of several, and its hash; see `params` and `params_hash`."""
         if len(steps) == 1:
             return self.params(steps[0], like), self.params_hash(steps[0], like)
         params = mean([self.params(step, like) for step in steps])
-        return params, _arrays_hash(_by_path(params))
+        return params, checksum.sha256(_by_path(params))
 
     def params(self, step: int, like: nnx.State) -> nnx.State:
         """What translating needs, of the shapes of `like` (jax.eval_shape will do).
@@ -297,7 +319,8 @@ class Checkpoints:
         Raises DamagedCheckpointError."""
         try:
             _, hashes = self._progress_and_hashes(step)
-            arrays = self._read_arrays(step, "params", _abstract(like), hashes.get("params"))
+            arrays = self._read_arrays(step, "params", _abstract(like))
+            self._require(step, "params", arrays, hashes.get("params"))
         except DamagedCheckpointError as error:
             others = ", ".join(str(other) for other in self.manager.all_steps() if other != step)
             raise DamagedCheckpointError(
@@ -306,15 +329,33 @@ class Checkpoints:
         return _from_paths(like, arrays)
 
     def params_hash(self, step: int, like: nnx.State) -> str:
-        """SHA-256 of what translating needs: tells a model from any other that was ever at this path and step. That of
-        an early checkpoint, which has none, is computed.
+        """Checksum of what translating needs: tells a model from any other that was ever at this path and step. Of an
+        early checkpoint, which has none, SHA-256 is computed, as of the mean of several.
 
         Raises DamagedCheckpointError."""
         recorded = self.hashes(step).get("params")
-        return _arrays_hash(_by_path(self.params(step, like))) if recorded is None else recorded
+        return checksum.sha256(_by_path(self.params(step, like))) if recorded is None else recorded
 
     def close(self) -> None:
         self.manager.close()
+        if self.own_reader is not None:
+            self.own_reader.close()
+
+
+def _manager(
+    directory: Path, policy: LatestAndBest, *, is_read_only: bool
+) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=policy,
+        enable_async_checkpointing=False,
+        create=False,
+        multiprocessing_options=_processes(is_read_only),
+        save_interval_steps=0 if is_read_only else 1,
+        read_only=is_read_only,
+        cleanup_tmp_directories=not is_read_only,
+    )
+    with _errors_only() if is_read_only else contextlib.nullcontext():
+        return ocp.CheckpointManager(directory, options=options)
 
 
 def _processes(is_read_only: bool) -> ocp.options.MultiprocessingOptions:
@@ -342,32 +383,6 @@ def mean(states: Sequence[nnx.State]) -> nnx.State:
     return jax.tree.map(mean_of, *states)
 
 
-class _PatientLoop(asyncio.SelectorEventLoop):
-    """An event loop that is closed only after its last task has ended."""
-
-    def close(self) -> None:
-        while tasks := asyncio.all_tasks(self):
-            self.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        super().close()
-
-
-class _PatientLoops(asyncio.DefaultEventLoopPolicy):
-    def new_event_loop(self) -> asyncio.AbstractEventLoop:
-        return _PatientLoop()
-
-
-@contextlib.contextmanager
-def no_abandoned_reads() -> Iterator[None]:
-    """Orbax reads all arrays at once and, when one fails, closes its event loop on the others. Each of them
-    would complain to sys.unraisablehook when it ends or is collected; in this context they are waited for."""
-    before = asyncio.get_event_loop_policy()
-    asyncio.set_event_loop_policy(_PatientLoops())
-    try:
-        yield
-    finally:
-        asyncio.set_event_loop_policy(before)
-
-
 def _training(state: TrainState) -> dict[str, Any]:
     return {
         "params": state.params,
@@ -392,15 +407,6 @@ def _reason(error: Exception) -> str:
         os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
     ]
     return next((reason for reason in system if reason in text), text[:200])
-
-
-def _arrays_hash(arrays: dict[str, Any]) -> str:
-    """SHA-256 over names, types, shapes and bytes."""
-    digest = hashlib.sha256()
-    for name, array in sorted(jax.device_get(arrays).items()):
-        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).view(np.uint8).data)
-    return digest.hexdigest()
 
 
 def _from_paths(like: Any, arrays: dict[str, Any]) -> Any:

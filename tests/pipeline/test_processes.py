@@ -143,7 +143,7 @@ def test_a_process_with_another_config_is_refused(
 
 
 def end_of(run: Run) -> dict[str, Any]:
-    """All but the clock: SHA-256 of parameters, averages and optimizer, the place in the data, and the log."""
+    """All but the clock: checksums of parameters, averages and optimizer, the place in the data, and the log."""
     checkpoints = Checkpoints(run.checkpoints_directory, is_read_only=True)
     hashes, progress = checkpoints.hashes(20), checkpoints.progress(20)
     checkpoints.close()

@@ -19,7 +19,7 @@ import pytest
 from flax import nnx
 
 from nat_ar.nn import layers
-from nat_ar.training import checkpoint, step
+from nat_ar.training import checkpoint, reads, step
 from nat_ar.training.checkpoint import Checkpoints, DamagedCheckpointError
 from nat_ar.training.loop import Progress
 from nat_ar.training.step import TrainState
@@ -323,7 +323,7 @@ def test_a_failed_read_waits_for_the_others_however_late_they_end() -> None:
     async def all_at_once() -> None:
         await asyncio.gather(read(), fail())
 
-    with checkpoint.no_abandoned_reads():
+    with reads.none_abandoned():
         loop = asyncio.new_event_loop()
     with pytest.raises(ValueError, match="damaged"):
         loop.run_until_complete(all_at_once())
