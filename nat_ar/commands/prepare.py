@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nat_ar.config_json import ConfigError
-from nat_ar.data import prepare
+from nat_ar.data import prepare_parts
 from nat_ar.data.prepare import DataConfig
 from nat_ar.experiment.config import load_file
 
@@ -27,6 +27,9 @@ class Prepare:
 
     config: DataConfig
     """the data of the config file of an experiment or a study"""
+    part: str | None = None
+    """I/N: encode every N-th piece of the training pairs only, from the I-th on, beside other processes; the last one,
+    or the command without it, joins them to the same data whatever N is"""
 
 
 def parse(path: str, words: Sequence[str], fill: Callable[..., Prepare]) -> Prepare:
@@ -43,7 +46,9 @@ def parse(path: str, words: Sequence[str], fill: Callable[..., Prepare]) -> Prep
 
 
 def run(arguments: Prepare) -> None:
-    print(summary(prepare.prepare(arguments.config), arguments.config.directory))
+    manifest = prepare_parts.prepare_part(arguments.config, arguments.part)
+    if manifest is not None:
+        print(summary(manifest, arguments.config.directory))
 
 
 def summary(manifest: dict[str, Any], directory: str) -> str:

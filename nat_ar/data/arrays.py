@@ -304,6 +304,11 @@ class RaggedWriter:
         tokens = itertools.chain.from_iterable(rows)
         np.fromiter(tokens, self._dtype, int(lengths.sum())).tofile(self._file)
 
+    def extend(self, rows: Ragged) -> None:
+        """Rows that another writer of this type has written."""
+        self._lengths.append(rows.lengths)
+        np.asarray(rows.values, self._dtype).tofile(self._file)
+
     def close(self) -> Ragged:
         """The file in numpy's format, memory-mapped."""
         self._file.close()

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Bool
@@ -15,8 +15,18 @@ from nat_ar.data.ragged import Ragged
 from nat_ar.data.vocabulary import Vocabulary
 
 T = TypeVar("T")
-_CHUNK = 10_000
+CHUNK = 10_000
 """Pairs encoded at a time."""
+
+
+class Piece(NamedTuple):
+    """Neighbouring pairs of a split that were encoded by themselves."""
+
+    source: Ragged
+    """of those that are kept, and `target` likewise"""
+    target: Ragged
+    is_kept: Bool[np.ndarray, "pairs"]
+    report: Report
 
 
 Progress = Callable[[Iterable[T], str, int | None], Iterable[T]]
@@ -38,35 +48,81 @@ def write_split(
     pairs that are beyond the limits."""
     name = directory.name
     directory.mkdir()
-    source_writer = RaggedWriter(directory / "source", ragged.token_type(words.source_size))
-    target_writer = RaggedWriter(directory / "target", ragged.token_type(words.target_size))
-    is_kept: list[np.ndarray] = []
     sides = arrays.read_texts(spool, "source"), arrays.read_texts(spool, "target")
-    pairs = iter(progress(zip(*sides, strict=True), f"encode {name}", number))
-    while chunk := list(itertools.islice(pairs, _CHUNK)):
+    pairs = progress(zip(*sides, strict=True), f"encode {name}", number)
+    limits = (max_tokens, max_length_ratio) if name == "train" else None
+    kept = encode(directory, pairs, words, report, limits)
+    _finish(directory, spool, kept, report)
+
+
+def encode(
+    directory: Path,
+    pairs: Iterable[tuple[str, str]],
+    words: Vocabulary,
+    report: Report,
+    limits: tuple[int, float | None] | None,
+) -> Bool[np.ndarray, "pairs"]:
+    """Writes the arrays source and target of those pairs that are within the limits of tokens and of the ratio of
+    lengths, if there are any, and says which they are."""
+    source_writer, target_writer = _writers(directory, words)
+    is_kept: list[np.ndarray] = []
+    pairs = iter(pairs)
+    while chunk := list(itertools.islice(pairs, CHUNK)):
         source_texts, target_texts = zip(*chunk, strict=True)
         sources, targets = words.encode_source(source_texts), words.encode_target(target_texts)
         fits = np.ones(len(chunk), np.bool_)
-        if name == "train":
+        if limits is not None:
             fits = _fits(
                 source_texts,
                 sources,
                 targets,
                 report,
-                max_tokens=max_tokens,
-                max_length_ratio=max_length_ratio,
+                max_tokens=limits[0],
+                max_length_ratio=limits[1],
             )
         source_writer.append(list(itertools.compress(sources, fits)))
         target_writer.append(list(itertools.compress(targets, fits)))
         is_kept.append(fits)
     source_writer.close()
     target_writer.close()
-    if name == "train":
+    return np.concatenate(is_kept) if is_kept else np.zeros(0, np.bool_)
+
+
+def join_split(
+    directory: Path,
+    spool: Path,
+    pieces: Iterable[Piece],
+    words: Vocabulary,
+    report: Report,
+) -> None:
+    """What `write_split` writes, of all its pieces in order."""
+    directory.mkdir()
+    source_writer, target_writer = _writers(directory, words)
+    is_kept: list[np.ndarray] = []
+    for piece in pieces:
+        source_writer.extend(piece.source)
+        target_writer.extend(piece.target)
+        is_kept.append(piece.is_kept)
+        report.add(piece.report)
+    source_writer.close()
+    target_writer.close()
+    _finish(directory, spool, np.concatenate(is_kept), report)
+
+
+def _writers(directory: Path, words: Vocabulary) -> tuple[RaggedWriter, RaggedWriter]:
+    return (
+        RaggedWriter(directory / "source", ragged.token_type(words.source_size)),
+        RaggedWriter(directory / "target", ragged.token_type(words.target_size)),
+    )
+
+
+def _finish(directory: Path, spool: Path, kept: Bool[np.ndarray, "pairs"], report: Report) -> None:
+    """The texts of the pairs that are kept, and of the training split the order by length."""
+    if directory.name == "train":
         source, target = (Ragged.load(directory / side) for side in ("source", "target"))
         length_order.write(directory, source, target)
-    kept = np.concatenate(is_kept) if is_kept else np.zeros(0, np.bool_)
     arrays.copy_texts(spool, directory, kept)
-    cleaning.check_not_empty(name, int(kept.sum()), report)
+    cleaning.check_not_empty(directory.name, int(kept.sum()), report)
 
 
 def _fits(

@@ -46,3 +46,30 @@ class Report:
             shown = self.examples.setdefault(reason, [])
             if len(shown) < 5:
                 shown.append(example)
+
+    def add(self, other: "Report") -> None:
+        """What another report says of the pairs after these."""
+        for reason, number in other.counts.items():
+            self.count(reason, number=number)
+            for example in other.examples.get(reason, ()):
+                self.count(reason, example, number=0)
+        self.lost.update(other.lost)
+        self.provenance.update(other.provenance)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON data, of which `of_json` makes the same."""
+        return {
+            "counts": dict(self.counts),
+            "lost": dict(self.lost),
+            "examples": self.examples,
+            "provenance": self.provenance,
+        }
+
+    @classmethod
+    def of_json(cls, fields: dict[str, Any]) -> "Report":
+        return cls(
+            collections.Counter(fields["counts"]),
+            fields["examples"],
+            collections.Counter(fields["lost"]),
+            fields["provenance"],
+        )

@@ -25,6 +25,7 @@ from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import PreparedData, Split, TextWriter
 from nat_ar.data.catalogue import AnyCorpus
 from nat_ar.data.corpus import Corpus
+from nat_ar.data.encoding import Piece
 from nat_ar.data.pair import Pair, Report
 from nat_ar.data.text_files import TextFiles
 from nat_ar.data.vocabulary import Vocabulary, VocabularyConfig
@@ -130,46 +131,88 @@ def prepare(config: DataConfig, *, quiet: bool = False) -> dict[str, Any]:
                 f"nat-ar: {directory} was prepared by an earlier version, which kept white space as it is, and goes on "
                 'so; to have vocabulary.white_space "collapse", name a new directory'
             )
-        return _made_before(directory, begun)
+        return made_before(directory, begun)
+    show = Progress(quiet)
+    with arrays.new_directory(directory) as partial:
+        manifest = write(config, partial, clean(config, partial, show), show)
+    return manifest
+
+
+@dataclasses.dataclass
+class Cleaned:
+    """What a corpus is before it is encoded: the first half of preparing it."""
+
+    place: Path
+    """holds the clean texts of each split (`spool`) and the vocabulary (`vocabulary`)"""
+    sentences: dict[str, int]
+    """pairs of each split"""
+    read: dict[str, int]
+    """the same with those that were lost"""
+    report: Report
+    seconds: dict[str, float]
+    """of each stage so far"""
+
+
+def clean(config: DataConfig, place: Path, show: "Progress") -> Cleaned:
+    """Reads the corpus and learns the vocabulary."""
     report = Report()
     seconds: dict[str, float] = {}
-    show = _Progress(quiet)
-    with arrays.new_directory(directory) as partial:
-        spool = partial / "spool"
-        with _timed(seconds, "read"):
-            sentences = cleaning.spool(
-                config.corpus,
-                spool,
-                report,
-                removes_overlap=config.remove_overlap,
-                progress=show.bar,
-            )
-            read = {name: number + report.lost[name] for name, number in sentences.items()}
-            _check_lost(config, read, report)
-        with _timed(seconds, "vocabulary"):
-            limit = config.vocabulary.max_training_sentences
-            is_learnt_from = _sample(sentences["train"], limit)
-            with show.line(f"vocabulary: {config.vocabulary.kind} of {config.vocabulary.size}"):
-                source, target = (
-                    itertools.compress(arrays.read_texts(spool / "train", side), is_learnt_from)
-                    for side in ("source", "target")
-                )
-                words = vocabulary.train(source, target, partial / "vocabulary", config.vocabulary)
-        with _timed(seconds, "encode"):
-            for name, number in sentences.items():
-                _write_split(partial / name, spool / name, number, words, config, report, show)
-        shutil.rmtree(spool)
-        _check_lost(config, read, report)
-        _check_references(config.corpus, partial, sentences)
-        with _timed(seconds, "align"):
-            _write_fertilities(config, partial, words, report, show)
-        return arrays.write_manifest(
-            partial,
-            {
-                "training_data": "raw",
-                **_description(config, partial, list(sentences), words, report, seconds),
-            },
+    spool = place / "spool"
+    with _timed(seconds, "read"):
+        sentences = cleaning.spool(
+            config.corpus,
+            spool,
+            report,
+            removes_overlap=config.remove_overlap,
+            progress=show.bar,
         )
+        read = {name: number + report.lost[name] for name, number in sentences.items()}
+        _check_lost(config, read, report)
+    with _timed(seconds, "vocabulary"):
+        limit = config.vocabulary.max_training_sentences
+        is_learnt_from = _sample(sentences["train"], limit)
+        with show.line(f"vocabulary: {config.vocabulary.kind} of {config.vocabulary.size}"):
+            source, target = (
+                itertools.compress(arrays.read_texts(spool / "train", side), is_learnt_from)
+                for side in ("source", "target")
+            )
+            vocabulary.train(source, target, place / "vocabulary", config.vocabulary)
+    return Cleaned(place, sentences, read, report, seconds)
+
+
+def write(
+    config: DataConfig,
+    partial: Path,
+    cleaned: Cleaned,
+    show: "Progress",
+    *,
+    pieces: Iterable[Piece] | None = None,
+) -> dict[str, Any]:
+    """The second half: fills a prepared directory, and returns its manifest. `pieces`: the training pairs, encoded
+    before. Clean texts inside the directory are removed."""
+    report, seconds, spool = cleaned.report, cleaned.seconds, cleaned.place / "spool"
+    words = Vocabulary.load(cleaned.place / "vocabulary")
+    if cleaned.place != partial:
+        shutil.copytree(cleaned.place / "vocabulary", partial / "vocabulary")
+    with _timed(seconds, "encode"):
+        for name, number in cleaned.sentences.items():
+            if name == "train" and pieces is not None:
+                encoding.join_split(partial / name, spool / name, pieces, words, report)
+            else:
+                _write_split(partial / name, spool / name, number, words, config, report, show)
+    if cleaned.place == partial:
+        shutil.rmtree(spool)
+    _check_lost(config, cleaned.read, report)
+    _check_references(config.corpus, partial, cleaned.sentences)
+    with _timed(seconds, "align"):
+        _write_fertilities(config, partial, words, report, show)
+    return arrays.write_manifest(
+        partial,
+        {
+            "training_data": "raw",
+            **_description(config, partial, list(cleaned.sentences), words, report, seconds),
+        },
+    )
 
 
 def write_distilled(
@@ -212,7 +255,7 @@ def write_distilled(
     config = dataclasses.replace(config_of(base), directory=str(directory), alignments=alignments)
     report = Report(provenance=base.manifest["report"]["provenance"])
     seconds: dict[str, float] = {}
-    show = _Progress(quiet)
+    show = Progress(quiet)
     words = base.vocabulary
     with arrays.new_directory(directory) as partial:
         for name in ("vocabulary", *(name for name in base.splits if name != "train")):
@@ -242,7 +285,7 @@ def write_distilled(
         )
 
 
-def _decisive(config: dict[str, Any], corpus: type[Corpus]) -> dict[str, Any]:
+def decisive(config: dict[str, Any], corpus: type[Corpus]) -> dict[str, Any]:
     """The fields of a config that decide what the directory holds."""
     scoring = {"bleu_tokenizer"}
     if not corpus.reads_by_language:
@@ -278,14 +321,14 @@ def _check_references(corpus: Corpus, partial: Path, splits: Iterable[str]) -> N
             references.check(Split.load(partial / name).target_text, corpus.tokenizer, name)
 
 
-def _made_before(directory: Path, config: DataConfig) -> dict[str, Any]:
+def made_before(directory: Path, config: DataConfig) -> dict[str, Any]:
     data = PreparedData.load(directory)
     manifest, old = data.manifest, data.manifest["config"]
     with contextlib.suppress(ConfigError):  # a class of a notebook, or one that has changed
         old = config_json.to_json(config_of(data))
     corpus = type(config.corpus)
     new = config_json.to_json(config)
-    if changes := list(config_json.differences(_decisive(old, corpus), _decisive(new, corpus))):
+    if changes := list(config_json.differences(decisive(old, corpus), decisive(new, corpus))):
         raise ValueError(
             f"{directory} was prepared with another config ({'; '.join(changes)}): "
             "name a new directory or remove this one"
@@ -313,12 +356,12 @@ def _changed_inputs(manifest: dict[str, Any], config: DataConfig) -> Iterator[st
             and files.file_hash(path) != file["sha256"]
         ):
             yield f"{path}, SHA-256 {file['sha256'][:12]} -> {files.file_hash(path)[:12]}"
-    old, new = manifest.get("reader"), _reader(config)
+    old, new = manifest.get("reader"), reader(config)
     if old is not None and old != new:
         yield f"the code that reads the corpus, {old} -> {new}"
 
 
-def _reader(config: DataConfig) -> str:
+def reader(config: DataConfig) -> str:
     """The version of the code that makes arrays of raw files: this file's neighbours, and a corpus from outside."""
     outside = corpus_code.hash_of(type(config.corpus))
     return str(READER) if outside is None else f"{READER}, {outside[:12]}"
@@ -347,7 +390,7 @@ def _description(
         }
     return {
         "config": config_json.to_json(config),
-        "reader": _reader(config),
+        "reader": reader(config),
         "config_hash": config_json.hash_of(dataclasses.replace(config, directory="")),
         "vocabulary": {
             "hash": words.hash,
@@ -356,12 +399,7 @@ def _description(
             "target_size": words.target_size,
         },
         "splits": splits,
-        "report": {
-            "counts": dict(report.counts),
-            "lost": dict(report.lost),
-            "examples": report.examples,
-            "provenance": report.provenance,
-        },
+        "report": report.to_json(),
         "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
         "versions": {
             "nat_ar": nat_ar.__version__,
@@ -385,7 +423,7 @@ def _write_split(
     words: Vocabulary,
     config: DataConfig,
     report: Report,
-    show: "_Progress",
+    show: "Progress",
 ) -> None:
     encoding.write_split(
         directory,
@@ -400,7 +438,7 @@ def _write_split(
 
 
 def _write_fertilities(
-    config: DataConfig, partial: Path, words: Vocabulary, report: Report, show: "_Progress"
+    config: DataConfig, partial: Path, words: Vocabulary, report: Report, show: "Progress"
 ) -> None:
     """Of training and validation; tests are not looked at."""
     train, validation = (Split.load(partial / name) for name in ("train", "validation"))
@@ -436,7 +474,7 @@ def _hash_of_texts(texts: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-class _Progress:
+class Progress:
     """Bars and lines that change, on stderr; none if asked to be quiet, or if stderr is no terminal."""
 
     def __init__(self, quiet: bool) -> None:
@@ -451,7 +489,7 @@ class _Progress:
 
 @contextlib.contextmanager
 def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Puts the seconds of a `with` block into `seconds[stage]`."""
+    """Adds the seconds of a `with` block to `seconds[stage]`."""
     start = time.monotonic()
     yield
-    seconds[stage] = time.monotonic() - start
+    seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - start

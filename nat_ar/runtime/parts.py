@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from nat_ar.config_json import ConfigError
-from nat_ar.runtime import files
+from nat_ar.runtime import bars, files
 
 RECORD = "parts.json"
 """of a directory: into how many parts its work is dealt"""
@@ -54,7 +54,7 @@ def at_work(directory: Path, part: Part | None, begin: Callable[[bool], None]) -
     alone there, and ConfigError where the work was dealt into another number of parts."""
     directory.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        with files.held(directory / BEGIN):
+        with _first(directory):
             alone = _alone(directory, part)
             stack.enter_context(alone or files.shared(directory))
             begin(alone is not None)
@@ -65,6 +65,18 @@ def at_work(directory: Path, part: Part | None, begin: Callable[[bool], None]) -
                     stack.enter_context(files.shared(directory))
                 lock = directory / f"part_{part.number}_of_{part.of}.lock"
                 stack.enter_context(files.held(lock, refuses=f"{directory}, part {part},"))
+        yield
+
+
+@contextlib.contextmanager
+def _first(directory: Path) -> Iterator[None]:
+    """One process at a time begins."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(files.held(directory / BEGIN, refuses=directory))
+        except files.InUseError:
+            bars.say(f"nat-ar: {directory}: waiting for another process, which begins")
+            stack.enter_context(files.held(directory / BEGIN))
         yield
 
 
