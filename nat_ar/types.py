@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Shaped
 
-from nat_ar.runtime import bfloat16_products
+from nat_ar.runtime import training_kernels
 from nat_ar.special_tokens import EOS, PAD
 
 T = TypeVar("T")
@@ -83,8 +83,8 @@ class Prediction:
     def logits(self) -> Float[Array, "*axes vocabulary"]:
         """In float32; the products are of the type of the states."""
         flat = self.states.reshape(-1, self.states.shape[-1])
-        if flat.dtype == jnp.bfloat16 and bfloat16_products.are_in_use():
-            logits = bfloat16_products.inner(flat, self.table)
+        if training_kernels.multiply(flat.dtype):
+            logits = training_kernels.inner(flat, self.table)
         else:
             logits = jax.lax.dot_general(
                 flat,

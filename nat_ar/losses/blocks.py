@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from nat_ar.runtime import bfloat16_products
+from nat_ar.runtime import training_kernels
 from nat_ar.types import Prediction
 
 POSITIONS = 512
@@ -168,9 +168,9 @@ def _gradient_of(prediction: Prediction, to_logits: Float[Array, "*axes vocabula
     """The gradient through Prediction.logits, with products of its type; that of the table stays float32."""
     states = prediction.states.reshape(-1, prediction.states.shape[-1])
     to_logits = to_logits.reshape(states.shape[0], -1)
-    if states.dtype == jnp.bfloat16 and bfloat16_products.are_in_use():
+    if training_kernels.multiply(states.dtype):
         kept = states, prediction.table
-        to_states, to_table = bfloat16_products.inner_backward(kept, to_logits)
+        to_states, to_table = training_kernels.inner_backward(kept, to_logits)
     else:
         table = prediction.table.astype(states.dtype)
         gradient = to_logits.astype(states.dtype)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from nat_ar.runtime import cpu_kernels
+from nat_ar.runtime import cpu_kernels, training_kernels
 from nat_ar.types import pytree_dataclass
 
 Implementation = Literal["xla", "cudnn", "kernel"]
@@ -60,6 +60,16 @@ def attend(
         everything = jnp.full(query.shape[0], memory.key.shape[-1])
         counts = everything if lengths is None else lengths
         return cpu_kernels.attend(query, memory.key, memory.value, counts)
+    if (
+        training_kernels.are_in_use()
+        and mask is None
+        and bias is None
+        and isinstance(is_causal, bool)
+    ):
+        # The transposes undo those of `key_value`, and XLA leaves out both.
+        key, value = jnp.moveaxis(memory.key, -1, -3), jnp.swapaxes(memory.value, 1, 2)
+        counts = jnp.full(query.shape[0], key.shape[1]) if lengths is None else lengths
+        return training_kernels.attend(query, key, value, counts, is_causal)
     if bias is not None:
         shares = weights(query, memory, mask=mask, bias=bias, lengths=lengths, is_causal=is_causal)
         return jnp.swapaxes(shares.astype(memory.value.dtype) @ memory.value, 1, 2)

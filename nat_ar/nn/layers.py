@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt
 
-from nat_ar.runtime import bfloat16_products
+from nat_ar.runtime import training_kernels
 from nat_ar.types import Prediction
 
 LAYER_NORM_EPSILON = 1e-6
@@ -43,8 +43,8 @@ class Linear(nnx.Module):
     def __call__(self, x: Float[Array, "... d_in"]) -> Float[Array, "... d_out"]:
         flat = x.reshape(-1, x.shape[-1]).astype(self.dtype)
         weight, bias = self.kernel[...], self.bias[...]
-        if self.dtype == "bfloat16" and bfloat16_products.are_in_use():
-            y = bfloat16_products.linear(flat, weight, bias, self.is_rectified)
+        if training_kernels.multiply(self.dtype):
+            y = training_kernels.linear(flat, weight, bias, self.is_rectified)
         else:
             y = flat @ weight.astype(self.dtype) + bias.astype(self.dtype)
             y = jax.nn.relu(y) if self.is_rectified else y

@@ -24,6 +24,7 @@
 
 #include "int8_products.h"
 #include "shared_work.h"
+#include "vectors.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
@@ -33,33 +34,10 @@ namespace {
 using Floats = ffi::Buffer<ffi::F32>;
 using Integers = ffi::Buffer<ffi::S32>;
 
-constexpr int64_t kPanel = 16;  // columns, as in cpu_kernels.py
-constexpr int64_t kLanes = 8;
-#if !defined(NAT_AR_WIDE)
-#if defined(__AVX512F__)
-#define NAT_AR_WIDE 16
-#else
-#define NAT_AR_WIDE 8
-#endif
-#endif
-constexpr int64_t kWide = NAT_AR_WIDE, kVectors = kPanel / kWide;  // of products: values of a vector, vectors of a panel
+constexpr int64_t kPanel = 16;               // columns, as in cpu_kernels.py
+constexpr int64_t kVectors = kPanel / kWide;  // of a panel
 // AVX2: 6 rows x 2 vectors of results, 2 of weights and 1 of states are 15 of its 16 registers; AVX-512 has 32.
 constexpr int64_t kRows = kWide == 16 ? 14 : 6;
-
-typedef float Vector __attribute__((vector_size(sizeof(float) * kLanes), aligned(alignof(float)), may_alias));
-
-inline Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
-inline void store(float* to, Vector value) { *reinterpret_cast<Vector*>(to) = value; }
-typedef float Wide __attribute__((vector_size(sizeof(float) * kWide), aligned(alignof(float)), may_alias));
-
-inline Wide load_wide(const float* from) { return *reinterpret_cast<const Wide*>(from); }
-inline void store_wide(float* to, Wide value) { *reinterpret_cast<Wide*>(to) = value; }
-inline float sum_of_lanes(Vector x) {
-  float sum = 0.0f;
-  for (int64_t lane = 0; lane < kLanes; ++lane) sum += x[lane];
-  return sum;
-}
-inline Vector everywhere(float x) { return Vector{x, x, x, x, x, x, x, x}; }
 
 struct Product {
   const float* states;  // [rows, depth]
@@ -263,21 +241,6 @@ void multiply_by(const Run& run, const Linear& linear, const float* states, int6
   run(IntegerProduct{rounded.data(), state_scales.data(), linear.integers, linear.sums, linear.scale, linear.bias,
                      results, smallest, rows, quads, stride, linear.width, linear.level},
       panels, work / 3);
-}
-
-// exp(x) for x <= 0, to within 2 units in the last place; 0 where the result would be smaller than a normal number.
-inline Vector exponential(Vector x) {
-  typedef int32_t Integers __attribute__((vector_size(sizeof(int32_t) * kLanes)));
-  const Vector kRound = everywhere(12582912.0f);  // 1.5 * 2^23: adding and taking it away rounds to an integer
-  const Vector power = (x * 1.44269504f + kRound) - kRound;
-  const Vector rest = (x - power * 0.693359375f) + power * 2.12194440e-4f;  // ln 2 in two parts
-  Vector sum = everywhere(1.9875691500e-4f);  // a polynomial for e^x - 1 - x on [-ln 2 / 2, ln 2 / 2] (Cephes)
-  for (const float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
-    sum = sum * rest + c;
-  sum = sum * rest * rest + rest + 1.0f;
-  const Integers exponent = (__builtin_convertvector(power, Integers) + 127) << 23;
-  const Vector result = sum * reinterpret_cast<const Vector&>(exponent);
-  return x < -87.0f ? Vector{} : result;
 }
 
 struct Attention {

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 
 from nat_ar.config_json import ConfigError
-from nat_ar.runtime import bfloat16_products
+from nat_ar.runtime import training_kernels
 
 
 def local() -> list[jax.Device]:
@@ -44,11 +44,11 @@ def require_gpu(setting: str) -> None:
 
 def require_fast_training(dtype: str, num_devices: int) -> None:
     """Raises ConfigError where a network would train no faster in this type than in float32, and less exactly: in
-    bfloat16 on a CPU that runtime.bfloat16_products has no instructions for, or that is taken for several devices."""
+    bfloat16 on a CPU that runtime.training_kernels has no instructions for, or that is taken for several devices."""
     if dtype != "bfloat16" or "cpu" not in {device.platform for device in local()}:
         return
     instead = "set the dtype of the network (transformer.dtype) to 'float32'"
-    if not bfloat16_products.are_fast():
+    if not training_kernels.multiply_bfloat16():
         raise ConfigError(
             "dtype 'bfloat16' trains no faster than float32 on this CPU, which has no AMX (or nat_ar found no C++ "
             f"compiler), and less exactly: {instead}, or train on a GPU"

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from nat_ar.config_json import ConfigError
 from nat_ar.methods import base
-from nat_ar.runtime import bfloat16_products, devices, distributed
+from nat_ar.runtime import devices, distributed, training_kernels
 from nat_ar.special_tokens import PAD
 from nat_ar.types import Averaged, Batch, Carried, Mean, pytree_dataclass
 
@@ -121,10 +121,9 @@ def shardings_of(mesh: Mesh, state: T) -> T:
 
 
 def may_have_kernels(mesh: Mesh) -> bool:
-    """Whether networks in bfloat16 multiply by runtime.bfloat16_products there: on a CPU that is one device, which has
-    the instructions."""
+    """Whether networks may call runtime.training_kernels there: on a CPU that is one device."""
     is_cpu = mesh.devices.flat[0].platform == "cpu"
-    return is_cpu and mesh.size == 1 and bfloat16_products.are_fast()
+    return is_cpu and mesh.size == 1 and training_kernels.are_available()
 
 
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
@@ -181,7 +180,7 @@ def build_train_step(
     `skips_non_finite`, a batch of which any term is not finite changes nothing but the number of the step. With
     `freezes_encoder` the gradients of embeddings and encoder are 0 and cost no backward pass. `stop_wishes`, with 1 on
     each device whose process was asked to stop, come back as their sum: all processes learn of it after the same
-    step. `has_kernels`: networks in bfloat16 multiply by the kernels of this machine's CPU (runtime.bfloat16_products).
+    step. `has_kernels`: the step calls the kernels of this machine's CPU (runtime.training_kernels).
     `shardings` are those of the state, `shardings_of`, and needed where its arrays are sharded."""
     replicated = NamedSharding(mesh, PartitionSpec())
     is_sharded = mesh.shape[FSDP] > 1
@@ -212,7 +211,7 @@ def build_train_step(
         model = nnx.merge(graphdef, params, own)
         teacher = None if teacher_graphdef is None else nnx.merge(teacher_graphdef, teacher_params)
         key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), part)
-        with bfloat16_products.in_use(has_kernels):
+        with training_kernels.in_use(has_kernels):
             loss = model.loss(batch, step=state.step, rngs=nnx.Rngs(dropout=key), teacher=teacher)
         terms = {**loss.terms, "objective": Mean(loss.objective, jnp.float32(1))}
         return loss.objective, (terms, carried if loss.carried is None else loss.carried)

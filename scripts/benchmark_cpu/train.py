@@ -18,7 +18,7 @@ from nat_ar.evaluation.speed import intervals, machine, training_cost
 from nat_ar.evaluation.speed.training_cost import TrainStep
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import VocabularySizes
-from nat_ar.runtime import bfloat16_products, processor
+from nat_ar.runtime import processor, training_kernels
 from nat_ar.types import Batch
 from scripts.benchmark_cpu import contest, models, timing
 from scripts.benchmark_cpu.contest import Setting
@@ -74,7 +74,7 @@ def run(section: Section, scale: Scale) -> None:
         def start(setting: Setting) -> Worker:
             return _ours(setting, scale)
 
-        kinds = ("float32", "bfloat16") if bfloat16_products.are_fast() else ("float32",)
+        kinds = ("float32", "bfloat16") if training_kernels.multiply_bfloat16() else ("float32",)
         mine = {}
         for kind in kinds:
             settings = [Setting("nat_ar", kind, number) for number in counts]

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from nat_ar.evaluation.speed.machine import Peaks
-from nat_ar.runtime import bfloat16_products, cpu_kernels
+from nat_ar.runtime import cpu_kernels, training_kernels
 
 CALLS = {
     "jit": "jaxpr",
@@ -207,7 +207,7 @@ class _Survey:
                 for index, flops in packed:
                     node.flops[str(jnp.dtype(jnp.float32))] += flops
                     _read_weight(equation.invars[index], operands[index], node)
-            elif flops := bfloat16_products.flops_in(equation):
+            elif flops := training_kernels.flops_in(equation):
                 node.flops["bfloat16"] += flops
                 for atom, weight in zip(equation.invars[:2], operands[:2], strict=True):
                     _read_weight(atom, weight, node)

@@ -1,5 +1,5 @@
-// Products of numbers rounded to bfloat16, summed in float32, for training on processors that multiply them fast:
-// bfloat16_products.py says where. Forward pass and both gradients are one call, with either factor transposed.
+// Products of numbers rounded to bfloat16, summed in float32, with either factor transposed; part of
+// training_kernels.cc.
 //
 // Both factors are copied into tiles of 16 places along the result by 32 along the depth, 1 KiB each, rounded on the
 // way if they come as float32, and filled up with zeros. A tile of the left factor has its rows one after the other; one
@@ -16,6 +16,9 @@
 // vdpbf16ps (AVX512-BF16), two places an instruction, was tried on an Intel processor: slower there than products of
 // float32.
 
+#ifndef NAT_AR_BFLOAT16_PRODUCTS_H_
+#define NAT_AR_BFLOAT16_PRODUCTS_H_
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -30,8 +33,7 @@
 #include <unistd.h>
 #endif
 
-#include "shared_work.h"
-#include "xla/ffi/api/ffi.h"
+#include "vectors.h"
 
 namespace {
 
@@ -69,20 +71,6 @@ struct Factor {
   int64_t row_tiles() const { return (places + kTile - 1) / kTile; }
   int64_t deep_tiles() const { return (depth + kDepth - 1) / kDepth; }
 };
-
-inline uint16_t rounded(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, sizeof(bits));
-  if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<uint16_t>(bits >> 16 | 0x40);  // NaN stays NaN
-  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-inline float widened(uint16_t x) {
-  const uint32_t bits = static_cast<uint32_t>(x) << 16;
-  float value;
-  std::memcpy(&value, &bits, sizeof(value));
-  return value;
-}
 
 #if NAT_AR_AMX
 // 16 neighbours in memory, of which the first `count` are there.
@@ -308,63 +296,6 @@ void BlocksOfRows::run(int64_t block) const {
 #endif
 }
 
-bool is_of(const ffi::AnyBuffer& buffer, bool& is_rounded) {
-  is_rounded = buffer.element_type() == ffi::BF16;
-  return buffer.dimensions().size() == 2 && (is_rounded || buffer.element_type() == ffi::F32);
-}
-
-ffi::Error multiply(ffi::ThreadPool pool, ffi::AnyBuffer left, ffi::AnyBuffer right, ffi::Buffer<ffi::F32> bias,
-                    bool is_left_transposed, bool is_right_transposed, bool is_rectified, int64_t level,
-                    ffi::Result<ffi::AnyBuffer> results) {
-  bool is_left_rounded, is_right_rounded, is_rounded;
-  if (!is_of(left, is_left_rounded) || !is_of(right, is_right_rounded) || !is_of(*results, is_rounded))
-    return ffi::Error::InvalidArgument("expected two matrices and one as a result, of float32 or bfloat16");
-  const auto a = left.dimensions(), b = right.dimensions(), written = results->dimensions();
-  const Factor rows{left.untyped_data(), a[is_left_transposed], a[!is_left_transposed], !is_left_transposed,
-                    is_left_rounded};
-  const Factor columns{right.untyped_data(), b[!is_right_transposed], b[is_right_transposed], is_right_transposed,
-                       is_right_rounded};
-  const auto num_biases = static_cast<int64_t>(bias.element_count());
-  if (rows.depth != columns.depth || written[0] != rows.places || written[1] != columns.places ||
-      (num_biases != 0 && num_biases != columns.places))
-    return ffi::Error::InvalidArgument("expected left [rows, depth], right [depth, width] (either may be transposed), "
-                                       "bias [width] or [0], and a result [rows, width]");
-  level = level < 0 ? best() : level;
-  if (level >= kLevels || !is_there(level))
-    return ffi::Error::InvalidArgument("this processor has no such instructions");
-  if (rows.places == 0 || columns.places == 0) return ffi::Error::Success();
-  const OnPool run{pool};
-  const int64_t deep = columns.deep_tiles(), column_tiles = columns.row_tiles();
-  thread_local std::vector<uint16_t> kept;
-  uint16_t* tiles = room(kept, (column_tiles + column_tiles % 2) * deep * kTileValues);
-  if (column_tiles % 2) std::memset(tiles + column_tiles * deep * kTileValues, 0, deep * kTileValues * sizeof(uint16_t));
-  run(CopyRight{columns, tiles}, column_tiles, columns.places * columns.depth);
-  int64_t of_block = kLeftBytes / (deep * kTileValues * static_cast<int64_t>(sizeof(uint16_t)));
-  const int64_t share = (rows.row_tiles() + 2 * pool.num_threads() - 1) / (2 * pool.num_threads());
-  of_block = std::max<int64_t>(2, std::min({of_block, kMostTiles, share}) / 2 * 2);
-  run(BlocksOfRows{rows, tiles, num_biases == 0 ? nullptr : bias.typed_data(), results->untyped_data(), columns.places,
-                   of_block, level, is_rectified, is_rounded},
-      (rows.row_tiles() + of_block - 1) / of_block, rows.places * columns.places * rows.depth / 16);
-  return ffi::Error::Success();
-}
-
 }  // namespace
 
-// Bit n: this processor can compute products by level n.
-extern "C" int64_t NatArBfloat16Levels() {
-  int64_t levels = 0;
-  for (int64_t level = 0; level < kLevels; ++level) levels |= int64_t{is_there(level)} << level;
-  return levels;
-}
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArBfloat16Product, multiply,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Attr<bool>("is_left_transposed")
-                                  .Attr<bool>("is_right_transposed")
-                                  .Attr<bool>("is_rectified")
-                                  .Attr<int64_t>("level")
-                                  .Ret<ffi::AnyBuffer>());
+#endif  // NAT_AR_BFLOAT16_PRODUCTS_H_

@@ -1,9 +1,13 @@
-"""Products of bfloat16 numbers for training on a CPU, in C++ that XLA's programs call (bfloat16_products.cc, built at
-first use).
+"""Kernels for training on a CPU, in C++ that XLA's programs call (training_kernels.cc, built at first use).
 
-Processors with AMX multiply bfloat16 at several times the rate of float32; XLA makes no use of it, and is slower in
-bfloat16 than in float32. Factors may be float32, and are rounded to bfloat16, to the
-nearest and to even, on their way in; sums are float32. A row of a result depends on no other row."""
+Products of bfloat16 numbers: processors with AMX multiply them at several times the rate of float32; XLA makes no use
+of it, and is slower in bfloat16 than in float32. Factors may be float32, and are rounded to bfloat16, to the nearest
+and to even, on their way in; sums are float32.
+
+Attention of all positions to all, forward and backward: XLA multiplies the small matrices of each head at a fraction of
+the processor's rate, and copies every operand into another order first.
+
+The result of a row, or of a sentence, depends on no other."""
 
 import contextlib
 import contextvars
@@ -12,17 +16,19 @@ import functools
 import importlib.metadata
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.extend.core as jex
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from nat_ar.runtime import native_library
 
 PRODUCT = "nat_ar_bfloat16_product"
-"""Its name in XLA's programs."""
+ATTEND, ATTEND_BACKWARD = "nat_ar_training_attention", "nat_ar_training_attention_backward"
+"""Their names in XLA's programs."""
 LEVELS = ("plain", "amx")
 """Ways to compute a product, in the order of bfloat16_products.cc."""
 NOTHING = np.zeros(0, np.float32)
@@ -35,32 +41,40 @@ def levels() -> tuple[str, ...]:
         return ()
     library = native_library.load(
         Path(__file__).with_suffix(".cc"),
-        without="a CPU trains in float32 only",
-        parts=("shared_work.h",),
+        without="training on a CPU takes up to half as long again",
+        parts=("bfloat16_products.h", "shared_work.h", "training_attention.h", "vectors.h"),
         headers=native_library.Headers(jax.ffi.include_dir(), importlib.metadata.version("jaxlib")),
     )
     if library is None:
         return ()
-    jax.ffi.register_ffi_target(
-        PRODUCT, jax.ffi.pycapsule(library.NatArBfloat16Product), platform="cpu"
-    )
+    for name, symbol in (
+        (PRODUCT, library.NatArBfloat16Product),
+        (ATTEND, library.NatArTrainingAttention),
+        (ATTEND_BACKWARD, library.NatArTrainingAttentionBackward),
+    ):
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(symbol), platform="cpu")
     library.NatArBfloat16Levels.restype = ctypes.c_int64
     bits = library.NatArBfloat16Levels()
     return tuple(level for i, level in enumerate(LEVELS) if bits >> i & 1)
 
 
-def are_fast() -> bool:
-    """Whether this process multiplies bfloat16 faster than float32 on a CPU."""
+def are_available() -> bool:
+    """Whether this process has kernels: on a CPU, if training_kernels.cc is or can be built."""
+    return bool(levels())
+
+
+def multiply_bfloat16() -> bool:
+    """Whether they multiply bfloat16 faster than XLA multiplies float32."""
     return "amx" in levels()
 
 
-_in_use: contextvars.ContextVar[bool] = contextvars.ContextVar("bfloat16_in_use", default=False)
+_in_use: contextvars.ContextVar[bool] = contextvars.ContextVar("in_use", default=False)
 
 
 @contextlib.contextmanager
 def in_use(are: bool) -> Iterator[None]:
-    """Inside this context networks in bfloat16 multiply by `product`; what they are traced to runs on this machine's
-    CPU only. A variable of the context, as cpu_kernels.in_use, and read while a forward pass is traced."""
+    """Inside this context networks call kernels; what they are traced to runs on one device, the CPU of this machine.
+    A variable of the context, as cpu_kernels.in_use, and read while a forward pass is traced."""
     token = _in_use.set(are)
     try:
         yield
@@ -71,6 +85,11 @@ def in_use(are: bool) -> Iterator[None]:
 def are_in_use() -> bool:
     """The choice of the innermost `in_use`; False outside."""
     return _in_use.get()
+
+
+def multiply(dtype: Any) -> bool:
+    """Whether a network in this type should multiply by `linear` and `inner` where it is traced."""
+    return jnp.dtype(dtype) == jnp.bfloat16 and are_in_use() and multiply_bfloat16()
 
 
 def product(
@@ -168,3 +187,38 @@ def inner_backward(
 
 
 inner.defvjp(_inner_forward, inner_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def attend(
+    query: Float[Array, "batch queries heads head_dim"],
+    key: Float[Array, "batch keys heads head_dim"],
+    value: Float[Array, "batch keys heads head_dim"],
+    counts: Int[Array, "batch"],
+    is_causal: bool,
+) -> Float[Array, "batch queries heads head_dim"]:
+    """softmax(q k / sqrt(head_dim)) v over the first `counts` keys of each sentence (evenly over all where that is
+    none), up to a query's own position where it is causal. Arrays are all of float32 or all of bfloat16; what is
+    between is float32."""
+    call = jax.ffi.ffi_call(ATTEND, jax.ShapeDtypeStruct(query.shape, query.dtype))
+    return call(query, key, value, counts, is_causal=np.bool_(is_causal))
+
+
+def _attend_forward(
+    query: Array, key: Array, value: Array, counts: Array, is_causal: bool
+) -> tuple[Array, tuple[Array, Array, Array, Array]]:
+    return attend(query, key, value, counts, is_causal), (query, key, value, counts)
+
+
+def _attend_backward(
+    is_causal: bool,
+    kept: tuple[Array, Array, Array, Array],
+    gradient: Float[Array, "batch queries heads head_dim"],
+) -> tuple[Array, Array, Array, None]:
+    like = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in kept[:3]]
+    call = jax.ffi.ffi_call(ATTEND_BACKWARD, like)
+    to_query, to_key, to_value = call(*kept, gradient, is_causal=np.bool_(is_causal))
+    return to_query, to_key, to_value, None
+
+
+attend.defvjp(_attend_forward, _attend_backward)

@@ -1,0 +1,147 @@
+// What training on a CPU spends its time on, as calls that XLA's programs make; training_kernels.py says what each
+// computes.
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "bfloat16_products.h"
+#include "shared_work.h"
+#include "training_attention.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace {
+
+bool is_float(const ffi::AnyBuffer& buffer) {
+  return buffer.element_type() == ffi::F32 || buffer.element_type() == ffi::BF16;
+}
+
+bool is_rounded(const ffi::AnyBuffer& buffer) { return buffer.element_type() == ffi::BF16; }
+
+ffi::Error multiply(ffi::ThreadPool pool, ffi::AnyBuffer left, ffi::AnyBuffer right, ffi::Buffer<ffi::F32> bias,
+                    bool is_left_transposed, bool is_right_transposed, bool is_rectified, int64_t level,
+                    ffi::Result<ffi::AnyBuffer> results) {
+  const auto a = left.dimensions(), b = right.dimensions(), written = results->dimensions();
+  if (!is_float(left) || !is_float(right) || !is_float(*results) || a.size() != 2 || b.size() != 2 ||
+      written.size() != 2)
+    return ffi::Error::InvalidArgument("expected two matrices and one as a result, of float32 or bfloat16");
+  const Factor rows{left.untyped_data(), a[is_left_transposed], a[!is_left_transposed], !is_left_transposed,
+                    is_rounded(left)};
+  const Factor columns{right.untyped_data(), b[!is_right_transposed], b[is_right_transposed], is_right_transposed,
+                       is_rounded(right)};
+  const auto num_biases = static_cast<int64_t>(bias.element_count());
+  if (rows.depth != columns.depth || written[0] != rows.places || written[1] != columns.places ||
+      (num_biases != 0 && num_biases != columns.places))
+    return ffi::Error::InvalidArgument("expected left [rows, depth], right [depth, width] (either may be transposed), "
+                                       "bias [width] or [0], and a result [rows, width]");
+  level = level < 0 ? best() : level;
+  if (level >= kLevels || !is_there(level))
+    return ffi::Error::InvalidArgument("this processor has no such instructions");
+  if (rows.places == 0 || columns.places == 0) return ffi::Error::Success();
+  const OnPool run{pool};
+  const int64_t deep = columns.deep_tiles(), column_tiles = columns.row_tiles();
+  thread_local std::vector<uint16_t> kept;
+  uint16_t* tiles = room(kept, (column_tiles + column_tiles % 2) * deep * kTileValues);
+  if (column_tiles % 2) std::memset(tiles + column_tiles * deep * kTileValues, 0, deep * kTileValues * sizeof(uint16_t));
+  run(CopyRight{columns, tiles}, column_tiles, columns.places * columns.depth);
+  int64_t of_block = kLeftBytes / (deep * kTileValues * static_cast<int64_t>(sizeof(uint16_t)));
+  const int64_t share = (rows.row_tiles() + 2 * pool.num_threads() - 1) / (2 * pool.num_threads());
+  of_block = std::max<int64_t>(2, std::min({of_block, kMostTiles, share}) / 2 * 2);
+  run(BlocksOfRows{rows, tiles, num_biases == 0 ? nullptr : bias.typed_data(), results->untyped_data(), columns.places,
+                   of_block, level, is_rectified, is_rounded(*results)},
+      (rows.row_tiles() + of_block - 1) / of_block, rows.places * columns.places * rows.depth / 16);
+  return ffi::Error::Success();
+}
+
+bool is_like(const ffi::AnyBuffer& one, const ffi::AnyBuffer& other) {
+  const auto a = one.dimensions(), b = other.dimensions();
+  return one.element_type() == other.element_type() && std::equal(a.begin(), a.end(), b.begin(), b.end());
+}
+
+bool is_attention(const ffi::AnyBuffer& query, const ffi::AnyBuffer& key, const ffi::AnyBuffer& value,
+                  const ffi::Buffer<ffi::S32>& counts) {
+  const auto asked = query.dimensions(), known = key.dimensions();
+  return is_float(query) && query.element_type() == key.element_type() && is_like(key, value) && asked.size() == 4 &&
+         known.size() == 4 && asked[0] == known[0] && asked[2] == known[2] && asked[3] == known[3] &&
+         static_cast<int64_t>(counts.element_count()) == asked[0];
+}
+
+constexpr char kAttention[] =
+    "expected query [batch, queries, heads, depth], key and value [batch, keys, heads, depth], all of float32 or all of "
+    "bfloat16, counts [batch], and results like what they are of";
+
+ByHeads by_heads(const ffi::AnyBuffer& buffer) {
+  const auto shape = buffer.dimensions();
+  return {buffer.untyped_data(), shape[1], shape[2], shape[3], is_rounded(buffer)};
+}
+
+int64_t work_of(const ffi::AnyBuffer& query, const ffi::AnyBuffer& key) {
+  return static_cast<int64_t>(query.element_count()) * key.dimensions()[1] / 4;
+}
+
+ffi::Error attend(ffi::ThreadPool pool, ffi::AnyBuffer query, ffi::AnyBuffer key, ffi::AnyBuffer value,
+                  ffi::Buffer<ffi::S32> counts, bool is_causal, ffi::Result<ffi::AnyBuffer> results) {
+  if (!is_attention(query, key, value, counts) || !is_like(*results, query))
+    return ffi::Error::InvalidArgument(kAttention);
+  const TrainingAttention attention{by_heads(query), by_heads(key), by_heads(value), counts.typed_data(), is_causal};
+  const auto shape = query.dimensions();
+  run_all(pool, AttentionForward{attention, by_heads(*results)}, shape[0] * shape[2], work_of(query, key));
+  return ffi::Error::Success();
+}
+
+ffi::Error attend_backward(ffi::ThreadPool pool, ffi::AnyBuffer query, ffi::AnyBuffer key, ffi::AnyBuffer value,
+                           ffi::Buffer<ffi::S32> counts, ffi::AnyBuffer gradient, bool is_causal,
+                           ffi::Result<ffi::AnyBuffer> to_query, ffi::Result<ffi::AnyBuffer> to_key,
+                           ffi::Result<ffi::AnyBuffer> to_value) {
+  if (!is_attention(query, key, value, counts) || !is_like(gradient, query) || !is_like(*to_query, query) ||
+      !is_like(*to_key, key) || !is_like(*to_value, value))
+    return ffi::Error::InvalidArgument(kAttention);
+  const TrainingAttention attention{by_heads(query), by_heads(key), by_heads(value), counts.typed_data(), is_causal};
+  const auto shape = query.dimensions();
+  run_all(pool,
+          AttentionBackward{attention, by_heads(gradient), by_heads(*to_query), by_heads(*to_key), by_heads(*to_value)},
+          shape[0] * shape[2], 3 * work_of(query, key));
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+// Bit n: this processor can compute products by level n.
+extern "C" int64_t NatArBfloat16Levels() {
+  int64_t levels = 0;
+  for (int64_t level = 0; level < kLevels; ++level) levels |= int64_t{is_there(level)} << level;
+  return levels;
+}
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArBfloat16Product, multiply,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Attr<bool>("is_left_transposed")
+                                  .Attr<bool>("is_right_transposed")
+                                  .Attr<bool>("is_rectified")
+                                  .Attr<int64_t>("level")
+                                  .Ret<ffi::AnyBuffer>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArTrainingAttention, attend,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::Buffer<ffi::S32>>()
+                                  .Attr<bool>("is_causal")
+                                  .Ret<ffi::AnyBuffer>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArTrainingAttentionBackward, attend_backward,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::Buffer<ffi::S32>>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Attr<bool>("is_causal")
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>());
