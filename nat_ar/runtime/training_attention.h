@@ -96,8 +96,13 @@ struct ByHeads {
 // to[depth, stride] = from[rows, from_stride] with rows and columns exchanged, zeros behind the rows.
 inline void exchange_rows(const float* from, int64_t from_stride, int64_t rows, int64_t depth, float* to,
                           int64_t stride) {
-  for (int64_t k = 0; k < depth; ++k)
-    for (int64_t row = 0; row < stride; ++row) to[k * stride + row] = row < rows ? from[row * from_stride + k] : 0.0f;
+  for (int64_t start = 0; start < stride; start += kLanes)
+    for (int64_t k = 0; k < depth; ++k) {
+      Vector column = {};
+      for (int64_t lane = 0; lane < kLanes; ++lane)
+        if (start + lane < rows) column[lane] = from[(start + lane) * from_stride + k];
+      store(to + k * stride + start, column);
+    }
 }
 
 struct Room {
@@ -116,33 +121,45 @@ struct Room {
 
 struct TrainingAttention {
   ByHeads query, key, value;
-  const int32_t* counts;  // [batch]: the first keys, which take part
+  const int32_t* counts;  // [batch]: the first keys, which take part; all of them, evenly, where there are none
   bool is_causal;         // a query sees keys up to its own place
 
   int64_t wide_depth() const { return (query.depth + kWide - 1) / kWide * kWide; }
-  int64_t wide_keys() const { return (key.length + kWide - 1) / kWide * kWide; }
-  // The keys that a query sees; all of them where it would see none.
-  int64_t seen(int64_t sentence, int64_t row) const {
-    const int64_t count = std::min<int64_t>(counts[sentence], key.length);
-    return count <= 0 ? key.length : is_causal ? std::min(count, row + 1) : count;
+  int64_t wide_queries() const { return (query.length + kWide - 1) / kWide * kWide; }
+  bool is_even(int64_t sentence) const { return counts[sentence] <= 0; }
+  int64_t keys_of(int64_t sentence) const {
+    return is_even(sentence) ? key.length : std::min<int64_t>(counts[sentence], key.length);
   }
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(query.depth)); }
 
-  // shares[queries, wide_keys()], zeros where a query sees nothing. keys: [depth, wide_keys()].
-  void find_shares(int64_t sentence, const float* queries, const float* keys, float* shares) const {
-    const int64_t stride = wide_keys();
-    multiply_small(queries, wide_depth(), 1, keys, stride, query.depth, shares, stride, query.length, stride);
-    for (int64_t row = 0; row < query.length; ++row, shares += stride) {
-      const int64_t count = seen(sentence, row);
-      const float factor = counts[sentence] <= 0 ? 0.0f : scale();  // evenly, where there are no keys
-      float largest = -INFINITY;
-      for (int64_t i = 0; i < count; ++i) largest = std::max(largest, shares[i] *= factor);
-      const int64_t end = (count + kLanes - 1) / kLanes * kLanes;
-      for (int64_t i = 0; i < end; i += kLanes) store(shares + i, exponential(load(shares + i) - largest));
-      std::fill(shares + count, shares + stride, 0.0f);
-      float sum = 0.0f;
-      for (int64_t i = 0; i < count; ++i) sum += shares[i];
-      for (int64_t i = 0; i < count; ++i) shares[i] /= sum;
+  // shares[num, wide_queries()], of `num` keys, each in a row for all queries: so maxima and sums over keys are taken for
+  // as many queries at once as a vector has values. queries: [depth, wide_queries()].
+  void find_shares(int64_t sentence, const float* keys, int64_t num, const float* queries, float* shares) const {
+    const int64_t stride = wide_queries();
+    if (is_even(sentence)) {
+      std::fill_n(shares, num * stride, 1.0f / num);
+      return;
+    }
+    multiply_small(keys, wide_depth(), 1, queries, stride, query.depth, shares, stride, num, stride);
+    const float factor = scale();
+    Wide places;
+    for (int64_t lane = 0; lane < kWide; ++lane) places[lane] = lane;
+    for (int64_t start = 0; start < stride; start += kWide, places += kWide) {
+      float* column = shares + start;
+      Wide largest = -INFINITY - Wide{}, sum = {};
+      for (int64_t i = 0; i < num; ++i) {
+        Wide score = load_wide(column + i * stride) * factor;
+        if (is_causal) score = places < static_cast<float>(i) ? -INFINITY - Wide{} : score;
+        store_wide(column + i * stride, score);
+        largest = score > largest ? score : largest;
+      }
+      for (int64_t i = 0; i < num; ++i) {
+        const Wide share = exponential_of(load_wide(column + i * stride) - largest);
+        store_wide(column + i * stride, share);
+        sum += share;
+      }
+      const Wide rate = 1.0f / sum;
+      for (int64_t i = 0; i < num; ++i) store_wide(column + i * stride, load_wide(column + i * stride) * rate);
     }
   }
 };
@@ -151,18 +168,19 @@ struct AttentionForward : TrainingAttention {
   ByHeads result;
 
   void run(int64_t part) const {
-    const int64_t sentence = part / query.heads, head = part % query.heads;
-    const int64_t wide = wide_depth(), stride = wide_keys(), queries = query.length, keys = key.length;
-    Room room(queries * (2 * wide + stride) + 2 * keys * wide + query.depth * stride);
-    float *q = room.take(queries * wide), *o = room.take(queries * wide), *p = room.take(queries * stride);
-    float *k = room.take(keys * wide), *v = room.take(keys * wide), *by_depth = room.take(query.depth * stride);
+    const int64_t sentence = part / query.heads, head = part % query.heads, depth = query.depth;
+    const int64_t wide = wide_depth(), stride = wide_queries(), queries = query.length, keys = key.length;
+    Room room(queries * wide + 2 * keys * wide + (depth + keys) * stride);
+    float *q = room.take(queries * wide), *k = room.take(keys * wide), *v = room.take(keys * wide);
+    float *by_depth = room.take(depth * stride), *p = room.take(keys * stride);
     query.read(sentence, head, q, wide);
     key.read(sentence, head, k, wide);
     value.read(sentence, head, v, wide);
-    exchange_rows(k, wide, keys, query.depth, by_depth, stride);
-    find_shares(sentence, q, by_depth, p);
-    multiply_small(p, stride, 1, v, wide, keys, o, wide, queries, wide);
-    result.write(sentence, head, o, wide);
+    const int64_t num = keys_of(sentence);
+    exchange_rows(q, wide, queries, depth, by_depth, stride);
+    find_shares(sentence, k, num, by_depth, p);
+    multiply_small(p, 1, stride, v, wide, num, q, wide, queries, wide);
+    result.write(sentence, head, q, wide);
   }
 };
 
@@ -172,33 +190,48 @@ struct AttentionBackward : TrainingAttention {
   ByHeads gradient, to_query, to_key, to_value;
 
   void run(int64_t part) const {
-    const int64_t sentence = part / query.heads, head = part % query.heads;
-    const int64_t wide = wide_depth(), stride = wide_keys(), queries = query.length, keys = key.length;
-    Room room(queries * (2 * wide + 2 * stride) + 2 * keys * wide + query.depth * stride + std::max(queries, keys) * wide);
-    float *q = room.take(queries * wide), *g = room.take(queries * wide);
-    float *p = room.take(queries * stride), *s = room.take(queries * stride);
-    float *k = room.take(keys * wide), *v = room.take(keys * wide), *by_depth = room.take(query.depth * stride);
-    float* found = room.take(std::max(queries, keys) * wide);
+    const int64_t sentence = part / query.heads, head = part % query.heads, depth = query.depth;
+    const int64_t wide = wide_depth(), stride = wide_queries(), queries = query.length, keys = key.length;
+    Room room((3 * queries + 3 * keys) * wide + (depth + 2 * keys) * stride);
+    float *q = room.take(queries * wide), *g = room.take(queries * wide), *to_q = room.take(queries * wide);
+    float *k = room.take(keys * wide), *v = room.take(keys * wide), *to_k = room.take(keys * wide);
+    float *by_depth = room.take(depth * stride), *p = room.take(keys * stride), *s = room.take(keys * stride);
     query.read(sentence, head, q, wide);
+    gradient.read(sentence, head, g, wide);
     key.read(sentence, head, k, wide);
     value.read(sentence, head, v, wide);
-    gradient.read(sentence, head, g, wide);
-    exchange_rows(k, wide, keys, query.depth, by_depth, stride);
-    find_shares(sentence, q, by_depth, p);
-    multiply_small(p, 1, stride, g, wide, queries, found, wide, keys, wide);
-    to_value.write(sentence, head, found, wide);
-    exchange_rows(v, wide, keys, query.depth, by_depth, stride);
-    multiply_small(g, wide, 1, by_depth, stride, query.depth, s, stride, queries, stride);
-    const float factor = counts[sentence] <= 0 ? 0.0f : scale();
-    for (int64_t row = 0; row < queries; ++row) {
-      float *to_score = s + row * stride, *share = p + row * stride, along = 0.0f;
-      for (int64_t i = 0; i < keys; ++i) along += share[i] * to_score[i];
-      for (int64_t i = 0; i < stride; ++i) to_score[i] = share[i] * (to_score[i] - along) * factor;
+    const int64_t num = keys_of(sentence);
+    exchange_rows(q, wide, queries, depth, by_depth, stride);
+    find_shares(sentence, k, num, by_depth, p);
+    std::fill(to_k + num * wide, to_k + keys * wide, 0.0f);
+    multiply_small(p, stride, 1, g, wide, queries, to_k, wide, num, wide);
+    to_value.write(sentence, head, to_k, wide);
+    if (is_even(sentence)) {
+      std::fill_n(s, keys * stride, 0.0f);
+    } else {
+      exchange_rows(g, wide, queries, depth, by_depth, stride);
+      multiply_small(v, wide, 1, by_depth, stride, depth, s, stride, num, stride);
+      to_scores(num, p, s);
     }
-    multiply_small(s, stride, 1, k, wide, keys, found, wide, queries, wide);
-    to_query.write(sentence, head, found, wide);
-    multiply_small(s, 1, stride, q, wide, queries, found, wide, keys, wide);
-    to_key.write(sentence, head, found, wide);
+    multiply_small(s, 1, stride, k, wide, num, to_q, wide, queries, wide);
+    to_query.write(sentence, head, to_q, wide);
+    multiply_small(s, stride, 1, q, wide, queries, to_k, wide, num, wide);
+    to_key.write(sentence, head, to_k, wide);
+  }
+
+  // From the gradient of shares to that of inner products.
+  void to_scores(int64_t num, const float* shares, float* gradients) const {
+    const int64_t stride = wide_queries();
+    for (int64_t start = 0; start < stride; start += kWide) {
+      const float* share = shares + start;
+      float* to = gradients + start;
+      Wide along = {};
+      for (int64_t i = 0; i < num; ++i) along += load_wide(share + i * stride) * load_wide(to + i * stride);
+      for (int64_t i = 0; i < num; ++i) {
+        const Wide score = load_wide(share + i * stride) * (load_wide(to + i * stride) - along);
+        store_wide(to + i * stride, score * scale());
+      }
+    }
   }
 };
 

@@ -1,13 +1,19 @@
 // What training on a CPU spends its time on, as calls that XLA's programs make; training_kernels.py says what each
 // computes.
 
+#if defined(__AVX512F__) && defined(__GNUC__) && !defined(__clang__)
+#pragma GCC target("prefer-vector-width=512")  // GCC takes half of a vector where nobody asks
+#endif
+
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
 #include "bfloat16_products.h"
 #include "shared_work.h"
 #include "training_attention.h"
+#include "training_trees.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace {
@@ -104,6 +110,95 @@ ffi::Error attend_backward(ffi::ThreadPool pool, ffi::AnyBuffer query, ffi::AnyB
   return ffi::Error::Success();
 }
 
+// The sizes of some arrays of a call; -1 where one is not of float32.
+std::vector<int64_t> sizes_of(const ffi::RemainingArgs& arrays, int64_t first, int64_t count) {
+  std::vector<int64_t> sizes;
+  for (int64_t i = first; i < first + count; ++i) {
+    const auto buffer = arrays.get<ffi::Buffer<ffi::F32>>(i);
+    sizes.push_back(buffer.has_value() ? static_cast<int64_t>(buffer->element_count()) : -1);
+  }
+  return sizes;
+}
+
+std::vector<const float*> inputs(const ffi::RemainingArgs& arrays, int64_t first, int64_t count) {
+  std::vector<const float*> found;
+  for (int64_t i = first; i < first + count; ++i) found.push_back(arrays.get<ffi::Buffer<ffi::F32>>(i)->typed_data());
+  return found;
+}
+
+std::vector<float*> outputs(const ffi::RemainingRets& arrays, int64_t first, int64_t count) {
+  std::vector<float*> found;
+  for (int64_t i = first; i < first + count; ++i) {
+    auto result = arrays.get<ffi::Buffer<ffi::F32>>(i);
+    found.push_back((*result)->typed_data());
+  }
+  return found;
+}
+
+// Whether the arguments are `lists` lists of equal arrays of float32, and the results `made` lists of as many.
+bool are_lists(const ffi::RemainingArgs& arrays, int64_t lists, const ffi::RemainingRets& results, int64_t made) {
+  const int64_t count = arrays.size() / lists;
+  if (static_cast<int64_t>(arrays.size()) != count * lists || static_cast<int64_t>(results.size()) != count * made)
+    return false;
+  const auto sizes = sizes_of(arrays, 0, count);
+  for (int64_t list = 0; list < lists; ++list)
+    if (sizes_of(arrays, list * count, count) != sizes) return false;
+  for (int64_t i = 0; i < count * made; ++i) {
+    auto result = results.get<ffi::Buffer<ffi::F32>>(i);
+    if (!result.has_value() || static_cast<int64_t>((*result)->element_count()) != sizes[i % count]) return false;
+  }
+  return std::find(sizes.begin(), sizes.end(), -1) == sizes.end();
+}
+
+int64_t work_of(const std::vector<Stretch>& stretches) { return static_cast<int64_t>(stretches.size()) * kStretch; }
+
+ffi::Error norm(ffi::ThreadPool pool, ffi::RemainingArgs arrays, ffi::ResultBuffer<ffi::F32> result) {
+  const auto sizes = sizes_of(arrays, 0, arrays.size());
+  if (std::find(sizes.begin(), sizes.end(), -1) != sizes.end() || result->element_count() != 1)
+    return ffi::Error::InvalidArgument("expected arrays of float32 and a scalar as a result");
+  const auto stretches = stretches_of(sizes);
+  const auto from = inputs(arrays, 0, arrays.size());
+  std::vector<double> parts(stretches.size());
+  run_all(pool, Squares{stretches.data(), from.data(), parts.data()}, stretches.size(), work_of(stretches));
+  double sum = 0.0;
+  for (const double part : parts) sum += part;
+  result->typed_data()[0] = static_cast<float>(std::sqrt(sum));
+  return ffi::Error::Success();
+}
+
+ffi::Error move(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> rate, ffi::RemainingArgs arrays, bool is_toward,
+                ffi::RemainingRets results) {
+  if (rate.element_count() != 1 || !are_lists(arrays, 2, results, 1))
+    return ffi::Error::InvalidArgument("expected a rate, two lists of equal arrays of float32, and as many results");
+  const int64_t count = arrays.size() / 2;
+  const auto stretches = stretches_of(sizes_of(arrays, 0, count));
+  const auto a = inputs(arrays, 0, count), b = inputs(arrays, count, count);
+  const auto to = outputs(results, 0, count);
+  run_all(pool,
+          Move{stretches.data(), a.data(), b.data(), to.data(), rate.typed_data()[0], is_toward},
+          stretches.size(), work_of(stretches));
+  return ffi::Error::Success();
+}
+
+ffi::Error adam(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> numbers, ffi::RemainingArgs arrays, float beta1,
+                float beta2, float epsilon, ffi::RemainingRets results) {
+  if (numbers.element_count() != 4 || !are_lists(arrays, 3, results, 3))
+    return ffi::Error::InvalidArgument("expected four numbers, and gradients, means and squares of float32, which are the "
+                                       "results, too");
+  const float* number = numbers.typed_data();
+  const int64_t count = arrays.size() / 3;
+  const auto stretches = stretches_of(sizes_of(arrays, 0, count));
+  const auto gradients = inputs(arrays, 0, count), means = inputs(arrays, count, count);
+  const auto squares = inputs(arrays, 2 * count, count);
+  const auto updates = outputs(results, 0, count), new_means = outputs(results, count, count);
+  const auto new_squares = outputs(results, 2 * count, count);
+  run_all(pool,
+          Adam{stretches.data(), gradients.data(), means.data(), squares.data(), updates.data(), new_means.data(),
+               new_squares.data(), beta1, beta2, epsilon, 1.0f / number[0], 1.0f / number[1], number[2], number[3]},
+          stretches.size(), 4 * work_of(stretches));
+  return ffi::Error::Success();
+}
+
 }  // namespace
 
 // Bit n: this processor can compute products by level n.
@@ -145,3 +240,21 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArTrainingAttentionBackward, attend_backward,
                                   .Ret<ffi::AnyBuffer>()
                                   .Ret<ffi::AnyBuffer>()
                                   .Ret<ffi::AnyBuffer>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    NatArNorm, norm, ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().RemainingArgs().Ret<ffi::Buffer<ffi::F32>>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArMove, move,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .RemainingArgs()
+                                  .Attr<bool>("is_toward")
+                                  .RemainingRets());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArAdam, adam,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .RemainingArgs()
+                                  .Attr<float>("beta1")
+                                  .Attr<float>("beta2")
+                                  .Attr<float>("epsilon")
+                                  .RemainingRets());

@@ -7,14 +7,17 @@ and to even, on their way in; sums are float32.
 Attention of all positions to all, forward and backward: XLA multiplies the small matrices of each head at a fraction of
 the processor's rate, and copies every operand into another order first.
 
-The result of a row, or of a sentence, depends on no other."""
+What an optimizer does to all parameters: one call for lists of arrays, where XLA compiles and runs several operations
+for each array.
+
+The result of a row, or of a sentence, depends on no other, and none on the number of threads."""
 
 import contextlib
 import contextvars
 import ctypes
 import functools
 import importlib.metadata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from nat_ar.runtime import native_library
 
 PRODUCT = "nat_ar_bfloat16_product"
 ATTEND, ATTEND_BACKWARD = "nat_ar_training_attention", "nat_ar_training_attention_backward"
+NORM, MOVE, ADAM = "nat_ar_norm", "nat_ar_move", "nat_ar_adam"
 """Their names in XLA's programs."""
 LEVELS = ("plain", "amx")
 """Ways to compute a product, in the order of bfloat16_products.cc."""
@@ -42,7 +46,13 @@ def levels() -> tuple[str, ...]:
     library = native_library.load(
         Path(__file__).with_suffix(".cc"),
         without="training on a CPU takes up to half as long again",
-        parts=("bfloat16_products.h", "shared_work.h", "training_attention.h", "vectors.h"),
+        parts=(
+            "bfloat16_products.h",
+            "shared_work.h",
+            "training_attention.h",
+            "training_trees.h",
+            "vectors.h",
+        ),
         headers=native_library.Headers(jax.ffi.include_dir(), importlib.metadata.version("jaxlib")),
     )
     if library is None:
@@ -51,6 +61,9 @@ def levels() -> tuple[str, ...]:
         (PRODUCT, library.NatArBfloat16Product),
         (ATTEND, library.NatArTrainingAttention),
         (ATTEND_BACKWARD, library.NatArTrainingAttentionBackward),
+        (NORM, library.NatArNorm),
+        (MOVE, library.NatArMove),
+        (ADAM, library.NatArAdam),
     ):
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(symbol), platform="cpu")
     library.NatArBfloat16Levels.restype = ctypes.c_int64
@@ -222,3 +235,59 @@ def _attend_backward(
 
 
 attend.defvjp(_attend_forward, _attend_backward)
+
+
+def norm(arrays: Sequence[Float[Array, "..."]]) -> Float[Array, ""]:
+    """The Euclidean norm of all values; squares are added up in float64, stretch by stretch."""
+    return jax.ffi.ffi_call(NORM, jax.ShapeDtypeStruct((), jnp.float32))(*arrays)
+
+
+def move(
+    arrays: Sequence[Float[Array, "..."]],
+    others: Sequence[Float[Array, "..."]],
+    rate: Float[Array, ""] | float,
+    *,
+    is_toward: bool = False,
+) -> list[Float[Array, "..."]]:
+    """Each array plus `rate` times its other; where it is toward that, plus `rate` times what is missing to it."""
+    results = [jax.ShapeDtypeStruct(x.shape, jnp.float32) for x in arrays]
+    aliases = {1 + i: i for i in range(len(arrays))}
+    call = jax.ffi.ffi_call(MOVE, results, input_output_aliases=aliases)
+    found = call(
+        jnp.asarray(rate, jnp.float32),
+        *arrays,
+        *others,
+        is_toward=np.bool_(is_toward),
+    )
+    return list(found)
+
+
+def adam(
+    gradients: Sequence[Float[Array, "..."]],
+    means: Sequence[Float[Array, "..."]],
+    squares: Sequence[Float[Array, "..."]],
+    corrections: Float[Array, "2"],
+    scale: Float[Array, ""],
+    rate: Float[Array, ""],
+    *,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+) -> tuple[list[Array], list[Array], list[Array]]:
+    """Updates and new moments (Kingma & Ba 2015, algorithm 1), means and squares, of `scale` times the gradients;
+    `corrections`: 1 - beta^t of both; updates are `rate` times the direction."""
+    arrays = [*gradients, *means, *squares]
+    results = [jax.ShapeDtypeStruct(x.shape, jnp.float32) for x in arrays]
+    aliases = {1 + i: i for i in range(len(arrays))}
+    call = jax.ffi.ffi_call(ADAM, results, input_output_aliases=aliases)
+    found = list(
+        call(
+            jnp.stack([*corrections, scale, rate]),
+            *arrays,
+            beta1=np.float32(beta1),
+            beta2=np.float32(beta2),
+            epsilon=np.float32(epsilon),
+        )
+    )
+    count = len(gradients)
+    return found[:count], found[count : 2 * count], found[2 * count :]

@@ -33,19 +33,21 @@ inline float sum_of_lanes(Vector x) {
 inline Vector everywhere(float x) { return Vector{x, x, x, x, x, x, x, x}; }
 
 // exp(x) for x <= 0, to within 2 units in the last place; 0 where the result would be smaller than a normal number.
-inline Vector exponential(Vector x) {
-  typedef int32_t Integers __attribute__((vector_size(sizeof(int32_t) * kLanes)));
-  const Vector kRound = everywhere(12582912.0f);  // 1.5 * 2^23: adding and taking it away rounds to an integer
-  const Vector power = (x * 1.44269504f + kRound) - kRound;
-  const Vector rest = (x - power * 0.693359375f) + power * 2.12194440e-4f;  // ln 2 in two parts
-  Vector sum = everywhere(1.9875691500e-4f);  // a polynomial for e^x - 1 - x on [-ln 2 / 2, ln 2 / 2] (Cephes)
+template <typename Values>
+inline Values exponential_of(Values x) {
+  typedef int32_t Integers __attribute__((vector_size(sizeof(Values))));
+  const Values kRound = 12582912.0f - Values{};  // 1.5 * 2^23: adding and taking it away rounds to an integer
+  const Values power = (x * 1.44269504f + kRound) - kRound;
+  const Values rest = (x - power * 0.693359375f) + power * 2.12194440e-4f;  // ln 2 in two parts
+  Values sum = 1.9875691500e-4f - Values{};  // a polynomial for e^x - 1 - x on [-ln 2 / 2, ln 2 / 2] (Cephes)
   for (const float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
     sum = sum * rest + c;
   sum = sum * rest * rest + rest + 1.0f;
   const Integers exponent = (__builtin_convertvector(power, Integers) + 127) << 23;
-  const Vector result = sum * reinterpret_cast<const Vector&>(exponent);
-  return x < -87.0f ? Vector{} : result;
+  const Values result = sum * reinterpret_cast<const Values&>(exponent);
+  return x < -87.0f ? Values{} : result;
 }
+inline Vector exponential(Vector x) { return exponential_of(x); }
 
 // To the nearest, and to even.
 inline uint16_t rounded(float x) {

@@ -13,6 +13,8 @@ from optax import contrib
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.methods import base
+from nat_ar.runtime import training_kernels
+from nat_ar.training import trees
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,10 +135,53 @@ def schedule(config: OptimizerConfig, *, max_steps: int) -> optax.Schedule:
 def build(config: OptimizerConfig, *, max_steps: int) -> optax.GradientTransformation:
     """The optimizer; its state is a pytree of arrays."""
     rate = schedule(config, max_steps=max_steps)
+    directions = _directions(config)
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    parts += _with_slow_encoder(config, _directions(config))
+    parts += _with_slow_encoder(config, directions)
     parts.append(optax.scale_by_learning_rate(rate))
-    return optax.chain(*parts)
+    chain = optax.chain(*parts)
+    is_adam_alone = parts[-2] is directions[0] and len(directions) == 1 and config.muon is None
+    return _by_kernels(chain, config, rate) if is_adam_alone else chain
+
+
+def _by_kernels(
+    chain: optax.GradientTransformation, config: OptimizerConfig, rate: optax.Schedule
+) -> optax.GradientTransformation:
+    """A chain of clipping (if any), Adam and the learning rate, as one operation where kernels are in use; its state is
+    that of the chain."""
+
+    def update(
+        gradients: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        if not trees.have_kernels(gradients):
+            return chain.update(gradients, state, params)
+        assert isinstance(state, tuple)
+        *clipping, adam, schedule = state
+        scale = jnp.float32(1)
+        if clipping:
+            scale = jnp.minimum(1.0, config.clip_norm / trees.norm(gradients))
+        count = optax.safe_increment(adam.count)
+        leaves, structure = jax.tree.flatten(gradients)
+        made = training_kernels.adam(
+            leaves,
+            jax.tree.leaves(adam.mu),
+            jax.tree.leaves(adam.nu),
+            1.0 - jnp.array([config.beta1, config.beta2]) ** count,
+            scale,
+            -rate(schedule.count),
+            beta1=config.beta1,
+            beta2=config.beta2,
+            epsilon=config.epsilon,
+        )
+        updates, means, squares = (jax.tree.unflatten(structure, found) for found in made)
+        after = (
+            *clipping,
+            optax.ScaleByAdamState(count, means, squares),
+            optax.ScaleByScheduleState(optax.safe_increment(schedule.count)),
+        )
+        return updates, after
+
+    return optax.GradientTransformation(chain.init, update)
 
 
 def _directions(config: OptimizerConfig) -> list[optax.GradientTransformation]:

@@ -24,6 +24,7 @@ from nat_ar.config_json import ConfigError
 from nat_ar.methods import base
 from nat_ar.runtime import devices, distributed, training_kernels
 from nat_ar.special_tokens import PAD
+from nat_ar.training import trees
 from nat_ar.types import Averaged, Batch, Carried, Mean, pytree_dataclass
 
 
@@ -268,11 +269,12 @@ def build_train_step(
                 state, params=whole(state.params), carried=whole(state.carried)
             )
             grads, terms, carried = gradients(gathered, batch, whole(teacher_params))
-        terms["gradient_norm"] = Mean(optax.tree.norm(grads), jnp.float32(1))
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        terms["update_norm"] = Mean(optax.tree.norm(updates), jnp.float32(1))
-        terms["parameter_norm"] = Mean(optax.tree.norm(params), jnp.float32(1))
+        with training_kernels.in_use(has_kernels):
+            terms["gradient_norm"] = Mean(trees.norm(grads), jnp.float32(1))
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = trees.added(state.params, updates)
+            terms["update_norm"] = Mean(trees.norm(updates), jnp.float32(1))
+            terms["parameter_norm"] = Mean(trees.norm(params), jnp.float32(1))
         if stop_wishes is not None:
             terms[STOP_WISHES] = Mean(stop_wishes.sum().astype(jnp.float32), jnp.float32(1))
         average = state.average
@@ -281,7 +283,8 @@ def build_train_step(
             warm = (1.0 + state.step) / (10.0 + state.step)
             decay = jnp.minimum(average_decay, warm)
             now = _averaged(params, carried)
-            average = jax.tree.map(lambda a, p: a + (1.0 - decay) * (p - a), average, now)
+            with training_kernels.in_use(has_kernels):
+                average = trees.towards(average, now, 1.0 - decay)
         after = TrainState(state.step + 1, params, opt_state, state.key, average, carried)
         if skips_non_finite:
             numbers = jnp.stack(jax.tree.leaves(terms))
