@@ -5,11 +5,10 @@ manifest's report counts every reason, with examples."""
 
 import contextlib
 import dataclasses
-import hashlib
 import itertools
 import shutil
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,14 +21,13 @@ from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.data import arrays, cleaning, corpus_code, encoding, fertilities, references, vocabulary
 from nat_ar.data.alignment.model import AlignerConfig
-from nat_ar.data.arrays import PreparedData, Split, TextWriter
+from nat_ar.data.arrays import PreparedData, Split
 from nat_ar.data.catalogue import AnyCorpus
 from nat_ar.data.corpus import Corpus
 from nat_ar.data.encoding import Piece
-from nat_ar.data.pair import Pair, Report
+from nat_ar.data.pair import Report
 from nat_ar.data.text_files import TextFiles
 from nat_ar.data.vocabulary import Vocabulary, VocabularyConfig
-from nat_ar.data.word_distributions import Annotate
 from nat_ar.runtime import bars, files
 
 T = TypeVar("T")
@@ -158,7 +156,7 @@ def clean(config: DataConfig, place: Path, show: "Progress") -> Cleaned:
     report = Report()
     seconds: dict[str, float] = {}
     spool = place / "spool"
-    with _timed(seconds, "read"):
+    with timed(seconds, "read"):
         sentences = cleaning.spool(
             config.corpus,
             spool,
@@ -168,7 +166,7 @@ def clean(config: DataConfig, place: Path, show: "Progress") -> Cleaned:
         )
         read = {name: number + report.lost[name] for name, number in sentences.items()}
         _check_lost(config, read, report)
-    with _timed(seconds, "vocabulary"):
+    with timed(seconds, "vocabulary"):
         limit = config.vocabulary.max_training_sentences
         is_learnt_from = _sample(sentences["train"], limit)
         with show.line(f"vocabulary: {config.vocabulary.kind} of {config.vocabulary.size}"):
@@ -194,95 +192,25 @@ def write(
     words = Vocabulary.load(cleaned.place / "vocabulary")
     if cleaned.place != partial:
         shutil.copytree(cleaned.place / "vocabulary", partial / "vocabulary")
-    with _timed(seconds, "encode"):
+    with timed(seconds, "encode"):
         for name, number in cleaned.sentences.items():
             if name == "train" and pieces is not None:
                 encoding.join_split(partial / name, spool / name, pieces, words, report)
             else:
-                _write_split(partial / name, spool / name, number, words, config, report, show)
+                write_split(partial / name, spool / name, number, words, config, report, show)
     if cleaned.place == partial:
         shutil.rmtree(spool)
     _check_lost(config, cleaned.read, report)
     _check_references(config.corpus, partial, cleaned.sentences)
-    with _timed(seconds, "align"):
-        _write_fertilities(config, partial, words, report, show)
+    with timed(seconds, "align"):
+        write_fertilities(config, partial, words, report, show)
     return arrays.write_manifest(
         partial,
         {
             "training_data": "raw",
-            **_description(config, partial, list(cleaned.sentences), words, report, seconds),
+            **description(config, partial, list(cleaned.sentences), words, report, seconds),
         },
     )
-
-
-def write_distilled(
-    base: PreparedData,
-    directory: Path | str,
-    targets: Sequence[str],
-    card: dict[str, Any],
-    *,
-    alignments: str | None = None,
-    spoilt: Collection[int] = (),
-    is_raw: bool = False,
-    annotate: Annotate | None = None,
-    quiet: bool = False,
-) -> dict[str, Any]:
-    """A prepared directory like `base` whose training targets are a teacher's translations.
-
-    `targets[i]` translates training source i of `base`. Same vocabulary, same filters; fertilities are
-    computed anew with the same aligner, or read from the Pharaoh file `alignments`, which has a line for
-    each pair that was kept. Validation and test are copied: they stay raw. Pairs with an empty translation are dropped
-    and counted. `spoilt`: rows whose translation is not used; their target is "", or, with `is_raw`, that of the
-    corpus. `annotate` may write more about the training split. `card` describes the teacher; the manifest has
-    it under "distilled".
-
-    Returns the manifest; at once if the directory already holds these translations of this base."""
-    directory = Path(directory)
-    train = base.split("train")
-    if len(targets) != len(train):
-        raise ValueError(
-            f"{len(targets)} translations for {len(train)} training sources of {base.directory}: "
-            "expected one for each, in order"
-        )
-    origin = {"base_hash": base.hash, "translations_hash": _hash_of_texts(targets)}
-    if (directory / arrays.MANIFEST).exists():
-        manifest = PreparedData.load(directory).manifest
-        if any(manifest.get(field) != value for field, value in origin.items()):
-            raise ValueError(
-                f"{directory} holds other prepared data; name a new directory or remove this one"
-            )
-        return manifest
-    config = dataclasses.replace(config_of(base), directory=str(directory), alignments=alignments)
-    report = Report(provenance=base.manifest["report"]["provenance"])
-    seconds: dict[str, float] = {}
-    show = Progress(quiet)
-    words = base.vocabulary
-    with arrays.new_directory(directory) as partial:
-        for name in ("vocabulary", *(name for name in base.splits if name != "train")):
-            shutil.copytree(base.directory / name, partial / name)
-        with _timed(seconds, "encode"):
-            spool = partial / "spool"
-            texts = TextWriter(spool)
-            for pair in _distilled_pairs(train, targets, spoilt, is_raw, report):
-                texts.append(pair)
-            texts.close()
-            _write_split(partial / "train", spool, texts.pairs, words, config, report, show)
-            shutil.rmtree(spool)
-        with _timed(seconds, "align"):
-            _write_fertilities(config, partial, words, report, show)
-        if annotate is not None:
-            with _timed(seconds, "annotate"):
-                written = Split.load(partial / "train")
-                annotate(written.directory, written.source, written.target)
-        return arrays.write_manifest(
-            partial,
-            {
-                "training_data": "distilled",
-                "distilled": card,
-                **origin,
-                **_description(config, partial, list(base.splits), words, report, seconds),
-            },
-        )
 
 
 def decisive(config: dict[str, Any], corpus: type[Corpus]) -> dict[str, Any]:
@@ -367,7 +295,7 @@ def reader(config: DataConfig) -> str:
     return str(READER) if outside is None else f"{READER}, {outside[:12]}"
 
 
-def _description(
+def description(
     config: DataConfig,
     partial: Path,
     names: list[str],
@@ -416,7 +344,7 @@ def _sample(sentences: int, limit: int) -> Bool[np.ndarray, "sentences"]:
     return np.diff(before) > 0
 
 
-def _write_split(
+def write_split(
     directory: Path,
     spool: Path,
     number: int,
@@ -437,7 +365,7 @@ def _write_split(
     )
 
 
-def _write_fertilities(
+def write_fertilities(
     config: DataConfig, partial: Path, words: Vocabulary, report: Report, show: "Progress"
 ) -> None:
     """Of training and validation; tests are not looked at."""
@@ -449,29 +377,6 @@ def _write_fertilities(
             )
     if config.alignments is not None:
         report.provenance["alignments"] = fertilities.read_pharaoh(config.alignments, train)
-
-
-def _distilled_pairs(
-    train: Split, targets: Sequence[str], spoilt: Collection[int], is_raw: bool, report: Report
-) -> Iterator[Pair]:
-    pairs = zip(train.source_text, targets, train.domains, train.documents, strict=True)
-    for row, (source, target, domain, document) in enumerate(pairs):
-        if row in spoilt and is_raw:
-            report.count("train: raw target, spoilt translation", source[:80])
-        report.count("train: read")
-        target = vocabulary.one_line(target)
-        if target.strip():
-            yield Pair(source, target, domain, document)
-        else:
-            reason = "spoilt translation" if row in spoilt else "empty translation"
-            report.drop("train", reason, source[:80])
-
-
-def _hash_of_texts(texts: Iterable[str]) -> str:
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(text.encode() + b"\n")
-    return digest.hexdigest()
 
 
 class Progress:
@@ -488,7 +393,7 @@ class Progress:
 
 
 @contextlib.contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     """Adds the seconds of a `with` block to `seconds[stage]`."""
     start = time.monotonic()
     yield

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nat_ar.config_json import ConfigError
-from nat_ar.data import arrays, prepare, references
+from nat_ar.data import arrays, distilled, references
 from nat_ar.data.arrays import PreparedData
 from nat_ar.evaluation import data_card
 from nat_ar.experiment import provenance
@@ -198,7 +198,7 @@ def _write(
             vocabulary_size=data.vocabulary.target_size,
             batch_tokens=batch_tokens,
         )
-    return prepare.write_distilled(
+    return distilled.write(
         data, directory, targets, card, spoilt=rows, is_raw=spoilt == "raw", annotate=annotate
     )
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nat_ar import __main__
-from nat_ar.data import prepare
+from nat_ar.data import distilled
 from nat_ar.runtime import files
 from scripts.torture import kills
 
@@ -188,12 +188,12 @@ def _changed_shard(directory: Path) -> Iterator[None]:
     def stop(*_: object, **__: object) -> None:
         raise OSError("stopped here")
 
-    before = prepare.write_distilled
-    prepare.write_distilled = stop  # type: ignore[assignment]
+    before = distilled.write
+    distilled.write = stop  # type: ignore[assignment]
     try:
         assert answer(*DISTILL).said.endswith("stopped here\n")
     finally:
-        prepare.write_distilled = before
+        distilled.write = before
     with edited("distilled.shards/000000004.json", _other_texts)(directory):
         yield
 

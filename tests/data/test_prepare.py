@@ -12,6 +12,7 @@ from nat_ar.data import arrays, corpus_code, prepare, vocabulary
 from nat_ar.data.alignment import aligner, links
 from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import PreparedData
+from nat_ar.data.distilled import write as write_distilled
 from nat_ar.data.hold_out import HoldOut
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.text_files import NamedTest, TextFiles
@@ -163,7 +164,7 @@ def test_an_interrupted_run_leaves_nothing_and_starts_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare, "_write_fertilities", interrupt)
+        patch.setattr(prepare, "write_fertilities", interrupt)
         with pytest.raises(KeyboardInterrupt):
             prepare.prepare(config)
     assert not (tmp_path / "data").exists()
@@ -434,7 +435,7 @@ def test_distilled_data_replace_the_training_targets_only(prepared: Path, tmp_pa
     targets[9] = "Hund " * 300
     targets[11] = "zwei\nZeilen"
     card = {"teacher": "runs/ar", "bleu": 30.5}
-    manifest = prepare.write_distilled(base, tmp_path / "distilled", targets, card)
+    manifest = write_distilled(base, tmp_path / "distilled", targets, card)
     distilled = PreparedData.load(tmp_path / "distilled")
     assert distilled.training_data == "distilled"
     assert distilled.manifest["distilled"] == card
@@ -460,9 +461,9 @@ def test_distilled_data_replace_the_training_targets_only(prepared: Path, tmp_pa
         "test: kept": 28,
         "test_far: kept": 1,
     }
-    assert json.dumps(prepare.write_distilled(base, tmp_path / "distilled", targets, {}))
+    assert json.dumps(write_distilled(base, tmp_path / "distilled", targets, {}))
     with pytest.raises(ValueError, match="holds other prepared data"):
-        prepare.write_distilled(base, tmp_path / "distilled", targets[::-1], card)
+        write_distilled(base, tmp_path / "distilled", targets[::-1], card)
     config = config_json.from_json(DataConfig, manifest["config"])
     with pytest.raises(ValueError, match=r"prepared with another config|holds distilled data"):
         prepare.prepare(config)
@@ -470,7 +471,7 @@ def test_distilled_data_replace_the_training_targets_only(prepared: Path, tmp_pa
 
 def test_distilled_data_need_a_translation_for_each_source(prepared: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="599 translations for 600 training sources"):
-        prepare.write_distilled(PreparedData.load(prepared), tmp_path / "d", ["x"] * 599, {})
+        write_distilled(PreparedData.load(prepared), tmp_path / "d", ["x"] * 599, {})
 
 
 def test_alignment_learns_from_training_only(prepared: Path) -> None:

@@ -15,7 +15,7 @@ from flax import nnx
 from nat_ar.commands import distill as command
 from nat_ar.commands.distill import Distill
 from nat_ar.config_json import ConfigError
-from nat_ar.data import loader, prepare, word_distributions
+from nat_ar.data import distilled, loader, prepare, word_distributions
 from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.prepare import DataConfig
@@ -233,7 +233,7 @@ def test_a_changed_shard_is_noticed_wherever_it_was_changed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(prepare, "write_distilled", stop)
+        patched.setattr(distilled, "write", stop)
         with pytest.raises(KeyboardInterrupt):
             distill(teacher, tmp_path / "d", shard_sentences=10)
     path = tmp_path / "d.shards" / name
