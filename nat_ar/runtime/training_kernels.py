@@ -45,7 +45,7 @@ def levels() -> tuple[str, ...]:
         return ()
     library = native_library.load(
         Path(__file__).with_suffix(".cc"),
-        without="training on a CPU takes up to half as long again",
+        without="trainings on this CPU compile for up to twice as long",
         parts=(
             "bfloat16_products.h",
             "shared_work.h",

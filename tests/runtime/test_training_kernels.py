@@ -34,6 +34,12 @@ each_level = pytest.mark.parametrize("level", training_kernels.levels())
 NUMBERS = np.random.default_rng(0)
 
 
+@pytest.fixture
+def multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if this processor had the instructions: products of its best level take the place of XLA's."""
+    monkeypatch.setattr(training_kernels, "multiply_bfloat16", lambda: True)
+
+
 def rounded(x: np.ndarray) -> np.ndarray:
     return x.astype(ml_dtypes.bfloat16).astype(np.float32)
 
@@ -110,6 +116,7 @@ def test_the_bias_is_added_and_a_rectified_result_is_at_least_0() -> None:
 
 
 @needs_kernels
+@pytest.mark.usefixtures("multiplies")
 @pytest.mark.parametrize("is_rectified", [False, True])
 def test_gradients_are_those_of_jax(is_rectified: bool) -> None:
     """Of a map with bias, and of inner products with a table, where JAX multiplies numbers rounded alike."""
@@ -161,6 +168,7 @@ def method(dtype: str) -> Autoregressive:
 
 
 @needs_kernels
+@pytest.mark.usefixtures("multiplies")
 def test_a_step_multiplies_by_kernels_only_and_learns_what_float32_learns() -> None:
     batch = training_cost.random_batch(4, 6, SIZES)
     parameters, terms = {}, {}
@@ -186,6 +194,7 @@ def test_a_step_multiplies_by_kernels_only_and_learns_what_float32_learns() -> N
 
 
 @needs_kernels
+@pytest.mark.usefixtures("multiplies")
 def test_the_products_of_a_step_are_counted() -> None:
     """As many FLOPs in bfloat16 as in float32."""
     batch = training_cost.random_batch(4, 6, SIZES)
