@@ -25,6 +25,7 @@ VERBS = {
     "init": "two files of sentences -> the config of a study",
     "prepare": "corpus -> subwords -> arrays, with a manifest of what was read and dropped",
     "train": "train the model of a config file, or resume it",
+    "plan": "what a training would take on devices that are not there",
     "ensemble": "several autoregressive runs that translate together, as one run",
     "distill": "let a trained model translate the training data for its students",
     "translate": "lines in, translations out",
@@ -44,7 +45,12 @@ USAGE = (
     f"usage: {PROGRAM} VERB ...    ({PROGRAM} VERB --help explains its options; {PROGRAM} --version)\n\n"
     + "".join(f"  {verb:<10} {text}\n" for verb, text in VERBS.items())
 )
-EXAMPLES = {"prepare": "toy/teacher", "train": "toy/teacher", "study": "toy"}
+EXAMPLES = {
+    "prepare": "toy/teacher",
+    "train": "toy/teacher",
+    "plan": "toy/teacher",
+    "study": "toy",
+}
 """ready configs whose options the help shows where no config is named"""
 
 

@@ -130,7 +130,7 @@ def test_help_lists_every_verb(say: Any) -> None:
     said = say("--help")
     assert said.status == 0
     assert all(f"\n  {verb} " in said.output for verb in command_line.VERBS)
-    assert len(command_line.VERBS) == 13
+    assert len(command_line.VERBS) == 14
 
 
 def test_no_words_list_the_verbs_too_and_count_as_a_mistake(say: Any) -> None:

@@ -215,6 +215,11 @@ class BatchingConfig(config_json.Config):
                 f"tokens and a bucket of {self.buckets[-1]}; raise one or drop the other"
             )
 
+    def rows(self, width: int) -> int:
+        """Of a batch of a bucket; without a row_multiple, that is 1."""
+        multiple = self.row_multiple or 1
+        return max(1, self.batch_tokens // width // multiple) * multiple
+
 
 class BatchPlan:
     """All batches of every epoch over one split.
@@ -224,14 +229,12 @@ class BatchPlan:
     def __init__(self, order: LengthOrder, config: BatchingConfig, *, seed: int) -> None:
         """A config without a row_multiple means 1. Raises ValueError where no pair fits a bucket."""
         self.order, self.config, self.seed = order, config, seed
-        multiple = config.row_multiple or 1
         self.buckets: list[Bucket] = []
         start = 0
         for width in config.buckets:
             end = order.up_to(width - 1)  # and EOS
             if end > start:
-                rows = max(1, config.batch_tokens // width // multiple) * multiple
-                self.buckets.append(Bucket(width, rows, order.rows[start:end]))
+                self.buckets.append(Bucket(width, config.rows(width), order.rows[start:end]))
             start = end
         self.num_left_out = len(order.rows) - start
         if not self.buckets:

@@ -54,6 +54,8 @@ STOP_WISHES = "stop_wishes"
 """the term that says on how many devices a stop was asked for"""
 
 
+GENERATOR = "rbg"
+"""of what dropout draws: threefry costs more than a sublayer on a CPU"""
 DATA, FSDP = "data", "fsdp"
 """the axes of a mesh"""
 LARGE = 2**16
@@ -142,13 +144,13 @@ def initial_state(
     has_average: bool,
     carried: nnx.State | None = None,
 ) -> TrainState:
-    """Step 0. Dropout draws from the `rbg` generator: threefry costs more than a sublayer on a CPU."""
+    """Step 0."""
     carried = nnx.State({}) if carried is None else carried
     return TrainState(
         step=jnp.int32(0),
         params=params,
         opt_state=optimizer.init(params),
-        key=jax.random.key(seed, impl="rbg"),
+        key=jax.random.key(seed, impl=GENERATOR),
         average=jax.tree.map(jnp.copy, _averaged(params, carried)) if has_average else None,
         carried=carried,
     )
