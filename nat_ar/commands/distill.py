@@ -11,6 +11,7 @@ from nat_ar.experiment.run import Run
 from nat_ar.pipeline.distill import distill
 from nat_ar.pipeline.shards import Choose, Spoilt
 from nat_ar.runtime import console
+from nat_ar.translation.model import dtype_of
 from nat_ar.translation.translator import BATCH_TOKENS
 
 
@@ -46,7 +47,7 @@ class Distill:
 
 
 def run(arguments: Distill) -> None:
-    console.say(machine.summary([Run.of(arguments.run_directory).config().method.network.dtype]))
+    console.say(machine.summary([dtype_of(Run.of(arguments.run_directory).config().method)]))
     manifest = distill(
         arguments.run_directory,
         arguments.directory,

@@ -19,6 +19,7 @@ from nat_ar.pipeline.evaluate import evaluate
 from nat_ar.pipeline.given_scores import GivenScores
 from nat_ar.pipeline.imported import evaluate_imported
 from nat_ar.runtime import console
+from nat_ar.translation.model import dtype_of
 from nat_ar.translation.translator import BATCH_TOKENS
 
 
@@ -76,7 +77,7 @@ def run(arguments: Evaluate) -> None:
     if arguments.imported is not None or arguments.name is not None:
         _score_imported(arguments)
         return
-    console.say(machine.summary([Run.of(arguments.run_directory).config().method.network.dtype]))
+    console.say(machine.summary([dtype_of(Run.of(arguments.run_directory).config().method)]))
     given = map(GivenScores.of, arguments.scores)
     if len(arguments.decoding) > 1 and not all(one.is_command for one in given):
         raise ConfigError(

@@ -22,6 +22,7 @@ from nat_ar.streaming.arrivals import Arrival
 from nat_ar.streaming.caption import Caption, Update
 from nat_ar.streaming.captioner import Captioner
 from nat_ar.streaming.view import View
+from nat_ar.translation.model import dtype_of
 
 USUAL_TOKENS = 62
 """subwords of a source for which everything is compiled before the first word is read; longer ones wait once"""
@@ -50,8 +51,7 @@ class Stream:
 
 
 def run(arguments: Stream) -> None:
-    dtype = Run.of(arguments.run_directory).config().method.network.dtype
-    console.say(machine.summary([dtype]))
+    console.say(machine.summary([dtype_of(Run.of(arguments.run_directory).config().method)]))
     captioner = open_captioner(
         arguments.run_directory,
         arguments.policy,

@@ -19,6 +19,7 @@ from nat_ar.experiment.run import Run
 from nat_ar.experiment.translators import open_translator
 from nat_ar.runtime import bars, console, devices
 from nat_ar.translation import decodings
+from nat_ar.translation.model import dtype_of
 from nat_ar.translation.translator import BATCH_TOKENS, Translation, Translator
 
 PART_BYTES = 2**16
@@ -58,7 +59,7 @@ def run(arguments: Translate) -> None:
     if arguments.n_best > 1:
         widened = decodings.with_n_best(decoding.decoding, arguments.n_best)
         decoding = dataclasses.replace(decoding, decoding=widened)
-    console.say(machine.summary([method.network.dtype]))
+    console.say(machine.summary([dtype_of(method)]))
     with _source(arguments) as source, _output(arguments) as output:
         _, translator = open_translator(run, decoding, arguments.checkpoint)
         translator.batch_tokens = arguments.batch_tokens

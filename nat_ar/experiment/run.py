@@ -25,11 +25,11 @@ from nat_ar.data.arrays import PreparedData
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.experiment import seeds
 from nat_ar.experiment.config import ExperimentConfig
-from nat_ar.runtime import console, cpu_kernels, distributed, files, out_of_memory
+from nat_ar.runtime import console, distributed, files, out_of_memory
 from nat_ar.search.verification import DraftedDecoding
 from nat_ar.training.checkpoint import AVERAGE, Checkpoints
 from nat_ar.translation import decodings
-from nat_ar.translation.model import Model, abstract_model
+from nat_ar.translation.model import Model, abstract_model, dtype_of
 
 FORMAT = 1
 RESTORE = "restore it, or train again in another directory"
@@ -65,8 +65,8 @@ class TrainedModel:
 
     @property
     def dtype(self) -> str:
-        """Of activations when it translates; parameters are float32, and kernels on a CPU know nothing else."""
-        return "float32" if cpu_kernels.are_available() else self.config.method.network.dtype
+        """Of activations when it translates here."""
+        return dtype_of(self.config.method)
 
 
 @dataclasses.dataclass(frozen=True)

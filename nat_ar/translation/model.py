@@ -111,6 +111,12 @@ def require_device(method: Method) -> None:
     devices.local()
 
 
+def dtype_of(method: Method) -> str:
+    """The type of activations when its models translate here: kernels on a CPU know float32 only, in which parameters
+    are in any case."""
+    return "float32" if cpu_kernels.are_available() else method.network.dtype
+
+
 def vocabulary_sizes(vocabulary: Vocabulary) -> base.VocabularySizes:
     return base.VocabularySizes(vocabulary.source_size, vocabulary.target_size, vocabulary.joint)
 
