@@ -17,6 +17,7 @@ import contextvars
 import ctypes
 import functools
 import importlib.metadata
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -133,13 +134,22 @@ def product(
     )
 
 
-def flops_in(equation: jex.JaxprEqn) -> int:
-    """Of an equation of a traced program, the FLOPs of its product; 0 where it is none of these."""
-    if equation.primitive.name != "ffi_call" or equation.params["target_name"] != PRODUCT:
-        return 0
-    is_transposed = dict(equation.params["attributes"])["is_left_transposed"]
-    depth = equation.invars[0].aval.shape[not is_transposed]  # type: ignore[attr-defined]
-    return int(2 * depth * equation.outvars[0].aval.size)  # type: ignore[attr-defined]
+def flops_in(equation: jex.JaxprEqn) -> tuple[str, int]:
+    """Of an equation of a traced program, the type and the FLOPs of the products that it calls a kernel for; 0 where it
+    calls none. Attention has two, and four in its backward pass, what is computed again not counted."""
+    if equation.primitive.name != "ffi_call":
+        return "float32", 0
+    target = equation.params["target_name"]
+    shapes = [atom.aval.shape for atom in equation.invars]  # type: ignore[attr-defined]
+    if target == PRODUCT:
+        is_transposed = dict(equation.params["attributes"])["is_left_transposed"]
+        depth = shapes[0][not is_transposed]
+        return "bfloat16", int(2 * depth * equation.outvars[0].aval.size)  # type: ignore[attr-defined]
+    if target in (ATTEND, ATTEND_BACKWARD):
+        query, key = shapes[:2]
+        product = 2 * math.prod(query) * key[1]
+        return "float32", product * (2 if target == ATTEND else 4)
+    return "float32", 0
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

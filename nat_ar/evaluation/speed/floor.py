@@ -207,8 +207,9 @@ class _Survey:
                 for index, flops in packed:
                     node.flops[str(jnp.dtype(jnp.float32))] += flops
                     _read_weight(equation.invars[index], operands[index], node)
-            elif flops := training_kernels.flops_in(equation):
-                node.flops["bfloat16"] += flops
+            elif (counted := training_kernels.flops_in(equation))[1]:
+                dtype, flops = counted
+                node.flops[dtype] += flops
                 for atom, weight in zip(equation.invars[:2], operands[:2], strict=True):
                     _read_weight(atom, weight, node)
             else:
