@@ -16,12 +16,9 @@ logits: one pass for XLA's three.
 The result of a row depends on no other row: products, norms and attention of k rows have the bits of k single
 rows. Float32 only, without gradients."""
 
-import contextlib
-import contextvars
 import ctypes
 import functools
-import importlib.metadata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -30,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Int8
 
-from nat_ar.runtime import native_library
+from nat_ar.runtime import xla_kernels
 
 PRODUCT, PRODUCT_INT8 = "nat_ar_packed_product", "nat_ar_packed_product_int8"
 ATTEND, NORMALISE, LIKELIEST = "nat_ar_attend", "nat_ar_normalise", "nat_ar_likeliest"
@@ -48,25 +45,21 @@ NOTHING, ONE_SLOT = np.zeros(0, np.float32), np.zeros(0, np.int32)
 @functools.cache
 def are_available() -> bool:
     """Whether this process has kernels: on a CPU, if cpu_kernels.cc is or can be built."""
-    if jax.default_backend() != "cpu":
-        return False
-    library = native_library.load(
+    library = xla_kernels.load(
         Path(__file__).with_suffix(".cc"),
         without="decoding on a CPU takes up to twice as long",
-        parts=("int8_products.h", "shared_work.h", "decoder_step.h"),
-        headers=native_library.Headers(jax.ffi.include_dir(), importlib.metadata.version("jaxlib")),
+        parts=("int8_products.h", "shared_work.h", "vectors.h", "decoder_step.h"),
+        targets={
+            PRODUCT: "NatArPackedProduct",
+            PRODUCT_INT8: "NatArPackedProductInt8",
+            ATTEND: "NatArAttend",
+            NORMALISE: "NatArNormalise",
+            LIKELIEST: "NatArLikeliest",
+            DECODER_STEP: "NatArDecoderStep",
+        },
     )
     if library is None:
         return False
-    for name, symbol in (
-        (PRODUCT, library.NatArPackedProduct),
-        (PRODUCT_INT8, library.NatArPackedProductInt8),
-        (ATTEND, library.NatArAttend),
-        (NORMALISE, library.NatArNormalise),
-        (LIKELIEST, library.NatArLikeliest),
-        (DECODER_STEP, library.NatArDecoderStep),
-    ):
-        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(symbol), platform="cpu")
     library.NatArInt8Levels.restype = ctypes.c_int64
     bits = library.NatArInt8Levels()
     _int8_levels.extend(level for i, level in enumerate(INT8_LEVELS) if bits >> i & 1)
@@ -81,26 +74,9 @@ def int8_levels() -> tuple[str, ...]:
     return tuple(_int8_levels) if are_available() else ()
 
 
-_in_use: contextvars.ContextVar[bool] = contextvars.ContextVar("in_use", default=False)
-
-
-@contextlib.contextmanager
-def in_use(are: bool) -> Iterator[None]:
-    """Inside this context, code that holds no packed network (a search) may call kernels too.
-
-    It is a variable of the context, not an argument: a search gets logits from a step function and knows no
-    network, and every search and method between Model.decode and search.argmax would have to pass it on. It is read
-    while a program is traced, so a compiled program keeps the choice it was traced with."""
-    token = _in_use.set(are)
-    try:
-        yield
-    finally:
-        _in_use.reset(token)
-
-
-def are_in_use() -> bool:
-    """The choice of the innermost `in_use`; False outside, as for gradients and programs for other machines."""
-    return _in_use.get()
+_switch = xla_kernels.Switch("decoding_kernels")
+in_use, are_in_use = _switch.set, _switch.is_on
+"""Where code that holds no packed network (a search) may call kernels too."""
 
 
 def product(

@@ -12,13 +12,10 @@ for each array.
 
 The result of a row, or of a sentence, depends on no other, and none on the number of threads."""
 
-import contextlib
-import contextvars
 import ctypes
 import functools
-import importlib.metadata
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from nat_ar.runtime import native_library
+from nat_ar.runtime import xla_kernels
 
 PRODUCT = "nat_ar_bfloat16_product"
 ATTEND, ATTEND_BACKWARD = "nat_ar_training_attention", "nat_ar_training_attention_backward"
@@ -42,9 +39,7 @@ NOTHING = np.zeros(0, np.float32)
 @functools.cache
 def levels() -> tuple[str, ...]:
     """Those of LEVELS that this processor can run; products take the last. None: no CPU, or nothing was built."""
-    if jax.default_backend() != "cpu":
-        return ()
-    library = native_library.load(
+    library = xla_kernels.load(
         Path(__file__).with_suffix(".cc"),
         without="trainings on this CPU compile for up to twice as long",
         parts=(
@@ -54,19 +49,17 @@ def levels() -> tuple[str, ...]:
             "training_trees.h",
             "vectors.h",
         ),
-        headers=native_library.Headers(jax.ffi.include_dir(), importlib.metadata.version("jaxlib")),
+        targets={
+            PRODUCT: "NatArBfloat16Product",
+            ATTEND: "NatArTrainingAttention",
+            ATTEND_BACKWARD: "NatArTrainingAttentionBackward",
+            NORM: "NatArNorm",
+            MOVE: "NatArMove",
+            ADAM: "NatArAdam",
+        },
     )
     if library is None:
         return ()
-    for name, symbol in (
-        (PRODUCT, library.NatArBfloat16Product),
-        (ATTEND, library.NatArTrainingAttention),
-        (ATTEND_BACKWARD, library.NatArTrainingAttentionBackward),
-        (NORM, library.NatArNorm),
-        (MOVE, library.NatArMove),
-        (ADAM, library.NatArAdam),
-    ):
-        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(symbol), platform="cpu")
     library.NatArBfloat16Levels.restype = ctypes.c_int64
     bits = library.NatArBfloat16Levels()
     return tuple(level for i, level in enumerate(LEVELS) if bits >> i & 1)
@@ -82,23 +75,9 @@ def multiply_bfloat16() -> bool:
     return "amx" in levels()
 
 
-_in_use: contextvars.ContextVar[bool] = contextvars.ContextVar("in_use", default=False)
-
-
-@contextlib.contextmanager
-def in_use(are: bool) -> Iterator[None]:
-    """Inside this context networks call kernels; what they are traced to runs on one device, the CPU of this machine.
-    A variable of the context, as cpu_kernels.in_use, and read while a forward pass is traced."""
-    token = _in_use.set(are)
-    try:
-        yield
-    finally:
-        _in_use.reset(token)
-
-
-def are_in_use() -> bool:
-    """The choice of the innermost `in_use`; False outside."""
-    return _in_use.get()
+_switch = xla_kernels.Switch("training_kernels")
+in_use, are_in_use = _switch.set, _switch.is_on
+"""Where networks and the optimizer call kernels: their programs run on one device, the CPU of this machine."""
 
 
 def multiply(dtype: Any) -> bool:
