@@ -48,9 +48,10 @@ struct Product {
   int64_t rows, depth, width;
 
   int64_t panels_in_all() const { return (width + kPanel - 1) / kPanel; }
-  // Panels that are computed together: the sums of one row of a single panel would wait for each other.
-  int64_t together() const { return rows == 1 ? kOfOneRow : rows <= 3 ? kOfThreeRows : 1; }
-  static constexpr int64_t kOfOneRow = 8 / kVectors, kOfThreeRows = 4 / kVectors;
+  // Panels that are computed together: the sums of one row of a single panel would wait for each other, and those of
+  // a few rows would wait for loads of their states.
+  int64_t together() const { return rows == 1 ? kOfOneRow : rows <= 3 ? kOfThreeRows : rows <= kRows ? kOfFewRows : 1; }
+  static constexpr int64_t kOfOneRow = 8 / kVectors, kOfThreeRows = 4 / kVectors, kOfFewRows = 2 / kVectors;
   int64_t parts() const { return (panels_in_all() + together() - 1) / together(); }
   void run(int64_t part) const;
   void run_panel(int64_t panel) const;
@@ -130,17 +131,22 @@ constexpr auto tile_of(int64_t rows, std::index_sequence<counts...>) {
   return tiles[rows - 1];
 }
 
+template <std::size_t... counts>
+constexpr auto wide_tile_of(int64_t rows, std::index_sequence<counts...>) {
+  constexpr decltype(&wide_tile<1, 1>) tiles[] = {wide_tile<1, Product::kOfOneRow>, wide_tile<2, Product::kOfThreeRows>,
+                                                  wide_tile<3, Product::kOfThreeRows>,
+                                                  wide_tile<counts + 4, Product::kOfFewRows>...};
+  return tiles[rows - 1];
+}
+
 void Product::run(int64_t part) const {
   const int64_t first = part * together(), num = std::min(together(), panels_in_all() - first);
   if (num < together() || num == 1) {
     for (int64_t panel = first; panel < first + num; ++panel) run_panel(panel);
     return;
   }
-  float sums[3 * kOfThreeRows * kPanel];  // [rows, panels, kPanel]
-  static_assert(kOfOneRow * kPanel <= std::size(sums));
-  constexpr decltype(&wide_tile<1, 1>) tiles[] = {wide_tile<1, kOfOneRow>, wide_tile<2, kOfThreeRows>,
-                                                  wide_tile<3, kOfThreeRows>};
-  tiles[rows - 1](states, depth, panels + first * depth * kPanel, sums);
+  float sums[std::max({kOfOneRow, 3 * kOfThreeRows, kRows * kOfFewRows}) * kPanel];  // [rows, panels, kPanel]
+  wide_tile_of(rows, std::make_index_sequence<kRows - 3>{})(states, depth, panels + first * depth * kPanel, sums);
   for (int64_t i = 0; i < num; ++i) {
     const Columns columns(nullptr, bias, smallest, results, rows, width, first + i);
     for (int64_t row = 0; row < rows; ++row)
