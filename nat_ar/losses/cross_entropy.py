@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from nat_ar.losses import blocks
+from nat_ar.losses import chosen_words
+from nat_ar.losses.chosen_words import ChosenWords
 from nat_ar.losses.token_loss import TokenLoss
 from nat_ar.special_tokens import PAD
 from nat_ar.types import Mean, Prediction, SoftTargets
@@ -61,49 +62,52 @@ def smoothed_cross_entropy(
     Of logits, or of a Prediction, whose logits then exist for a block of tokens at a time; only the former gives what
     is reported a gradient."""
     is_token = target != PAD
+    words = target[..., None]
+    if soft is not None:
+        words = jnp.concatenate([words, soft.tokens], axis=-1)
     if not isinstance(predicted, Prediction):
-        nats = token_nats(predicted, target, soft, smoothing=smoothing)
-        return masked_mean(nats[0], is_token), masked_mean(nats[1], is_token)
-    flat = jax.tree.map(
+        found = chosen_words.of_logits(
+            predicted.reshape(target.size, -1), words.reshape(target.size, -1)
+        )
+        weights = None if soft is None else soft.weights.reshape(target.size, -1)
+        nats = (x.reshape(target.shape) for x in _nats(found, weights, smoothing=smoothing))
+        learned, plain = (masked_mean(x, is_token) for x in nats)
+        return learned, plain
+    states, words, rows, is_used = jax.tree.map(
         lambda x: x.reshape(target.size, *x.shape[target.ndim :]),
-        (predicted.states, (target, soft), is_token),
+        (predicted.states, words, (target, soft), is_token),
     )
-    states, rows, is_used = flat
+    prediction = Prediction(states, predicted.table)
     compare = functools.partial(_compare_tokens, smoothing=smoothing)
-    smoothed, plain = blocks.total(compare, Prediction(states, predicted.table), rows, is_used)
+    smoothed, plain = chosen_words.total(compare, prediction, words, rows, is_used)
     number = is_token.sum().astype(jnp.float32)
     return Mean(smoothed, number), Mean(plain.sum(), number)
 
 
 def _compare_tokens(
-    logits: Float[Array, "rows vocabulary"],
+    found: ChosenWords,
     rows: tuple[Int[Array, "rows"], SoftTargets | None],
     *,
     smoothing: float,
 ) -> tuple[Float[Array, ""], Float[Array, "rows"]]:
     target, soft = rows
-    learned, plain = token_nats(logits, target, soft, smoothing=smoothing)
+    weights = None if soft is None else soft.weights
+    learned, plain = _nats(found, weights, smoothing=smoothing)
     return jnp.where(target != PAD, learned, 0.0).sum(), plain
 
 
-def token_nats(
-    logits: Float[Array, "*axes vocabulary"],
-    target: Int[Array, "*axes"],
-    soft: SoftTargets | None,
-    *,
-    smoothing: float,
-) -> tuple[Float[Array, "*axes"], Float[Array, "*axes"]]:
-    """Nats of each token, PAD not excepted: to minimise, and to report."""
-    normaliser = jax.nn.logsumexp(logits, axis=-1)
-    chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
-    plain = normaliser - chosen
+def _nats(
+    found: ChosenWords, soft_weights: Float[Array, "rows words"] | None, *, smoothing: float
+) -> tuple[Float[Array, "rows"], Float[Array, "rows"]]:
+    """Nats of each token, PAD not excepted: to minimise, and to report. The first word found is the target's, the
+    others have the weights."""
+    plain = found.normaliser - found.logits[:, 0]
     learned = plain
-    if soft is not None:
-        likely = jnp.take_along_axis(logits, soft.tokens, axis=-1)
-        learned = normaliser - (soft.weights * likely).sum(axis=-1)
+    if soft_weights is not None:
+        learned = found.normaliser - (soft_weights * found.logits[:, 1:]).sum(axis=-1)
     if smoothing == 0.0:
         return learned, plain
-    uniform = normaliser - logits.mean(axis=-1)
+    uniform = found.normaliser - found.mean
     return (1.0 - smoothing) * learned + smoothing * uniform, plain
 
 

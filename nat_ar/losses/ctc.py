@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from nat_ar.losses import chosen_words
+from nat_ar.losses.chosen_words import ChosenWords
 from nat_ar.special_tokens import BLANK, PAD
 
 IMPOSSIBLE = -1e9
@@ -48,19 +50,20 @@ class Lattice(NamedTuple):
     """True where a path may come from two states before: from a word to a different one"""
 
 
-def lattice(
-    logits: Float[Array, "batch frames vocabulary"], target: Int[Array, "batch target_length"]
-) -> Lattice:
-    """The states of each target, and log p of their labels at each frame."""
-    (batch, length), frames = target.shape, logits.shape[1]
+def asked(target: Int[Array, "batch target_length"]) -> Int[Array, "batch number"]:
+    """The labels that a target's states have: BLANK, and its words."""
+    return jnp.pad(target, ((0, 0), (1, 0)), constant_values=BLANK)
+
+
+def lattice(found: ChosenWords, target: Int[Array, "batch target_length"]) -> Lattice:
+    """The states of each target, and log p of their labels at each frame, of what was found of `asked`."""
+    batch, length = target.shape
     labels = jnp.stack([jnp.full_like(target, BLANK), target], axis=-1).reshape(batch, 2 * length)
     labels = jnp.pad(labels, ((0, 0), (0, 1)), constant_values=BLANK)
-    words = jnp.broadcast_to(target[:, None], (batch, frames, length))
-    words = jnp.take_along_axis(logits, words, axis=-1)
-    blank = logits[..., BLANK, None]
+    blank, words = found.logits[..., :1], found.logits[..., 1:]
     states = jnp.stack([jnp.broadcast_to(blank, words.shape), words], axis=-1)
-    states = jnp.concatenate([states.reshape(batch, frames, 2 * length), blank], axis=-1)
-    log_p = states - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    states = jnp.concatenate([states.reshape(*words.shape[:-1], 2 * length), blank], axis=-1)
+    log_p = states - found.normaliser[..., None]
     two_before = jnp.pad(labels, ((0, 0), (2, 0)), constant_values=BLANK)[:, :-2]
     return Lattice(labels, log_p, (labels != BLANK) & (labels != two_before))
 
@@ -94,7 +97,16 @@ def ctc_loss(
 ) -> Float[Array, "batch"]:
     """-log p(target) of every row, summed over all labellings of its frames; 0, with a gradient of 0, for rows that
     are not feasible."""
-    states = lattice(logits, target)
+    return ctc_nats(chosen_words.of_logits(logits, asked(target)), frame_lengths, target)
+
+
+def ctc_nats(
+    found: ChosenWords,
+    frame_lengths: Int[Array, "batch"],
+    target: Int[Array, "batch target_length"],
+) -> Float[Array, "batch"]:
+    """As ctc_loss, of what was found of `asked`."""
+    states = lattice(found, target)
 
     def advance(
         scores: Float[Array, "batch states"], frame: tuple[Array, Array]
@@ -103,7 +115,7 @@ def ctc_loss(
         arrived = jax.nn.logsumexp(arrivals(scores, states.may_skip), axis=0) + log_p
         return jnp.where(is_frame[:, None], arrived, scores), None
 
-    is_frame = jnp.arange(logits.shape[1])[:, None] < frame_lengths
+    is_frame = jnp.arange(found.logits.shape[1])[:, None] < frame_lengths
     frames = (states.log_p.swapaxes(0, 1), is_frame)
     final, _ = jax.lax.scan(advance, start(states), frames)
     is_empty = (target != PAD).sum(axis=1) == 0
@@ -120,7 +132,7 @@ def best_alignment(
     """The most probable labelling of the frames that collapses to the target (Viterbi): words and BLANK; PAD past
     the frames, and everywhere in rows that are not feasible. Ties go to the path that, read from its end, stays
     longer in its state."""
-    states = lattice(logits, target)
+    states = lattice(chosen_words.of_logits(logits, asked(target)), target)
 
     def advance(
         scores: Float[Array, "batch states"], frame: tuple[Array, Array]

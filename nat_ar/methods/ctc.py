@@ -40,10 +40,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.losses import blocks, cross_entropy
+from nat_ar.losses import blocks, chosen_words, cross_entropy
 from nat_ar.losses import ctc as ctc_losses
-from nat_ar.losses.expected_lag import ExpectedLag, expected_lag, expected_words
-from nat_ar.methods import base
+from nat_ar.losses.expected_lag import ExpectedLag
+from nat_ar.methods import base, ctc_passes
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.latent import Latent, LatentNetworks, divergence
 from nat_ar.nn import layers, upsampling, waiting
@@ -248,7 +248,7 @@ class CtcModel(base.Seq2Seq):
             key, name = rngs.dropout(), "glanced"  # one key: the same dropout in both passes
             first = predict(decode(inputs, rngs=nnx.Rngs(dropout=key)))
             first = jax.lax.stop_gradient(first)
-            _, seen = blocks.total(first_pass, first, sentences, is_learned)
+            _, seen = blocks.total(ctc_passes.first_pass, first, sentences, is_learned)
             nats, path, is_wrong = seen
             is_revealed = settings.revealed(is_wrong, is_frame, step, rngs.dropout())
             inputs = jnp.where(is_revealed[..., None], self.target_embedding(path), inputs)
@@ -263,12 +263,16 @@ class CtcModel(base.Seq2Seq):
         if price is not None and wait_k is not None:
             size = batch.source.shape[1], self.config.upsample_factor
             read = waiting.read_at_frames(wait_k, encoded.lengths, *size)
-        compare = functools.partial(last_pass, smoothing=self.config.label_smoothing, price=price)
-        rows = (*sentences, counts, read)
-        objective, (nats, lags) = blocks.total(compare, predict(states), rows, is_learned)
-        terms[name] = Mean(nats.sum(), num_words)
-        if lags is not None:
+        smoothing, rows = self.config.label_smoothing, (*sentences, counts)
+        if price is not None and read is not None:
+            last = functools.partial(ctc_passes.last_pass, smoothing=smoothing, price=price)
+            objective, (nats, lags) = blocks.total(last, predict(states), (rows, read), is_learned)
             terms["lag"] = cross_entropy.masked_mean(lags, is_sentence)
+        else:
+            compare = functools.partial(ctc_passes.unpriced_pass, smoothing=smoothing)
+            words = ctc_losses.asked(target)
+            objective, nats = chosen_words.total(compare, predict(states), words, rows, is_frame)
+        terms[name] = Mean(nats.sum(), num_words)
         return Loss(objective + paid, terms)
 
     def decode(
@@ -350,59 +354,3 @@ def require_waiting(config: Ctc, decoding: FrameDecoding) -> None:
             f"{type(decoding).__name__} writes before the source has ended: expected a Ctc run with wait_k, got one "
             "whose frames see the whole source; choose BestPath(), or train with wait_k"
         )
-
-
-def wrong_frames(
-    logits: Float[Array, "batch frames vocabulary"],
-    frame_lengths: Int[Array, "batch"],
-    target: Int[Array, "batch target_length"],
-) -> tuple[Int[Array, "batch frames"], Bool[Array, "batch frames"]]:
-    """The best alignment of each target, and True at its frames with another most probable label; PAD and False for
-    a row without an alignment."""
-    path = ctc_losses.best_alignment(logits, frame_lengths, target)
-    return path, ~ctc_search.is_best_label(logits, path) & (path != PAD)
-
-
-def first_pass(
-    logits: Float[Array, "batch frames vocabulary"],
-    sentences: tuple[Int[Array, "batch"], Int[Array, "batch target_length"]],
-) -> tuple[
-    Float[Array, ""],
-    tuple[Float[Array, "batch"], Int[Array, "batch frames"], Bool[Array, "batch frames"]],
-]:
-    """For losses.blocks: nothing to minimise; the nats of each target, its best alignment, and where that is wrong."""
-    nats = ctc_losses.ctc_loss(logits, *sentences)
-    return jnp.float32(0.0), (nats, *wrong_frames(logits, *sentences))
-
-
-def last_pass(
-    logits: Float[Array, "batch frames vocabulary"],
-    sentences: tuple[
-        Int[Array, "batch"],
-        Int[Array, "batch target_length"],
-        Float[Array, "batch counts=3"],
-        Int[Array, "batch frames"] | None,
-    ],
-    *,
-    smoothing: float,
-    price: ExpectedLag | None,
-) -> tuple[Float[Array, ""], tuple[Float[Array, "batch"], Float[Array, "batch"] | None]]:
-    """For losses.blocks: the nats of the targets by the words of all sentences and, with smoothing, those of the
-    uniform distribution by all frames, and the price of lags by all sentences; the nats of each target and its lag.
-    Rows that fill a block have counts of 0."""
-    frame_lengths, target, counts, read = sentences
-    shares = jnp.where(counts > 0.0, 1.0 / jnp.maximum(counts, 1.0), 0.0)
-    nats = ctc_losses.ctc_loss(logits, frame_lengths, target)
-    objective = (shares[:, 0] * nats).sum()
-    if smoothing > 0.0:
-        is_frame = jnp.arange(logits.shape[1]) < frame_lengths[:, None]
-        uniform = jax.nn.logsumexp(logits, axis=-1) - logits.mean(axis=-1)
-        even = jnp.where(is_frame, uniform, 0.0).sum(axis=1)
-        objective = (1.0 - smoothing) * objective + smoothing * (shares[:, 1] * even).sum()
-    lags = None
-    if price is not None and read is not None:
-        words = expected_words(logits, frame_lengths)
-        source_lengths = read.max(axis=1)  # all has been read at the last frame
-        lags = expected_lag(words, read, source_lengths, lengths_of(target))
-        objective = objective + (shares[:, 2] * price.of(lags)).sum()
-    return objective, (nats, lags)

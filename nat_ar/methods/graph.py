@@ -11,9 +11,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.losses import cross_entropy, dag, fuzzy_alignment
+from nat_ar.losses import chosen_words, cross_entropy, dag, fuzzy_alignment
+from nat_ar.losses.chosen_words import ChosenWords
 from nat_ar.losses.fuzzy_alignment import Overlap
 from nat_ar.nn import layers, positions
+from nat_ar.nn.layers import Embedding
 from nat_ar.search import dag as dag_search
 from nat_ar.search.dag import Graph, expected_visits
 from nat_ar.types import Internal, Mean, pytree_dataclass
@@ -222,6 +224,23 @@ class TargetGraph:
         return cross_entropy.masked_mean(
             nats / jnp.maximum(self.target_lengths, 1), self.has_path()
         )
+
+
+def words_at_vertices(
+    embedding: Embedding,
+    states: Float[Array, "batch graph d_model"],
+    target: Int[Array, "batch target_length"],
+    graph_lengths: Int[Array, "batch"],
+) -> ChosenWords:
+    """The logits of all of a target's tokens at each vertex, [batch, graph, target_length], never all logits."""
+    prediction = embedding.predict(states)
+    if chosen_words.may_look_up(prediction):
+        is_vertex = jnp.arange(states.shape[1]) < graph_lengths[:, None]
+        return chosen_words.look_up(prediction, target, is_vertex)
+    table = prediction.table.astype(states.dtype)
+    chosen = jnp.einsum("btd,bgd->btg", table[target], states, preferred_element_type=jnp.float32)
+    mean = states.astype(jnp.float32) @ prediction.table.mean(axis=0)
+    return ChosenWords(chosen.swapaxes(1, 2), log_normalisers(embedding.attend, states), mean)
 
 
 def log_normalisers(

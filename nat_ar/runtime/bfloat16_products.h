@@ -154,10 +154,12 @@ void copy_tiles(const Factor& factor, int64_t row_tile, bool has_pairs, uint16_t
 }
 
 // 64-byte aligned room that a thread keeps from call to call.
-uint16_t* room(std::vector<uint16_t>& kept, int64_t values) {
-  if (static_cast<int64_t>(kept.size()) < values + kDepth) kept.resize(values + kDepth);
+template <typename Value>
+Value* room(std::vector<Value>& kept, int64_t values) {
+  constexpr int64_t kMore = 64 / sizeof(Value);
+  if (static_cast<int64_t>(kept.size()) < values + kMore) kept.resize(values + kMore);
   const auto address = reinterpret_cast<uintptr_t>(kept.data());
-  return kept.data() + (-address % 64) / sizeof(uint16_t);
+  return kept.data() + (-address % 64) / sizeof(Value);
 }
 
 struct CopyRight {
@@ -181,18 +183,25 @@ struct BlocksOfRows {
   void finish(const float* sums, int64_t row, int64_t column) const;
 };
 
-// sums: [kSide, kSide], of rows `left` and columns `right`, two tiles each, over the whole depth.
-void sums_plain(const uint16_t* left, const uint16_t* right, int64_t deep, float* sums) {
-  std::fill_n(sums, kSide * kSide, 0.0f);
+// Two rows of tiles of a factor, `deep` of each that count; the second begins `next` tiles after the first.
+struct Pair {
+  const uint16_t* tiles;
+  int64_t next;
+};
+
+// sums: [kSide, kSide], `stride` from row to row, of two rows of tiles each; added to what is there, or instead of it.
+void sums_plain(Pair left, Pair right, int64_t deep, bool are_added, float* sums, int64_t stride) {
+  for (int64_t row = 0; row < (are_added ? 0 : kSide); ++row) std::fill_n(sums + row * stride, kSide, 0.0f);
   for (int64_t i = 0; i < 2; ++i)
     for (int64_t j = 0; j < 2; ++j)
       for (int64_t k = 0; k < deep; ++k) {
-        const uint16_t *a = left + (i * deep + k) * kTileValues, *b = right + (j * deep + k) * kTileValues;
+        const uint16_t* a = left.tiles + (i * left.next + k) * kTileValues;
+        const uint16_t* b = right.tiles + (j * right.next + k) * kTileValues;
         for (int64_t row = 0; row < kTile; ++row)
           for (int64_t pair = 0; pair < kTile; ++pair)
             for (int64_t column = 0; column < kTile; ++column)
               for (int64_t of = 0; of < 2; ++of)
-                sums[(i * kTile + row) * kSide + j * kTile + column] +=
+                sums[(i * kTile + row) * stride + j * kTile + column] +=
                     widened(a[row * kDepth + 2 * pair + of]) * widened(b[pair * kDepth + 2 * column + of]);
       }
 }
@@ -208,29 +217,60 @@ void set_tiles() {
   _tile_loadconfig(&shapes);
 }
 
-inline void sums_amx(const uint16_t* left, const uint16_t* right, int64_t deep, float* sums) {
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-  const uint16_t *lower = left + deep * kTileValues, *next = right + deep * kTileValues;
-  for (int64_t k = 0; k < deep; ++k) {
-    _tile_loadd(4, left + k * kTileValues, 64);
-    _tile_loadd(6, right + k * kTileValues, 64);
-    _tile_loadd(7, next + k * kTileValues, 64);
+inline void sums_amx(Pair left, Pair right, int64_t deep, bool are_added, float* sums, int64_t stride) {
+  const int64_t bytes = stride * sizeof(float);
+  float* lower_sums = sums + kTile * stride;
+  if (are_added) {
+    _tile_loadd(0, sums, bytes);
+    _tile_loadd(1, sums + kTile, bytes);
+    _tile_loadd(2, lower_sums, bytes);
+    _tile_loadd(3, lower_sums + kTile, bytes);
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+  const uint16_t *upper = left.tiles, *lower = upper + left.next * kTileValues;
+  const uint16_t *first = right.tiles, *second = first + right.next * kTileValues;
+  for (int64_t k = 0; k < deep * kTileValues; k += kTileValues) {
+    _tile_loadd(4, upper + k, 64);
+    _tile_loadd(6, first + k, 64);
+    _tile_loadd(7, second + k, 64);
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(5, lower + k * kTileValues, 64);
+    _tile_loadd(5, lower + k, 64);
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
   }
-  constexpr int64_t kStride = kSide * sizeof(float);
-  _tile_stored(0, sums, kStride);
-  _tile_stored(1, sums + kTile, kStride);
-  _tile_stored(2, sums + kTile * kSide, kStride);
-  _tile_stored(3, sums + kTile * kSide + kTile, kStride);
+  _tile_stored(0, sums, bytes);
+  _tile_stored(1, sums + kTile, bytes);
+  _tile_stored(2, lower_sums, bytes);
+  _tile_stored(3, lower_sums + kTile, bytes);
 }
 #endif
+
+// The instructions are ready while one of these is there.
+struct Tiles {
+  explicit Tiles(int64_t level) : level(level) {
+#if NAT_AR_AMX
+    if (level == kAmx) set_tiles();
+#endif
+  }
+  ~Tiles() {
+#if NAT_AR_AMX
+    if (level == kAmx) _tile_release();
+#endif
+  }
+  const int64_t level;
+};
+
+inline void add_up(int64_t level, Pair left, Pair right, int64_t deep, bool are_added, float* sums, int64_t stride) {
+#if NAT_AR_AMX
+  if (level == kAmx) return sums_amx(left, right, deep, are_added, sums, stride);
+#endif
+  sums_plain(left, right, deep, are_added, sums, stride);
+}
 
 void BlocksOfRows::finish(const float* sums, int64_t row, int64_t column) const {
   const int64_t rows = std::min(kSide, left.places - row), columns = std::min(kSide, width - column);
@@ -274,26 +314,12 @@ void BlocksOfRows::run(int64_t block) const {
   if (tiles % 2) std::memset(rows + tiles * stretch, 0, stretch * sizeof(uint16_t));
   const int64_t columns = (width + kSide - 1) / kSide;
   alignas(64) float sums[kSide * kSide];
-#if NAT_AR_AMX
-  if (level == kAmx) set_tiles();
-#endif
+  const Tiles ready(level);
   for (int64_t column = 0; column < columns; ++column)
     for (int64_t i = 0; i < tiles; i += 2) {
-      const uint16_t *left_tiles = rows + i * stretch, *right_tiles = right + column * 2 * stretch;
-      switch (level) {
-#if NAT_AR_AMX
-        case kAmx:
-          sums_amx(left_tiles, right_tiles, deep, sums);
-          break;
-#endif
-        default:
-          sums_plain(left_tiles, right_tiles, deep, sums);
-      }
+      add_up(level, {rows + i * stretch, deep}, {right + column * 2 * stretch, deep}, deep, false, sums, kSide);
       finish(sums, (first + i) * kTile, column * kSide);
     }
-#if NAT_AR_AMX
-  if (level == kAmx) _tile_release();
-#endif
 }
 
 }  // namespace

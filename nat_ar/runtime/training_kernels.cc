@@ -8,12 +8,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "bfloat16_products.h"
 #include "shared_work.h"
 #include "training_attention.h"
 #include "training_trees.h"
+#include "training_vocabulary.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace {
@@ -23,6 +25,15 @@ bool is_float(const ffi::AnyBuffer& buffer) {
 }
 
 bool is_rounded(const ffi::AnyBuffer& buffer) { return buffer.element_type() == ffi::BF16; }
+
+// The tiles of a right factor, those of places in pairs; 0 past the last.
+const uint16_t* copied(const OnPool& run, const Factor& right, std::vector<uint16_t>& kept) {
+  const int64_t tiles = right.row_tiles(), stretch = right.deep_tiles() * kTileValues;
+  uint16_t* to = room(kept, (tiles + tiles % 2) * stretch);
+  if (tiles % 2) std::memset(to + tiles * stretch, 0, stretch * sizeof(uint16_t));
+  run(CopyRight{right, to}, tiles, right.places * right.depth);
+  return to;
+}
 
 ffi::Error multiply(ffi::ThreadPool pool, ffi::AnyBuffer left, ffi::AnyBuffer right, ffi::Buffer<ffi::F32> bias,
                     bool is_left_transposed, bool is_right_transposed, bool is_rectified, int64_t level,
@@ -45,12 +56,9 @@ ffi::Error multiply(ffi::ThreadPool pool, ffi::AnyBuffer left, ffi::AnyBuffer ri
     return ffi::Error::InvalidArgument("this processor has no such instructions");
   if (rows.places == 0 || columns.places == 0) return ffi::Error::Success();
   const OnPool run{pool};
-  const int64_t deep = columns.deep_tiles(), column_tiles = columns.row_tiles();
   thread_local std::vector<uint16_t> kept;
-  uint16_t* tiles = room(kept, (column_tiles + column_tiles % 2) * deep * kTileValues);
-  if (column_tiles % 2) std::memset(tiles + column_tiles * deep * kTileValues, 0, deep * kTileValues * sizeof(uint16_t));
-  run(CopyRight{columns, tiles}, column_tiles, columns.places * columns.depth);
-  int64_t of_block = kLeftBytes / (deep * kTileValues * static_cast<int64_t>(sizeof(uint16_t)));
+  const uint16_t* tiles = copied(run, columns, kept);
+  int64_t of_block = kLeftBytes / (columns.deep_tiles() * kTileValues * static_cast<int64_t>(sizeof(uint16_t)));
   const int64_t share = (rows.row_tiles() + 2 * pool.num_threads() - 1) / (2 * pool.num_threads());
   of_block = std::max<int64_t>(2, std::min({of_block, kMostTiles, share}) / 2 * 2);
   run(BlocksOfRows{rows, tiles, num_biases == 0 ? nullptr : bias.typed_data(), results->untyped_data(), columns.places,
@@ -62,6 +70,104 @@ ffi::Error multiply(ffi::ThreadPool pool, ffi::AnyBuffer left, ffi::AnyBuffer ri
 bool is_like(const ffi::AnyBuffer& one, const ffi::AnyBuffer& other) {
   const auto a = one.dimensions(), b = other.dimensions();
   return one.element_type() == other.element_type() && std::equal(a.begin(), a.end(), b.begin(), b.end());
+}
+
+// The positions of a vocabulary's call that are in use, and their states.
+struct Used {
+  std::vector<int64_t> places;
+  std::vector<char> values;
+
+  Used(const ffi::AnyBuffer& states, const ffi::Buffer<ffi::PRED>& is_used) {
+    const auto shape = states.dimensions();
+    for (int64_t i = 0; i < shape[0]; ++i)
+      if (is_used.typed_data()[i]) places.push_back(i);
+    const int64_t bytes = shape[1] * (is_rounded(states) ? 2 : 4);
+    values.resize(places.size() * bytes);
+    for (size_t i = 0; i < places.size(); ++i)
+      std::memcpy(values.data() + i * bytes, static_cast<const char*>(states.untyped_data()) + places[i] * bytes, bytes);
+  }
+};
+
+bool is_vocabulary(const ffi::AnyBuffer& states, const ffi::Buffer<ffi::F32>& table, const ffi::Buffer<ffi::S32>& asked,
+                   const ffi::Buffer<ffi::PRED>& is_used) {
+  const auto a = states.dimensions(), b = table.dimensions(), c = asked.dimensions();
+  return is_float(states) && a.size() == 2 && b.size() == 2 && c.size() == 2 && a[1] == b[1] && b[0] > 0 && c[0] > 0 &&
+         a[0] % c[0] == 0 && static_cast<int64_t>(is_used.element_count()) == a[0];
+}
+
+constexpr char kVocabulary[] =
+    "expected states [positions, depth] of float32 or bfloat16, a table [words, depth], words asked for [groups, number] "
+    "of equally many positions, is_used [positions], and an array for all positions, or all words asked for at them, where "
+    "one is given or made";
+
+Vocabulary vocabulary_of(const ffi::AnyBuffer& states, const Used& used, const uint16_t* tiles,
+                         const ffi::Buffer<ffi::F32>& table, const ffi::Buffer<ffi::S32>& asked, int64_t level) {
+  const auto shape = asked.dimensions();
+  const Factor rows{used.values.data(), static_cast<int64_t>(used.places.size()), table.dimensions()[1], true,
+                    is_rounded(states)};
+  return {rows,  used.places.data(),  tiles,    table.dimensions()[0],
+          level, asked.typed_data(),  shape[1], states.dimensions()[0] / shape[0]};
+}
+
+ffi::Error look_up(ffi::ThreadPool pool, ffi::AnyBuffer states, ffi::Buffer<ffi::F32> table,
+                   ffi::Buffer<ffi::S32> asked, ffi::Buffer<ffi::PRED> is_used, int64_t level,
+                   ffi::ResultBuffer<ffi::F32> normaliser, ffi::ResultBuffer<ffi::F32> mean,
+                   ffi::ResultBuffer<ffi::F32> chosen) {
+  level = level < 0 ? best() : level;
+  const auto positions = static_cast<int64_t>(normaliser->element_count());
+  if (!is_vocabulary(states, table, asked, is_used) || level >= kLevels || !is_there(level) ||
+      positions != states.dimensions()[0] || static_cast<int64_t>(mean->element_count()) != positions ||
+      static_cast<int64_t>(chosen->element_count()) != positions * asked.dimensions()[1])
+    return ffi::Error::InvalidArgument(kVocabulary);
+  for (auto* buffer : {&normaliser, &mean, &chosen}) std::fill_n((*buffer)->typed_data(), (*buffer)->element_count(), 0.0f);
+  const auto shape = table.dimensions();
+  const OnPool run{pool};
+  const Used used(states, is_used);
+  thread_local std::vector<uint16_t> kept;
+  const uint16_t* tiles = copied(run, {table.typed_data(), shape[0], shape[1], true, false}, kept);
+  const Vocabulary of = vocabulary_of(states, used, tiles, table, asked, level);
+  run(VocabularyForward{of, normaliser->typed_data(), mean->typed_data(), chosen->typed_data()}, of.blocks(),
+      of.states.places * of.words * (of.states.depth / 16 + 1));
+  return ffi::Error::Success();
+}
+
+ffi::Error look_up_backward(ffi::ThreadPool pool, ffi::AnyBuffer states, ffi::Buffer<ffi::F32> table,
+                            ffi::Buffer<ffi::S32> asked, ffi::Buffer<ffi::PRED> is_used,
+                            ffi::Buffer<ffi::F32> normaliser, ffi::Buffer<ffi::F32> to_normaliser,
+                            ffi::Buffer<ffi::F32> to_mean, ffi::Buffer<ffi::F32> to_chosen, int64_t level,
+                            ffi::Result<ffi::AnyBuffer> to_states, ffi::ResultBuffer<ffi::F32> to_table) {
+  level = level < 0 ? best() : level;
+  if (!is_vocabulary(states, table, asked, is_used) || level >= kLevels || !is_there(level) ||
+      !is_like(*to_states, states) || to_table->element_count() != table.element_count() ||
+      to_chosen.element_count() != is_used.element_count() * static_cast<size_t>(asked.dimensions()[1]))
+    return ffi::Error::InvalidArgument(kVocabulary);
+  for (const auto* buffer : {&normaliser, &to_normaliser, &to_mean})
+    if (buffer->element_count() != is_used.element_count()) return ffi::Error::InvalidArgument(kVocabulary);
+  const int64_t words = table.dimensions()[0], depth = table.dimensions()[1];
+  const OnPool run{pool};
+  const Used used(states, is_used);
+  thread_local std::vector<uint16_t> kept, kept_by_word;
+  const uint16_t* tiles = copied(run, {table.typed_data(), words, depth, true, false}, kept);
+  const uint16_t* by_word = copied(run, {table.typed_data(), depth, words, false, false}, kept_by_word);
+  const Vocabulary of = vocabulary_of(states, used, tiles, table, asked, level);
+  const int64_t of_part = rounded_up((words + kMostParts - 1) / kMostParts, kWords);
+  const int64_t parts = (words + of_part - 1) / of_part, values = of.states.places * depth;
+  std::vector<float> sums(parts * values);
+  run(VocabularyBackward{of, by_word, normaliser.typed_data(), to_normaliser.typed_data(), to_mean.typed_data(),
+                         to_chosen.typed_data(), of_part, sums.data(), to_table->typed_data()},
+      parts, of.states.places * words * (depth / 16 + 1));
+  for (int64_t part = 1; part < parts; ++part)
+    for (int64_t i = 0; i < values; ++i) sums[i] += sums[part * values + i];
+  std::memset(to_states->untyped_data(), 0, to_states->size_bytes());
+  for (size_t i = 0; i < used.places.size(); ++i) {
+    const float* from = sums.data() + i * depth;
+    const int64_t to = used.places[i] * depth;
+    if (is_rounded(states))
+      for (int64_t j = 0; j < depth; ++j) static_cast<uint16_t*>(to_states->untyped_data())[to + j] = rounded(from[j]);
+    else
+      std::copy_n(from, depth, static_cast<float*>(to_states->untyped_data()) + to);
+  }
+  return ffi::Error::Success();
 }
 
 bool is_attention(const ffi::AnyBuffer& query, const ffi::AnyBuffer& key, const ffi::AnyBuffer& value,
@@ -219,6 +325,31 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArBfloat16Product, multiply,
                                   .Attr<bool>("is_rectified")
                                   .Attr<int64_t>("level")
                                   .Ret<ffi::AnyBuffer>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArVocabulary, look_up,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Arg<ffi::Buffer<ffi::S32>>()
+                                  .Arg<ffi::Buffer<ffi::PRED>>()
+                                  .Attr<int64_t>("level")
+                                  .Ret<ffi::Buffer<ffi::F32>>()
+                                  .Ret<ffi::Buffer<ffi::F32>>()
+                                  .Ret<ffi::Buffer<ffi::F32>>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArVocabularyBackward, look_up_backward,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Arg<ffi::Buffer<ffi::S32>>()
+                                  .Arg<ffi::Buffer<ffi::PRED>>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Attr<int64_t>("level")
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Ret<ffi::Buffer<ffi::F32>>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArTrainingAttention, attend,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()

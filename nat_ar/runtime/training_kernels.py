@@ -4,6 +4,8 @@ Products of bfloat16 numbers: processors with AMX multiply them at several times
 of it, and is slower in bfloat16 than in float32. Factors may be float32, and are rounded to bfloat16, to the nearest
 and to even, on their way in; sums are float32.
 
+The softmax over a vocabulary whose logits are never in memory, for losses that ask for a few words at each position.
+
 Attention of all positions to all, forward and backward: XLA multiplies the small matrices of each head at a fraction of
 the processor's rate, and copies every operand into another order first.
 
@@ -23,11 +25,12 @@ import jax
 import jax.extend.core as jex
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar.runtime import xla_kernels
 
 PRODUCT = "nat_ar_bfloat16_product"
+LOOK_UP, LOOK_UP_BACKWARD = "nat_ar_vocabulary", "nat_ar_vocabulary_backward"
 ATTEND, ATTEND_BACKWARD = "nat_ar_training_attention", "nat_ar_training_attention_backward"
 NORM, MOVE, ADAM = "nat_ar_norm", "nat_ar_move", "nat_ar_adam"
 """Their names in XLA's programs."""
@@ -47,10 +50,13 @@ def levels() -> tuple[str, ...]:
             "shared_work.h",
             "training_attention.h",
             "training_trees.h",
+            "training_vocabulary.h",
             "vectors.h",
         ),
         targets={
             PRODUCT: "NatArBfloat16Product",
+            LOOK_UP: "NatArVocabulary",
+            LOOK_UP_BACKWARD: "NatArVocabularyBackward",
             ATTEND: "NatArTrainingAttention",
             ATTEND_BACKWARD: "NatArTrainingAttentionBackward",
             NORM: "NatArNorm",
@@ -109,7 +115,7 @@ def product(
         is_left_transposed=np.bool_(is_left_transposed),
         is_right_transposed=np.bool_(is_right_transposed),
         is_rectified=np.bool_(is_rectified),
-        level=np.int64(-1 if level is None else LEVELS.index(level)),
+        level=_number_of(level),
     )
 
 
@@ -124,6 +130,10 @@ def flops_in(equation: jex.JaxprEqn) -> tuple[str, int]:
         is_transposed = dict(equation.params["attributes"])["is_left_transposed"]
         depth = shapes[0][not is_transposed]
         return "bfloat16", int(2 * depth * equation.outvars[0].aval.size)  # type: ignore[attr-defined]
+    if target in (LOOK_UP, LOOK_UP_BACKWARD):
+        (positions, depth), (words, _) = shapes[:2]
+        product = 2 * positions * depth * words
+        return "bfloat16", product * (1 if target == LOOK_UP else 2)
     if target in (ATTEND, ATTEND_BACKWARD):
         query, key = shapes[:2]
         product = 2 * math.prod(query) * key[1]
@@ -189,6 +199,51 @@ def inner_backward(
 
 
 inner.defvjp(_inner_forward, inner_backward)
+
+
+def look_up(
+    states: Float[Array, "positions depth"],
+    table: Float[Array, "words depth"],
+    asked: Int[Array, "groups number"],
+    is_used: Bool[Array, "positions"],
+    *,
+    level: str | None = None,
+) -> tuple[Float[Array, "positions"], Float[Array, "positions"], Float[Array, "positions number"]]:
+    """Of the logits states @ table.T, products of bfloat16, at each position: log sum exp, mean, and those of the words
+    asked for by its group (so many positions one after the other); 0 where a position is not used, and not looked
+    at. level: as in `product`."""
+    positions = len(states)
+    shapes = ((positions,), (positions,), (positions, asked.shape[1]))
+    call = jax.ffi.ffi_call(LOOK_UP, [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes])
+    normaliser, mean, chosen = call(states, table, asked, is_used, level=_number_of(level))
+    return normaliser, mean, chosen
+
+
+def look_up_backward(
+    states: Float[Array, "positions depth"],
+    table: Float[Array, "words depth"],
+    asked: Int[Array, "groups number"],
+    is_used: Bool[Array, "positions"],
+    normaliser: Float[Array, "positions"],
+    gradients: tuple[Array, Array, Array],
+    *,
+    level: str | None = None,
+) -> tuple[Float[Array, "positions depth"], Float[Array, "words depth"]]:
+    """What `gradients`, of the three results of look_up, are for states and table; that of the table is float32.
+    normaliser: the first result."""
+    results = (
+        jax.ShapeDtypeStruct(states.shape, states.dtype),
+        jax.ShapeDtypeStruct(table.shape, jnp.float32),
+    )
+    call = jax.ffi.ffi_call(LOOK_UP_BACKWARD, results)
+    to_states, to_table = call(
+        states, table, asked, is_used, normaliser, *gradients, level=_number_of(level)
+    )
+    return to_states, to_table
+
+
+def _number_of(level: str | None) -> np.int64:
+    return np.int64(-1 if level is None else LEVELS.index(level))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))

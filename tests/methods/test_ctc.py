@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import toys
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.methods import ctc, latent
+from nat_ar.methods import ctc_passes, latent
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.ctc import Ctc, CtcModel
 from nat_ar.methods.glancing import Glancing
@@ -189,7 +189,7 @@ def test_wrong_are_the_frames_that_differ_from_the_best_alignment() -> None:
     )
     target = jnp.array([[A, B, PAD, PAD]] * 3 + [[A, B, C, D]])
     logits = 20.0 * jax.nn.one_hot(labels, VOCABULARY)
-    path, is_wrong = jax.jit(ctc.wrong_frames)(logits, jnp.array([6, 6, 6, 3]), target)
+    path, is_wrong = jax.jit(ctc_passes.wrong_frames)(logits, jnp.array([6, 6, 6, 3]), target)
     assert is_wrong.sum(axis=1).tolist() == [0, 0, 2, 0]
     assert is_wrong[2].tolist() == [True, False, False, False, True, False, False, False]
     assert path[:2, :6].tolist() == labels[:2, :6].tolist()
