@@ -22,7 +22,7 @@ from nat_ar.runtime import console, files
 Words = list[str]
 EVERY_ENTRY = ("training", "method")
 """Beginnings of the dotted names that are options of every entry, as they are of `train`."""
-UNSAID = ("directory", "corpus_file", "only", "publish", "picture", "width", "title")
+UNSAID = ("directory", "corpus_file", "only", "untimed", "publish", "picture", "width", "title")
 """Options that the command in the reports does not repeat as they are: none of them changes a number, or it names a
 place."""
 
@@ -47,6 +47,8 @@ class Study:
     sweep: tuple[str, ...] = ()
     """FIELD=a,b,c with the dotted name of an option of entries: instead of each entry (or of the one that is named
     before the field) one for each value, called NAME_FIELD_a and so on; several sweeps: every combination"""
+    untimed: bool = False
+    """leave out the benchmark: a later run of the command, on a machine that does nothing else, adds it"""
     publish: str | None = None
     """directory to which table.md, the picture and the examples are also written, such as docs/results/toy"""
     picture: str | None = None
@@ -171,6 +173,7 @@ def run(arguments: Study) -> None:
     study(
         config,
         command=command,
+        is_timed=not arguments.untimed,
         publish=arguments.publish,
         picture=arguments.picture,
         width=arguments.width,

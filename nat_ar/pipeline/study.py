@@ -47,6 +47,7 @@ def study(
     config: StudyConfig | str | Path,
     *,
     command: str | None = None,
+    is_timed: bool = True,
     publish: str | Path | None = None,
     picture: str | Path | None = None,
     width: float | None = None,
@@ -54,7 +55,8 @@ def study(
 ) -> Comparison:
     """Runs what is missing, writes the reports, prints the table and returns it.
 
-    `config`: a study or its Python file; `command`: what the reports give as the command that made them; `publish`: a
+    `config`: a study or its Python file; `command`: what the reports give as the command that made them; `is_timed`:
+    False leaves out the benchmark, until it is called without; `publish`: a
     further directory for the reports; `picture`: a further file for the picture, .png, .svg or .pdf; `width` of the
     pictures, in inches. Raises ConfigError where another process is at the same study."""
     if not isinstance(config, StudyConfig):
@@ -65,7 +67,7 @@ def study(
     plan = config.plan()  # an impossible experiment must not make the directory
     files.make_directory(root)
     with files.locked(root):
-        comparison = _study(config, plan)
+        comparison = _study(config, plan, is_timed=is_timed)
         drawn: dict[str, Any] = {"width": width, "has_title": has_title}
         for directory in (root, *([] if publish is None else [Path(publish)])):
             report.write(comparison, directory, config, command, **drawn)
@@ -75,7 +77,7 @@ def study(
         return comparison
 
 
-def _study(config: StudyConfig, plan: Sequence[PlannedRun]) -> Comparison:
+def _study(config: StudyConfig, plan: Sequence[PlannedRun], *, is_timed: bool) -> Comparison:
     stage = _Stages()
     data = plan[0].experiment.data
 
@@ -103,19 +105,23 @@ def _study(config: StudyConfig, plan: Sequence[PlannedRun]) -> Comparison:
         for split in config.tests:
             evaluating = functools.partial(_evaluate_missing, planned, split)
             stage(f"evaluate {planned.experiment.name} on {split}", evaluating)
-    # The time that a decoding takes depends on the seed by the lengths of what it translates only.
-    systems = [
-        System(Run(planned.directory), text)
-        for planned in plan
-        if planned.seed == config.seeds_of(planned.entry)[0]
-        for text in planned.entry.decodings or (None,)
-    ]
-    stage("benchmark", lambda: _benchmark_missing(systems, config))
+    if is_timed:
+        stage("benchmark", lambda: _benchmark_missing(_timed(config, plan), config))
     return compare.compare(
         [planned.directory for planned in plan],
         teacher=plan[0].experiment.name,
         split=config.tests[0],
     )
+
+
+def _timed(config: StudyConfig, plan: Sequence[PlannedRun]) -> list[System]:
+    """Of each entry one run: the time that a decoding takes depends on the seed by the lengths of translations only."""
+    return [
+        System(Run(planned.directory), text)
+        for planned in plan
+        if planned.seed == config.seeds_of(planned.entry)[0]
+        for text in planned.entry.decodings or (None,)
+    ]
 
 
 def _train(planned: PlannedRun) -> None:
