@@ -26,7 +26,6 @@ from nat_ar.methods.da_transformer import DaTransformer
 from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.length_nat import LengthNat
-from nat_ar.nn.decoder_inputs import Copies
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.training.config import TrainingConfig, ValidationConfig
 from nat_ar.training.optimizer import OptimizerConfig
@@ -66,10 +65,8 @@ def student(name: str, method: Method, *decodings: str, max_steps: int = 1500) -
     )
 
 
-SPLIT = Copies(of="states", told_apart_by="map")
-"""encoder states, the first, second, ... copy of each through a linear map of its own: CTC's split states"""
 LENGTH = LengthNat(STUDENT)
-LENGTH_STATES = LengthNat(STUDENT, copy="uniform", inputs=SPLIT)
+LENGTH_STATES = LengthNat(STUDENT, copy="uniform", inputs=recipes.SPLIT)
 FERTILITY = FertilityNat(STUDENT)
 CTC = Ctc(STUDENT, upsample_factor=2)
 
@@ -137,7 +134,9 @@ config = StudyConfig(
             "glat_states", dataclasses.replace(LENGTH_STATES, glancing=glancing()), *ONE_LENGTH
         ),
         student("fertility", FERTILITY, *FERTILITIES),
-        student("fertility_states", dataclasses.replace(FERTILITY, inputs=SPLIT), *FERTILITIES),
+        student(
+            "fertility_states", dataclasses.replace(FERTILITY, inputs=recipes.SPLIT), *FERTILITIES
+        ),
         student("ctc_split", CTC, "BestPath()"),
         student("ctc_states", dataclasses.replace(CTC, upsampling="states"), "BestPath()"),
         student("ctc_split_glat", dataclasses.replace(CTC, glancing=glancing()), "BestPath()"),

@@ -11,6 +11,7 @@ from nat_ar.losses.axe import Axe
 from nat_ar.losses.fuzzy_alignment import FuzzyAlignment
 from nat_ar.losses.oaxe import Oaxe
 from nat_ar.methods.autoregressive import Autoregressive
+from nat_ar.methods.base import Method
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.cmlm import Cmlm
 from nat_ar.methods.ctc import Ctc
@@ -24,6 +25,7 @@ from nat_ar.methods.joint import Joint
 from nat_ar.methods.latent import Latent
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.methods.recurrent import Recurrent
+from nat_ar.nn.decoder_inputs import Copies
 from nat_ar.nn.recurrent import RecurrentConfig
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.training.config import TrainingConfig
@@ -56,6 +58,37 @@ def fuzzy(method: DaTransformer, *, ngram: int = 2) -> DaTransformer:
         fuzzy_alignment=FuzzyAlignment(ngram),
         glancing=Glancing(start_ratio=0.1, end_ratio=0.1),
     )
+
+
+SPLIT = Copies(of="states", told_apart_by="map")
+"""Encoder states, the first, second, ... copy of each through a linear map of its own."""
+
+
+def from_states(method: Method) -> Method:
+    """A one-pass method with what learns fastest from real text (docs/log.md): decoder inputs are encoder states
+    instead of embeddings, two frames a token are enough for CTC, and positions of the length NAT know their neighbours.
+    Others stay as they are."""
+    match method:
+        case LengthNat(transformer=transformer):
+            return dataclasses.replace(
+                method,
+                transformer=dataclasses.replace(transformer, decoder_positions="every_layer"),
+                copy="uniform",
+                inputs=SPLIT,
+                positional_attention=True,
+            )
+        case FertilityNat():
+            return dataclasses.replace(method, inputs=SPLIT)
+        case Cmlm() | IterativeRefinement():
+            return dataclasses.replace(method, copy="uniform", inputs=SPLIT)
+        case Ctc():
+            return dataclasses.replace(
+                method, upsample_factor=2, upsampling="split", label_smoothing=0.0
+            )
+        case DaTransformer():
+            return dataclasses.replace(method, inputs="split")
+        case _:
+            return method
 
 
 def family(
