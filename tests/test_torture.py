@@ -13,7 +13,8 @@ from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.experiment.config import load_file
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.length_nat import LengthNat
-from nat_ar.translation.translator import Translation, Translator
+from nat_ar.translation.translation import Translation
+from nat_ar.translation.translator import Translator
 from scripts.torture import batch_invariance, faults, inputs, kills, models, tiny_study
 from scripts.torture.faults import FAULTS, Fault
 

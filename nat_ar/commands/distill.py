@@ -5,12 +5,13 @@ array share them. nat_ar/pipeline/distill.py describes the result."""
 
 import dataclasses
 
+from nat_ar.config_json import ConfigError
 from nat_ar.evaluation import data_card
 from nat_ar.evaluation.speed import machine
 from nat_ar.experiment.run import Run
 from nat_ar.pipeline.distill import distill
 from nat_ar.pipeline.shards import Choose, Spoilt
-from nat_ar.runtime import console
+from nat_ar.runtime import bars, distributed
 from nat_ar.translation.model import dtype_of
 from nat_ar.translation.translator import BATCH_TOKENS
 
@@ -44,10 +45,30 @@ class Distill:
     part: str | None = None
     """I/N: make every N-th shard only, from the I-th on, beside other processes; the last one, or the command without
     it, joins them to the same data whatever N is"""
+    coordinator: str | None = None
+    """HOST:PORT at which process 0 listens, where several processes share the sentences of each shard, without --part
+    (docs/scale.md)"""
+    processes: int | None = None
+    """how many processes share them"""
+    process: int | None = None
+    """which of them this is, from 0"""
 
 
 def run(arguments: Distill) -> None:
-    console.say(machine.summary([dtype_of(Run.of(arguments.run_directory).config().method)]))
+    if arguments.part is None:
+        with distributed.joined(arguments.coordinator, arguments.processes, arguments.process):
+            _run(arguments)
+        return
+    if arguments.coordinator is not None:
+        raise ConfigError(
+            "--part is for processes that tell each other nothing, and --coordinator for such as share each shard: "
+            "give one of them"
+        )
+    _run(arguments)  # also as one of several tasks of a launcher
+
+
+def _run(arguments: Distill) -> None:
+    bars.say(machine.summary([dtype_of(Run.of(arguments.run_directory).config().method)]))
     manifest = distill(
         arguments.run_directory,
         arguments.directory,
@@ -61,5 +82,5 @@ def run(arguments: Distill) -> None:
         spoilt=arguments.spoilt,
         part=arguments.part,
     )
-    if manifest is not None:
+    if manifest is not None and distributed.is_first():
         print(data_card.summary(manifest))

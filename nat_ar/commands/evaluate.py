@@ -18,7 +18,7 @@ from nat_ar.pipeline import replay as replays
 from nat_ar.pipeline.evaluate import evaluate
 from nat_ar.pipeline.given_scores import GivenScores
 from nat_ar.pipeline.imported import evaluate_imported
-from nat_ar.runtime import console
+from nat_ar.runtime import bars, console, distributed
 from nat_ar.translation.model import dtype_of
 from nat_ar.translation.translator import BATCH_TOKENS
 
@@ -71,13 +71,24 @@ class Evaluate:
     policies that translate each from nothing; default: all (docs/captions.md)"""
     oracle_length: bool = False
     """of the n_best translations score the one nearest in length to the reference (docs/metrics.md)"""
+    coordinator: str | None = None
+    """HOST:PORT at which process 0 listens, where several processes share the sentences (docs/scale.md)"""
+    processes: int | None = None
+    """how many processes share them"""
+    process: int | None = None
+    """which of them this is, from 0"""
 
 
 def run(arguments: Evaluate) -> None:
     if arguments.imported is not None or arguments.name is not None:
         _score_imported(arguments)
         return
-    console.say(machine.summary([dtype_of(Run.of(arguments.run_directory).config().method)]))
+    with distributed.joined(arguments.coordinator, arguments.processes, arguments.process):
+        _evaluate(arguments)
+
+
+def _evaluate(arguments: Evaluate) -> None:
+    bars.say(machine.summary([dtype_of(Run.of(arguments.run_directory).config().method)]))
     given = map(GivenScores.of, arguments.scores)
     if len(arguments.decoding) > 1 and not all(one.is_command for one in given):
         raise ConfigError(
@@ -93,6 +104,8 @@ def run(arguments: Evaluate) -> None:
         languages=(corpus.source_language, corpus.target_language),
     )
     if arguments.policy:
+        if distributed.count() > 1:
+            raise ConfigError("captions are replayed by one process: leave out --coordinator")
         _replay(arguments, test)
         return
     for text in arguments.decoding or (None,):
@@ -109,7 +122,8 @@ def run(arguments: Evaluate) -> None:
             oracle_length=arguments.oracle_length,
             scores=arguments.scores,
         )
-        console.show(summary(row, chosen))
+        if distributed.is_first():
+            console.show(summary(row, chosen))
 
 
 def _replay(arguments: Evaluate, test: EvaluationSet | None) -> None:

@@ -38,7 +38,6 @@ class Train:
 def run(arguments: Train) -> None:
     with distributed.joined(arguments.coordinator, arguments.processes, arguments.process):
         dtypes = [arguments.config.method.network.dtype]
-        bars.is_muted = not distributed.is_first()
         bars.say(machine.summary(dtypes))
         trained = train(arguments.config, arguments.run, mesh=arguments.mesh)
         where = shlex.quote(str(trained.directory))

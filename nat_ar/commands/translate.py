@@ -6,6 +6,7 @@ keeps those that are written."""
 import collections
 import contextlib
 import dataclasses
+import io
 import sys
 from collections.abc import Iterator, Mapping
 from io import BufferedIOBase
@@ -17,10 +18,11 @@ from nat_ar.data import text_files, vocabulary
 from nat_ar.evaluation.speed import machine
 from nat_ar.experiment.run import Run
 from nat_ar.experiment.translators import open_translator
-from nat_ar.runtime import bars, console, devices
+from nat_ar.runtime import bars, devices, distributed
 from nat_ar.translation import decodings
 from nat_ar.translation.model import dtype_of
-from nat_ar.translation.translator import BATCH_TOKENS, Translation, Translator
+from nat_ar.translation.translation import Translation
+from nat_ar.translation.translator import BATCH_TOKENS, Translator
 
 PART_BYTES = 2**16
 """for each device; read, translated and written before more is read"""
@@ -46,6 +48,12 @@ class Translate:
     """write the score (nats) and a TAB before each translation"""
     batch_tokens: int = BATCH_TOKENS
     """padded source tokens per batch of at most 64 sentences; fewer take less memory and change no translation"""
+    coordinator: str | None = None
+    """HOST:PORT at which process 0 listens, where several processes share the lines of a file (docs/scale.md)"""
+    processes: int | None = None
+    """how many processes share them"""
+    process: int | None = None
+    """which of them this is, from 0"""
 
     def __post_init__(self) -> None:
         if self.n_best < 1:
@@ -53,17 +61,32 @@ class Translate:
 
 
 def run(arguments: Translate) -> None:
+    with distributed.joined(arguments.coordinator, arguments.processes, arguments.process):
+        if distributed.count() > 1 and arguments.input == "-":
+            raise ConfigError(
+                "processes that translate together read one file that all of them see: expected --input FILE, got "
+                "standard input"
+            )
+        _run(arguments)
+
+
+def _run(arguments: Translate) -> None:
     run = Run.of(arguments.run_directory)
     method = run.config().method
     decoding: Any = decodings.choose(method, arguments.decoding)
     if arguments.n_best > 1:
         widened = decodings.with_n_best(decoding.decoding, arguments.n_best)
         decoding = dataclasses.replace(decoding, decoding=widened)
-    console.say(machine.summary([dtype_of(method)]))
-    with _source(arguments) as source, _output(arguments) as output:
-        _, translator = open_translator(run, decoding, arguments.checkpoint)
+    bars.say(machine.summary([dtype_of(method)]))
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(_source(arguments))
+        output: BufferedIOBase = io.BytesIO()  # of processes that get nothing to write
+        if distributed.is_first():
+            output = stack.enter_context(_output(arguments))
+        pinned = distributed.from_first(lambda: run.pinned(arguments.checkpoint))
+        _, translator = open_translator(run, decoding, pinned)
         translator.batch_tokens = arguments.batch_tokens
-        translator.devices = devices.local()
+        translator.devices, translator.is_shared = devices.local(), True
         if arguments.output != "-" and Path(arguments.output).is_file():
             output.truncate(0)
         _translate(source, output, translator, arguments)
@@ -78,7 +101,7 @@ def _translate(
     bar = bars.Bar(unit="sentence", desc="translate", is_quiet=source.isatty())
     try:
         with bar:
-            for part in _whole_lines(source, PART_BYTES * len(devices.local())):
+            for part in _parts(source, PART_BYTES * len(devices.all_processes())):
                 lines, num_broken = text_files.lines_to_translate(part, name)
                 found = translator.translate(lines, is_quiet=True)
                 for number, item in enumerate(found, start=counts["lines"]):
@@ -92,12 +115,28 @@ def _translate(
                 counts["cut"] += sum(item.is_cut for item in found)
                 counts["missing"] += sum(item.is_missing for item in found)
     except (KeyboardInterrupt, MemoryError):
-        console.say(f"nat-ar: stopped after {counts['lines']} lines, which are written")
+        bars.say(f"nat-ar: stopped after {counts['lines']} lines, which are written")
         raise
     finally:
         if arguments.scores:
-            console.say(f"nat-ar: scores are {translator.decoding.score}")
+            bars.say(f"nat-ar: scores are {translator.decoding.score}")
         _warn(counts)
+
+
+def _parts(source: BufferedIOBase, part_bytes: int) -> Iterator[bytes]:
+    """What is translated together. Each process reads for itself, as much as the first does."""
+    parts = _whole_lines(source, part_bytes)
+    while True:
+        read: list[bytes] = []
+
+        def read_here(read: list[bytes] = read) -> int:
+            read.append(next(parts, b""))
+            return len(read[0])
+
+        size = distributed.from_first(read_here)
+        if not size:
+            return
+        yield read[0] if read else source.read(size)
 
 
 def _whole_lines(source: BufferedIOBase, part_bytes: int) -> Iterator[bytes]:
@@ -160,4 +199,4 @@ def _warn(counts: Mapping[str, int]) -> None:
         ("missing", "sources got no translation with a finite score"),
     ):
         if counts[key]:
-            console.say(f"nat-ar: {counts[key]} {what}")
+            bars.say(f"nat-ar: {counts[key]} {what}")

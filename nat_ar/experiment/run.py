@@ -95,9 +95,7 @@ class Run:
         """The run, made or found again by `start`, which this process alone writes to until the block ends, or those
         alone that train together: then the first of them makes it. An error before the first checkpoint leaves nothing
         of it behind, unless there are batches to look at."""
-        with contextlib.ExitStack() as held:
-            own = self._started(config, data, **models)
-            distributed.from_first(lambda: held.enter_context(own))
+        with distributed.held_by_first(self._started(config, data, **models)):
             with distributed.failing_together():
                 if not self.config_path.exists():
                     raise ConfigError(

@@ -25,7 +25,7 @@ from nat_ar.experiment.translators import open_translator
 from nat_ar.pipeline import shards
 from nat_ar.pipeline import word_distributions as distributions
 from nat_ar.pipeline.shards import Choose, Spoilt
-from nat_ar.runtime import bars, devices, files, parts
+from nat_ar.runtime import bars, devices, distributed, files, parts
 from nat_ar.runtime.parts import Part
 from nat_ar.translation import decodings
 from nat_ar.translation.translator import BATCH_TOKENS, Translator
@@ -50,7 +50,9 @@ def distill(
     is returned. With
     `word_distributions`, so many of the teacher's most probable words at each place of the targets are kept. `spoilt`:
     what becomes of pairs whose source lost its end or whose translation reached its length limit, so that half of one
-    would be paired with the whole of the other: dropped, paired with the raw target, or kept.
+    would be paired with the whole of the other: dropped, paired with the raw target, or kept. Processes that compute
+    together (runtime.distributed), without a part, all call it alike: they share the sentences of each shard, the first
+    one writes, and all return the manifest.
 
     Raises ValueError where `directory` or the shards beside it come from other inputs, with the differences;
     ConfigError where shards of other parts are missing and no part is given, and InUseError where another process makes
@@ -78,7 +80,7 @@ def distill(
     data = _raw_data(run, run.find(config.data.directory))
     tokenizer = config.data.corpus.tokenizer
     references.require(tokenizer)
-    pinned = run.pinned(checkpoint)
+    pinned = distributed.from_first(lambda: run.pinned(checkpoint))
     inputs = {
         "format": shards.FORMAT,
         "config_hash": run.config_hash,
@@ -92,11 +94,23 @@ def distill(
         "spoilt": spoilt,
     }
     kept = {**inputs, "word_distributions": word_distributions}
-    if (directory / arrays.MANIFEST).exists():
-        manifest = _made_before(directory, kept, type(config.method))
-        shutil.rmtree(shards_directory, ignore_errors=True)
+    distributed.require_same(kept, "all processes distil the same")
+
+    def is_joined() -> bool:
+        """By this or another process."""
+        return distributed.from_first(lambda: (directory / arrays.MANIFEST).exists())
+
+    def made_before() -> dict[str, Any]:
+        return distributed.from_first(lambda: _made_before(directory, kept, type(config.method)))
+
+    if is_joined():
+        manifest = made_before()
+        if distributed.is_first():
+            shutil.rmtree(shards_directory, ignore_errors=True)
         return manifest
-    files.check_new_directory(directory, but=f"no {arrays.MANIFEST}")
+    distributed.from_first(
+        lambda: files.check_new_directory(directory, but=f"no {arrays.MANIFEST}")
+    )
     if max_sentences is not None:
         data = data.with_training_pairs(max_sentences)
     recorded = {**inputs, "shard_sentences": shard_sentences}
@@ -106,20 +120,21 @@ def distill(
     @functools.cache
     def opened() -> tuple[TrainedModel, Translator]:
         loaded, teacher = open_translator(run, shown, pinned)
-        teacher.batch_tokens, teacher.devices = batch_tokens, devices.local()
+        teacher.batch_tokens = batch_tokens
+        teacher.devices, teacher.is_shared = devices.local(), True
         return loaded, teacher
 
-    def is_joined() -> bool:
-        """By another process, since this one has looked."""
-        return (directory / arrays.MANIFEST).exists()
-
     def join() -> dict[str, Any]:
-        with at_shards():
+        with distributed.held_by_first(at_shards()):
             if is_joined():
-                return _made_before(directory, kept, type(config.method))
-            parts.require_all(shards_directory, work.missing(), "pieces")
+                return made_before()
+            distributed.from_first(
+                lambda: parts.require_all(shards_directory, work.missing(), "pieces")
+            )
             work.make(lambda: opened()[1], title=config.name)
-            return _write(run, opened()[0], work, directory, kept, pinned, batch_tokens)
+            return distributed.from_first(
+                lambda: _write(run, opened()[0], work, directory, kept, pinned, batch_tokens)
+            )
 
     if own is None:
         return join()

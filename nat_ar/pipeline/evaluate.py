@@ -19,10 +19,11 @@ from nat_ar.experiment.run import Run, checkpoint_name
 from nat_ar.experiment.translators import open_translator
 from nat_ar.pipeline import evaluation_sets, given_scores, scoring
 from nat_ar.pipeline.given_scores import GivenScores
-from nat_ar.runtime import devices, files
+from nat_ar.runtime import devices, distributed, files
 from nat_ar.translation import decodings
 from nat_ar.translation.decodings import Choice
-from nat_ar.translation.translator import BATCH_TOKENS, Translation
+from nat_ar.translation.translation import Translation
+from nat_ar.translation.translator import BATCH_TOKENS
 
 ORACLE = " oracle length"
 """The end of a row's decoding whose translations were chosen by the lengths of the references."""
@@ -51,7 +52,10 @@ def evaluate(
     of tokens is nearest to the (first) reference's, for what the choice of a length costs; the row's decoding ends in
     ORACLE. Raises ConfigError where the decoding gives one translation, or removes repeats. scores: of each translation
     by another program, "COMET=FILE" or a command (given_scores). A file is of translations that were made before: with
-    one, nothing is translated, and the row of before is written again with the scores."""
+    one, nothing is translated, and the row of before is written again with the scores.
+
+    Processes that compute together (runtime.distributed) all call it alike and share the batches; the first scores and
+    writes, and all return the row."""
     run = Run.of(run)
     test, options = evaluation_sets.of_run(
         run, split=split, data_directory=data_directory, test=test
@@ -69,58 +73,68 @@ def evaluate(
             )
         choice = decodings.choose(run.config().method, decoding)
         shown = choice.text + (ORACLE if oracle_length else "")
-        row = _row_of_before(run, shown, run.parameters_hash(checkpoint), test)
-        return given_scores.add(run.directory, row, test, given)
+
+        def added() -> results.Row:
+            row = _row_of_before(run, shown, run.parameters_hash(checkpoint), test)
+            return given_scores.add(run.directory, row, test, given)
+
+        return distributed.from_first(added)
     if bleu_tokenizer is None:
         test.check_references(tokenizer)
-    loaded, translator = open_translator(run, decoding, checkpoint)
+    pinned = distributed.from_first(lambda: run.pinned(checkpoint))
+    loaded, translator = open_translator(run, decoding, pinned)
     asked = shown = translator.choice.text
     if oracle_length:
         _require_lengths(translator.choice)
         shown += ORACLE
     translator.batch_tokens = batch_tokens
-    translator.devices = devices.local()
-    found = translator.translate(test.source, title=f"evaluate {loaded.config.name}")
-    if oracle_length:
-        lengths = [len(row) for row in loaded.vocabulary.encode_target(test.references[0])]
-        found = of_nearest_length(found, lengths)
-    texts = [" ".join(translation.texts[0].split("\n")) for translation in found]
+    translator.devices, translator.is_shared = devices.local(), True
     identity = {
         **provenance.identity(run, loaded),
         "decoding": shown,
         "test_hash": test.hash,
     }
-    scored = scoring.write_and_score(
-        run.directory, _file_name(identity), texts, test, chosen, tokenizer
-    )
-    row = {
-        "kind": "quality",
-        **identity,
-        "variant": loaded.config.method.variant,
-        "split": test.name,
-        "data_hash": test.prepared_hash or test.hash,
-        "lost": test.lost,
-        "device": machine.device_name(),
-        "date": provenance.now(),
-        "command": provenance.command_of(
-            "evaluate",
-            run.directory,
-            **test.options,
-            **options,
-            decoding=asked,
-            checkpoint=checkpoint_name(loaded.averaged_steps or (loaded.step,)),
-            metrics=metrics.sources(chosen),
-            bleu_tokenizer=bleu_tokenizer,
-            oracle_length=oracle_length or None,
-        ),
-        **scored,
-        "steps": sum(t.passes for t in found) / max(len(found), 1),
-        "verification": _verification(found),
-        "warnings": [*scored["warnings"], *_warnings(found)],
-        **_training_cost(run, loaded.step),
-    }
-    results.append(run.directory, row)
-    return given_scores.add(run.directory, row, test, given) if given else row
+    distributed.require_same(identity, "all processes evaluate one model on one test")
+    found = translator.translate(test.source, title=f"evaluate {loaded.config.name}")
+    if oracle_length and distributed.is_first():
+        lengths = [len(row) for row in loaded.vocabulary.encode_target(test.references[0])]
+        found = of_nearest_length(found, lengths)
+
+    def written() -> results.Row:
+        texts = [" ".join(translation.texts[0].split("\n")) for translation in found]
+        scored = scoring.write_and_score(
+            run.directory, _file_name(identity), texts, test, chosen, tokenizer
+        )
+        row = {
+            "kind": "quality",
+            **identity,
+            "variant": loaded.config.method.variant,
+            "split": test.name,
+            "data_hash": test.prepared_hash or test.hash,
+            "lost": test.lost,
+            "device": machine.device_name(),
+            "date": provenance.now(),
+            "command": provenance.command_of(
+                "evaluate",
+                run.directory,
+                **test.options,
+                **options,
+                decoding=asked,
+                checkpoint=checkpoint_name(loaded.averaged_steps or (loaded.step,)),
+                metrics=metrics.sources(chosen),
+                bleu_tokenizer=bleu_tokenizer,
+                oracle_length=oracle_length or None,
+            ),
+            **scored,
+            "steps": sum(t.passes for t in found) / max(len(found), 1),
+            "verification": _verification(found),
+            "warnings": [*scored["warnings"], *_warnings(found)],
+            **_training_cost(run, loaded.step),
+        }
+        results.append(run.directory, row)
+        return given_scores.add(run.directory, row, test, given) if given else row
+
+    return distributed.from_first(written)
 
 
 def _row_of_before(

@@ -9,7 +9,8 @@ import numpy as np
 from nat_ar.experiment import translators
 from nat_ar.experiment.run import Run, TrainedModel
 from nat_ar.runtime import devices
-from nat_ar.translation.translator import Translation, Translator
+from nat_ar.translation.translation import Translation
+from nat_ar.translation.translator import Translator
 
 
 class TranslationSystem:

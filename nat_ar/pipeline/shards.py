@@ -6,7 +6,7 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +15,12 @@ from nat_ar.data.arrays import PreparedData, Split
 from nat_ar.data.references import Tokenizer
 from nat_ar.evaluation import metrics
 from nat_ar.evaluation.speed import machine
-from nat_ar.runtime import bars, files, parts
+from nat_ar.runtime import bars, distributed, files, parts
 from nat_ar.runtime.parts import Part
 from nat_ar.search import limits
 from nat_ar.translation import decodings, translator
-from nat_ar.translation.translator import Translation, Translator
+from nat_ar.translation.translation import Translation
+from nat_ar.translation.translator import Translator
 
 FORMAT = 1
 """Of shards and card."""
@@ -103,8 +104,9 @@ class Work:
         self, teacher: Callable[[], Translator], part: Part | None = None, *, title: str
     ) -> None:
         """Translates the pieces of a part, or all, that are not there yet. The teacher is asked for where there is
-        something to do."""
-        missing = [k for k in self.missing() if part is None or part.has(k)]
+        something to do. Processes that compute together share the sentences of each piece, and the first writes it."""
+        there = distributed.from_first(self.missing)
+        missing = [k for k in there if part is None or part.has(k)]
         spans, train = self._spans, self.data.split("train")
         if 0 in missing:
             self._validate(teacher())
@@ -119,25 +121,31 @@ class Work:
         )
         with bar:
             for k in (k for k in missing if k):
-                rows = spans[k - 1]
-                shard = _translate_shard(
-                    teacher(),
-                    train,
-                    rows,
-                    self.choose,
-                    self.tokenizer,
-                    title=f"shard {k}/{len(spans)}",
-                )
-                write_json(self._path(rows), shard)
-                bar.update(len(rows))
+                self._translate(teacher(), train, spans[k - 1], title=f"shard {k}/{len(spans)}")
+                bar.update(len(spans[k - 1]))
 
     def _validate(self, teacher: Translator) -> None:
         """BLEU of the teacher under the same decoding, of its first translations whatever `choose` is."""
         validation = self.data.split("validation")
         found = teacher.translate(validation.source_text, title="validation")
-        texts = [translation.texts[0] for translation in found]
-        bleu = metrics.bleu(texts, validation.target_text, tokenize=self.tokenizer)
-        write_json(self._path(None), {**bleu.as_row(), "sentences": len(validation)})
+
+        def write() -> None:
+            texts = [translation.texts[0] for translation in found]
+            bleu = metrics.bleu(texts, validation.target_text, tokenize=self.tokenizer)
+            write_json(self._path(None), {**bleu.as_row(), "sentences": len(validation)})
+
+        distributed.from_first(write)
+
+    def _translate(self, teacher: Translator, train: Split, rows: range, *, title: str) -> None:
+        """The training sources in `rows`."""
+        began = time.perf_counter()
+        found = teacher.translate([train.source_text[row] for row in rows], title=title)
+
+        def write() -> None:
+            shard = _shard(found, train, rows, self.choose, self.tokenizer)
+            write_json(self._path(rows), {**shard, "seconds": time.perf_counter() - began})
+
+        distributed.from_first(write)
 
     def read(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The teacher's BLEU on validation, and all shards in order."""
@@ -146,18 +154,10 @@ class Work:
         ]
 
 
-def _translate_shard(
-    teacher: Translator,
-    train: Split,
-    rows: range,
-    choose: Choose,
-    tokenizer: Tokenizer,
-    *,
-    title: str,
+def _shard(
+    found: Sequence[Translation], train: Split, rows: range, choose: Choose, tokenizer: Tokenizer
 ) -> dict[str, Any]:
-    """The translations of the training sources in `rows`, and the seconds they took."""
-    began = time.perf_counter()
-    found = teacher.translate([train.source_text[row] for row in rows], title=title)
+    """What is kept of the translations of the training sources in `rows`."""
     texts, num_cut, spoilt = [], 0, []
     for row, translation in zip(rows, found, strict=True):
         best = 0
@@ -175,7 +175,6 @@ def _translate_shard(
         "cut": num_cut,
         "spoilt": spoilt,
         "shortened": sum(translation.is_shortened for translation in found),
-        "seconds": time.perf_counter() - began,
         "device": machine.device_name(),
     }
 

@@ -98,12 +98,7 @@ def train(
 def require_same(config: ExperimentConfig, data: PreparedData) -> None:
     """Raises ConfigError in a process that was not given what the first was, and ProcessError in the others."""
     own = {"config": config_json.to_json(config), "data": data.hash}
-    first = distributed.from_first(lambda: own)
-    with distributed.failing_together():
-        if changed := list(config_json.differences(first, own)):
-            raise ConfigError(
-                f"all processes train one experiment: expected that of process 0, got {'; '.join(changed)}"
-            )
+    distributed.require_same(own, "all processes train one experiment")
 
 
 def _train(
@@ -156,8 +151,7 @@ def _train(
     measure = validation.Validation(config, data, graphdef, teacher)
 
     def validate(params: nnx.State) -> dict[str, float]:
-        whole = step.replicated(params)
-        return distributed.from_first(lambda: measure(whole))
+        return measure(step.replicated(params))
 
     try:
         loop.run(

@@ -3,7 +3,7 @@
 import functools
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ from nat_ar.data.loader import Pairs
 from nat_ar.evaluation import metrics
 from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.experiment.run import TrainedModel
-from nat_ar.runtime import lanes
+from nat_ar.runtime import distributed, lanes, shares
 from nat_ar.special_tokens import PAD
 from nat_ar.training import step
 from nat_ar.translation import decodings
@@ -49,7 +49,8 @@ class Validation:
     by the word.
 
     What the objective makes of a step is what it makes of the last one, so that the losses of a run compare. Pairs
-    that no training bucket holds have no loss, nor has a split without the fertilities that a method learns."""
+    that no training bucket holds have no loss, nor has a split without the fertilities that a method learns. Processes
+    that train together share the batches, and all get the numbers, the same bits whatever the number of processes."""
 
     def __init__(
         self,
@@ -86,12 +87,14 @@ class Validation:
                 decoding=method.decoding,
                 scorer=teacher.model if is_rescored and teacher else None,
             )
-            self.translator.devices = devices
+            self.translator.devices, self.translator.is_shared = devices, True
         else:
             self.translator.use(model)
         found = self.translator.translate(self.sources, title="validate")
         self.translator.copies.free()  # training needs the memory
-        texts = [translation.texts[0] for translation in found]
+        return distributed.from_first(lambda: self._judged([one.texts[0] for one in found]))
+
+    def _judged(self, texts: Sequence[str]) -> dict[str, float]:
         words, expected = (
             sum(map(len, references.words(lines, self.tokenizer)))
             for lines in (texts, self.targets)
@@ -102,11 +105,26 @@ class Validation:
         }
 
     def _loss(self, copies: Mapping[jax.Device, nnx.State]) -> dict[str, float]:
-        """By parameters on several devices, round which the batches are dealt."""
+        """By parameters on several devices, round which the batches of this process are dealt."""
         if self.batching is None:
             return {}
         order = LengthOrder.of_lengths(self.pairs.source.lengths, self.pairs.target.lengths)
         batches = list(BatchPlan(order, self.batching, seed=0).epoch(0))
+        every = shares.dealt(batches, functools.partial(self._numbers_of, copies=copies))
+        return distributed.from_first(lambda: _losses(every or []))
+
+    def _numbers_of(
+        self, batches: Sequence[RowBatch], copies: Mapping[jax.Device, nnx.State]
+    ) -> list[dict[str, list[float]]]:
+        """Total and count of the terms of each batch."""
+        return [
+            {name: [float(mean.total), float(mean.count)] for name, mean in terms.items()}
+            for terms in self._terms_of_each(batches, copies)
+        ]
+
+    def _terms_of_each(
+        self, batches: Sequence[RowBatch], copies: Mapping[jax.Device, nnx.State]
+    ) -> Iterator[dict[str, Mean]]:
         devices = list(copies)[: len(batches)]
         teacher = None if self.teacher is None else self.teacher.model.params
         teachers = {device: jax.device_put(teacher, device) for device in devices}
@@ -114,15 +132,7 @@ class Validation:
             functools.partial(self._terms_of, rows, device, copies[device], teachers[device])
             for rows, device in zip(batches, itertools.cycle(devices), strict=False)
         )
-        totals: dict[str, Mean] = {}
-        for found in lanes.in_order(tasks, len(devices)):
-            for name, mean in jax.tree.map(jnp.asarray, found).items():
-                totals[name] = totals[name] + mean if name in totals else mean
-        losses = {"loss": float(totals["objective"].value)}
-        if "token" in totals:
-            nats = float(totals["token"].value)
-            losses["perplexity"] = math.exp(min(nats, 700.0))  # there is no float beyond e^709
-        return losses
+        return lanes.in_order(tasks, len(devices))
 
     def _terms_of(
         self, rows: RowBatch, device: jax.Device, params: nnx.State, teacher: Any
@@ -149,6 +159,20 @@ class Validation:
             return {**found, **{name: x for name, x in loss.terms.items() if name == "token"}}
 
         return jax.jit(terms)
+
+
+def _losses(of_batches: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, float]:
+    """Of the terms of all batches, total and count, in their order: rounding depends on it."""
+    totals: dict[str, Mean] = {}
+    for terms in of_batches:
+        for name, (total, count) in terms.items():
+            mean = Mean(jnp.float32(total), jnp.float32(count))
+            totals[name] = totals[name] + mean if name in totals else mean
+    losses = {"loss": float(totals["objective"].value)}
+    if "token" in totals:
+        nats = float(totals["token"].value)
+        losses["perplexity"] = math.exp(min(nats, 700.0))  # there is no float beyond e^709
+    return losses
 
 
 def _loss_batching(config: ExperimentConfig, split: Split) -> BatchingConfig | None:

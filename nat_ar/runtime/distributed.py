@@ -15,7 +15,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -23,8 +24,9 @@ import numpy as np
 from jax._src.distributed import global_state
 from jax.experimental import multihost_utils
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.runtime import console
+from nat_ar.runtime import bars, console, launchers
 
 T = TypeVar("T")
 
@@ -34,13 +36,8 @@ PATIENCE = 10.0
 """seconds within which processes that end alike come to their end"""
 WITHOUT_END = 7 * 24 * 3600 * 1000
 """milliseconds to wait for another process while it works: that it is alive is watched elsewhere"""
-LAUNCHERS = {
-    "SLURM": ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
-    "Open MPI": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
-    "Kubernetes": ("NAT_AR_PROCESSES", "JOB_COMPLETION_INDEX"),
-}
-"""what says the number of processes, and which of them this is. An indexed job of Kubernetes does not tell its pods how
-many they are, nor that they belong together: its manifest sets the first variable"""
+PIECE = 2**20
+"""bytes that processes tell each other at once"""
 GONE = "is gone: it was killed, or its machine is down; the last checkpoint is good: run the same command"
 FAILED, ENDING = "nat_ar/failed/", "nat_ar/ending"
 """of the store: where a process says why it ended before the others; and the barrier of those that end together"""
@@ -50,75 +47,21 @@ class ProcessError(OSError):
     """Another process of the job cannot go on; says which, and why."""
 
 
-def requested(
-    coordinator: str | None,
-    processes: int | None,
-    process: int | None,
-    environment: Mapping[str, str],
-) -> dict[str, Any] | None:
-    """What jax.distributed.initialize is to be called with, from options or else from what a launcher says; None where
-    this process is alone.
-
-    With an address, HOST:PORT of process 0, what is missing of the rest is taken from the launcher, and every process
-    has all devices that it sees. Without one, JAX knows the address by SLURM and Open MPI, and gives each process one
-    GPU, and by the API of Kubernetes. Raises ConfigError for what does not fit together."""
-    launcher, told = _launched(environment)
-    if coordinator is None:
-        if processes is not None or process is not None:
-            raise ConfigError(
-                "--processes and --process belong to --coordinator HOST:PORT, the address at which process 0 listens: "
-                "give all three"
-            )
-        return None if launcher is None or told[0] == 1 else {}
-    host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdecimal():
-        raise ConfigError(
-            f"--coordinator is the address at which process 0 listens, HOST:PORT: got {coordinator!r}"
-        )
-    processes = told[0] if processes is None else processes
-    process = told[1] if process is None else process
-    if processes is None or process is None or not 0 <= process < processes:
-        raise ConfigError(
-            f"--coordinator goes with --processes N, how many there are, and --process, 0 to N - 1, which of them "
-            f"this is: got {processes} and {process}"
-        )
-    return {
-        "coordinator_address": coordinator,
-        "num_processes": processes,
-        "process_id": process,
-        "cluster_detection_method": "deactivate",
-    }
-
-
-def _launched(
-    environment: Mapping[str, str],
-) -> tuple[str | None, tuple[int | None, int | None]]:
-    """The launcher of several processes, their number and which this is, as far as it says."""
-    for name, variables in LAUNCHERS.items():
-        number, own = (_number(environment.get(variable)) for variable in variables)
-        if number is not None:
-            return name, (number, own)
-    return None, (None, None)
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdecimal() else None
-
-
 @contextlib.contextmanager
 def joined(
     coordinator: str | None = None, processes: int | None = None, process: int | None = None
 ) -> Iterator[None]:
     """Within the block this process computes together with the others that options or launcher tell of, if any; see
-    `requested`. To be entered before JAX is asked for a device.
+    `launchers.requested`. To be entered before JAX is asked for a device.
 
     A process that ends with an error makes all others end within PATIENCE seconds, and one that is killed within
     HEARTBEAT seconds and some: they say in one line which it was and exit with status 2, whatever they are doing."""
-    arguments = requested(coordinator, processes, process, os.environ)
+    arguments = launchers.requested(coordinator, processes, process, os.environ)
     if arguments is None:
         yield
         return
     _initialize(arguments)
+    bars.is_muted = not is_first()
     watch = _Watch()
     try:
         yield
@@ -261,6 +204,8 @@ def is_first() -> bool:
 
 _numbers = itertools.count()
 """of what processes have told each other: all of them count alike"""
+_forgotten = [0]
+"""the first of these numbers under which there is something in the store"""
 
 
 def _store() -> Any:
@@ -295,21 +240,55 @@ def from_first(compute: Callable[[], T]) -> T:
     return told["value"]
 
 
+def gathered_by_first(own: T) -> list[T] | None:
+    """What every process gives, JSON data, in the order of the processes; None in all but the first."""
+    if count() == 1:
+        return [own]
+    number, client = next(_numbers), _store()
+    if not is_first():
+        text = zlib.compress(json.dumps(own).encode(), level=1)
+        cuts = range(0, len(text), PIECE)
+        for k, cut in enumerate(cuts):
+            client.key_value_set_bytes(f"nat_ar/{number}/{index()}/{k}", text[cut : cut + PIECE])
+        client.key_value_set(f"nat_ar/{number}/{index()}/pieces", str(len(cuts)))
+        return None
+    told = [own]
+    for other in range(1, count()):
+        key = f"nat_ar/{number}/{other}"
+        pieces = int(client.blocking_key_value_get(f"{key}/pieces", WITHOUT_END))
+        texts = (
+            client.blocking_key_value_get_bytes(f"{key}/{k}", WITHOUT_END) for k in range(pieces)
+        )
+        told.append(json.loads(zlib.decompress(b"".join(texts))))
+        client.key_value_delete(key)
+    _forget_before(number)
+    return told
+
+
+def _forget_before(number: int) -> None:
+    """Who has told the first process something under a number has read all that was told under smaller ones: the store
+    does not grow with the work."""
+    for passed in range(_forgotten[0], number):
+        _store().key_value_delete(f"nat_ar/{passed}")
+    _forgotten[0] = number
+
+
 def total(numbers: Sequence[int]) -> list[int]:
     """The sums over all processes, number by number; each gives as many."""
-    if count() == 1:
-        return list(numbers)
-    key, client = f"nat_ar/{next(_numbers)}", _store()
-    client.key_value_set(f"{key}/{index()}", json.dumps(numbers))
-    if is_first():
-        told = [
-            json.loads(client.blocking_key_value_get(f"{key}/{number}", WITHOUT_END))
-            for number in range(count())
-        ]
-        client.key_value_set(
-            f"{key}/all", json.dumps([sum(own) for own in zip(*told, strict=True)])
-        )
-    return json.loads(client.blocking_key_value_get(f"{key}/all", WITHOUT_END))
+    told = gathered_by_first(list(numbers))
+    return from_first(lambda: [sum(own) for own in zip(*(told or ()), strict=True)])
+
+
+@contextlib.contextmanager
+def held_by_first(context: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
+    """A context that the first process alone enters, such as a lock; where it cannot, none goes on."""
+    with contextlib.ExitStack() as held:
+
+        def enter() -> None:
+            held.enter_context(context)
+
+        from_first(enter)
+        yield
 
 
 @contextlib.contextmanager
@@ -342,6 +321,15 @@ def _verdict(key: str) -> str:
         ]
         client.key_value_set(verdict, next(filter(None, outcomes), ""))
     return client.blocking_key_value_get(verdict, WITHOUT_END)
+
+
+def require_same(own: dict[str, Any], what: str) -> None:
+    """Raises ConfigError in a process that was given something else than the first, JSON data, and ProcessError in the
+    others. `what` is done together: "all processes train one experiment"."""
+    first = from_first(lambda: own)
+    with failing_together():
+        if changed := list(config_json.differences(first, own)):
+            raise ConfigError(f"{what}: expected that of process 0, got {'; '.join(changed)}")
 
 
 def broadcast(tree: Any) -> Any:

@@ -11,7 +11,8 @@ from nat_ar.evaluation import latency
 from nat_ar.special_tokens import PAD
 from nat_ar.streaming.caption import Caption, Update
 from nat_ar.streaming.policy import Policy, Retranslate, Said
-from nat_ar.translation.translator import BUCKETS, Translation, Translator, bucket_of
+from nat_ar.translation.translation import Translation
+from nat_ar.translation.translator import BUCKETS, Translator, bucket_of
 
 
 class Captioner:

@@ -6,7 +6,7 @@ becomes does not depend on the sentences beside it, nor on the number of devices
 
 import dataclasses
 import functools
-import textwrap
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -20,13 +20,14 @@ from nat_ar.data import loader
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.nn import packed
-from nat_ar.runtime import bars, compilation, out_of_memory
+from nat_ar.runtime import bars, compilation, distributed, files, out_of_memory, shares
 from nat_ar.search import limits
 from nat_ar.search.candidates import Scorer
 from nat_ar.special_tokens import EOS, PAD
 from nat_ar.translation.copies import Copies
 from nat_ar.translation.decodings import Choice
 from nat_ar.translation.model import Drafter, Model
+from nat_ar.translation.translation import Translation
 from nat_ar.types import Hypotheses, Internal
 
 BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
@@ -39,34 +40,6 @@ TOKENIZER, DETOKENIZER = "nat_ar.tokenizer", "nat_ar.detokenizer"
 """what a profiler's trace calls them"""
 PlannedBatch = tuple[list[int], int, int]
 """Indices of sentences, rows of the padded batch, bucket."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Translation:
-    """The translations of one sentence, best first, with their scores and tokens."""
-
-    texts: list[str]
-    scores: list[float]
-    tokens: list[list[int]]
-    passes: int
-    """sequential decoder passes; 0 for a blank sentence"""
-    is_shortened: bool = False
-    """the source was longer than the longest bucket and lost its end"""
-    is_cut: bool = False
-    """the translation reached its length limit: it may lack its end"""
-    is_missing: bool = False
-    """the search found no translation with a finite score: the text means nothing"""
-    is_blank: bool = False
-    """the source is blank: nothing, or white space only. It was not decoded, and its translation is empty"""
-    verified_passes: int | None = None
-    """the passes that verified drafts; None: there were no drafts"""
-    near_ties: int | None = None
-    """words that the decoding without drafts might say otherwise; None: there are none (types.Verification)"""
-
-    def __repr__(self) -> str:
-        text = textwrap.shorten(self.texts[0], 60, placeholder=" ...")
-        more = f", {len(self.texts)} texts" if len(self.texts) > 1 else ""
-        return f"Translation({text!r}, score {self.scores[0]:.2f}, {self.passes} passes{more})"
 
 
 class Translator:
@@ -103,6 +76,8 @@ class Translator:
         self.copies = Copies()
         self.devices: Sequence[jax.Device] = ()
         """of this process, beside the model's own: `translate` deals its batches round all of them"""
+        self.is_shared = False
+        """whether all processes that compute together translate the same sentences, each its share of the batches"""
 
     @property
     def choice(self) -> Choice:
@@ -121,7 +96,10 @@ class Translator:
         self, sentences: Sequence[str], *, title: str = "translate", is_quiet: bool = False
     ) -> list[Translation]:
         """One Translation for each sentence, in order. A blank sentence is not decoded. Raises
-        MemoryError where the device has too little, ValueError for batches of no token."""
+        MemoryError where the device has too little, ValueError for batches of no token.
+
+        Where processes share the work (`is_shared`), the first gets all translations and the others an empty list; what
+        one raises ends it in all, and ConfigError is for sentences or a decoding that are not those of the first."""
         if self.batch_tokens < 1:
             raise ValueError(f"batch_tokens must be at least 1, got {self.batch_tokens}")
         with jax.profiler.TraceAnnotation(TOKENIZER):
@@ -129,28 +107,60 @@ class Translator:
         longest = BUCKETS[-1] - 1
         is_shortened = [len(row) > longest for row in rows]
         rows = [row[:longest] for row in rows]
-        source = Ragged.from_rows(rows)
-        found = [Translation([""], [0.0], [[]], 0, is_blank=not row) for row in rows]
+        plan = self.plan([len(row) for row in rows])
         bar = bars.Bar(total=len(rows), unit="sentence", desc=title, is_quiet=is_quiet)
+        with bar:
+            bar.update(sum(not row for row in rows))
+            if self.is_shared and distributed.count() > 1:
+                found = self._shared(rows, plan, bar)
+            else:
+                found = list(self._translated(rows, plan, bar))
+        if found is None:
+            return []
+        members = itertools.chain.from_iterable(members for members, _, _ in plan)
+        by_place = dict(zip(members, itertools.chain.from_iterable(found), strict=True))
+        return [
+            dataclasses.replace(by_place[place], is_shortened=is_shortened[place])
+            if row
+            else Translation([""], [0.0], [[]], 0, is_blank=True)
+            for place, row in enumerate(rows)
+        ]
+
+    def _translated(
+        self, rows: Sequence[list[int]], plan: Sequence[PlannedBatch], bar: bars.Bar
+    ) -> Iterator[list[Translation]]:
+        """The translations of each batch."""
         remedy = (
             f"let --batch-tokens be fewer than {self.batch_tokens:,} (translate, evaluate, distill), or take a "
             "search with fewer candidates"
         )
-        with out_of_memory.explained(remedy), bar:
-            bar.update(sum(not row for row in rows))
-            plan = self.plan([len(row) for row in rows])
-            batches = (batch for _, _, batch in self._batches(source, plan))
+        batches = (batch for _, _, batch in self._batches(Ragged.from_rows(rows), plan))
+        with out_of_memory.explained(remedy):
             decoded = self.copies.decoded(self, self.devices, batches, len(plan))
             for (members, _, _), hypotheses in zip(plan, decoded, strict=True):
-                for place, translation in zip(members, self.texts(hypotheses), strict=False):
-                    limit = limits.length_limit(len(rows[place]) + 1)
-                    found[place] = dataclasses.replace(
-                        translation,
-                        is_shortened=is_shortened[place],
-                        is_cut=len(translation.tokens[0]) >= limit,
-                    )
+                texts = zip(members, self.texts(hypotheses), strict=False)
+                most = {place: limits.length_limit(len(rows[place]) + 1) for place in members}
+                yield [
+                    dataclasses.replace(found, is_cut=len(found.tokens[0]) >= most[place])
+                    for place, found in texts
+                ]
                 bar.update(len(members))
-        return found
+
+    def _shared(
+        self, rows: Sequence[list[int]], plan: Sequence[PlannedBatch], bar: bars.Bar
+    ) -> list[list[Translation]] | None:
+        """Those of each batch, of all processes, in the first; None in the others."""
+        asked = {"sentences": files.json_hash([rows, plan]), "decoding": self.choice.text}
+        distributed.require_same(asked, "all processes translate the same sentences")
+
+        def work(some: Sequence[PlannedBatch]) -> list[list[dict[str, Any]]]:
+            of_batches = self._translated(rows, some, bar)
+            return [[dataclasses.asdict(found) for found in batch] for batch in of_batches]
+
+        every = shares.dealt(plan, work)
+        if every is None:
+            return None
+        return [[Translation(**fields) for fields in batch] for batch in every]
 
     def _source_rows(self, sentences: Sequence[str]) -> list[list[int]]:
         """Subwords of each sentence; none of a blank one, also where the vocabulary has kept white space."""

@@ -13,7 +13,8 @@ from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.translation import decodings
 from nat_ar.translation.model import Model, vocabulary_sizes
-from nat_ar.translation.translator import Translation, Translator
+from nat_ar.translation.translation import Translation
+from nat_ar.translation.translator import Translator
 from scripts.torture import models
 
 SIZES = (1, 7, 64)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nat_ar.experiment.translators import open_translator
 from nat_ar.translation.decodings import decoding_text
-from nat_ar.translation.translator import Translation
+from nat_ar.translation.translation import Translation
 
 
 def differences(

@@ -19,7 +19,8 @@ from nat_ar.search.beam import Beam
 from nat_ar.search.greedy import Greedy
 from nat_ar.search.one_pass import LengthBeam
 from nat_ar.translation import decodings
-from nat_ar.translation.translator import Translation, Translator
+from nat_ar.translation.translation import Translation
+from nat_ar.translation.translator import Translator
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,8 @@ from nat_ar.pipeline import shards
 from nat_ar.pipeline.distill import distill
 from nat_ar.search import limits
 from nat_ar.special_tokens import EOS
-from nat_ar.translation.translator import Translation, Translator
+from nat_ar.translation.translation import Translation
+from nat_ar.translation.translator import Translator
 from toys import LETTERS, TINY
 
 Answer = Callable[[str], Translation]

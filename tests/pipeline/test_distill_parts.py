@@ -15,7 +15,8 @@ from nat_ar.data.arrays import PreparedData
 from nat_ar.pipeline import shards
 from nat_ar.pipeline.distill import distill
 from nat_ar.runtime import files, parts
-from nat_ar.translation.translator import Translation, Translator
+from nat_ar.translation.translation import Translation
+from nat_ar.translation.translator import Translator
 
 
 class Teacher:

@@ -39,7 +39,7 @@ from nat_ar.search.one_pass import LengthBeam
 from nat_ar.training import step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.translation.decodings import Choice
-from nat_ar.translation.translator import Translation
+from nat_ar.translation.translation import Translation
 from toys import TINY
 
 

@@ -26,7 +26,7 @@ from nat_ar.pipeline.given_scores import GivenScores
 from nat_ar.search.beam import Beam
 from nat_ar.search.one_pass import LengthBeam
 from nat_ar.translation.decodings import Choice
-from nat_ar.translation.translator import Translation
+from nat_ar.translation.translation import Translation
 
 LENGTHS = "import sys; [print(len(line.split())) for line in open(sys.argv[1])]"
 

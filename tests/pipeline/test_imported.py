@@ -18,7 +18,7 @@ from nat_ar.experiment.run import Run
 from nat_ar.pipeline import compare, evaluate
 from nat_ar.search.beam import Beam
 from nat_ar.translation.decodings import Choice
-from nat_ar.translation.translator import Translation
+from nat_ar.translation.translation import Translation
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from nat_ar.experiment.translators import open_translator
 from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.pipeline import validation
 from nat_ar.pipeline.validation import Validation
-from nat_ar.translation.translator import Translation, Translator
+from nat_ar.translation.translation import Translation
+from nat_ar.translation.translator import Translator
 from toys import TINY
 
 

@@ -14,7 +14,7 @@ from nat_ar.data.units import unit_of, units_of
 from nat_ar.evaluation import latency
 from nat_ar.streaming.caption import Caption
 from nat_ar.streaming.captioner import Captioner
-from nat_ar.translation.translator import Translation
+from nat_ar.translation.translation import Translation
 
 SOURCE = "a b d c"
 

@@ -19,7 +19,8 @@ from nat_ar.search import limits
 from nat_ar.special_tokens import PAD
 from nat_ar.translation import decodings, translator
 from nat_ar.translation.model import Model
-from nat_ar.translation.translator import BUCKETS, ROWS, Translation, Translator
+from nat_ar.translation.translation import Translation
+from nat_ar.translation.translator import BUCKETS, ROWS, Translator
 from nat_ar.types import Hypotheses, Internal
 from toys import LETTERS
 

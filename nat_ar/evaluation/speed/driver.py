@@ -10,7 +10,8 @@ from nat_ar.data import loader
 from nat_ar.data.ragged import Ragged
 from nat_ar.evaluation.speed import clock, machine
 from nat_ar.special_tokens import EOS
-from nat_ar.translation.translator import BUCKETS, Translation, Translator, bucket_of
+from nat_ar.translation.translation import Translation
+from nat_ar.translation.translator import BUCKETS, Translator, bucket_of
 
 Shape = tuple[int, int]
 """Rows and bucket of a padded batch of sources."""

@@ -39,7 +39,8 @@ from nat_ar.evaluation.speed.intervals import Latency, LengthBin
 from nat_ar.evaluation.speed.machine import Peaks
 from nat_ar.evaluation.speed.pieces import LatencyShares
 from nat_ar.evaluation.speed.throughput import Limit
-from nat_ar.translation.translator import Translation, Translator
+from nat_ar.translation.translation import Translation
+from nat_ar.translation.translator import Translator
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

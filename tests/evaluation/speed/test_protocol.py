@@ -13,7 +13,8 @@ from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.search.greedy import Greedy
 from nat_ar.translation.model import Model
-from nat_ar.translation.translator import Translation, Translator
+from nat_ar.translation.translation import Translation
+from nat_ar.translation.translator import Translator
 from toys import TINY
 
 TEXT = ["a", "b a", "c b a", "", "a b c", "c c c"]
