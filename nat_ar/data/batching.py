@@ -24,6 +24,12 @@ class RowBatch(NamedTuple):
     rows: Int[np.ndarray, "batch"]
     width: int
 
+    def only(self, own: slice) -> "RowBatch":
+        """The same shape, of whose rows all but some are empty."""
+        rows = np.full_like(self.rows, -1)
+        rows[own] = self.rows[own]
+        return self._replace(rows=rows)
+
 
 class Bucket(NamedTuple):
     """Pairs that are padded to one length."""

@@ -28,11 +28,6 @@ class HostBatch(NamedTuple):
     fertilities: Int[np.ndarray, "batch width"] | None
     soft: HostSoftTargets | None = None
 
-    @property
-    def num_target_tokens(self) -> int:
-        """Real target tokens, EOS counted."""
-        return int((self.target != PAD).sum())
-
 
 def pad_rows(
     ragged: Ragged, rows: Int[np.ndarray, "batch"], width: int, *, end: int | None
@@ -58,6 +53,11 @@ class Pairs(NamedTuple):
     distribution_share: float = 0.0
     """of a word's weight that goes to what the distributions say; the rest is the target's own"""
 
+    def num_target_tokens(self, batch: RowBatch) -> int:
+        """Real target tokens, EOS counted; of all its rows the places alone are read, and no text."""
+        rows, offsets = batch.rows[batch.rows >= 0], self.target.offsets
+        return int((offsets[rows + 1] - offsets[rows]).sum()) + len(rows)
+
     def padded(self, batch: RowBatch) -> HostBatch:
         rows, width = batch
         fertilities, distributions = self.fertilities, self.distributions
@@ -75,12 +75,14 @@ class Pairs(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a batch stands in the data."""
+    """Where a batch stands in the data, and how much it is."""
 
     epoch: int
     position: int
     """the number of batches before it in its epoch"""
     ends_epoch: bool
+    num_target_tokens: int
+    """of all its rows, EOS counted"""
 
 
 class Loader:
@@ -104,8 +106,11 @@ class Loader:
         pairs = self.pairs._replace(source=source, target=target, fertilities=None)
         return number, pairs, plan.epoch(number)
 
-    def batches(self, epoch: int, position: int) -> Iterator[tuple[Place, HostBatch]]:
-        """Endless from the given position on."""
+    def batches(
+        self, epoch: int, position: int, own_rows: Callable[[int], slice] | None = None
+    ) -> Iterator[tuple[Place, HostBatch]]:
+        """Endless from the given position on. `own_rows`: of a batch with so many rows, those that this process needs;
+        the others are not read, and left empty."""
         # Sampling takes a second or so: the next epoch is made while this one is read.
         numbers = itertools.count(epoch)
         epochs = (
@@ -115,8 +120,10 @@ class Loader:
         )
         for number, pairs, plan in epochs:
             for index in range(position, len(plan)):
-                ends_epoch = index + 1 == len(plan)
-                yield Place(number, index, ends_epoch), pairs.padded(plan[index])
+                batch, is_last = plan[index], index + 1 == len(plan)
+                place = Place(number, index, is_last, pairs.num_target_tokens(batch))
+                needed = batch if own_rows is None else batch.only(own_rows(len(batch.rows)))
+                yield place, pairs.padded(needed)
             position = 0
 
 

@@ -65,7 +65,5 @@ def _explains(batches: Loader, progress: Progress, at: int) -> bool:
         steps += len(taken)
         if steps > at:
             return False
-        for batch in taken:
-            rows = batch.rows[batch.rows >= 0]
-            tokens += int(pairs.target.lengths[rows].sum()) + len(rows)  # EOS
+        tokens += sum(map(pairs.num_target_tokens, taken))
     return steps == at and tokens == progress.target_tokens

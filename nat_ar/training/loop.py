@@ -5,6 +5,7 @@ run ends with the parameters, the optimizer, the data order and the log of an un
 
 import contextlib
 import dataclasses
+import functools
 import signal
 import time
 from collections.abc import Callable
@@ -56,12 +57,12 @@ class Progress:
     row_multiple: int | None = None
     """the rows of all batches are a multiple of this; None: a version wrote it that did not say"""
 
-    def advance(self, place: Place, num_tokens: int) -> None:
+    def advance(self, place: Place) -> None:
         """Counts a step on the batch at `place`."""
         self.epoch = place.epoch + 1 if place.ends_epoch else place.epoch
         self.position = 0 if place.ends_epoch else place.position + 1
-        self.target_tokens += num_tokens
-        self.window_tokens += num_tokens
+        self.target_tokens += place.num_target_tokens
+        self.window_tokens += place.num_target_tokens
 
     def spend(self, seconds: float) -> None:
         """Counts time in training steps."""
@@ -168,19 +169,19 @@ def run(
     if progress.is_finished or number >= config.max_steps:
         return state
 
-    def put(item: tuple[Place, HostBatch]) -> tuple[Place, Batch, int]:
+    def put(item: tuple[Place, HostBatch]) -> tuple[Place, Batch]:
         place, batch = item
         source, target, fertilities, soft = step.place(mesh, tuple(batch), is_batch=True)
         soft = None if soft is None else SoftTargets(*soft)
-        placed = Batch(source, target, fertilities, soft)
-        return place, placed, batch.num_target_tokens
+        return place, Batch(source, target, fertilities, soft)
 
     def save(score: float | None) -> None:
         checkpoints.save(state, dataclasses.asdict(progress), score=score)
 
     teacher_params = step.place(mesh, teacher_params, is_batch=False)
     meter = Meter(progress.window, progress.skipped, log, max_skipped=config.skip_non_finite)
-    stream = loader.prefetch(batches.batches(progress.epoch, progress.position), put)
+    own_rows = functools.partial(step.own_rows, mesh)
+    stream = loader.prefetch(batches.batches(progress.epoch, progress.position, own_rows), put)
     compilations = narration.Compilations(batches.plan)
     validations: list[float] = []  # seconds that each has taken
     bar = bars.Bar(total=config.max_steps, initial=number, unit="step", desc=TRAINING)
@@ -190,7 +191,7 @@ def run(
     )
     clock = time.perf_counter()
     with out_of_memory.explained(lower), StopRequest() as stop, bar, contextlib.closing(stream):
-        for place, batch, num_tokens in stream:
+        for place, batch in stream:
             update = train_step_at(number)
             # Where processes train together, a wish to stop goes through the step: all find it settled a step later.
             wishes = (step.stop_wishes(mesh, stop.is_set),) if distributed.are_joined() else ()
@@ -209,7 +210,7 @@ def run(
                 progress.compile_seconds += clock - before  # the step itself runs after the call
             number += 1
             meter.add(number, terms, batch)
-            progress.advance(place, num_tokens)
+            progress.advance(place)
             is_last = number >= config.max_steps
             is_logged = is_last or number % config.log_every == 0
             is_validation = is_last or number % config.validation.every_steps == 0

@@ -304,10 +304,22 @@ def _without_gradient_of_encoder(path: tuple[Any, ...], leaf: Array) -> Array:
     return jax.lax.stop_gradient(leaf) if base.is_encoder(path) else leaf
 
 
+def _by_row(mesh: Mesh) -> NamedSharding:
+    """Where the rows of a batch belong."""
+    return NamedSharding(mesh, PartitionSpec((DATA, FSDP)))
+
+
+def own_rows(mesh: Mesh, number: int) -> slice:
+    """Of a batch with so many rows, those that devices of this process hold: neighbours, as the devices are."""
+    indices = _by_row(mesh).addressable_devices_indices_map((number,)).values()
+    held = [index[0].indices(number) for index in indices if index is not None]
+    return slice(min(start for start, _, _ in held), max(stop for _, stop, _ in held))
+
+
 def place(mesh: Mesh, tree: Any, *, is_batch: bool) -> Any:
-    """Puts a batch (sharded over its rows) or a state (`sharding_of`) on the devices. Every process has all of it, and
-    puts what its own devices hold."""
-    by_row = NamedSharding(mesh, PartitionSpec((DATA, FSDP)))
+    """Puts a batch (sharded over its rows) or a state (`sharding_of`) on the devices. Every process has all of it, or
+    of a batch its `own_rows`, and puts what its own devices hold."""
+    by_row = _by_row(mesh)
     shardings = jax.tree.map(lambda _: by_row, tree) if is_batch else shardings_of(mesh, tree)
     if by_row.is_fully_addressable:
         return jax.device_put(tree, shardings)

@@ -20,8 +20,9 @@ TARGET = Ragged.from_rows([[20], [21, 22, 23], [24, 25]])
 FERTILITIES = Ragged.from_rows([[0, 1, 0], [3], [1, 1]])
 
 
-def loader_of(fertilities: Ragged | None = FERTILITIES) -> Loader:
-    config = BatchingConfig(batch_tokens=4, buckets=(4,))  # one row a batch, three batches an epoch
+def loader_of(fertilities: Ragged | None = FERTILITIES, *, rows: int = 1) -> Loader:
+    """Three pairs in batches of so many rows."""
+    config = BatchingConfig(batch_tokens=4 * rows, buckets=(4,))
     plan = BatchPlan(LengthOrder.of_lengths(SOURCE.lengths, TARGET.lengths), config, seed=1)
     return Loader(Pairs(SOURCE, TARGET, fertilities), plan)
 
@@ -39,7 +40,6 @@ def test_rows_end_with_eos_and_are_padded_on_the_right() -> None:
     np.testing.assert_array_equal(
         batch.fertilities, [[3, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 1, 0, 0, 0]]
     )
-    assert batch.num_target_tokens == 6  # 21 22 23 EOS, 20 EOS
     assert {array.dtype for array in batch if array is not None} == {np.dtype(np.int32)}
 
 
@@ -67,6 +67,41 @@ def test_batches_go_on_exactly_where_they_stopped() -> None:
     for start in range(1, 9):
         epoch, position, *_ = whole[start]
         assert places(loader_of().batches(epoch, position), 10 - start) == whole[start:]
+
+
+def test_the_shares_of_a_batch_are_the_batch() -> None:
+    """Each process reads the rows of its own devices; how many words a batch has all of them know."""
+    rows = RowBatch(np.array([1, 0, -1, 2]), 5)
+    pairs = loader_of().pairs
+    whole, shares = pairs.padded(rows), [slice(0, 1), slice(1, 3), slice(3, 4)]
+    for own in shares:
+        part = pairs.padded(rows.only(own))
+        np.testing.assert_array_equal(part.source[own], whole.source[own])
+        np.testing.assert_array_equal(part.target[own], whole.target[own])
+        others = np.delete(part.target, own, axis=0)
+        assert part.source.shape == whole.source.shape
+        assert not others.any()
+    assert pairs.num_target_tokens(rows) == (whole.target != PAD).sum()
+    assert pairs.num_target_tokens(RowBatch(np.array([1, -1, 0]), 5)) == 6  # 21 22 23 EOS, 20 EOS
+
+
+def test_a_process_gets_the_batches_of_all_with_its_own_rows() -> None:
+    own, asked = slice(1, 2), []
+
+    def own_rows(number: int) -> slice:
+        asked.append(number)
+        return own
+
+    wholes, parts = (
+        [*itertools.islice(loader_of(rows=2).batches(0, 0, needed), 4)]
+        for needed in (None, own_rows)
+    )
+    assert [place for place, _ in parts] == [place for place, _ in wholes]
+    assert any(whole.source[own].any() for _, whole in wholes)
+    assert set(asked) == {2}
+    for (_, whole), (_, part) in zip(wholes, parts, strict=True):
+        np.testing.assert_array_equal(part.source[own], whole.source[own])
+        assert not np.delete(part.source, own, axis=0).any()
 
 
 def has_ended(threads: list[threading.Thread]) -> bool:

@@ -1,4 +1,5 @@
-"""A step of two processes of four devices is that of one process of eight, bit for bit, whatever a method draws."""
+"""A step of two processes of four devices is that of one process of eight, bit for bit, whatever a method draws, and
+each process needs its own rows alone."""
 
 import json
 from pathlib import Path
@@ -13,6 +14,7 @@ import jax, numpy as np
 from flax import nnx
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.cmlm import Cmlm
+from nat_ar.methods.ctc import Ctc
 from nat_ar.methods.da_transformer import DaTransformer
 from nat_ar.runtime import distributed
 from nat_ar.training import optimizer, step
@@ -25,7 +27,11 @@ for name in ("--coordinator", "--processes", "--process"):
     parser.add_argument(name)
 given = parser.parse_args()
 transformer = dataclasses.replace(TINY, dropout_rate=0.1)
-METHODS = {"cmlm": Cmlm(transformer=transformer), "da": DaTransformer(transformer=transformer)}
+METHODS = {
+    "cmlm": Cmlm(transformer=transformer),
+    "ctc": Ctc(transformer=transformer),
+    "da": DaTransformer(transformer=transformer),
+}
 
 def hash_of(tree):
     leaves = jax.tree.leaves(jax.device_get(tree))
@@ -34,7 +40,12 @@ def hash_of(tree):
 with distributed.joined(given.coordinator, int(given.processes), int(given.process)):
     mesh = step.data_mesh()
     lengths = [8, 1, 3, 2, 5, 4, 2, 7, 6, 1, 2, 3, 4, 5, 6, 0]
-    batch = Batch(*(sentences(seed, lengths, 8, vocabulary=16) for seed in (0, 1)))
+    own = step.own_rows(mesh, 16)
+    share = 16 // distributed.count()
+    assert own == slice(share * distributed.index(), share * (distributed.index() + 1)), own
+    needed = np.zeros((16, 1), bool)
+    needed[own] = True  # the rows of others are empty here
+    batch = Batch(*(np.where(needed, sentences(seed, lengths, 8, vocabulary=16), 0) for seed in (0, 1)))
     found = {}
     for name, method in METHODS.items():
         model = method.build(VocabularySizes(16, 16, is_joint=True), rngs=nnx.Rngs(0))
@@ -68,4 +79,4 @@ def test_the_steps_of_two_processes_are_those_of_one(tmp_path: Path) -> None:
         found += [json.loads(next(x for x in said if x.startswith("{"))) for said in lines]
     assert found[0] == found[1] == found[2]
     assert all(has_moved for _, _, has_moved in found[0].values())
-    assert len({state for state, _, _ in found[0].values()}) == 2
+    assert len({state for state, _, _ in found[0].values()}) == 3
