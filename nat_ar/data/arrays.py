@@ -1,6 +1,6 @@
 """The prepared directory: token arrays, raw text and vocabulary of every split, and their manifest.
 
-    manifest.json                             config, report, hashes and sizes of all the files below
+    manifest.json                             config, report, hashes and sizes of all the files below: see checked.py
     vocabulary/joint.model                    or source.model and target.model
     <split>/source.values.npy, .offsets.npy   ids without BOS and EOS; target.* likewise
     <split>/fertilities.values.npy, ...       train and validation, if aligned
@@ -24,7 +24,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool
 
-from nat_ar.data import length_order
+from nat_ar.data import checked, length_order
+from nat_ar.data.checked import Check
 from nat_ar.data.length_order import LengthOrder
 from nat_ar.data.pair import Pair
 from nat_ar.data.ragged import Ragged
@@ -136,26 +137,13 @@ class PreparedData:
     _splits: dict[str, Split]
 
     @classmethod
-    def load(cls, directory: Path | str) -> "PreparedData":
-        """Opens the directory after checking the hash of every file.
+    def load(cls, directory: Path | str, *, check: Check = "usual") -> "PreparedData":
+        """Opens the directory after checking every file, as far as `checked` says.
 
         Raises ValueError that names the file at fault."""
         directory = Path(directory)
         manifest = read_manifest(directory)
-        for name, file in manifest["files"].items():
-            path = directory / name
-            size = path.stat().st_size if path.exists() else None
-            if size != file["bytes"]:
-                state = "is missing" if size is None else f"has {size} bytes"
-                raise ValueError(
-                    f"{path} {state}, expected {file['bytes']} bytes: the prepared data are damaged; "
-                    "remove the directory and prepare it again"
-                )
-            if files.file_hash(path) != file["sha256"]:
-                raise ValueError(
-                    f"{path} has changed since it was prepared (its SHA-256 is not the manifest's); "
-                    "remove the directory and prepare it again"
-                )
+        checked.require(directory, manifest, check)
         return cls(
             directory=directory,
             manifest=manifest,
@@ -248,6 +236,13 @@ def write_manifest(directory: Path, fields: dict[str, Any]) -> dict[str, Any]:
         **fields,
         "files": listed,
     }
+    return write_times(directory, manifest)
+
+
+def write_times(directory: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Writes the manifest of files whose hashes it has, with the times of large ones, and returns it."""
+    if modified := checked.times(directory, manifest["files"]):
+        manifest = {**manifest, "modified": modified}
     text = json.dumps(files.signed(manifest), indent=2, ensure_ascii=False) + "\n"
     files.write_text(directory / MANIFEST, text)
     return manifest

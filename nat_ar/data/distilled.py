@@ -10,6 +10,7 @@ from typing import Any
 from nat_ar.data import arrays, prepare, vocabulary
 from nat_ar.data.arrays import PreparedData, Split, TextWriter
 from nat_ar.data.pair import Pair, Report
+from nat_ar.data.progress import Progress, timed
 from nat_ar.data.word_distributions import Annotate
 
 
@@ -55,12 +56,12 @@ def write(
     )
     report = Report(provenance=base.manifest["report"]["provenance"])
     seconds: dict[str, float] = {}
-    show = prepare.Progress(quiet)
+    show = Progress(quiet)
     words = base.vocabulary
     with arrays.new_directory(directory) as partial:
         for name in ("vocabulary", *(name for name in base.splits if name != "train")):
             shutil.copytree(base.directory / name, partial / name)
-        with prepare.timed(seconds, "encode"):
+        with timed(seconds, "encode"):
             spool = partial / "spool"
             texts = TextWriter(spool)
             for pair in _distilled_pairs(train, targets, spoilt, is_raw, report):
@@ -68,10 +69,10 @@ def write(
             texts.close()
             prepare.write_split(partial / "train", spool, texts.pairs, words, config, report, show)
             shutil.rmtree(spool)
-        with prepare.timed(seconds, "align"):
+        with timed(seconds, "align"):
             prepare.write_fertilities(config, partial, words, report, show)
         if annotate is not None:
-            with prepare.timed(seconds, "annotate"):
+            with timed(seconds, "annotate"):
                 written = Split.load(partial / "train")
                 annotate(written.directory, written.source, written.target)
         return arrays.write_manifest(

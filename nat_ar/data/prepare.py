@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import sentencepiece
@@ -19,18 +19,27 @@ from jaxtyping import Bool
 import nat_ar
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.data import arrays, cleaning, corpus_code, encoding, fertilities, references, vocabulary
+from nat_ar.data import (
+    arrays,
+    checked,
+    cleaning,
+    corpus_code,
+    encoding,
+    fertilities,
+    references,
+    vocabulary,
+)
 from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import PreparedData, Split
 from nat_ar.data.catalogue import AnyCorpus
 from nat_ar.data.corpus import Corpus
 from nat_ar.data.encoding import Piece
 from nat_ar.data.pair import Report
+from nat_ar.data.progress import Progress, timed
 from nat_ar.data.text_files import TextFiles
 from nat_ar.data.vocabulary import Vocabulary, VocabularyConfig
 from nat_ar.runtime import bars, files
 
-T = TypeVar("T")
 READER = 1
 """Changes when the same files and config give other arrays."""
 
@@ -151,7 +160,7 @@ class Cleaned:
     """of each stage so far"""
 
 
-def clean(config: DataConfig, place: Path, show: "Progress") -> Cleaned:
+def clean(config: DataConfig, place: Path, show: Progress) -> Cleaned:
     """Reads the corpus and learns the vocabulary."""
     report = Report()
     seconds: dict[str, float] = {}
@@ -182,7 +191,7 @@ def write(
     config: DataConfig,
     partial: Path,
     cleaned: Cleaned,
-    show: "Progress",
+    show: Progress,
     *,
     pieces: Iterable[Piece] | None = None,
 ) -> dict[str, Any]:
@@ -250,7 +259,8 @@ def _check_references(corpus: Corpus, partial: Path, splits: Iterable[str]) -> N
 
 
 def made_before(directory: Path, config: DataConfig) -> dict[str, Any]:
-    data = PreparedData.load(directory)
+    """The manifest of a directory that was made by the same config, all of whose files are looked at."""
+    data = PreparedData.load(directory, check="whole")
     manifest, old = data.manifest, data.manifest["config"]
     with contextlib.suppress(ConfigError):  # a class of a notebook, or one that has changed
         old = config_json.to_json(config_of(data))
@@ -268,6 +278,11 @@ def made_before(directory: Path, config: DataConfig) -> dict[str, Any]:
             f"{directory} was prepared from what has changed since ({'; '.join(changed)}): name a new directory, "
             "remove this one, or restore them"
         )
+    if checked.times(directory, manifest["files"]) != manifest.get("modified", {}):
+        with contextlib.suppress(
+            OSError
+        ):  # a copy, or made by an early version; it may be for reading only
+            manifest = arrays.write_times(directory, manifest)
     return manifest
 
 
@@ -351,7 +366,7 @@ def write_split(
     words: Vocabulary,
     config: DataConfig,
     report: Report,
-    show: "Progress",
+    show: Progress,
 ) -> None:
     encoding.write_split(
         directory,
@@ -366,7 +381,7 @@ def write_split(
 
 
 def write_fertilities(
-    config: DataConfig, partial: Path, words: Vocabulary, report: Report, show: "Progress"
+    config: DataConfig, partial: Path, words: Vocabulary, report: Report, show: Progress
 ) -> None:
     """Of training and validation; tests are not looked at."""
     train, validation = (Split.load(partial / name) for name in ("train", "validation"))
@@ -377,24 +392,3 @@ def write_fertilities(
             )
     if config.alignments is not None:
         report.provenance["alignments"] = fertilities.read_pharaoh(config.alignments, train)
-
-
-class Progress:
-    """Bars and lines that change, on stderr; none if asked to be quiet, or if stderr is no terminal."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._is_quiet = quiet
-
-    def bar(self, pairs: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-        yield from bars.Bar(pairs, desc=what, total=total, unit=" pairs", is_quiet=self._is_quiet)
-
-    def line(self, text: str) -> bars.Bar:
-        return bars.line(text, is_quiet=self._is_quiet)
-
-
-@contextlib.contextmanager
-def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Adds the seconds of a `with` block to `seconds[stage]`."""
-    start = time.monotonic()
-    yield
-    seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - start

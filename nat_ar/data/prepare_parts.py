@@ -23,7 +23,8 @@ from nat_ar import config_json
 from nat_ar.data import arrays, encoding, prepare
 from nat_ar.data.encoding import Piece
 from nat_ar.data.pair import Report
-from nat_ar.data.prepare import Cleaned, DataConfig, Progress
+from nat_ar.data.prepare import Cleaned, DataConfig
+from nat_ar.data.progress import Progress
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.runtime import bars, files, parts

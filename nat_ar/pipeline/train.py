@@ -20,6 +20,7 @@ from nat_ar.config_json import ConfigError
 from nat_ar.data import arrays, prepare, references
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.batching import BatchPlan
+from nat_ar.data.checked import Check
 from nat_ar.data.loader import Loader, Pairs
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.subword_regularisation import SampledPieces
@@ -66,7 +67,9 @@ def train(
     with distributed.failing_together(), out_of_memory.explained(smaller), reading:
         references.require(config.data.corpus.tokenizer)
         require_device(config.method)
-        data = PreparedData.load(config.training_directory)
+        # One file system: what the first process finds in order is so for all.
+        check: Check = "usual" if distributed.is_first() else "sizes"
+        data = PreparedData.load(config.training_directory, check=check)
         if not to.has_work():  # else the hashes of what it was trained on are compared
             _check_data(config, data)
         teacher = None if config.teacher is None else Run.of(config.teacher).load()

@@ -1,11 +1,13 @@
+import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nat_ar.data import arrays, prepare
+from nat_ar.data import arrays, checked, prepare
 from nat_ar.data.arrays import PreparedData, RaggedWriter
 from nat_ar.data.hold_out import HoldOut
 from nat_ar.data.pair import Pair
@@ -173,6 +175,84 @@ def test_a_directory_may_be_moved(prepared: Path, tmp_path: Path) -> None:
     moved = PreparedData.load(tmp_path / "moved")
     assert moved.hash == data.hash
     assert moved.split("test").target_text == data.split("test").target_text
+
+
+def damaged(path: Path, *, is_noticed: bool) -> None:
+    """Changes a byte; unless it is noticed, the file says that it was written when it was."""
+    stat = path.stat()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    later = stat.st_mtime_ns + is_noticed * 10**9
+    os.utime(path, ns=(stat.st_atime_ns, later))
+
+
+@pytest.mark.parametrize("is_noticed", [True, False])
+def test_a_small_file_is_hashed_whatever_its_time(
+    prepared: Path, tmp_path: Path, is_noticed: bool
+) -> None:
+    shutil.copytree(prepared, tmp_path / "data")
+    assert "modified" not in arrays.read_manifest(prepared)
+    damaged(tmp_path / "data/train/source.values.npy", is_noticed=is_noticed)
+    with pytest.raises(ValueError, match=r"source\.values\.npy has changed since it was prepared"):
+        PreparedData.load(tmp_path / "data")
+
+
+@pytest.fixture
+def large(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy in which all files count as large, and the manifest knows when they were written."""
+    monkeypatch.setattr(checked, "LARGE", 1)
+    directory = tmp_path / "data"
+    shutil.copytree(prepared, directory)
+    arrays.write_times(directory, arrays.read_manifest(directory))
+    return directory
+
+
+def test_a_large_file_is_hashed_where_it_was_written_since(
+    large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[Path] = []
+    file_hash = files.file_hash
+
+    def counted(path: Path) -> str:
+        hashed.append(path)
+        return file_hash(path)
+
+    monkeypatch.setattr(files, "file_hash", counted)
+    PreparedData.load(large)
+    assert hashed == []
+    path = large / "train/target.txt"
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    PreparedData.load(large)
+    assert hashed == [path]
+    damaged(path, is_noticed=True)
+    with pytest.raises(ValueError, match=r"target\.txt has changed since it was prepared"):
+        PreparedData.load(large)
+
+
+def test_prepare_looks_at_all_of_a_large_file(large: Path) -> None:
+    config = prepare.config_of(PreparedData.load(large))
+    config = dataclasses.replace(config, directory=str(large))
+    path = large / "train/target.values.npy"
+    damaged(path, is_noticed=False)
+    PreparedData.load(large)  # it cannot know
+    with pytest.raises(ValueError, match=r"target\.values\.npy has changed since it was prepared"):
+        prepare.prepare(config, quiet=True)
+    PreparedData.load(large, check="sizes")
+    path.write_bytes(path.read_bytes() + b"0")
+    with pytest.raises(ValueError, match=r"target\.values\.npy has \d+ bytes, expected"):
+        PreparedData.load(large, check="sizes")
+
+
+def test_prepare_learns_when_the_files_of_a_copy_were_written(large: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(large, copy, copy_function=shutil.copyfile)
+    before = arrays.read_manifest(copy)
+    times = checked.times(copy, before["files"])
+    assert before["modified"] != times
+    config = dataclasses.replace(prepare.config_of(PreparedData.load(copy)), directory=str(copy))
+    assert prepare.prepare(config, quiet=True) == {**before, "modified": times}
+    assert arrays.read_manifest(copy) == {**before, "modified": times}
 
 
 def test_the_first_training_pairs_alone(prepared: Path) -> None:

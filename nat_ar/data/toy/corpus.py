@@ -12,7 +12,7 @@ about 5.5e9 different sources."""
 import dataclasses
 import functools
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from nat_ar import config_json
@@ -148,18 +148,19 @@ class ToyCorpus(Corpus):
         """The test split depends on `seed` and `num_test` only."""
         generator = random.Random(self.seed)
         seen: set[str] = set()
-        return {
-            "test": self._split(generator, "test", self.num_test, seen, report),
-            "validation": self._split(generator, "validation", self.num_validation, seen, report),
-            "train": self._split(generator, "train", self.num_train, seen, report),
-        }
+        test = list(self._split(generator, "test", self.num_test, seen, report))
+        validation = list(self._split(generator, "validation", self.num_validation, seen, report))
+        # Drawn as it is read: a large one need not be in memory.
+        train = self._split(generator, "train", self.num_train, seen, report)
+        return {"test": test, "validation": validation, "train": train}
 
     @staticmethod
     def _split(
         generator: random.Random, split: str, number: int, seen: set[str], report: Report
-    ) -> list[Pair]:
-        pairs: list[Pair] = []
-        while len(pairs) < number:
+    ) -> Iterator[Pair]:
+        """`seen` are the sources that were drawn: all that is kept of a pair."""
+        left = number
+        while left:
             sentence = draw(generator)
             source = grammar.english(sentence)
             if source in seen:
@@ -167,9 +168,9 @@ class ToyCorpus(Corpus):
                 continue
             seen.add(source)
             target = grammar.german(sentence, functools.partial(draw_mode, generator))
-            pairs.append(Pair(source, target, domain(sentence)))
+            left -= 1
+            yield Pair(source, target, domain(sentence))
         report.count(f"{split}: drawn", number=number)
-        return pairs
 
     def judge(self, source: str, text: str) -> Verdict:
         return judging.judge(source, text)

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import hashlib
+import itertools
 import random
 import statistics
 
@@ -78,9 +79,15 @@ def test_the_report_counts_what_was_drawn_and_passed_over() -> None:
     report = Report()
     generator = random.Random(0)
     seen = {grammar.english(corpus.draw(random.Random(0)))}  # what the same seed draws first
-    corpus.ToyCorpus._split(generator, "test", 20, seen, report)
+    assert len(list(corpus.ToyCorpus._split(generator, "test", 20, seen, report))) == 20
     assert report.counts["test: drawn"] == 20
     assert report.counts["test: drawn again and passed over"] == 1
+
+
+def test_training_pairs_are_drawn_as_they_are_read() -> None:
+    """A large training split is never in memory; validation and test are drawn before it."""
+    large = dataclasses.replace(CORPUS, num_train=10**9).splits(Report())
+    assert list(itertools.islice(large["train"], 5)) == list(CORPUS.splits(Report())["train"])[:5]
 
 
 def test_negative_sizes_are_refused() -> None:
