@@ -10,7 +10,7 @@ from nat_ar.evaluation.speed import machine
 from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.experiment.config import load_experiment as load_config
 from nat_ar.pipeline.train import train
-from nat_ar.runtime import bars, distributed
+from nat_ar.runtime import bars, distributed, stuck
 
 __all__ = ["Train", "load_config", "run"]
 
@@ -33,10 +33,14 @@ class Train:
     """how many processes train together"""
     process: int | None = None
     """which of them this is, from 0"""
+    stuck_after: float = stuck.AFTER
+    """seconds without a step, where one is expected, after which processes that train together all end, with a line
+    that says which is stuck; 0: never"""
 
 
 def run(arguments: Train) -> None:
-    with distributed.joined(arguments.coordinator, arguments.processes, arguments.process):
+    place = (arguments.coordinator, arguments.processes, arguments.process)
+    with distributed.joined(*place, stuck_after=arguments.stuck_after):
         dtypes = [arguments.config.method.network.dtype]
         bars.say(machine.summary(dtypes))
         trained = train(arguments.config, arguments.run, mesh=arguments.mesh)

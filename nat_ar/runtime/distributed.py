@@ -26,7 +26,7 @@ from jax.experimental import multihost_utils
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.runtime import bars, console, launchers
+from nat_ar.runtime import bars, console, launchers, stuck
 
 T = TypeVar("T")
 
@@ -49,20 +49,25 @@ class ProcessError(OSError):
 
 @contextlib.contextmanager
 def joined(
-    coordinator: str | None = None, processes: int | None = None, process: int | None = None
+    coordinator: str | None = None,
+    processes: int | None = None,
+    process: int | None = None,
+    *,
+    stuck_after: float = stuck.AFTER,
 ) -> Iterator[None]:
     """Within the block this process computes together with the others that options or launcher tell of, if any; see
     `launchers.requested`. To be entered before JAX is asked for a device.
 
     A process that ends with an error makes all others end within PATIENCE seconds, and one that is killed within
-    HEARTBEAT seconds and some: they say in one line which it was and exit with status 2, whatever they are doing."""
+    HEARTBEAT seconds and some: they say in one line which it was and exit with status 2, whatever they are doing. So do
+    all after `stuck_after` seconds without a step of training where one is expected (runtime.stuck); 0: never."""
     arguments = launchers.requested(coordinator, processes, process, os.environ)
     if arguments is None:
         yield
         return
     _initialize(arguments)
     bars.is_muted = not is_first()
-    watch = _Watch()
+    watch = _Watch(stuck_after)
     try:
         yield
     except BaseException as error:
@@ -89,7 +94,7 @@ class _Watch:
     """A thread that looks every second whether a process has failed, or gives no sign of life. The death of the first
     process JAX notices itself, at once, and aborts the others: they explain it."""
 
-    def __init__(self) -> None:
+    def __init__(self, stuck_after: float) -> None:
         self.client = _store()
         self.is_closing, self.is_ending = threading.Event(), threading.Lock()
         self.client.key_value_set(f"nat_ar/host/{index()}", socket.gethostname())
@@ -101,6 +106,9 @@ class _Watch:
         ]
         self.thread = threading.Thread(target=self._look, daemon=True)
         self.thread.start()
+        self.steps = stuck.Watch(self.client, index(), self.names, self._end, stuck_after)
+        if stuck_after > 0:
+            self.steps.start()
         # Python's own handlers run in the main thread, which never comes to it.
         self.handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(self._explain_abort)
         if not is_first():
@@ -166,6 +174,7 @@ class _Watch:
         """No thread may be in JAX's runtime when Python ends."""
         self.is_closing.set()
         self.thread.join()
+        self.steps.close()
         _libc().signal(signal.SIGABRT, None)
         jax.distributed.shutdown()
 

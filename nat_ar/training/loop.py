@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from nat_ar.data import loader
 from nat_ar.data.loader import HostBatch, Loader, Place
-from nat_ar.runtime import bars, distributed, durations, out_of_memory
+from nat_ar.runtime import bars, distributed, durations, out_of_memory, stuck
 from nat_ar.training import narration, optimizer, step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.config import TrainingConfig
@@ -176,7 +176,8 @@ def run(
         return place, Batch(source, target, fertilities, soft)
 
     def save(score: float | None) -> None:
-        checkpoints.save(state, dataclasses.asdict(progress), score=score)
+        with stuck.steps.none_expected():
+            checkpoints.save(state, dataclasses.asdict(progress), score=score)
 
     teacher_params = step.place(mesh, teacher_params, is_batch=False)
     meter = Meter(progress.window, progress.skipped, log, max_skipped=config.skip_non_finite)
@@ -190,7 +191,13 @@ def run(
         f"training.accumulation (now {config.accumulation})"
     )
     clock = time.perf_counter()
-    with out_of_memory.explained(lower), StopRequest() as stop, bar, contextlib.closing(stream):
+    with (
+        out_of_memory.explained(lower),
+        StopRequest() as stop,
+        bar,
+        contextlib.closing(stream),
+        stuck.steps.expected(),
+    ):
         for place, batch in stream:
             update = train_step_at(number)
             # Where processes train together, a wish to stop goes through the step: all find it settled a step later.
@@ -202,7 +209,9 @@ def run(
                 bar.set_description_str(compiling)
                 before = time.perf_counter()
                 progress.spend(before - clock)
-                step.compile_everywhere(update, state, batch, teacher_params, *wishes)
+                with stuck.steps.none_expected():
+                    step.compile_everywhere(update, state, batch, teacher_params, *wishes)
+            stuck.steps.began(number + 1)
             state, terms = update(state, batch, teacher_params, *wishes)
             if compiling is not None:
                 bar.set_description_str(TRAINING)
@@ -243,7 +252,8 @@ def run(
             if is_validation:
                 log.say(f"step {number:,}: validating")
                 bar.set_description_str("validating")
-                results = validate(state.translating)
+                with stuck.steps.none_expected():
+                    results = validate(state.translating)
                 bar.set_description_str(TRAINING)
                 log.write("validation", number, {**results, **progress.spent})
                 score = config.validation.score(results)

@@ -150,7 +150,7 @@ import argparse, os, sys, time
 import jax, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from nat_ar.config_json import ConfigError
-from nat_ar.runtime import distributed
+from nat_ar.runtime import distributed, stuck
 
 parser = argparse.ArgumentParser()
 for name in ("--coordinator", "--processes", "--process", "--then"):
@@ -172,7 +172,8 @@ def together(index):
         if distributed.index() == index:
             fail(f"I am {index}")
 
-with distributed.joined(given.coordinator, int(given.processes), int(given.process)):
+after = 3.0 if given.then == "stick" else stuck.AFTER
+with distributed.joined(given.coordinator, int(given.processes), int(given.process), stuck_after=after):
     me = distributed.index()
     told = distributed.from_first(lambda: {"first": me, "third": 1 / 3})
     assert told == {"first": 0, "third": 1 / 3}
@@ -189,6 +190,10 @@ with distributed.joined(given.coordinator, int(given.processes), int(given.proce
     if given.then == "die" and me == 0:
         time.sleep(2)  # the other waits by now
         os.kill(os.getpid(), 9)
+    if given.then == "stick":
+        stuck.steps.began(7 - me)
+        if me == 1:
+            time.sleep(600)
     if given.then != "end":
         distributed.barrier("never")
     elif me == 0:
@@ -224,6 +229,17 @@ def test_a_process_that_fails_alone_ends_the_others(tmp_path: Path, failing: int
         [line] = job.errors(1 - failing)
         expected = rf"process {failing} of 2 \({HERE}\) has ended: the disk is full"
         assert re.fullmatch(f"nat-ar: error: {expected}", line)
+
+
+@pytest.mark.slow
+def test_a_process_that_takes_no_step_ends_all_and_is_named(tmp_path: Path) -> None:
+    """It lives, and gives signs of it; the other waits."""
+    with processes.job(["-c", TALK, "--then", "stick"], tmp_path, devices=2) as job:
+        assert job.end(seconds=120) == [2, 2], job.said(0) + job.said(1)
+        expected = rf"process 1 of 2 \({HERE}\) is stuck: no step for [3-9] s since step 6, .* wait at step 7; "
+        for index in (0, 1):
+            [line] = job.errors(index)
+            assert re.match(f"nat-ar: error: {expected}", line)
 
 
 @pytest.mark.slow
