@@ -10,8 +10,8 @@ optax.ctc_loss computes the same value (a test compares them) through a one-hot 
 target's logits takes half the time, and 6 MiB of temporary memory instead of 157 (batch 32, 90 frames, 30 words,
 6,000 labels).
 
-Logits are over the whole vocabulary, any of which may label a frame; log p is in nats. A target is right-padded with
-PAD and holds no EOS."""
+Any word may label a frame, so that log p, in nats, is of the whole vocabulary; only labels of `asked` are looked at.
+A target is right-padded with PAD and holds no EOS."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from nat_ar.losses import chosen_words
 from nat_ar.losses.chosen_words import ChosenWords
 from nat_ar.special_tokens import BLANK, PAD
 
@@ -91,21 +90,12 @@ def end_states(target: Int[Array, "batch target_length"]) -> Int[Array, "batch e
 
 
 def ctc_loss(
-    logits: Float[Array, "batch frames vocabulary"],
-    frame_lengths: Int[Array, "batch"],
-    target: Int[Array, "batch target_length"],
-) -> Float[Array, "batch"]:
-    """-log p(target) of every row, summed over all labellings of its frames; 0, with a gradient of 0, for rows that
-    are not feasible."""
-    return ctc_nats(chosen_words.of_logits(logits, asked(target)), frame_lengths, target)
-
-
-def ctc_nats(
     found: ChosenWords,
     frame_lengths: Int[Array, "batch"],
     target: Int[Array, "batch target_length"],
 ) -> Float[Array, "batch"]:
-    """As ctc_loss, of what was found of `asked`."""
+    """-log p(target) of every row, summed over all labellings of its frames, of what was found of `asked`; 0, with a
+    gradient of 0, for rows that are not feasible."""
     states = lattice(found, target)
 
     def advance(
@@ -125,14 +115,14 @@ def ctc_nats(
 
 
 def best_alignment(
-    logits: Float[Array, "batch frames vocabulary"],
+    found: ChosenWords,
     frame_lengths: Int[Array, "batch"],
     target: Int[Array, "batch target_length"],
-) -> Int[Array, "batch frames"]:
+) -> tuple[Int[Array, "batch frames"], Float[Array, "batch frames"]]:
     """The most probable labelling of the frames that collapses to the target (Viterbi): words and BLANK; PAD past
     the frames, and everywhere in rows that are not feasible. Ties go to the path that, read from its end, stays
-    longer in its state."""
-    states = lattice(chosen_words.of_logits(logits, asked(target)), target)
+    longer in its state. With the logits of these labels; both of what was found of `asked`."""
+    states = lattice(found, target)
 
     def advance(
         scores: Float[Array, "batch states"], frame: tuple[Array, Array]
@@ -148,13 +138,16 @@ def best_alignment(
     ) -> tuple[Int[Array, "batch"], Int[Array, "batch"]]:
         return state - jnp.take_along_axis(moves, state[:, None], axis=1)[:, 0], state
 
-    is_frame = jnp.arange(logits.shape[1])[:, None] < frame_lengths
+    is_frame = jnp.arange(found.logits.shape[1])[:, None] < frame_lengths
     frames = (states.log_p.swapaxes(0, 1), is_frame)
     final, moves = jax.lax.scan(advance, start(states), frames)
     ends = end_states(target)
     better = jnp.argmax(jnp.take_along_axis(final, ends, axis=1), axis=1)
     last = jnp.take_along_axis(ends, better[:, None], axis=1)[:, 0]
     _, path = jax.lax.scan(retrace, last, moves, reverse=True)
-    labels = jnp.take_along_axis(states.labels, jnp.maximum(path.T, 0), axis=1)
+    path = jnp.maximum(path.T, 0)
+    labels = jnp.take_along_axis(states.labels, path, axis=1)
     is_labelled = is_frame.T & is_feasible(frame_lengths, target)[:, None]
-    return jnp.where(is_labelled, labels, PAD)
+    place = jnp.where(path % 2 == 0, 0, path // 2 + 1)  # of the label in what was asked for
+    logits = jnp.take_along_axis(found.logits, place[..., None], axis=2)[..., 0]
+    return jnp.where(is_labelled, labels, PAD), logits

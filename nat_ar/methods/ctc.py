@@ -248,8 +248,14 @@ class CtcModel(base.Seq2Seq):
             key, name = rngs.dropout(), "glanced"  # one key: the same dropout in both passes
             first = predict(decode(inputs, rngs=nnx.Rngs(dropout=key)))
             first = jax.lax.stop_gradient(first)
-            _, seen = blocks.total(ctc_passes.first_pass, first, sentences, is_learned)
-            nats, path, is_wrong = seen
+            _, (nats, path, is_wrong) = chosen_words.total(
+                ctc_passes.first_pass,
+                first,
+                ctc_losses.asked(target),
+                sentences,
+                is_frame,
+                never=ctc_search.NEVER_LABELS,
+            )
             is_revealed = settings.revealed(is_wrong, is_frame, step, rngs.dropout())
             inputs = jnp.where(is_revealed[..., None], self.target_embedding(path), inputs)
             states = decode(inputs, rngs=nnx.Rngs(dropout=key))

@@ -1,5 +1,5 @@
-"""What CTC's decoder passes are compared with in training, for losses.blocks and losses.chosen_words: numbers in,
-numbers out, no model. methods/ctc.py says what for."""
+"""What CTC's decoder passes are compared with in training, for losses.chosen_words: numbers in, numbers out, no
+model. methods/ctc.py says what for."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -8,32 +8,23 @@ from nat_ar.losses import chosen_words
 from nat_ar.losses import ctc as ctc_losses
 from nat_ar.losses.chosen_words import ChosenWords
 from nat_ar.losses.expected_lag import ExpectedLag, expected_lag, expected_words
-from nat_ar.search import ctc as ctc_search
 from nat_ar.special_tokens import PAD
 from nat_ar.types import lengths_of
 
 
-def wrong_frames(
-    logits: Float[Array, "batch frames vocabulary"],
-    frame_lengths: Int[Array, "batch"],
-    target: Int[Array, "batch target_length"],
-) -> tuple[Int[Array, "batch frames"], Bool[Array, "batch frames"]]:
-    """The best alignment of each target, and True at its frames with another most probable label; PAD and False for
-    a row without an alignment."""
-    path = ctc_losses.best_alignment(logits, frame_lengths, target)
-    return path, ~ctc_search.is_best_label(logits, path) & (path != PAD)
-
-
 def first_pass(
-    logits: Float[Array, "batch frames vocabulary"],
+    found: ChosenWords,
     sentences: tuple[Int[Array, "batch"], Int[Array, "batch target_length"]],
 ) -> tuple[
     Float[Array, ""],
     tuple[Float[Array, "batch"], Int[Array, "batch frames"], Bool[Array, "batch frames"]],
 ]:
-    """For losses.blocks: nothing to minimise; the nats of each target, its best alignment, and where that is wrong."""
-    nats = ctc_losses.ctc_loss(logits, *sentences)
-    return jnp.float32(0.0), (nats, *wrong_frames(logits, *sentences))
+    """Nothing to minimise; the nats of each target, its best alignment (PAD for a row without one), and True at its
+    frames with another most probable label."""
+    nats = ctc_losses.ctc_loss(found, *sentences)
+    path, logits = ctc_losses.best_alignment(found, *sentences)
+    is_wrong = (logits < found.likeliest) & (path != PAD)
+    return jnp.float32(0.0), (nats, path, is_wrong)
 
 
 Sentences = tuple[
@@ -65,11 +56,11 @@ def last_pass(
 def unpriced_pass(
     found: ChosenWords, sentences: Sentences, *, smoothing: float
 ) -> tuple[Float[Array, ""], Float[Array, "batch"]]:
-    """For losses.chosen_words: the nats of the targets by the words of all sentences and, with smoothing, those of the
+    """The nats of the targets by the words of all sentences and, with smoothing, those of the
     uniform distribution by all frames; the nats of each target. Rows that fill a block have counts of 0."""
     frame_lengths, target, counts = sentences
     shares = _shares(counts)
-    nats = ctc_losses.ctc_nats(found, frame_lengths, target)
+    nats = ctc_losses.ctc_loss(found, frame_lengths, target)
     objective = (shares[:, 0] * nats).sum()
     if smoothing > 0.0:
         is_frame = jnp.arange(found.mean.shape[1]) < frame_lengths[:, None]

@@ -41,10 +41,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.losses import blocks, cross_entropy
+from nat_ar.losses import chosen_words, cross_entropy
 from nat_ar.losses.fuzzy_alignment import FuzzyAlignment
 from nat_ar.methods import base
-from nat_ar.methods.glancing import Glancing
+from nat_ar.methods.glancing import Glancing, judge
 from nat_ar.methods.graph import (
     Links,
     TargetGraph,
@@ -57,7 +57,7 @@ from nat_ar.methods.graph import (
 from nat_ar.nn import layers, upsampling
 from nat_ar.nn.decoder import Decoder
 from nat_ar.nn.transformer import TransformerConfig
-from nat_ar.search import argmax, limits
+from nat_ar.search import limits
 from nat_ar.search.dag import Graph, GraphDecoding, Lookahead
 from nat_ar.special_tokens import EOS, MASK, PAD
 from nat_ar.types import (
@@ -267,12 +267,12 @@ class DaTransformerModel(base.Seq2Seq):
         """The states of a decoder pass as the loss sees them."""
         embedding, smoothing = self.target_embedding, self.config.label_smoothing
         lengths = self.graph_lengths(encoded)
-        found = words_at_vertices(embedding, states, target, lengths)
-        chosen, normalisers = found.logits.swapaxes(1, 2), found.normaliser[:, None]
+        chosen, normalisers, mean = words_at_vertices(embedding, states, target, lengths)
+        normalisers = normalisers[:, None]
         is_eos = (target == EOS)[..., None]
         emissions, smoothed = jnp.where(is_eos, 0.0, chosen - normalisers), None
         if smoothing > 0.0:
-            uniform = jnp.where(is_eos, 0.0, found.mean[:, None] - normalisers)
+            uniform = jnp.where(is_eos, 0.0, mean[:, None] - normalisers)
             smoothed = (1.0 - smoothing) * emissions + smoothing * uniform
         return TargetGraph(
             emissions, smoothed, self.links(states, lengths), lengths_of(target), lengths
@@ -357,7 +357,9 @@ class DaTransformerModel(base.Seq2Seq):
         on_path = jnp.take_along_axis(states, path[..., None], axis=1)
         prediction = self.target_embedding.predict(on_path.reshape(target.size, -1))
         prediction = jax.lax.stop_gradient(prediction)
-        _, is_wrong = blocks.total(judge, prediction, target.reshape(-1), is_word.reshape(-1))
+        _, (is_wrong, _) = chosen_words.total(
+            judge, prediction, target.reshape(-1, 1), None, is_word.reshape(-1)
+        )
         return is_wrong.reshape(target.shape)
 
     def decode(
@@ -396,10 +398,3 @@ class DaTransformerModel(base.Seq2Seq):
         target = jnp.where(lengths[:, None] > 0, append_eos(found.tokens[:, 0]), PAD)
         shown = shown_path(graph, self.target_graph(states, encoded, target), target)
         return {**shown_graph(graph), **shown}
-
-
-def judge(
-    logits: Float[Array, "rows vocabulary"], tokens: Int[Array, "rows"]
-) -> tuple[Float[Array, ""], Bool[Array, "rows"]]:
-    """For losses.blocks: nothing to minimise; where another token is more probable."""
-    return jnp.float32(0.0), ~argmax.is_best(logits, tokens, ())

@@ -17,7 +17,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.losses import blocks, cross_entropy
+from nat_ar.losses import chosen_words, cross_entropy
+from nat_ar.losses.chosen_words import ChosenWords
 from nat_ar.search import one_pass
 from nat_ar.special_tokens import PAD
 from nat_ar.types import Mean, Prediction, pytree_dataclass
@@ -152,16 +153,24 @@ def judged(
     prediction: Prediction, target: Int[Array, "batch width"]
 ) -> tuple[Bool[Array, "batch width"], Float[Array, "batch width"]]:
     """Whether another word than the target's is the most probable, and the nats of the target's; False and 0 at PAD."""
-    states = prediction.states.reshape(target.size, -1)
     flat = target.reshape(-1)
-    _, found = blocks.total(_judge, Prediction(states, prediction.table), flat, flat != PAD)
+    states = prediction.states.reshape(target.size, -1)
+    _, found = chosen_words.total(
+        judge,
+        Prediction(states, prediction.table),
+        flat[:, None],
+        None,
+        flat != PAD,
+        never=one_pass.NEVER_WORDS,
+    )
     is_wrong, nats = (x.reshape(target.shape) for x in found)
     return is_wrong, nats
 
 
-def _judge(
-    logits: Float[Array, "rows vocabulary"], target: Int[Array, "rows"]
+def judge(
+    found: ChosenWords, _: None
 ) -> tuple[Float[Array, ""], tuple[Bool[Array, "rows"], Float[Array, "rows"]]]:
-    """For losses.blocks: nothing to minimise."""
-    is_wrong = ~one_pass.is_best_word(logits, target)
-    return jnp.float32(0.0), (is_wrong, -cross_entropy.token_log_probabilities(logits, target))
+    """For losses.chosen_words: nothing to minimise; where another word than the one asked for is more probable, and the
+    nats of that one."""
+    asked = found.logits[:, 0]
+    return jnp.float32(0.0), (asked < found.likeliest, found.normaliser - asked)

@@ -12,7 +12,6 @@ from jaxtyping import Array, Bool, Float, Int
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import chosen_words, cross_entropy, dag, fuzzy_alignment
-from nat_ar.losses.chosen_words import ChosenWords
 from nat_ar.losses.fuzzy_alignment import Overlap
 from nat_ar.nn import layers, positions
 from nat_ar.nn.layers import Embedding
@@ -231,16 +230,22 @@ def words_at_vertices(
     states: Float[Array, "batch graph d_model"],
     target: Int[Array, "batch target_length"],
     graph_lengths: Int[Array, "batch"],
-) -> ChosenWords:
-    """The logits of all of a target's tokens at each vertex, [batch, graph, target_length], never all logits."""
+) -> tuple[
+    Float[Array, "batch target_length graph"],
+    Float[Array, "batch graph"],
+    Float[Array, "batch graph"],
+]:
+    """The logits of a target's tokens at every vertex, and each vertex's normaliser and mean logit: never all logits
+    at once."""
     prediction = embedding.predict(states)
     if chosen_words.may_look_up(prediction):
         is_vertex = jnp.arange(states.shape[1]) < graph_lengths[:, None]
-        return chosen_words.look_up(prediction, target, is_vertex)
+        found = chosen_words.look_up(prediction, target, is_vertex)
+        return found.logits.swapaxes(1, 2), found.normaliser, found.mean
     table = prediction.table.astype(states.dtype)
     chosen = jnp.einsum("btd,bgd->btg", table[target], states, preferred_element_type=jnp.float32)
     mean = states.astype(jnp.float32) @ prediction.table.mean(axis=0)
-    return ChosenWords(chosen.swapaxes(1, 2), log_normalisers(embedding.attend, states), mean)
+    return chosen, log_normalisers(embedding.attend, states), mean
 
 
 def log_normalisers(

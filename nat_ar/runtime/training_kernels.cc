@@ -105,29 +105,33 @@ Vocabulary vocabulary_of(const ffi::AnyBuffer& states, const Used& used, const u
   const auto shape = asked.dimensions();
   const Factor rows{used.values.data(), static_cast<int64_t>(used.places.size()), table.dimensions()[1], true,
                     is_rounded(states)};
-  return {rows,  used.places.data(),  tiles,    table.dimensions()[0],
-          level, asked.typed_data(),  shape[1], states.dimensions()[0] / shape[0]};
+  return {rows,  used.places.data(), tiles,    table.dimensions()[0],
+          level, asked.typed_data(), shape[1], states.dimensions()[0] / shape[0], nullptr, 0};
 }
 
 ffi::Error look_up(ffi::ThreadPool pool, ffi::AnyBuffer states, ffi::Buffer<ffi::F32> table,
-                   ffi::Buffer<ffi::S32> asked, ffi::Buffer<ffi::PRED> is_used, int64_t level,
-                   ffi::ResultBuffer<ffi::F32> normaliser, ffi::ResultBuffer<ffi::F32> mean,
-                   ffi::ResultBuffer<ffi::F32> chosen) {
+                   ffi::Buffer<ffi::S32> asked, ffi::Buffer<ffi::PRED> is_used, ffi::Buffer<ffi::S32> never,
+                   int64_t level, ffi::ResultBuffer<ffi::F32> normaliser, ffi::ResultBuffer<ffi::F32> mean,
+                   ffi::ResultBuffer<ffi::F32> likeliest, ffi::ResultBuffer<ffi::F32> chosen) {
   level = level < 0 ? best() : level;
   const auto positions = static_cast<int64_t>(normaliser->element_count());
   if (!is_vocabulary(states, table, asked, is_used) || level >= kLevels || !is_there(level) ||
       positions != states.dimensions()[0] || static_cast<int64_t>(mean->element_count()) != positions ||
+      static_cast<int64_t>(likeliest->element_count()) != positions || never.element_count() > kMostNever ||
       static_cast<int64_t>(chosen->element_count()) != positions * asked.dimensions()[1])
     return ffi::Error::InvalidArgument(kVocabulary);
-  for (auto* buffer : {&normaliser, &mean, &chosen}) std::fill_n((*buffer)->typed_data(), (*buffer)->element_count(), 0.0f);
+  for (auto* buffer : {&normaliser, &mean, &likeliest, &chosen})
+    std::fill_n((*buffer)->typed_data(), (*buffer)->element_count(), 0.0f);
   const auto shape = table.dimensions();
   const OnPool run{pool};
   const Used used(states, is_used);
   thread_local std::vector<uint16_t> kept;
   const uint16_t* tiles = copied(run, {table.typed_data(), shape[0], shape[1], true, false}, kept);
-  const Vocabulary of = vocabulary_of(states, used, tiles, table, asked, level);
-  run(VocabularyForward{of, normaliser->typed_data(), mean->typed_data(), chosen->typed_data()}, of.blocks(),
-      of.states.places * of.words * (of.states.depth / 16 + 1));
+  Vocabulary of = vocabulary_of(states, used, tiles, table, asked, level);
+  of.never = never.typed_data();
+  of.num_never = static_cast<int64_t>(never.element_count());
+  run(VocabularyForward{of, normaliser->typed_data(), mean->typed_data(), likeliest->typed_data(), chosen->typed_data()},
+      of.blocks(), of.states.places * of.words * (of.states.depth / 16 + 1));
   return ffi::Error::Success();
 }
 
@@ -332,7 +336,9 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(NatArVocabulary, look_up,
                                   .Arg<ffi::Buffer<ffi::F32>>()
                                   .Arg<ffi::Buffer<ffi::S32>>()
                                   .Arg<ffi::Buffer<ffi::PRED>>()
+                                  .Arg<ffi::Buffer<ffi::S32>>()
                                   .Attr<int64_t>("level")
+                                  .Ret<ffi::Buffer<ffi::F32>>()
                                   .Ret<ffi::Buffer<ffi::F32>>()
                                   .Ret<ffi::Buffer<ffi::F32>>()
                                   .Ret<ffi::Buffer<ffi::F32>>());

@@ -207,16 +207,25 @@ def look_up(
     asked: Int[Array, "groups number"],
     is_used: Bool[Array, "positions"],
     *,
+    never: Sequence[int] = (),
     level: str | None = None,
-) -> tuple[Float[Array, "positions"], Float[Array, "positions"], Float[Array, "positions number"]]:
-    """Of the logits states @ table.T, products of bfloat16, at each position: log sum exp, mean, and those of the words
-    asked for by its group (so many positions one after the other); 0 where a position is not used, and not looked
-    at. level: as in `product`."""
+) -> tuple[
+    Float[Array, "positions"],
+    Float[Array, "positions"],
+    Float[Array, "positions"],
+    Float[Array, "positions number"],
+]:
+    """Of the logits states @ table.T, products of bfloat16, at each position: log sum exp, mean, the largest of words
+    that are not in `never` (16 at most), and those of the words asked for by its group (so many positions one after
+    the other); 0 where a position is not used, and not looked at. level: as in `product`."""
     positions = len(states)
-    shapes = ((positions,), (positions,), (positions, asked.shape[1]))
+    shapes = (*((positions,),) * 3, (positions, asked.shape[1]))
     call = jax.ffi.ffi_call(LOOK_UP, [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes])
-    normaliser, mean, chosen = call(states, table, asked, is_used, level=_number_of(level))
-    return normaliser, mean, chosen
+    forbidden = np.array(never, np.int32)
+    normaliser, mean, likeliest, chosen = call(
+        states, table, asked, is_used, forbidden, level=_number_of(level)
+    )
+    return normaliser, mean, likeliest, chosen
 
 
 def look_up_backward(
@@ -229,8 +238,8 @@ def look_up_backward(
     *,
     level: str | None = None,
 ) -> tuple[Float[Array, "positions depth"], Float[Array, "words depth"]]:
-    """What `gradients`, of the three results of look_up, are for states and table; that of the table is float32.
-    normaliser: the first result."""
+    """What `gradients`, of normaliser, mean and chosen logits, are for states and table; that of the table is float32.
+    normaliser: what look_up gave."""
     results = (
         jax.ShapeDtypeStruct(states.shape, states.dtype),
         jax.ShapeDtypeStruct(table.shape, jnp.float32),

@@ -26,6 +26,7 @@ namespace {
 
 constexpr int64_t kPositions = 128, kPositionTiles = kPositions / kTile;  // whose logits are computed together
 constexpr int64_t kWords = 256, kWordTiles = kWords / kTile;              // with so many words at a time
+constexpr int64_t kMostNever = 16;                                        // words
 constexpr int64_t kMostParts = 8;                                         // of a vocabulary, backward
 
 inline int64_t rounded_up(int64_t number, int64_t to) { return (number + to - 1) / to * to; }
@@ -38,6 +39,8 @@ struct Vocabulary {
   int64_t words, level;
   const int32_t* asked;   // [groups, num_asked]
   int64_t num_asked, of_group;  // words for each group of so many positions
+  const int32_t* never;         // [num_never]: words that are not the likeliest anywhere
+  int64_t num_never;
 
   int64_t blocks() const { return (states.places + kPositions - 1) / kPositions; }
   int64_t positions(int64_t block) const { return std::min(kPositions, states.places - block * kPositions); }
@@ -78,57 +81,72 @@ struct Vocabulary {
   }
 };
 
+// Of the logits of a position that have come by.
+struct Running {
+  float largest = -INFINITY, likeliest = -INFINITY, exponentials = 0.0f, total = 0.0f;
+};
+
 struct VocabularyForward {
-  Vocabulary of;
-  float *normaliser, *mean, *chosen;  // [all positions], [all positions], [all positions, num_asked]
+  Vocabulary vocabulary;
+  float *normaliser, *mean, *likeliest, *chosen;  // [all positions] three times, [all positions, num_asked]
 
   void run(int64_t block) const {
     thread_local std::vector<uint16_t> kept_rows;
     thread_local std::vector<float> kept_logits;
-    uint16_t* rows = room(kept_rows, kPositionTiles * of.states.deep_tiles() * kTileValues);
+    uint16_t* rows = room(kept_rows, kPositionTiles * vocabulary.states.deep_tiles() * kTileValues);
     float* logits = room(kept_logits, kPositions * kWords);
-    float largest[kPositions], sums[kPositions], totals[kPositions];
-    std::fill_n(largest, kPositions, -INFINITY);
-    std::fill_n(sums, kPositions, 0.0f);
-    std::fill_n(totals, kPositions, 0.0f);
-    const int64_t count = of.positions(block);
-    const Tiles ready(of.level);
-    of.copy_states(block, rows);
-    for (int64_t first = 0; first < of.words; first += kWords) {
-      of.logits(rows, first, logits);
+    Running of[kPositions];
+    const int64_t count = vocabulary.positions(block);
+    const Tiles ready(vocabulary.level);
+    vocabulary.copy_states(block, rows);
+    for (int64_t first = 0; first < vocabulary.words; first += kWords) {
+      vocabulary.logits(rows, first, logits);
       for (int64_t i = 0; i < count; ++i) {
         float* own = logits + i * kWords;
         const int64_t position = block * kPositions + i;
-        of.each_asked(position, first, [&](int64_t k, int64_t word) {
-          chosen[of.places[position] * of.num_asked + k] = own[word];
+        vocabulary.each_asked(position, first, [&](int64_t k, int64_t word) {
+          chosen[vocabulary.places[position] * vocabulary.num_asked + k] = own[word];
         });
-        add(own, std::min(kWords, of.words - first), largest[i], sums[i], totals[i]);
+        add(own, first, of[i]);
       }
     }
     for (int64_t i = 0; i < count; ++i) {
-      const int64_t place = of.places[block * kPositions + i];
-      normaliser[place] = largest[i] + std::log(sums[i]);
-      mean[place] = totals[i] / static_cast<float>(of.words);
+      const int64_t place = vocabulary.places[block * kPositions + i];
+      normaliser[place] = of[i].largest + std::log(of[i].exponentials);
+      mean[place] = of[i].total / static_cast<float>(vocabulary.words);
+      likeliest[place] = of[i].likeliest;
     }
   }
 
-  // Some more logits of a position, of which the first `count` are there.
-  static void add(float* logits, int64_t count, float& largest, float& sum, float& total) {
-    Wide all = {}, most = load_wide(logits);
+  // kWords more logits of a position, or those up to the last word.
+  void add(float* logits, int64_t first, Running& of) const {
+    const int64_t count = std::min(kWords, vocabulary.words - first);
+    Wide all = {}, most = -INFINITY - Wide{};
     for (int64_t j = 0; j < kWords; j += kWide) all += load_wide(logits + j);
     std::fill_n(logits + count, kWords - count, -INFINITY);
+    float largest = of.largest, kept[kMostNever];
+    for (int64_t k = 0; k < vocabulary.num_never; ++k) {
+      const int64_t word = vocabulary.never[k] - first;
+      if (word < 0 || word >= count) continue;
+      kept[k] = logits[word];
+      largest = kept[k] > largest ? kept[k] : largest;
+      logits[word] = -INFINITY;
+    }
     for (int64_t j = 0; j < kWords; j += kWide) {
       const Wide x = load_wide(logits + j);
       most = x > most ? x : most;
     }
-    float now = largest;
-    for (int64_t lane = 0; lane < kWide; ++lane) now = most[lane] > now ? most[lane] : now;
+    for (int64_t lane = 0; lane < kWide; ++lane) of.likeliest = most[lane] > of.likeliest ? most[lane] : of.likeliest;
+    for (int64_t k = 0; k < vocabulary.num_never; ++k) {
+      const int64_t word = vocabulary.never[k] - first;
+      if (word >= 0 && word < count) logits[word] = kept[k];
+    }
+    largest = of.likeliest > largest ? of.likeliest : largest;
     Wide exponentials = {};
-    for (int64_t j = 0; j < kWords; j += kWide) exponentials += exponential_of<Wide>(load_wide(logits + j) - now);
-    float added = 0.0f;
-    for (int64_t lane = 0; lane < kWide; ++lane) added += exponentials[lane], total += all[lane];
-    sum = (sum == 0.0f ? 0.0f : sum * std::exp(largest - now)) + added;
-    largest = now;
+    for (int64_t j = 0; j < kWords; j += kWide) exponentials += exponential_of<Wide>(load_wide(logits + j) - largest);
+    of.exponentials = of.exponentials == 0.0f ? 0.0f : of.exponentials * std::exp(of.largest - largest);
+    for (int64_t lane = 0; lane < kWide; ++lane) of.exponentials += exponentials[lane], of.total += all[lane];
+    of.largest = largest;
   }
 };
 

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from nat_ar.runtime import cpu_kernels
 from nat_ar.search import limits
@@ -37,21 +37,6 @@ def argmax(logits: Float[Array, "*axes vocabulary"], never: Collection[int]) -> 
     allowed = limits.forbid(logits, sorted(never))
     tokens = jnp.argmax(allowed, axis=-1).astype(jnp.int32)
     return BestTokens(tokens, allowed.max(axis=-1), normalisers(logits))
-
-
-def is_best(
-    logits: Float[Array, "*axes vocabulary"],
-    tokens: Int[Array, "*axes"],
-    never: Collection[int],
-) -> Bool[Array, "*axes"]:
-    """Whether a token is what `argmax` would find. Training asks for no more, and the index of a maximum takes
-    longer."""
-    allowed = limits.forbid(logits, sorted(never))
-    tokens = tokens[..., None]
-    chosen = jnp.take_along_axis(allowed, tokens, axis=-1)
-    is_before = jnp.arange(logits.shape[-1]) < tokens
-    is_better = (allowed > chosen) | ((allowed == chosen) & is_before)
-    return ~is_better.any(axis=-1) & (chosen[..., 0] > -jnp.inf)
 
 
 def normalisers(logits: Float[Array, "*axes vocabulary"]) -> Float[Array, "*axes"]:

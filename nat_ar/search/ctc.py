@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
@@ -184,13 +184,6 @@ def best_path(
     is_frame = jnp.arange(logits.shape[1]) < frame_lengths[:, None]
     log_p = jnp.where(is_frame, best.log_probabilities, 0.0)
     return jnp.where(is_frame, best.tokens, PAD), log_p
-
-
-def is_best_label(
-    logits: Float[Array, "batch frames vocabulary"], labels: Int[Array, "batch frames"]
-) -> Bool[Array, "batch frames"]:
-    """Whether a label is the most probable one of its frame."""
-    return argmax.is_best(logits, labels, NEVER_LABELS)
 
 
 def search_best_path(

@@ -3,7 +3,7 @@
 import dataclasses
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from nat_ar.config_json import ConfigError
 from nat_ar.search import argmax, limits
@@ -57,19 +57,11 @@ def best_words(
     logits: Float[Array, "*axes vocabulary"], *, may_be_blank: bool = False
 ) -> BestTokens:
     """The most probable word of each position, or BLANK if that may be."""
-    return argmax.argmax(logits, _never(may_be_blank))
+    return argmax.argmax(logits, set(NEVER_WORDS) - ({BLANK} if may_be_blank else set()))
 
 
-def is_best_word(
-    logits: Float[Array, "*axes vocabulary"], words: Int[Array, "*axes"]
-) -> Bool[Array, "*axes"]:
-    """Whether a word is the most probable one of its position."""
-    return argmax.is_best(logits, words, _never(may_be_blank=False))
-
-
-def _never(may_be_blank: bool) -> set[int]:
-    """What no position of a translation is."""
-    return {*limits.NEVER_TEXT, EOS} - ({BLANK} if may_be_blank else set())
+NEVER_WORDS = (*limits.NEVER_TEXT, EOS)
+"""What no position of a translation is, but for BLANK where a loss knows it."""
 
 
 def one_pass_tokens(

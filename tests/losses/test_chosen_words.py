@@ -24,6 +24,8 @@ SIZES = {
     "two parts": (9, 1, 1, 513, 32),
 }
 """name -> sentences, positions of each, words asked for, vocabulary, d_model"""
+NEVER = (1, 2, 290)
+"""words that are not the likeliest of any position"""
 
 
 @pytest.fixture
@@ -57,10 +59,12 @@ def expected(prediction: Prediction, words: jax.Array, is_used: jax.Array) -> Ch
     largest = logits.max(axis=-1, keepdims=True)
     normaliser = np.log(np.exp(logits - largest).sum(axis=-1)) + largest[..., 0]
     used = np.asarray(is_used)
+    is_allowed = np.isin(np.arange(logits.shape[-1]), NEVER, invert=True)
     return ChosenWords(
         np.where(used[..., None], chosen, 0.0),
         np.where(used, normaliser, 0.0),
         np.where(used, logits.mean(axis=-1), 0.0),
+        np.where(used, np.where(is_allowed, logits, -np.inf).max(axis=-1), 0.0),
     )
 
 
@@ -70,9 +74,11 @@ def expected(prediction: Prediction, words: jax.Array, is_used: jax.Array) -> Ch
 def test_what_is_found_is_that_of_all_logits(size: str, level: str) -> None:
     prediction, words, is_used = example(size)
     flat = prediction.states.reshape(is_used.size, -1)
-    look_up = jax.jit(functools.partial(training_kernels.look_up, level=level))
-    normaliser, mean, chosen = look_up(flat, prediction.table, words, is_used.reshape(-1))
+    look_up = jax.jit(functools.partial(training_kernels.look_up, level=level, never=NEVER))
+    found = look_up(flat, prediction.table, words, is_used.reshape(-1))
+    normaliser, mean, likeliest, chosen = found
     wanted = expected(prediction, words, is_used)
+    np.testing.assert_allclose(likeliest.reshape(is_used.shape), wanted.likeliest, atol=2e-5)
     np.testing.assert_allclose(normaliser.reshape(is_used.shape), wanted.normaliser, atol=2e-5)
     np.testing.assert_allclose(mean.reshape(is_used.shape), wanted.mean, atol=2e-5)
     np.testing.assert_allclose(chosen.reshape(wanted.logits.shape), wanted.logits, atol=2e-5)
@@ -85,17 +91,15 @@ def test_gradients_are_those_of_all_logits(size: str, level: str) -> None:
     """Of random weights on all that is found; their products take the gradient of logits rounded."""
     prediction, words, is_used = example(size)
     random = np.random.default_rng(1)
-    *by_position, by_word = (
-        np.where(is_used.reshape(x.shape[:2] + (1,) * (x.ndim - 2)), random.normal(size=x.shape), 0)
-        for x in (
-            *expected(prediction, words, is_used)[1:],
-            np.zeros((*is_used.shape, words.shape[1])),
-        )
+    of_normaliser, of_mean = (
+        np.where(is_used, random.normal(size=is_used.shape), 0) for _ in range(2)
     )
+    by_word = random.normal(size=(*is_used.shape, words.shape[1]))
+    by_word = np.where(is_used[..., None], by_word, 0)
     logits = np.nan_to_num(rounded(prediction.states)) @ rounded(prediction.table).T
     softmax = np.exp(logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True)))
-    to_logits = by_position[0][..., None] * softmax
-    to_logits += by_position[1][..., None] / len(prediction.table)
+    to_logits = of_normaliser[..., None] * softmax
+    to_logits += of_mean[..., None] / len(prediction.table)
     for sentence, own in enumerate(np.asarray(words)):
         for k, word in enumerate(own):  # a word may be asked for twice
             to_logits[sentence, :, word] += by_word[sentence, :, k]
@@ -108,7 +112,7 @@ def test_gradients_are_those_of_all_logits(size: str, level: str) -> None:
     normaliser = training_kernels.look_up(flat, prediction.table, words, used, level=level)[0]
     gradients = tuple(
         jnp.asarray(x, jnp.float32)
-        for x in (*(x.reshape(-1) for x in by_position), by_word.reshape(is_used.size, -1))
+        for x in (of_normaliser.ravel(), of_mean.ravel(), by_word.reshape(is_used.size, -1))
     )
     backward = jax.jit(functools.partial(training_kernels.look_up_backward, level=level))
     to_states, to_table = backward(flat, prediction.table, words, used, normaliser, gradients)
@@ -149,7 +153,7 @@ def test_losses_by_kernels_are_those_by_blocks(smoothing: float) -> None:
     frame_lengths = jnp.array([9, 8, 2, 3])
 
     def of_words(found: ChosenWords, rows: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-        nats = ctc.ctc_nats(found, *rows)
+        nats = ctc.ctc_loss(found, *rows)
         return nats.sum(), nats
 
     def objective(prediction: Prediction, has_kernels: bool) -> tuple[jax.Array, tuple[Mean, ...]]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nat_ar.losses import ctc
+from nat_ar.losses import chosen_words, ctc
 from nat_ar.special_tokens import BLANK, NUM_SPECIAL, PAD
 
 A, B, C = WORDS = range(NUM_SPECIAL, NUM_SPECIAL + 3)
@@ -33,6 +33,11 @@ CASES: list[Case] = [  # frames, target: all lengths, repeats that need a frame 
 ]
 
 
+def loss_of(logits: jax.Array, frame_lengths: jax.Array, target: jax.Array) -> jax.Array:
+    found = chosen_words.of_logits(logits, ctc.asked(target))
+    return ctc.ctc_loss(found, frame_lengths, target)
+
+
 @jax.jit
 def evaluate(
     logits: jax.Array, frame_lengths: jax.Array, target: jax.Array
@@ -40,11 +45,12 @@ def evaluate(
     """Losses, the gradient of their sum, and best alignments."""
 
     def total(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-        losses = ctc.ctc_loss(logits, frame_lengths, target)
+        losses = loss_of(logits, frame_lengths, target)
         return losses.sum(), losses
 
     gradient, losses = jax.grad(total, has_aux=True)(logits)
-    return losses, gradient, ctc.best_alignment(logits, frame_lengths, target)
+    found = chosen_words.of_logits(logits, ctc.asked(target))
+    return losses, gradient, ctc.best_alignment(found, frame_lengths, target)[0]
 
 
 def arrays_of(cases: list[Case]) -> tuple[np.ndarray, np.ndarray]:
@@ -128,7 +134,7 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
         _, gradient, _ = evaluate(logits, lengths, words)
 
         def differences(by: jax.Array) -> jax.Array:
-            right, left = (ctc.ctc_loss(logits + x, lengths, words) for x in (by, -by))
+            right, left = (loss_of(logits + x, lengths, words) for x in (by, -by))
             return (right - left) / (2 * step)
 
         directions = step * jnp.eye(FRAMES * VOCABULARY).reshape(-1, 1, FRAMES, VOCABULARY)

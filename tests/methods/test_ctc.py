@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 import toys
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
+from nat_ar.losses import chosen_words
+from nat_ar.losses import ctc as ctc_losses
 from nat_ar.methods import ctc_passes, latent
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.ctc import Ctc, CtcModel
@@ -189,7 +191,14 @@ def test_wrong_are_the_frames_that_differ_from_the_best_alignment() -> None:
     )
     target = jnp.array([[A, B, PAD, PAD]] * 3 + [[A, B, C, D]])
     logits = 20.0 * jax.nn.one_hot(labels, VOCABULARY)
-    path, is_wrong = jax.jit(ctc_passes.wrong_frames)(logits, jnp.array([6, 6, 6, 3]), target)
+
+    @jax.jit
+    def judged(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+        found = chosen_words.of_logits(logits, ctc_losses.asked(target))
+        _, (_, path, is_wrong) = ctc_passes.first_pass(found, (jnp.array([6, 6, 6, 3]), target))
+        return path, is_wrong
+
+    path, is_wrong = judged(logits)
     assert is_wrong.sum(axis=1).tolist() == [0, 0, 2, 0]
     assert is_wrong[2].tolist() == [True, False, False, False, True, False, False, False]
     assert path[:2, :6].tolist() == labels[:2, :6].tolist()

@@ -18,13 +18,6 @@ def test_of_what_may_be_the_first_of_the_most_probable() -> None:
     np.testing.assert_allclose(argmax.normalisers(LOGITS), np.log([[10, 8]]), rtol=1e-6)
 
 
-def test_a_token_is_best_where_it_is_what_would_be_found() -> None:
-    """Of equals the first; none of those that may not be."""
-    tries = jnp.arange(4)[:, None, None]  # each token in both rows
-    found = [argmax.is_best(LOGITS, jnp.broadcast_to(x, (1, 2)), {1})[0].tolist() for x in tries]
-    assert found == [[False, True], [False, False], [True, False], [False, False]]
-
-
 @pytest.mark.skipif(not cpu_kernels.are_available(), reason="no kernels on this machine")
 def test_the_kernel_finds_the_same_and_is_called_only_where_it_is_in_use() -> None:
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(3, 7, 500)), jnp.float32)
