@@ -12,7 +12,6 @@ from nat_ar.experiment.run import Run
 from nat_ar.pipeline.distill import distill
 from nat_ar.pipeline.shards import Choose, Spoilt
 from nat_ar.runtime import bars, distributed
-from nat_ar.translation.model import dtype_of
 from nat_ar.translation.translator import BATCH_TOKENS
 
 
@@ -68,7 +67,7 @@ def run(arguments: Distill) -> None:
 
 
 def _run(arguments: Distill) -> None:
-    bars.say(machine.summary([dtype_of(Run.of(arguments.run_directory).config().method)]))
+    bars.say(machine.summary([Run.of(arguments.run_directory).dtype()]))
     manifest = distill(
         arguments.run_directory,
         arguments.directory,

@@ -19,7 +19,6 @@ from nat_ar.pipeline.evaluate import evaluate
 from nat_ar.pipeline.given_scores import GivenScores
 from nat_ar.pipeline.imported import evaluate_imported
 from nat_ar.runtime import bars, console, distributed
-from nat_ar.translation.model import dtype_of
 from nat_ar.translation.translator import BATCH_TOKENS
 
 
@@ -88,7 +87,7 @@ def run(arguments: Evaluate) -> None:
 
 
 def _evaluate(arguments: Evaluate) -> None:
-    bars.say(machine.summary([dtype_of(Run.of(arguments.run_directory).config().method)]))
+    bars.say(machine.summary([Run.of(arguments.run_directory).dtype()]))
     given = map(GivenScores.of, arguments.scores)
     if len(arguments.decoding) > 1 and not all(one.is_command for one in given):
         raise ConfigError(

@@ -22,7 +22,6 @@ from nat_ar.streaming.arrivals import Arrival
 from nat_ar.streaming.caption import Caption, Update
 from nat_ar.streaming.captioner import Captioner
 from nat_ar.streaming.view import View
-from nat_ar.translation.model import dtype_of
 
 USUAL_TOKENS = 62
 """subwords of a source for which everything is compiled before the first word is read; longer ones wait once"""
@@ -51,7 +50,7 @@ class Stream:
 
 
 def run(arguments: Stream) -> None:
-    console.say(machine.summary([dtype_of(Run.of(arguments.run_directory).config().method)]))
+    console.say(machine.summary([Run.of(arguments.run_directory).dtype()]))
     captioner = open_captioner(
         arguments.run_directory,
         arguments.policy,

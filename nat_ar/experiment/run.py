@@ -310,6 +310,10 @@ class Run:
     def config(self) -> ExperimentConfig:
         return config_json.from_json(ExperimentConfig, self._config_data(), str(self.config_path))
 
+    def dtype(self) -> str:
+        """Of activations when it translates here."""
+        return dtype_of(self.config().method)
+
     def facts(self) -> dict[str, Any]:
         facts = files.read_json(self.directory / "facts.json", remedy=RESTORE)
         if facts.get("format") != FORMAT:
