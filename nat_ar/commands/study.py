@@ -155,6 +155,8 @@ def _filled(entry: Entry, words: Sequence[str], fill: Callable[..., Any], **how:
 
 def run(arguments: Study) -> None:
     config = arguments.config
+    if arguments.picture is not None and arguments.untimed:
+        raise ConfigError("--picture draws quality against speed: leave it out, or --untimed")
     if arguments.picture is not None:
         figures.paths_of(Path(arguments.picture))
         files.require_writable(Path(arguments.picture).parent)

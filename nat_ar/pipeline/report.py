@@ -23,16 +23,20 @@ def write(
     width: float | None = None,
     has_title: bool = True,
 ) -> None:
+    """A study of which nothing was timed yet has no picture."""
     directory.mkdir(parents=True, exist_ok=True)
+    is_timed = any(line.result.speed for line in comparison.table.lines)
+    picture = "![quality against latency](picture.png)\n\n" if is_timed else ""
     for suffix, kind in formats.FORMAT_OF_SUFFIX.items():
         text = comparison.render(kind, config.columns)
         if suffix == ".md":
-            text = (
-                f"# {config.name}\n\nMade by `{command}`.\n\n![quality against latency](picture.png)"
-                f"\n\n{text}\n{_groups(config)}"
-            )
+            head = f"# {config.name}\n\nMade by `{command}`.\n\n"
+            text = f"{head}{picture}{text}\n{_groups(config)}"
         files.write_text(directory / f"table{suffix}", text)
-    comparison.picture(directory / "picture", title=config.name, width=width, has_title=has_title)
+    if is_timed:
+        comparison.picture(
+            directory / "picture", title=config.name, width=width, has_title=has_title
+        )
     files.write_text(directory / "examples.md", _examples(config, command))
 
 

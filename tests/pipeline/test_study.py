@@ -270,6 +270,8 @@ def test_the_table_of_a_study_has_the_means_over_its_seeds(
     assert {row["kind"] for name in runs for row in results.read(Path("study/runs") / name)} == {
         "quality"
     }
+    assert not Path("study/picture.png").exists()
+    assert "picture" not in Path("study/table.md").read_text("utf-8")
     paper = Path("paper.pdf")
     comparison = study.study(config, picture=paper, width=3.3, has_title=False)
     assert paper.read_bytes().startswith(b"%PDF")
