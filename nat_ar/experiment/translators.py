@@ -6,6 +6,7 @@ from typing import Any
 
 from nat_ar.config_json import ConfigError
 from nat_ar.experiment.run import Run, TrainedModel, described, require_scorer
+from nat_ar.nn.packed import Weights
 from nat_ar.runtime import console
 from nat_ar.translation import decodings
 from nat_ar.translation.decodings import Choice
@@ -67,26 +68,32 @@ def _with_drafter(
     run: Run, loaded: TrainedModel, chosen: Choice
 ) -> tuple[TrainedModel, Drafter | None]:
     """The model whose drafts the decoding verifies, if it does. Raises ConfigError for one that cannot draft."""
-    drafting = run.drafter(chosen.decoding)
-    if drafting is None:
+    run_of_drafter = run.drafter(chosen.decoding)
+    if run_of_drafter is None:
         return loaded, None
-    other = drafting.load()
+    other = run_of_drafter.load()
     if other.vocabulary.hash != loaded.vocabulary.hash:
         raise ConfigError(
-            f"the drafter {drafting.directory} has another vocabulary than {run.directory}: expected a run on the "
-            "same prepared data, or on data distilled from them"
+            f"the drafter {run_of_drafter.directory} has another vocabulary than {run.directory}: expected a run on "
+            "the same prepared data, or on data distilled from them"
         )
-    known = dataclasses.replace(loaded, drafter=other, drafter_directory=str(drafting.directory))
-    return known, Drafter(other.model, _drafting(other, chosen))
+    known = dataclasses.replace(
+        loaded, drafter=other, drafter_directory=str(run_of_drafter.directory)
+    )
+    drafting = _drafting(other, chosen)
+    # Text without int8 leaves the weights to the verifier.
+    weights: Weights | None = "int8" if drafting.weights == "int8" else None
+    return known, Drafter(other.model, drafting.decoding, weights)
 
 
-def _drafting(drafter: TrainedModel, chosen: Choice) -> Any:
+def _drafting(drafter: TrainedModel, chosen: Choice) -> Choice:
     """The decoding of the drafter. Raises ConfigError for one that itself needs another model."""
     method = drafter.config.method
-    decoding = decodings.choose(method, chosen.decoding.drafting).decoding
+    drafting = decodings.choose(method, chosen.decoding.drafting)
+    decoding = drafting.decoding
     if decodings.needs_scorer(method, decoding) or decodings.needs_drafter(method, decoding):
         raise ConfigError(
             f"a drafter works alone, got {decodings.decoding_text(decoding)} in {chosen.text}: name another decoding "
             "of it in drafting"
         )
-    return decoding
+    return drafting

@@ -172,7 +172,7 @@ class AutoregressiveModel(base.Seq2Seq, FromStates):
         decoding: LeftToRightDecoding,
         max_length: int,
         scorer: base.Scorer | None = None,
-        draft: Hypotheses | None = None,
+        draft: Hypotheses | Blocks | None = None,
     ) -> Hypotheses:
         if not isinstance(decoding, StepwiseDecoding) or decoding.wait_k is None:
             return super().decode(

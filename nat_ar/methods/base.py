@@ -267,6 +267,25 @@ def start_encoder(student: nnx.Module, teacher: nnx.Module) -> None:
             nnx.update(mine, jax.tree.map(jnp.copy, nnx.state(theirs)))
 
 
+def has_encoder_of(model: nnx.Module, other: nnx.Module) -> bool:
+    """Whether both models encode a source to the same states, bit for bit: equal embeddings and encoders."""
+    if not isinstance(model, Seq2Seq) or not isinstance(other, Seq2Seq):
+        return False
+    mine, theirs = (
+        dataclasses.replace(x.encoder.config, num_decoder_layers=1, dropout_rate=0.0)
+        for x in (model, other)
+    )
+    states = [
+        dict(
+            jax.tree.leaves_with_path(nnx.to_pure_dict(nnx.state([getattr(x, n) for n in ENCODER])))
+        )
+        for x in (model, other)
+    ]
+    if mine != theirs or states[0].keys() != states[1].keys():
+        return False
+    return all(np.array_equal(leaf, states[1][path]) for path, leaf in states[0].items())
+
+
 def start_decoder(student: Any, teacher: nnx.Module) -> list[str]:
     """Gives the student, a model, a copy of those parameters of the teacher's decoder that have the path and the shape
     of its own, and returns the names of its decoder's modules that keep random ones.

@@ -27,6 +27,7 @@ from nat_ar.search.candidates import Ladder
 from nat_ar.search.left_to_right import LeftToRightDecoding
 from nat_ar.search.one_pass import LengthBeam
 from nat_ar.search.speculative import Speculative
+from nat_ar.search.step_function import Blocks
 from nat_ar.search.verification import DraftedDecoding
 from nat_ar.types import Batch, Encoded, Hypotheses, Internal, Loss
 
@@ -116,7 +117,7 @@ class JointModel(LengthNatModel):
         decoding: LengthBeam | LeftToRightDecoding,
         max_length: int,
         scorer: base.Scorer | None = None,
-        draft: Hypotheses | None = None,
+        draft: Hypotheses | Blocks | None = None,
         widths: Ladder = limits.width_ladder,
     ) -> Hypotheses:
         """By the half that the decoding belongs to; Speculative by both, unless there is a `draft`. The scorer is

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import cross_entropy
 from nat_ar.methods import base
+from nat_ar.search import drafting
 from nat_ar.search.left_to_right import LeftToRightDecoding
 from nat_ar.search.step_function import Blocks, Cache, StepFunction
 from nat_ar.search.verification import DraftedDecoding
@@ -117,9 +118,10 @@ class LeftToRight(base.TokenEmbeddings, abc.ABC):
         decoding: LeftToRightDecoding,
         max_length: int,
         scorer: base.Scorer | None = None,
-        draft: Hypotheses | None = None,
+        draft: Hypotheses | Blocks | None = None,
     ) -> Hypotheses:
-        """`draft` has the translations of a drafter, which a DraftedDecoding may ask for."""
+        """`draft` has the translations of a drafter, which a DraftedDecoding may ask for, or is the `drafting` of a
+        left-to-right one."""
         require_whole_source(decoding)
         encoded = self.encode(source)
         if isinstance(decoding, DraftedDecoding):
@@ -127,6 +129,10 @@ class LeftToRight(base.TokenEmbeddings, abc.ABC):
             return verify(decoding, blocks, source, draft, max_length=max_length)
         step, empty_cache = self._stepper(encoded, max_length)
         return decoding.search(step, empty_cache, source, max_length=max_length)
+
+    def drafting(self, source: Int[Array, "batch source_length"], *, max_length: int) -> Blocks:
+        """What `decode` of another model takes as `draft`: this model, which goes on from the words said so far."""
+        return self._blocks(self.encode(source), max_length, drafting.READ)
 
     def internals(
         self,
@@ -176,11 +182,15 @@ def verify(
     decoding: DraftedDecoding,
     blocks: Blocks,
     source: Int[Array, "batch source_length"],
-    draft: Hypotheses | None,
+    draft: Hypotheses | Blocks | None,
     *,
     max_length: int,
 ) -> Hypotheses:
     """The translations by a decoding that verifies drafts; `passes` has those of the drafter too."""
+    if isinstance(draft, Blocks):
+        found = decoding.search(blocks, source, max_length=max_length, draft=draft)
+        number = min(decoding.block, max_length + 1) - 1  # of words in a draft: a pass each
+        return dataclasses.replace(found, passes=found.passes * (1 + number))
     words = None if draft is None else draft.tokens[:, 0, :max_length]
     found = decoding.search(blocks, source, max_length=max_length, draft=words)
     if draft is None:

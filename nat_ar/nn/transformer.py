@@ -242,6 +242,22 @@ class Encoder(nnx.Module):
         return Encoded(outputs[-1], lengths)
 
 
+class KnownEncoder(nnx.Module):
+    """In the place of an Encoder that another model, whose encoder is the same, has run already."""
+
+    def __init__(self, encoded: Encoded) -> None:
+        self.encoded = nnx.data(encoded)
+
+    def __call__(
+        self,
+        embeddings: Float[Array, "batch length d_model"],
+        lengths: Int[Array, "batch"],
+        *,
+        rngs: nnx.Rngs | None,
+    ) -> Encoded:
+        return self.encoded
+
+
 def empty_cache(
     config: TransformerConfig,
     attentions: list[SelfAttention],

@@ -25,7 +25,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.search import argmax, limits, sampling
+from nat_ar.search import argmax, drafting, limits, sampling
 from nat_ar.search.base import Decoding, penalised
 from nat_ar.search.greedy import Greedy
 from nat_ar.search.sampling import Sampling
@@ -124,10 +124,11 @@ class DraftedDecoding(Decoding, config_json.Open, abc.ABC):
         source: Int[Array, "batch source_length"],
         *,
         max_length: int,
-        draft: Int[Array, "batch max_length"] | None = None,
+        draft: Int[Array, "batch max_length"] | Blocks | None = None,
     ) -> Hypotheses:
         """Translations of every source row, each within its limits.length_limit and within max_length. `draft` has
-        another model's translation of each row; `passes` are those of the blocks alone."""
+        another model's translation of each row, or is another model that goes on from the final words (drafting.py);
+        `passes` are those of the blocks alone."""
         length_limits, is_sentence = limits.of_sources(source, max_length)
         perturb = None
         if self.temperature != 0.0:
@@ -138,11 +139,17 @@ class DraftedDecoding(Decoding, config_json.Open, abc.ABC):
             ) -> Float[Array, "batch block vocabulary"]:
                 return self._sampling().perturbed(logits, keys, places)
 
+        drafter = draft if isinstance(draft, Blocks) else None
+        if isinstance(draft, Blocks):
+            guess = jnp.full((source.shape[0], max_length), PAD, jnp.int32)
+        else:
+            guess = self.guess(draft, source.shape[0], max_length)
         return search(
             blocks,
-            guess=self.guess(draft, source.shape[0], max_length),
+            guess=guess,
             block=self.block,
             redraft=self.redraft,
+            drafter=drafter,
             length_limits=length_limits,
             is_sentence=is_sentence,
             perturb=perturb,
@@ -160,6 +167,7 @@ class VerificationState:
     passes: Int[Array, "batch"]
     near_ties: Int[Array, "batch"]
     cache: Cache
+    drafter_cache: Cache
 
 
 def search(
@@ -170,14 +178,15 @@ def search(
     redraft: Callable[[Verified], Int[Array, "batch places"]],
     length_limits: Int[Array, "batch"],
     is_sentence: Bool[Array, "batch"],
+    drafter: Blocks | None = None,
     perturb: Perturb | None = None,
     propose: Callable[[Cache, Int[Array, "batch"]], Int[Array, "batch words"]] | None = None,
 ) -> Hypotheses:
     """Tokens and scores of greedy.search, `block` places a pass; stops when all rows have finished.
 
-    `guess` is the first draft, EOS included. `perturb` None: the most probable token, ties to the lowest id. Each row
-    accepts what is right in it and goes on at a position of its own. Rows without a sentence are finished from the
-    start."""
+    `guess` is the first draft, EOS included; with a `drafter` each pass has a draft by it instead. `perturb` None: the
+    most probable token, ties to the lowest id. Each row accepts what is right in it and goes on at a position of its
+    own. Rows without a sentence are finished from the start."""
     batch, max_length = guess.shape
     places = max_length + 1
     block = min(block, places)
@@ -189,8 +198,13 @@ def search(
     def verify(state: VerificationState) -> VerificationState:
         # Near the end a block begins early, and reads some final words again.
         start = jnp.minimum(state.position, places - block)
+        drafted, drafter_cache = state.text, state.drafter_cache
+        if drafter is not None:
+            drafted, drafter_cache = drafting.go_on(
+                drafter, drafter_cache, drafted, state.position, block - 1
+            )
         here = start[:, None] + jnp.arange(block)  # [batch, block], places that are read
-        read = state.text[rows, here]
+        read = drafted[rows, here]
         logits, cache = blocks.extend(read, state.cache, start)
         best = argmax.argmax(logits, limits.NEVER_TEXT)
         chosen, scored = best.tokens, logits
@@ -216,19 +230,20 @@ def search(
             is_near = _is_near(scored, chosen) & ~must_end
             near_ties = near_ties + (is_near & is_accepted).sum(axis=1, dtype=jnp.int32)
 
-        of_draft = jnp.pad(state.text[:, 1:], ((0, 0), (0, 1)), constant_values=PAD)
+        of_draft = jnp.pad(drafted[:, 1:], ((0, 0), (0, 1)), constant_values=PAD)
         index = jnp.arange(places) - start[:, None]  # [batch, places], into the block
         of_block = jnp.take_along_axis(chosen, jnp.clip(index, 0, block - 1), axis=1)
         is_in_block = (index >= 0) & (index < block)
         position = state.position + is_accepted.sum(axis=1, dtype=jnp.int32)
         verified = Verified(
-            inputs=state.text,
+            inputs=drafted,
             predictions=jnp.where(is_in_block, of_block, of_draft),
             position=position,
             proposals=None if propose is None else propose(cache, last),
         )
         is_final = jnp.arange(places) <= position[:, None]
-        text = jnp.where(is_final, shifted(verified.predictions), redraft(verified))
+        behind = redraft(verified) if drafter is None else drafted
+        text = jnp.where(is_final, shifted(verified.predictions), behind)
         return VerificationState(
             text=jnp.where(state.is_finished[:, None], state.text, text),
             position=position,
@@ -237,6 +252,7 @@ def search(
             passes=state.passes + ~state.is_finished,
             near_ties=near_ties,
             cache=cache,
+            drafter_cache=drafter_cache,
         )
 
     start = VerificationState(
@@ -247,6 +263,7 @@ def search(
         passes=jnp.zeros(batch, jnp.int32),
         near_ties=jnp.zeros(batch, jnp.int32),
         cache=blocks.cache,
+        drafter_cache=None if drafter is None else drafter.cache,
     )
     final = jax.lax.while_loop(unfinished, verify, start)
     # The last of a row's final words is EOS, which may stand behind the last place.

@@ -97,6 +97,8 @@ def drafted(decoding: Any, block: int) -> Decode:
     ) -> Hypotheses:
         rows = source.shape[0]
         draft = Hypotheses(earlier[:, None], jnp.zeros((rows, 1)), jnp.zeros(rows, jnp.int32))
-        return model.decode(leaves, source, decoding=verifying, max_length=max_length, draft=draft)
+        return model.decode(
+            leaves, source, decoding=verifying, max_length=max_length, draft=lambda _: draft
+        )
 
     return decode

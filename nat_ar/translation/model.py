@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,9 +14,11 @@ from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.methods import base
 from nat_ar.methods.base import Method
 from nat_ar.nn import packed
-from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.nn.transformer import KnownEncoder, TransformerConfig
 from nat_ar.runtime import cpu_kernels, devices
-from nat_ar.types import Hypotheses, Internal
+from nat_ar.search.greedy import Greedy
+from nat_ar.search.step_function import Blocks
+from nat_ar.types import Encoded, Hypotheses, Internal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,12 +68,19 @@ class Model:
         decoding: Any,
         max_length: int,
         scorer: Any = None,
-        draft: Hypotheses | None = None,
+        draft: Callable[[Encoded | None], Hypotheses | Blocks] | None = None,
     ) -> Hypotheses:
-        """The method's decode around other (or traced) arrays."""
+        """The method's decode around other (or traced) arrays. `draft` is asked for a draft with the encoded source;
+        None stands for a network that has no Transformer encoder."""
         network = self.merge(leaves)
-        options = {} if draft is None else {"draft": draft}
+        options = {}
         with cpu_kernels.in_use(self.has_kernels):
+            if draft is not None:
+                encoded = None
+                if isinstance(network, base.Seq2Seq):
+                    encoded = network.encode(source)
+                    _know(network, encoded)
+                options["draft"] = draft(encoded)
             return network.decode(
                 source, decoding=decoding, max_length=max_length, scorer=scorer, **options
             )
@@ -91,16 +101,49 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Drafter:
-    """A model whose translations another one verifies, and its decoding."""
+    """A model whose words another one verifies, and its decoding: greedy search goes on from the words that are
+    final, any other decoding drafts the whole translation once."""
 
     model: Model
     decoding: Any
+    weights: packed.Weights | None = None
+    """None: those of the other model"""
+    shares_encoder: bool = False
+    """whether the other model encodes a source to the same states, which are then computed once"""
+
+    def beside(self, model: Model) -> "Drafter":
+        """The drafter of this model: neither has been packed."""
+        networks = [each.merge(each.leaves) for each in (self.model, model)]
+        return dataclasses.replace(self, shares_encoder=base.has_encoder_of(*networks))
 
     def on(self, device: jax.Device) -> "Drafter":
-        return Drafter(self.model.on(device), self.decoding)
+        return dataclasses.replace(self, model=self.model.on(device))
 
     def packed(self, weights: packed.Weights = "float32") -> "Drafter":
-        return Drafter(self.model.packed(weights), self.decoding)
+        """`weights`: those of the other model."""
+        return dataclasses.replace(self, model=self.model.packed(self.weights or weights))
+
+    def draft(
+        self,
+        leaves: list[jax.Array],
+        source: Int[Array, "batch source_length"],
+        *,
+        max_length: int,
+        encoded: Encoded | None,
+    ) -> Hypotheses | Blocks:
+        """What the other model's `decode` takes as its draft, around other (or traced) arrays."""
+        network = self.model.merge(leaves)
+        if encoded is not None:
+            _know(network, encoded)
+        with cpu_kernels.in_use(self.model.has_kernels):
+            if isinstance(self.decoding, Greedy):
+                return network.drafting(source, max_length=max_length)
+            return network.decode(source, decoding=self.decoding, max_length=max_length)
+
+
+def _know(network: Any, encoded: Encoded) -> None:
+    """What the network encodes from now on is known."""
+    network.encoder = KnownEncoder(encoded)
 
 
 def require_device(method: Method) -> None:

@@ -23,12 +23,13 @@ from nat_ar.nn import packed
 from nat_ar.runtime import bars, compilation, distributed, files, out_of_memory, shares
 from nat_ar.search import limits
 from nat_ar.search.candidates import Scorer
+from nat_ar.search.step_function import Blocks
 from nat_ar.special_tokens import EOS, PAD
 from nat_ar.translation.copies import Copies
 from nat_ar.translation.decodings import Choice
 from nat_ar.translation.model import Drafter, Model
 from nat_ar.translation.translation import Translation
-from nat_ar.types import Hypotheses, Internal
+from nat_ar.types import Encoded, Hypotheses, Internal
 
 BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 """source lengths (EOS counted) to which sentences are padded"""
@@ -62,16 +63,13 @@ class Translator:
         leaves the weights as they are, for programs that other machines run. `weights` "int8" needs a CPU: raises
         ConfigError where there is none."""
         self.is_packed, self.weights = is_packed, weights
+        self.drafter = drafter
+        self.compiled: dict[tuple[int, int], Any] = {}
         self.use(model)
         self.scorer = scorer
         self.ready_scorer = self._ready(scorer) if scorer is not None else None
-        self.drafter = drafter
-        self.ready_drafter = drafter
-        if drafter is not None and is_packed:
-            self.ready_drafter = drafter.packed(weights)
         self.vocabulary, self.decoding = vocabulary, decoding
         self.batch_tokens, self.max_rows = batch_tokens, max_rows
-        self.compiled: dict[tuple[int, int], Any] = {}
         self.compile_seconds = 0.0
         self.copies = Copies()
         self.devices: Sequence[jax.Device] = ()
@@ -85,8 +83,14 @@ class Translator:
         return Choice(self.decoding, self.weights)
 
     def use(self, model: Model) -> None:
-        """Takes other parameters of the same model; compiled programs are kept."""
+        """Takes other parameters of the same model; compiled programs are kept, unless there is a drafter, whose
+        encoder may have been the model's."""
         self.model, self.ready_model = model, self._ready(model)
+        self.ready_drafter = None if self.drafter is None else self.drafter.beside(model)
+        if self.ready_drafter is not None:
+            self.compiled.clear()
+            if self.is_packed:
+                self.ready_drafter = self.ready_drafter.packed(self.weights)
 
     def _ready(self, model: Model) -> Model:
         """The model for which programs are compiled."""
@@ -303,9 +307,11 @@ class Translator:
             if other_leaves is not None and scorer is not None:
                 rescorer = scorer.merge(other_leaves)
             if other_leaves is not None and drafter is not None:
-                draft = drafter.model.decode(
-                    other_leaves, source, decoding=drafter.decoding, max_length=max_length
-                )
+
+                def draft(encoded: Encoded | None) -> Hypotheses | Blocks:
+                    known = encoded if drafter.shares_encoder else None
+                    return drafter.draft(other_leaves, source, max_length=max_length, encoded=known)
+
             return model.decode(
                 leaves,
                 source,

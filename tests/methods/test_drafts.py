@@ -1,5 +1,6 @@
 """Verified drafts in every left-to-right model: the words, scores and ends of greedy search, alone and in company."""
 
+import dataclasses
 import functools
 
 import jax
@@ -17,6 +18,7 @@ from nat_ar.methods.recurrent import Recurrent
 from nat_ar.nn import packed
 from nat_ar.nn.recurrent import RecurrentConfig
 from nat_ar.runtime import cpu_kernels
+from nat_ar.search import limits
 from nat_ar.search.blockwise import Blockwise
 from nat_ar.search.greedy import Greedy
 from nat_ar.search.jacobi import Jacobi
@@ -24,7 +26,7 @@ from nat_ar.search.sampling import Sampling
 from nat_ar.search.speculative import Speculative
 from nat_ar.special_tokens import PAD
 from nat_ar.translation import decodings
-from nat_ar.types import Batch, Hypotheses, Mean
+from nat_ar.types import Batch, Hypotheses, Mean, append_eos
 from toys import TINY, sentences
 
 VOCABULARY, WIDTH, MAX_LENGTH = 24, 6, 14
@@ -115,6 +117,64 @@ def test_words_scores_and_ends_are_those_of_greedy_search_and_of_sampling(
         first = draft and Hypotheses(draft.tokens[:1], draft.scores[:1], draft.passes[:1])
         alone = decode(model, SOURCE[:1], decoding, first, is_packed)
         np.testing.assert_array_equal(alone.tokens, expected.tokens[:1])
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_a_shallow_model_goes_on_from_the_final_words(is_packed: bool) -> None:
+    """Its cache holds what it has read of them, whatever was accepted: passes are those of a drafter that reads all
+    words anew each time."""
+    if is_packed and not cpu_kernels.are_available():
+        pytest.skip("no CPU, or no C++ compiler, or NAT_AR_NATIVE=0")
+    model, block = model_of("plain", is_packed), 4
+    shallow = Autoregressive(transformer=dataclasses.replace(TINY, num_decoder_layers=1))
+    drafter = shallow.build(SIZES, rngs=nnx.Rngs(1))
+    params = jax.tree.map(lambda leaf: 1.5 * leaf, nnx.state(drafter, nnx.Param))
+    nnx.update(drafter, params)
+    base.start_encoder(drafter, METHODS["plain"].build(SIZES, rngs=nnx.Rngs(1)))
+    plain = nnx.clone(drafter)
+    if is_packed:
+        packed.pack(drafter)
+    greedy = decode(model, SOURCE, Greedy(), None, is_packed)
+
+    def run(source: jax.Array) -> Hypotheses:
+        with cpu_kernels.in_use(is_packed):
+            draft = drafter.drafting(source, max_length=MAX_LENGTH)
+            return model.decode(
+                source, decoding=Speculative(block=block), max_length=MAX_LENGTH, draft=draft
+            )
+
+    found = jax.jit(run)(SOURCE)
+    np.testing.assert_array_equal(found.tokens, greedy.tokens)
+    if is_packed:
+        np.testing.assert_array_equal(found.scores, greedy.scores)
+    target = np.asarray(append_eos(jnp.asarray(greedy.tokens[:, 0])))
+    logits = jax.jit(plain.logits)(SOURCE, target)
+    allowed = limits.text_logits(logits, may_end=True)
+    is_right = np.asarray(allowed.argmax(axis=-1)) == target
+    assert 0.05 < is_right.mean() < 0.95
+    expected = []
+    for right, number in zip(is_right, greedy.passes.tolist(), strict=True):
+        position = passes = 0
+        while position < number:
+            wrong = np.flatnonzero(~right[position : min(position + block - 1, number)])
+            position += (wrong[0] if wrong.size else block - 1) + 1
+            passes += 1
+        expected.append(passes)
+    np.testing.assert_array_equal(found.verification.passes, expected)
+    np.testing.assert_array_equal(found.passes, block * np.array(expected))
+
+
+def test_an_encoder_is_the_same_where_every_bit_of_it_is() -> None:
+    model = METHODS["plain"].build(SIZES, rngs=nnx.Rngs(1))
+    small = dataclasses.replace(TINY, num_decoder_layers=1)
+    drafter = Autoregressive(small).build(SIZES, rngs=nnx.Rngs(2))
+    assert not base.has_encoder_of(drafter, model)
+    base.start_encoder(drafter, model)
+    assert base.has_encoder_of(drafter, model)
+    bias = drafter.encoder.blocks[0].feed_forward.expand.bias
+    bias[...] = bias[...].at[0].add(1e-7)
+    assert not base.has_encoder_of(drafter, model)
+    assert not base.has_encoder_of(METHODS["recurrent"].build(SIZES, rngs=nnx.Rngs(1)), model)
 
 
 def test_passes_count_those_of_the_drafter() -> None:

@@ -150,6 +150,51 @@ def test_passes_of_drafts_that_are_all_wrong_and_all_right(block: int) -> None:
     assert passes_of(words, fixed(*words, EOS, block=block)) == math.ceil(7 / block)
 
 
+@pytest.mark.parametrize("block", [1, 2, 3, 6, 40])
+def test_a_model_that_goes_on_from_the_final_words_drafts_them(block: int) -> None:
+    """The words are those of greedy search whatever it says. Where it is the model itself all its words are right;
+    where it is another one, a pass ends behind the first word that it would not have said after the words before."""
+
+    @functools.partial(jax.jit, static_argnames="decoding")
+    def decode(verifier: jax.Array, drafter: jax.Array, decoding: DraftedDecoding) -> Hypotheses:
+        blocks = blocks_over(verifier)
+        draft = blocks_over(drafter)
+        return decoding.search(blocks, SOURCE, max_length=MAX_LENGTH, draft=draft)
+
+    for seed in range(3):
+        logits = table(seed)
+        other = logits + 1.5 * table(seed + 9)
+        expected = one_by_one(logits, Greedy())
+        for drafter in (logits, other):
+            found = decode(logits, drafter, Speculative(block=block))
+            np.testing.assert_array_equal(found.tokens, expected.tokens)
+            np.testing.assert_array_equal(found.scores, expected.scores)
+            passes = [
+                passes_behind(np.asarray(drafter[row]), expected, row, block)
+                for row in range(BATCH)
+            ]
+            np.testing.assert_array_equal(found.passes, passes)
+
+
+def passes_behind(drafter: np.ndarray, expected: Hypotheses, row: int, block: int) -> int:
+    """The passes for the words of a row, counted one by one."""
+    number = int(expected.passes[row])  # of words, and EOS
+    words = [BOS, *np.asarray(expected.tokens[row, 0])[: number - 1].tolist(), EOS]
+    allowed = np.delete(np.arange(VOCABULARY), [PAD, BOS, MASK, BLANK])
+    position = passes = 0
+    while position < number:
+        passes += 1
+        accepted = 0
+        while accepted < block - 1 and position + accepted < number:
+            here = position + accepted
+            scores = drafter[here, words[here], allowed]
+            if allowed[scores.argmax()] != words[here + 1]:
+                break
+            accepted += 1
+        position += accepted + 1
+    return passes
+
+
 def test_jacobi_gains_a_word_a_pass_where_each_word_needs_the_one_before() -> None:
     """next = previous + 1 (mod 5) from BOS = 0, first guess all 9, as 9 + 1 = 10 = 0: one word more each pass."""
     first = 6  # the id of 0
