@@ -15,6 +15,9 @@ from pathlib import Path
 from nat_ar.experiment import recipes
 from nat_ar.experiment.config import load_file
 from nat_ar.experiment.study import Entry, StudyConfig
+from nat_ar.methods.autoregressive import Autoregressive
+from nat_ar.methods.base import Method
+from nat_ar.methods.ctc import Ctc
 from nat_ar.methods.curriculum import Curriculum
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.length_nat import LengthNat
@@ -75,6 +78,36 @@ def from_decoder(name: str, **changes: object) -> Entry:
     )
 
 
+def drafter(name: str, method: Method, *decodings: str, starts_decoder: bool = False) -> Entry:
+    """One that learns a decoder, and nothing else: embeddings and encoder stay the teacher's in every bit (encoder_rate
+    0), so that what both encode is encoded once, and drafting costs one shallow decoder (docs/faster.md)."""
+    training = with_muon(FAMILY["length_kd"].training, 1000)
+    optimizer = dataclasses.replace(training.optimizer, encoder_rate=0.0)
+    return Entry(
+        name,
+        method,
+        dataclasses.replace(training, optimizer=optimizer),
+        distilled=True,
+        encoder_from_teacher=True,
+        decoder_from_teacher=starts_decoder,
+        decodings=decodings,
+    )
+
+
+ONE_LAYER = dataclasses.replace(TEACHER, num_decoder_layers=1, dropout_rate=0.1)
+TWO_LAYERS = dataclasses.replace(ONE_LAYER, num_decoder_layers=2)
+DRAFTERS = (
+    drafter("ar_1_kd", Autoregressive(ONE_LAYER), "Greedy()", starts_decoder=True),
+    drafter("ar_2_kd", Autoregressive(TWO_LAYERS), "Greedy()", starts_decoder=True),
+    drafter("ctc_1_kd", Ctc(ONE_LAYER, upsample_factor=2), "BestPath()"),
+    drafter(
+        "length_1_kd",
+        LengthNat(ONE_LAYER, copy="uniform", inputs=recipes.SPLIT),
+        "LengthBeam()",
+    ),
+)
+
+
 config = dataclasses.replace(
     levers,
     name="Multi30k English-German",
@@ -86,6 +119,7 @@ config = dataclasses.replace(
         decodings=(
             *levers.teacher.decodings,
             "Jacobi(block=6)",
+            "Speculative(block=4, drafter='ar_1_kd', drafting='Greedy() int8')",
             "Speculative(block=6, drafter='ctc_kd', drafting='BestPath()')",
             "Speculative(block=6, drafter='length_kd', drafting='LengthBeam()')",
         ),
@@ -95,6 +129,7 @@ config = dataclasses.replace(
         from_decoder("length_kd", curriculum=Curriculum(steps=300)),
         from_decoder("fertility_kd"),
         from_decoder("ctc_kd"),
+        *DRAFTERS,
     ),
     columns=(
         *("system", "data", "bleu", "bleu_lc", "passes", "accepted", "ms", "beam", "greedy"),
