@@ -40,6 +40,11 @@ def with_muon(training: TrainingConfig, max_steps: int) -> TrainingConfig:
 LEFT_TO_RIGHT = with_muon(levers.teacher.training, 4000)
 ONE_PASS = with_muon(levers.entries[0].training, STEPS)
 
+FUZZY = recipes.second_stage(ONE_PASS, 300)
+FUZZY = dataclasses.replace(
+    FUZZY, validation=dataclasses.replace(FUZZY.validation, every_steps=100)
+)
+
 
 def tuned(entry: Entry) -> Entry:
     """An entry of the family with what docs/log.md found for its method on this corpus."""
@@ -61,7 +66,7 @@ FAMILY = {
         recurrent=RecurrentConfig(d_model=128),
         ctc_training=ONE_PASS,
         ctc_glancing=GLANCING,
-        fuzzy_training=recipes.second_stage(ONE_PASS, 300),
+        fuzzy_training=FUZZY,
         vertices=4,
         encoder_from_teacher=True,
     )
