@@ -328,6 +328,7 @@ def test_a_corpus_file_takes_the_place_of_the_corpus(
     assert config.data.corpus.train == ("/some/pairs.tsv",)
     assert more == {
         "command": "python -m nat_ar study study.py --corpus-file pairs.tsv",
+        "is_timed": True,
         "publish": "docs",
         "picture": None,
         "width": None,
