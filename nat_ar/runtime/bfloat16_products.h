@@ -11,10 +11,9 @@
 // time, over the whole depth. A result is added up in the same order however many rows or threads there are.
 //
 // amx    _tile_dpbf16ps: 16 x 16 results from 32 places along the depth, an instruction
+// dots   vdpbf16ps (AVX512-BF16): 16 results from two places; faster than products of float32 on AMD's processors (Zen 4
+//        and later), slower on Intel's
 // plain  everywhere; for tests
-//
-// vdpbf16ps (AVX512-BF16), two places an instruction, was tried on an Intel processor: slower there than products of
-// float32.
 
 #ifndef NAT_AR_BFLOAT16_PRODUCTS_H_
 #define NAT_AR_BFLOAT16_PRODUCTS_H_
@@ -25,10 +24,12 @@
 #include <cstring>
 #include <vector>
 
-#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__AVX512BW__) && \
-    defined(__linux__)
-#define NAT_AR_AMX 1
+#if defined(__AVX512BF16__) && defined(__AVX512BW__)
+#define NAT_AR_DOTS 1
 #include <immintrin.h>
+#endif
+#if NAT_AR_DOTS && defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__linux__)
+#define NAT_AR_AMX 1
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -41,13 +42,16 @@ constexpr int64_t kTile = 16, kDepth = 32, kTileValues = kTile * kDepth;
 constexpr int64_t kSide = 2 * kTile;             // rows and columns of results that are computed together
 constexpr int64_t kLeftBytes = 1 << 19;          // of the left factor in a block of rows: half of a second cache, at most
 constexpr int64_t kMostTiles = 16;               // of rows in a block
-enum Level : int64_t { kPlain, kAmx, kLevels };  // ascending speed
+enum Level : int64_t { kPlain, kDots, kAmx, kLevels };  // ascending speed
 
 bool is_there(int64_t level) {
 #if NAT_AR_AMX
   // Linux gives a process the registers when it asks (arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA).
   static const bool has_tiles = syscall(SYS_arch_prctl, 0x1023, 18) == 0;
   if (level == kAmx) return has_tiles;
+#endif
+#if NAT_AR_DOTS
+  if (level == kDots) return true;
 #endif
   return level == kPlain;
 }
@@ -72,7 +76,7 @@ struct Factor {
   int64_t deep_tiles() const { return (depth + kDepth - 1) / kDepth; }
 };
 
-#if NAT_AR_AMX
+#if NAT_AR_DOTS
 // 16 neighbours in memory, of which the first `count` are there.
 inline __m512 load(const Factor& factor, int64_t from, int64_t count) {
   const __mmask16 mask = count >= 16 ? 0xffff : count <= 0 ? 0 : (1 << count) - 1;
@@ -206,6 +210,43 @@ void sums_plain(Pair left, Pair right, int64_t deep, bool are_added, float* sums
       }
 }
 
+#if NAT_AR_DOTS
+// kRows rows of sums_dots; their sums stay in registers.
+template <int kRows>
+inline void rows_of_dots(const uint16_t* left, Pair right, int64_t deep, bool are_added, float* sums, int64_t stride) {
+  __m512 low[kRows], high[kRows];
+  for (int i = 0; i < kRows; ++i) {
+    low[i] = are_added ? _mm512_loadu_ps(sums + i * stride) : _mm512_setzero_ps();
+    high[i] = are_added ? _mm512_loadu_ps(sums + i * stride + kTile) : _mm512_setzero_ps();
+  }
+  const uint16_t *first = right.tiles, *second = first + right.next * kTileValues;
+  for (int64_t k = 0; k < deep * kTileValues; k += kTileValues)
+    for (int64_t pair = 0; pair < kTile; ++pair) {
+      const __m512bh low_pairs = (__m512bh)_mm512_load_si512(first + k + pair * kDepth);
+      const __m512bh high_pairs = (__m512bh)_mm512_load_si512(second + k + pair * kDepth);
+      for (int i = 0; i < kRows; ++i) {
+        int32_t two;
+        std::memcpy(&two, left + k + i * kDepth + 2 * pair, sizeof(two));
+        const __m512bh both = (__m512bh)_mm512_set1_epi32(two);
+        low[i] = _mm512_dpbf16_ps(low[i], both, low_pairs);
+        high[i] = _mm512_dpbf16_ps(high[i], both, high_pairs);
+      }
+    }
+  for (int i = 0; i < kRows; ++i) {
+    _mm512_storeu_ps(sums + i * stride, low[i]);
+    _mm512_storeu_ps(sums + i * stride + kTile, high[i]);
+  }
+}
+
+inline void sums_dots(Pair left, Pair right, int64_t deep, bool are_added, float* sums, int64_t stride) {
+  constexpr int kRows = 8;
+  for (int64_t row = 0; row < kSide; row += kRows) {
+    const uint16_t* own = left.tiles + row / kTile * left.next * kTileValues + row % kTile * kDepth;
+    rows_of_dots<kRows>(own, right, deep, are_added, sums + row * stride, stride);
+  }
+}
+#endif
+
 #if NAT_AR_AMX
 void set_tiles() {
   struct alignas(64) {
@@ -269,6 +310,9 @@ inline void add_up(int64_t level, Pair left, Pair right, int64_t deep, bool are_
 #if NAT_AR_AMX
   if (level == kAmx) return sums_amx(left, right, deep, are_added, sums, stride);
 #endif
+#if NAT_AR_DOTS
+  if (level == kDots) return sums_dots(left, right, deep, are_added, sums, stride);
+#endif
   sums_plain(left, right, deep, are_added, sums, stride);
 }
 
@@ -280,7 +324,7 @@ void BlocksOfRows::finish(const float* sums, int64_t row, int64_t column) const 
   for (int64_t i = 0; i < rows; ++i) {
     const float* from = sums + i * kSide;
     const int64_t to = (row + i) * width + column;
-#if NAT_AR_AMX
+#if NAT_AR_DOTS
     if (columns == kSide) {
       const __m512 least = _mm512_set1_ps(smallest);
       // The second operand of max is the result where one is NaN: a sum that is not finite stays.

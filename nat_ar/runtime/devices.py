@@ -50,8 +50,8 @@ def require_fast_training(dtype: str, num_devices: int) -> None:
     instead = "set the dtype of the network (transformer.dtype) to 'float32'"
     if not training_kernels.multiply_bfloat16():
         raise ConfigError(
-            "dtype 'bfloat16' trains no faster than float32 on this CPU, which has no AMX (or nat_ar found no C++ "
-            f"compiler), and less exactly: {instead}, or train on a GPU"
+            "dtype 'bfloat16' trains no faster than float32 on this CPU, which has neither AMX nor AMD's AVX512-BF16 "
+            f"(or nat_ar found no C++ compiler), and less exactly: {instead}, or train on a GPU"
         )
     if num_devices > 1:
         raise ConfigError(

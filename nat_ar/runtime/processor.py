@@ -42,6 +42,11 @@ def name() -> str:
     return core.get("model name") or platform.processor() or platform.machine()
 
 
+def vendor() -> str:
+    """As Linux says it ("AuthenticAMD"); empty where the platform does not tell."""
+    return _first().get("vendor_id", "")
+
+
 def extensions() -> tuple[str, ...]:
     """Those of EXTENSIONS that it has; empty where the platform does not tell."""
     core = _first()

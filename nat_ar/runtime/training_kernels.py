@@ -1,8 +1,8 @@
 """Kernels for training on a CPU, in C++ that XLA's programs call (training_kernels.cc, built at first use).
 
-Products of bfloat16 numbers: processors with AMX multiply them at several times the rate of float32; XLA makes no use
-of it, and is slower in bfloat16 than in float32. Factors may be float32, and are rounded to bfloat16, to the nearest
-and to even, on their way in; sums are float32.
+Products of bfloat16 numbers: processors with AMX multiply them at several times the rate of float32, and AMD's with
+AVX512-BF16 at twice it; XLA makes no use of either, and is slower in bfloat16 than in float32. Factors may be float32,
+and are rounded to bfloat16, to the nearest and to even, on their way in; sums are float32.
 
 The softmax over a vocabulary whose logits are never in memory, for losses that ask for a few words at each position.
 
@@ -27,15 +27,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from nat_ar.runtime import xla_kernels
+from nat_ar.runtime import processor, xla_kernels
 
 PRODUCT = "nat_ar_bfloat16_product"
 LOOK_UP, LOOK_UP_BACKWARD = "nat_ar_vocabulary", "nat_ar_vocabulary_backward"
 ATTEND, ATTEND_BACKWARD = "nat_ar_training_attention", "nat_ar_training_attention_backward"
 NORM, MOVE, ADAM = "nat_ar_norm", "nat_ar_move", "nat_ar_adam"
 """Their names in XLA's programs."""
-LEVELS = ("plain", "amx")
-"""Ways to compute a product, in the order of bfloat16_products.cc."""
+LEVELS = ("plain", "dots", "amx")
+"""Ways to compute a product, in the order of bfloat16_products.h."""
 NOTHING = np.zeros(0, np.float32)
 
 
@@ -77,8 +77,8 @@ def are_available() -> bool:
 
 
 def multiply_bfloat16() -> bool:
-    """Whether they multiply bfloat16 faster than XLA multiplies float32."""
-    return "amx" in levels()
+    """Whether they multiply bfloat16 faster than XLA multiplies float32: by AMX, and by dot products on AMD's."""
+    return "amx" in levels() or ("dots" in levels() and processor.vendor() == "AuthenticAMD")
 
 
 _switch = xla_kernels.Switch("training_kernels")

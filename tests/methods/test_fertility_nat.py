@@ -81,7 +81,9 @@ def changed(params: Any, **values: Any) -> Any:
     model = nnx.clone(merge(CONFIG, params))
     for name, value in values.items():
         *modules, leaf = name.split("__")
-        getattr(functools.reduce(getattr, modules, model), leaf)[...] = jnp.asarray(value, jnp.float32)
+        getattr(functools.reduce(getattr, modules, model), leaf)[...] = jnp.asarray(
+            value, jnp.float32
+        )
     return nnx.state(model, nnx.Param)
 
 
