@@ -1,5 +1,5 @@
-"""What CTC's decoder passes are compared with in training, for losses.chosen_words: numbers in, numbers out, no
-model. methods/ctc.py says what for."""
+"""What CTC's decoder passes are compared with in training, the first for losses.chosen_words and the last for
+losses.blocks: numbers in, numbers out, no model. methods/ctc.py says what for."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int

@@ -17,6 +17,8 @@ is_muted = False
 """whether nothing is shown or said here: of several processes that work together the first one speaks"""
 SILENCE = 5.0
 """seconds after which a file hears that the process is alive"""
+BEAT = "nat_ar_bars"
+"""name of the thread that tells it"""
 
 
 def are_drawn() -> bool:
@@ -48,7 +50,7 @@ class _Heart:
             self._bars.append(bar)
             if not self._is_beating:
                 self._is_beating = True
-                threading.Thread(target=self._beat, daemon=True).start()
+                threading.Thread(target=self._beat, name=BEAT, daemon=True).start()
 
     def remove(self, bar: "Bar") -> None:
         with self._lock:
