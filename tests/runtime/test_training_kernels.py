@@ -21,7 +21,7 @@ from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.nn import layers
 from nat_ar.nn.transformer import TransformerConfig
-from nat_ar.runtime import devices, training_kernels
+from nat_ar.runtime import devices, processor, training_kernels
 from nat_ar.runtime.training_kernels import product
 from nat_ar.special_tokens import EOS, PAD
 from nat_ar.training import optimizer, step
@@ -214,6 +214,24 @@ def test_bfloat16_does_not_train_where_it_is_no_faster(
     devices.require_fast_training("float32", 1)
     with pytest.raises(ConfigError, match=r"this CPU.* set .*transformer\.dtype\) to 'float32'"):
         devices.require_fast_training("bfloat16", 1)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "levels", "is_faster"),
+    [
+        ("AuthenticAMD", ("plain", "dots"), True),
+        ("GenuineIntel", ("plain", "dots"), False),
+        ("GenuineIntel", ("plain", "dots", "amx"), True),
+        ("AuthenticAMD", ("plain",), False),
+        ("", ("plain", "dots"), False),
+    ],
+)
+def test_dot_products_are_faster_than_float32_on_amds_processors_only(
+    vendor: str, levels: tuple[str, ...], is_faster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_kernels, "levels", lambda: levels)
+    monkeypatch.setattr(processor, "_first", lambda: {"vendor_id": vendor} if vendor else {})
+    assert training_kernels.multiply_bfloat16() is is_faster
 
 
 def test_bfloat16_trains_on_one_cpu_device_that_multiplies_it(
