@@ -13,9 +13,9 @@ The teacher and the student also learn from beginnings of the training pairs (pr
 arXiv:2004.03643), the student from the teacher's translations of them; wait_k learns wait-k for five k at once (Ma et
 al. 2019, arXiv:1810.08398; Elbayad et al. 2020, arXiv:2005.08595), and ctc_wait_k the same with frames, from the
 teacher's translations (after NAST, Ma et al. 2023, arXiv:2310.14883: three frames a token, glancing from 0.5 to 0.3).
-Models, steps and optimizer are those of study.py; those that wait start from nothing, since their encoders do not look
-ahead, and are trained as long as the teacher. Captions of that study's models, which know whole sentences only, are in
-docs/results/captions.
+Models and optimizer are those of study.py, with 2,000 steps for the teacher; those that wait start from nothing, since
+their encoders do not look ahead, and are trained as long as the teacher. Captions of that study's models, which know
+whole sentences only, are in docs/results/captions.
 
 Not yet run by us."""
 
@@ -37,6 +37,8 @@ teacher = study.teacher.method
 assert isinstance(teacher, Autoregressive)
 assert isinstance(ctc.method, Ctc)
 WAIT_K = (1, 3, 5, 7, 9)
+STEPS = 2000
+training = dataclasses.replace(study.teacher.training, max_steps=STEPS)
 
 config = dataclasses.replace(
     study,
@@ -47,7 +49,9 @@ config = dataclasses.replace(
         directory="data/multi30k_en_de_captions",
         corpus=PrefixPairs(study.data.corpus),
     ),
-    teacher=dataclasses.replace(study.teacher, decodings=("Beam(size=4)", "Greedy()")),
+    teacher=dataclasses.replace(
+        study.teacher, training=training, decodings=("Beam(size=4)", "Greedy()")
+    ),
     entries=(
         ctc,
         Entry(
@@ -58,7 +62,7 @@ config = dataclasses.replace(
                 wait_k=WAIT_K,
                 decoding=WaitK(k=5),
             ),
-            study.teacher.training,
+            training,
             decodings=("WaitK(k=1)", "WaitK(k=3)", "WaitK(k=5)", "WaitK(k=9)", "Greedy()"),
         ),
         Entry(
@@ -67,11 +71,11 @@ config = dataclasses.replace(
                 ctc.method,
                 transformer=dataclasses.replace(ctc.method.transformer, encoder_attention="causal"),
                 upsample_factor=3,
-                glancing=Glancing(0.5, 0.3, anneal_steps=study.teacher.training.max_steps),
+                glancing=Glancing(0.5, 0.3, anneal_steps=STEPS),
                 wait_k=WAIT_K,
                 decoding=ChunkWaitK(k=5),
             ),
-            study.teacher.training,
+            training,
             distilled=True,
             decodings=("ChunkWaitK(k=1)", "ChunkWaitK(k=3)", "ChunkWaitK(k=5)", "BestPath()"),
         ),
