@@ -17,6 +17,7 @@ import functools
 import hashlib
 import itertools
 import json
+import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -29,6 +30,7 @@ from nat_ar.data.checked import Check
 from nat_ar.data.length_order import LengthOrder
 from nat_ar.data.pair import Pair
 from nat_ar.data.ragged import Ragged
+from nat_ar.data.text_lines import TextLines
 from nat_ar.data.vocabulary import Vocabulary
 from nat_ar.data.word_distributions import WordDistributions
 from nat_ar.runtime import files
@@ -36,13 +38,15 @@ from nat_ar.runtime import files
 FORMAT = 1
 """Changes when the layout does; `load` reads this one only."""
 MANIFEST = "manifest.json"
-_TEXTS = ("source", "target", "domains", "documents")
+TextName = Literal["source", "target", "domains", "documents"]
+_TEXTS: tuple[TextName, ...] = typing.get_args(TextName)
 """The text files of a split, in the order of the fields of Pair."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One split of a prepared directory. Arrays are memory-mapped, texts are read when first used."""
+    """One split of a prepared directory. Arrays are memory-mapped, lists of texts are read when first used, and `lines`
+    never are all in memory."""
 
     name: str
     directory: Path
@@ -96,6 +100,10 @@ class Split:
         """Document of each pair, "" where unknown."""
         return self._lines("documents")
 
+    def lines(self, name: TextName) -> TextLines:
+        """The same texts, one at a time from their file."""
+        return TextLines(self.directory / f"{name}.txt", len(self))
+
     def first(self, number: int) -> "Split":
         """The first pairs alone, at most `number`."""
         fertilities = None if self.fertilities is None else self.fertilities.first(number)
@@ -108,7 +116,7 @@ class Split:
             self.distributions,
         )
 
-    def _lines(self, name: str) -> list[str]:
+    def _lines(self, name: TextName) -> list[str]:
         path = self.directory / f"{name}.txt"
         lines = files.read_lines(path)
         if len(lines) != len(self):
@@ -123,8 +131,8 @@ class _FirstPairs(Split):
     def length_order(self) -> LengthOrder:
         return self._computed_order()
 
-    def _lines(self, name: str) -> list[str]:
-        return files.read_lines(self.directory / f"{name}.txt")[: len(self)]
+    def _lines(self, name: TextName) -> list[str]:
+        return list(self.lines(name))
 
 
 @dataclasses.dataclass(frozen=True)

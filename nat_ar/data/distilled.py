@@ -1,9 +1,10 @@
 """A prepared directory (arrays.py) whose training targets are a teacher's translations."""
 
 import dataclasses
+import functools
 import hashlib
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ from nat_ar.data import arrays, prepare, vocabulary
 from nat_ar.data.arrays import PreparedData, Split, TextWriter
 from nat_ar.data.pair import Pair, Report
 from nat_ar.data.progress import Progress, timed
+from nat_ar.data.text_lines import Texts
 from nat_ar.data.word_distributions import Annotate
 
 
 def write(
     base: PreparedData,
     directory: Path | str,
-    targets: Sequence[str],
+    targets: Texts,
     card: dict[str, Any],
     *,
     alignments: str | None = None,
@@ -28,12 +30,12 @@ def write(
 ) -> dict[str, Any]:
     """A prepared directory like `base` whose training targets are a teacher's translations.
 
-    `targets[i]` translates training source i of `base`. Same vocabulary, same filters; fertilities are
-    computed anew with the same aligner, or read from the Pharaoh file `alignments`, which has a line for
-    each pair that was kept. Validation and test are copied: they stay raw. Pairs with an empty translation are dropped
-    and counted. `spoilt`: rows whose translation is not used; their target is "", or, with `is_raw`, that of the
-    corpus. `annotate` may write more about the training split. `card` describes the teacher; the manifest has
-    it under "distilled".
+    `targets[i]` translates training source i of `base`; they are read twice, and need not be in memory. Same
+    vocabulary, same filters; fertilities are computed anew with the same aligner, or read from the Pharaoh file
+    `alignments`, which has a line for each pair that was kept. Validation and test are copied: they stay raw. Pairs
+    with an empty translation are dropped and counted. `spoilt`: rows whose translation is not used; their target is "",
+    or, with `is_raw`, that of the corpus. `annotate` may write more about the training split. `card` describes the
+    teacher; the manifest has it under "distilled".
 
     Returns the manifest; at once if the directory already holds these translations of this base."""
     directory = Path(directory)
@@ -43,7 +45,8 @@ def write(
             f"{len(targets)} translations for {len(train)} training sources of {base.directory}: "
             "expected one for each, in order"
         )
-    origin = {"base_hash": base.hash, "translations_hash": _hash_of_texts(targets)}
+    used = functools.partial(_used, train, targets, spoilt, is_raw)
+    origin = {"base_hash": base.hash, "translations_hash": _hash_of_texts(used())}
     if (directory / arrays.MANIFEST).exists():
         manifest = PreparedData.load(directory).manifest
         if any(manifest.get(field) != value for field, value in origin.items()):
@@ -64,7 +67,7 @@ def write(
         with timed(seconds, "encode"):
             spool = partial / "spool"
             texts = TextWriter(spool)
-            for pair in _distilled_pairs(train, targets, spoilt, is_raw, report):
+            for pair in _distilled_pairs(train, used(), spoilt, is_raw, report):
                 texts.append(pair)
             texts.close()
             prepare.write_split(partial / "train", spool, texts.pairs, words, config, report, show)
@@ -86,10 +89,21 @@ def write(
         )
 
 
+def _used(train: Split, targets: Texts, spoilt: Collection[int], is_raw: bool) -> Iterator[str]:
+    """The target of each pair, as long as it has one."""
+    raw = train.lines("target")
+    for row, target in enumerate(targets):
+        if row in spoilt:
+            yield raw[row] if is_raw else ""
+        else:
+            yield target
+
+
 def _distilled_pairs(
-    train: Split, targets: Sequence[str], spoilt: Collection[int], is_raw: bool, report: Report
+    train: Split, targets: Iterable[str], spoilt: Collection[int], is_raw: bool, report: Report
 ) -> Iterator[Pair]:
-    pairs = zip(train.source_text, targets, train.domains, train.documents, strict=True)
+    sources, domains = train.lines("source"), train.lines("domains")
+    pairs = zip(sources, targets, domains, train.lines("documents"), strict=True)
     for row, (source, target, domain, document) in enumerate(pairs):
         if row in spoilt and is_raw:
             report.count("train: raw target, spoilt translation", source[:80])

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import sentencepiece
-from jaxtyping import Bool
 
 import nat_ar
 from nat_ar import config_json
@@ -36,6 +35,7 @@ from nat_ar.data.corpus import Corpus
 from nat_ar.data.encoding import Piece
 from nat_ar.data.pair import Report
 from nat_ar.data.progress import Progress, timed
+from nat_ar.data.ragged import evenly_spaced
 from nat_ar.data.text_files import TextFiles
 from nat_ar.data.vocabulary import Vocabulary, VocabularyConfig
 from nat_ar.runtime import bars, files
@@ -177,7 +177,7 @@ def clean(config: DataConfig, place: Path, show: Progress) -> Cleaned:
         _check_lost(config, read, report)
     with timed(seconds, "vocabulary"):
         limit = config.vocabulary.max_training_sentences
-        is_learnt_from = _sample(sentences["train"], limit)
+        is_learnt_from = evenly_spaced(sentences["train"], limit)
         with show.line(f"vocabulary: {config.vocabulary.kind} of {config.vocabulary.size}"):
             source, target = (
                 itertools.compress(arrays.read_texts(spool / "train", side), is_learnt_from)
@@ -351,12 +351,6 @@ def description(
         },
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-
-
-def _sample(sentences: int, limit: int) -> Bool[np.ndarray, "sentences"]:
-    """Which sentences to learn a vocabulary from: all, or `limit` of them, evenly spaced."""
-    before = np.arange(sentences + 1) * min(limit, sentences) // max(sentences, 1)
-    return np.diff(before) > 0
 
 
 def write_split(

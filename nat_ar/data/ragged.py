@@ -6,12 +6,23 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int, Integer
+from jaxtyping import Bool, Int, Integer
+
+_PART = 1 << 20
+"""rows that are looked at together"""
 
 
 def token_type(vocabulary_size: int) -> np.dtype:
     """The smallest array type for the ids of a vocabulary of this size."""
     return np.dtype(np.uint16 if vocabulary_size <= 1 << 16 else np.int32)
+
+
+def evenly_spaced(rows: int, most: int) -> Bool[np.ndarray, "rows"]:
+    """Which rows to look at: all, or `most` of them."""
+    is_wanted = np.zeros(rows, np.bool_)
+    if most := min(most, rows):
+        is_wanted[-(-np.arange(1, most + 1) * rows // most) - 1] = True  # rounded up
+    return is_wanted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +68,21 @@ class Ragged:
         """Rows from `start` to before `stop`, as many of them as there are; no value is copied."""
         offsets = self.offsets[start : stop + 1]
         return Ragged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
+
+    def where(self, is_wanted: Bool[np.ndarray, "rows"]) -> "Ragged":
+        """The rows for which it is True: itself where it is for all, else copied, a part at a time."""
+        if is_wanted.all():
+            return self
+        lengths = self.lengths[is_wanted]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        values = np.empty(int(offsets[-1]), self.values.dtype)
+        filled = 0
+        for start in range(0, len(self), _PART):
+            part, wanted = self.part(start, start + _PART), is_wanted[start : start + _PART]
+            kept = part.values[np.repeat(wanted, part.lengths)]
+            values[filled : filled + len(kept)] = kept
+            filled += len(kept)
+        return Ragged(values, offsets)
 
     @property
     def lengths(self) -> Int[np.ndarray, "rows"]:

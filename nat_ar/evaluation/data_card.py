@@ -10,6 +10,7 @@ from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.arrays import PreparedData
 from nat_ar.data.ragged import Ragged
 from nat_ar.data.references import Tokenizer
+from nat_ar.data.text_lines import Texts
 from nat_ar.evaluation import diagnostics, metrics, results
 from nat_ar.runtime import bars
 
@@ -19,13 +20,13 @@ ALIGNED_SENTENCES = 200_000
 """Most training pairs that are aligned for the card."""
 
 
-def quality(data: PreparedData, targets: Sequence[str], tokenizer: Tokenizer) -> dict[str, Any]:
+def quality(data: PreparedData, targets: Texts, tokenizer: Tokenizer) -> dict[str, Any]:
     """BLEU, complexity, faithfulness, reordering and repetition of the distilled targets against the raw ones.
 
     Measured on rows spread evenly over the corpus, without those whose translation is empty, which cannot be
     aligned."""
     train = data.split("train")
-    raw = train.target_text
+    raw = train.lines("target")
     spread = _spread(len(targets), BLEU_SENTENCES)
     bleu = metrics.bleu(
         [targets[row] for row in spread], [raw[row] for row in spread], tokenize=tokenizer
@@ -38,7 +39,7 @@ def quality(data: PreparedData, targets: Sequence[str], tokenizer: Tokenizer) ->
     ]
     rows = list(itertools.compress(rows, is_pair))
     source = _select(train.source, rows)
-    sides = {
+    sides: dict[str, tuple[Ragged, Texts]] = {
         "raw": (_select(train.target, rows), raw),
         "distilled": (Ragged.from_rows(itertools.compress(encoded, is_pair)), targets),
     }

@@ -100,16 +100,24 @@ def length_ratio(hypotheses: Iterable[Sequence[str]], references: Iterable[Seque
     """Words of all hypotheses over words of all references, each a list of words.
 
     Raises ValueError on unequal numbers of sentences and on references without a word."""
-    hypothesis_words = [len(sentence) for sentence in hypotheses]
-    reference_words = [len(sentence) for sentence in references]
-    if len(hypothesis_words) != len(reference_words):
+    num_hypotheses, hypothesis_words = _sizes(hypotheses)
+    num_references, reference_words = _sizes(references)
+    if num_hypotheses != num_references:
         raise ValueError(
-            f"expected one hypothesis for each of {len(reference_words)} references, got "
-            f"{len(hypothesis_words)}"
+            f"expected one hypothesis for each of {num_references} references, got {num_hypotheses}"
         )
-    if not sum(reference_words):
+    if not reference_words:
         raise ValueError("expected references with words in them, got none; is the file empty?")
-    return sum(hypothesis_words) / sum(reference_words)
+    return hypothesis_words / reference_words
+
+
+def _sizes(sentences: Iterable[Sequence[str]]) -> tuple[int, int]:
+    """Sentences, and words in all of them."""
+    number = words = 0
+    for sentence in sentences:
+        number += 1
+        words += len(sentence)
+    return number, words
 
 
 def reordering(links: Int[np.ndarray, "target_tokens"], source: Ragged, target: Ragged) -> float:

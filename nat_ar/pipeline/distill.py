@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import functools
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,22 +164,23 @@ def _write(
     """The directory of all shards, and its manifest with the card. `kept`: what the shards were made of."""
     data, tokenizer, spoilt = work.data, work.tokenizer, kept["spoilt"]
     number = kept["word_distributions"]
-    validation, found = work.read()
-    targets = [text for shard in found for text in shard["texts"]]
-    _check_not_all_empty(targets, run)
-    seconds = sum(shard["seconds"] for shard in found)
+    found = work.read()
+    if found.empty == len(found):
+        raise ValueError(
+            f"all {len(found)} translations of {run.directory} are empty; train the teacher longer"
+        )
     card = {
         **kept,
         "teacher": provenance.identity(run, loaded),
-        "validation_bleu": validation,
-        **data_card.quality(data, targets, tokenizer),
-        "sentences": len(targets),
-        "empty": sum(not text.strip() for text in targets),
-        "cut": sum(shard["cut"] for shard in found),
-        "shortened": sum(shard["shortened"] for shard in found),
-        "seconds": round(seconds, 2),
-        "sentences_per_second": round(len(targets) / seconds, 2),
-        "device": ", ".join(sorted({shard["device"] for shard in found})),
+        "validation_bleu": work.validation(),
+        **data_card.quality(data, found, tokenizer),
+        "sentences": len(found),
+        "empty": found.empty,
+        "cut": found.cut,
+        "shortened": found.shortened,
+        "seconds": round(found.seconds, 2),
+        "sentences_per_second": round(len(found) / found.seconds, 2),
+        "device": ", ".join(sorted(found.devices)),
         "date": provenance.now(),
         "command": provenance.command_of(
             "distill",
@@ -196,14 +196,6 @@ def _write(
         ),
     }
     card["warnings"] = data_card.warnings_of(card)
-    # Shards of an early version do not say which; the card counts them.
-    rows = (
-        {row for shard in found for row in shard.get("spoilt", ())} if spoilt != "keep" else set()
-    )
-    raw = data.split("train").target_text if spoilt == "raw" else None
-    targets = [
-        text if row not in rows else (raw[row] if raw else "") for row, text in enumerate(targets)
-    ]
     annotate = None
     if number is not None:
         annotate = functools.partial(
@@ -214,7 +206,13 @@ def _write(
             batch_tokens=batch_tokens,
         )
     return distilled.write(
-        data, directory, targets, card, spoilt=rows, is_raw=spoilt == "raw", annotate=annotate
+        data,
+        directory,
+        found,
+        card,
+        spoilt=set() if spoilt == "keep" else found.spoilt,
+        is_raw=spoilt == "raw",
+        annotate=annotate,
     )
 
 
@@ -254,10 +252,3 @@ def _made_before(directory: Path, inputs: dict[str, Any], method: type) -> dict[
     old = {key: manifest["distilled"].get(key) for key in inputs}
     shards.check_inputs(directory, old, inputs, method)
     return manifest
-
-
-def _check_not_all_empty(targets: Sequence[str], run: Run) -> None:
-    if not any(text.strip() for text in targets):
-        raise ValueError(
-            f"all {len(targets)} translations of {run.directory} are empty; train the teacher longer"
-        )

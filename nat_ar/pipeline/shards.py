@@ -10,9 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from jaxtyping import Int
+
 from nat_ar import config_json
-from nat_ar.data.arrays import PreparedData, Split
+from nat_ar.data.arrays import PreparedData
 from nat_ar.data.references import Tokenizer
+from nat_ar.data.text_lines import TextLines
 from nat_ar.evaluation import metrics
 from nat_ar.evaluation.speed import machine
 from nat_ar.runtime import bars, distributed, files, parts
@@ -108,6 +112,7 @@ class Work:
         there = distributed.from_first(self.missing)
         missing = [k for k in there if part is None or part.has(k)]
         spans, train = self._spans, self.data.split("train")
+        texts = train.lines("source"), train.lines("target")
         if 0 in missing:
             self._validate(teacher())
         own = [k for k in range(1, len(spans) + 1) if part is None or part.has(k)]
@@ -121,7 +126,7 @@ class Work:
         )
         with bar:
             for k in (k for k in missing if k):
-                self._translate(teacher(), train, spans[k - 1], title=f"shard {k}/{len(spans)}")
+                self._translate(teacher(), texts, spans[k - 1], title=f"shard {k}/{len(spans)}")
                 bar.update(len(spans[k - 1]))
 
     def _validate(self, teacher: Translator) -> None:
@@ -136,35 +141,86 @@ class Work:
 
         distributed.from_first(write)
 
-    def _translate(self, teacher: Translator, train: Split, rows: range, *, title: str) -> None:
-        """The training sources in `rows`."""
+    def _translate(
+        self, teacher: Translator, texts: tuple[TextLines, TextLines], rows: range, *, title: str
+    ) -> None:
+        """The training sources in `rows`. `texts`: all of them and their raw targets."""
         began = time.perf_counter()
-        found = teacher.translate([train.source_text[row] for row in rows], title=title)
+        sources, targets = (list(side.part(rows.start, rows.stop)) for side in texts)
+        found = teacher.translate(sources, title=title)
 
         def write() -> None:
-            shard = _shard(found, train, rows, self.choose, self.tokenizer)
+            lengths = self.data.split("train").source.part(rows.start, rows.stop).lengths
+            shard = _shard(found, targets, lengths, rows, self.choose, self.tokenizer)
             write_json(self._path(rows), {**shard, "seconds": time.perf_counter() - began})
 
         distributed.from_first(write)
 
-    def read(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """The teacher's BLEU on validation, and all shards in order."""
-        return read_json(self._path(None)), [
-            _read_shard(self._path(rows), rows) for rows in self._spans
-        ]
+    def validation(self) -> dict[str, Any]:
+        """The teacher's BLEU on validation."""
+        return read_json(self._path(None))
+
+    def read(self) -> "Translated":
+        """What all shards hold, of which one at a time is in memory."""
+        return Translated([(self._path(rows), rows) for rows in self._spans])
+
+
+class Translated:
+    """The translations of all shards in order, by the rows of their sources, and what the shards say together."""
+
+    def __init__(self, shards: Sequence[tuple[Path, range]]) -> None:
+        """Reads each shard once. Raises ValueError for one that is damaged, or of other rows."""
+        self._shards = shards
+        self._latest = -1, list[str]()
+        self.seconds = 0.0
+        self.cut = self.shortened = self.empty = 0
+        self.spoilt: set[int] = set()
+        """rows; shards of an early version do not say which, and only count them"""
+        self.devices: set[str] = set()
+        for path, rows in shards:
+            shard = _read_shard(path, rows)
+            self.seconds += shard["seconds"]
+            self.cut += shard["cut"]
+            self.shortened += shard["shortened"]
+            self.empty += sum(not text.strip() for text in shard["texts"])
+            self.spoilt.update(shard.get("spoilt", ()))
+            self.devices.add(shard["device"])
+
+    def __len__(self) -> int:
+        return self._shards[-1][1].stop
+
+    def __getitem__(self, row: int, /) -> str:
+        k = row // len(self._shards[0][1])
+        return self._texts(k)[row - self._shards[k][1].start]
+
+    def __iter__(self) -> Iterator[str]:
+        for k in range(len(self._shards)):
+            yield from self._texts(k)
+
+    def _texts(self, k: int) -> list[str]:
+        if self._latest[0] != k:
+            self._latest = k, _read_shard(*self._shards[k])["texts"]
+        return self._latest[1]
 
 
 def _shard(
-    found: Sequence[Translation], train: Split, rows: range, choose: Choose, tokenizer: Tokenizer
+    found: Sequence[Translation],
+    targets: Sequence[str],
+    lengths: Int[np.ndarray, "rows"],
+    rows: range,
+    choose: Choose,
+    tokenizer: Tokenizer,
 ) -> dict[str, Any]:
-    """What is kept of the translations of the training sources in `rows`."""
+    """What is kept of the translations of the training sources in `rows`, of so many tokens, and with these raw
+    targets."""
     texts, num_cut, spoilt = [], 0, []
-    for row, translation in zip(rows, found, strict=True):
+    several = zip(rows, found, targets, lengths.tolist(), strict=True)
+    for row, translation, target, length in several:
         best = 0
         if choose == "best_bleu":
-            best = best_of(translation, train.target_text[row], tokenizer)
+            best = best_of(translation, target, tokenizer)
         texts.append(translation.texts[best])
-        source_tokens = min(int(train.source.lengths[row]), translator.BUCKETS[-1] - 1) + 1
+        source_tokens = min(length, translator.BUCKETS[-1] - 1) + 1
         is_cut = len(translation.tokens[best]) >= limits.length_limit(source_tokens)
         num_cut += is_cut
         if is_cut or translation.is_shortened:

@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,13 +9,14 @@ import numpy as np
 import pytest
 
 from nat_ar import config_json
-from nat_ar.data import arrays, corpus_code, prepare, vocabulary
+from nat_ar.data import arrays, corpus_code, fertilities, prepare, vocabulary
 from nat_ar.data.alignment import aligner, links
 from nat_ar.data.alignment.model import AlignerConfig
-from nat_ar.data.arrays import PreparedData
+from nat_ar.data.arrays import PreparedData, Split
 from nat_ar.data.distilled import write as write_distilled
 from nat_ar.data.hold_out import HoldOut
 from nat_ar.data.prepare import DataConfig
+from nat_ar.data.progress import Progress
 from nat_ar.data.text_files import NamedTest, TextFiles
 from nat_ar.data.toy.corpus import ToyCorpus
 from nat_ar.data.vocabulary import VocabularyConfig
@@ -489,6 +491,43 @@ def test_alignment_learns_from_training_only(prepared: Path) -> None:
     expected = links.fertilities(linked, validation.source, validation.target)
     assert validation.fertilities is not None
     np.testing.assert_array_equal(validation.fertilities.values, expected.values)
+
+
+def test_corpora_beyond_memory_are_aligned_in_parts_by_what_a_sample_teaches(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts change no byte; a sample is evenly spaced, and all pairs are linked by what it taught."""
+    base = PreparedData.load(prepared)
+    train = base.split("train")
+
+    def fertilities_of(name: str, config: AlignerConfig, part: int) -> bytes:
+        place = tmp_path / name
+        shutil.copytree(train.directory, place)
+        for path in place.glob("fertilities.*"):
+            path.unlink()
+        monkeypatch.setattr(fertilities, "PART", part)
+        split = Split.load(place)
+        show = Progress(True).line("alignment")
+        with show as line:
+            progress = line.set_description_str
+            fertilities.align(config, base.vocabulary, split, split, progress=progress)
+        found = [place / f"fertilities.{half}.npy" for half in ("offsets", "values")]
+        return b"".join(path.read_bytes() for path in found)
+
+    paths = [train.directory / f"fertilities.{half}.npy" for half in ("offsets", "values")]
+    whole = b"".join(path.read_bytes() for path in paths)
+    assert fertilities_of("whole", AlignerConfig(), 10_000) == whole
+    assert fertilities_of("parts", AlignerConfig(), 7) == whole
+    kept = np.arange(len(train)) % 15 == 14  # 40 of 600
+    few = AlignerConfig(max_training_pairs=40, iterations=1, flat_iterations=1)
+    sides = (train.source.where(kept), train.target.where(kept))
+    trained = aligner.train(*sides, few, source_size=310, target_size=310)
+    linked = aligner.link(trained, train.source, train.target)
+    links.fertilities(linked, train.source, train.target).save(tmp_path / "few")
+    expected = [tmp_path / f"few.{half}.npy" for half in ("offsets", "values")]
+    found = fertilities_of("sample", few, 100)
+    assert found == b"".join(path.read_bytes() for path in expected)
+    assert found != whole
 
 
 def test_files_in_place_of_a_corpus_are_scored_in_the_languages_of_the_config() -> None:

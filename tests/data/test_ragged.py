@@ -4,9 +4,11 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nat_ar.data import ragged
 from nat_ar.data.ragged import Ragged
 
 ROWS = [[7, 7, 7], [], [7, 8], [8, 8], []]
@@ -47,3 +49,25 @@ def test_repeats_are_equal_neighbours(rows: list[list[int]]) -> None:
     found = Ragged.from_rows(rows).repeats
     assert found.tolist() == expected
     assert np.issubdtype(found.dtype, np.integer)
+
+
+def test_rows_for_which_it_is_true_are_taken_a_part_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [[1, 2], [], [3], [4, 5, 6], [7], [8, 9]]
+    whole = Ragged.from_rows(rows, np.uint16)
+    assert whole.where(np.ones(6, np.bool_)) is whole
+    wanted = np.array([True, True, False, True, False, True])
+    for part in (1, 4, 6, 100):
+        monkeypatch.setattr(ragged, "_PART", part)
+        found = whole.part(0, 6).where(wanted)
+        assert found.values.dtype == np.uint16
+        assert [found[row].tolist() for row in range(len(found))] == [[1, 2], [], [4, 5, 6], [8, 9]]
+
+
+@pytest.mark.parametrize(("rows", "most"), [(10, 3), (7, 7), (5, 9), (0, 4), (1000, 313), (9, 8)])
+def test_evenly_spaced_rows_are_one_of_each_equal_share(rows: int, most: int) -> None:
+    """As the floors of equal shares step up."""
+    steps = np.diff([row * min(most, rows) // max(rows, 1) for row in range(rows + 1)])
+    assert ragged.evenly_spaced(rows, most).tolist() == (steps > 0).tolist()
+    assert ragged.evenly_spaced(rows, most).sum() == min(rows, most)

@@ -11,7 +11,7 @@ import pytest
 from nat_ar.commands import distill as command
 from nat_ar.commands.distill import Distill
 from nat_ar.config_json import ConfigError
-from nat_ar.data.arrays import PreparedData
+from nat_ar.data.arrays import PreparedData, Split
 from nat_ar.pipeline import shards
 from nat_ar.pipeline.distill import distill
 from nat_ar.runtime import files, parts
@@ -84,6 +84,41 @@ def test_any_number_of_parts_makes_the_same_bytes(
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
     late = distill(tiny_runs.autoregressive, tmp_path / "d", shard_sentences=5, part=f"1/{number}")
     assert late == found[-1]
+
+
+def test_texts_of_a_corpus_are_never_all_in_memory(
+    tiny_runs: Any, teacher: Teacher, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the training split; the others have some thousand sentences."""
+    read = Split._lines
+
+    def refused(split: Split, name: Any) -> list[str]:
+        assert split.name != "train"
+        return read(split, name)
+
+    monkeypatch.setattr(Split, "_lines", refused)
+    manifest = distill(tiny_runs.autoregressive, tmp_path / "d", shard_sentences=5)
+    assert manifest is not None
+    assert manifest["files"] == whole[0]["files"]
+
+
+def test_translations_are_read_a_shard_at_a_time(
+    tiny_runs: Any, teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In order, and by their rows: what is remembered is the last shard that was read."""
+    data = PreparedData.load(tiny_runs.data)
+    work = shards.Work(tmp_path, data, "first", 5, "13a")
+    work.make(lambda: Translator.__new__(Translator), title="toy")
+    reads: list[str] = []
+    original = shards.read_json
+    monkeypatch.setattr(shards, "read_json", lambda path: reads.append(path.name) or original(path))
+    found, names = work.read(), [f"{row:09d}.json" for row in range(0, 36, 5)]
+    assert (len(found), reads) == (36, names)
+    expected = [f"A {text.upper()}" for text in data.split("train").source_text]
+    assert [*found] == expected
+    assert reads == [*names, *names]
+    assert [found[row] for row in (35, 0, 4, 5)] == [expected[row] for row in (35, 0, 4, 5)]
+    assert reads[16:] == [names[0], names[1]]
 
 
 def test_a_killed_part_goes_on_and_what_is_missing_is_named(

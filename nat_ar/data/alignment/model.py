@@ -14,10 +14,11 @@ of a sentence must sum to the length of its target.
 
 The loops over token pairs exist in C++ (alignment.cc, built at first use) and in NumPy, for machines without a
 compiler; both give the same links. Time is proportional to the token pairs. Memory is dominated by the lexical table:
-16 bytes for each co-occurring pair of types (24 in NumPy), plus 16 bytes a token in C++. docs/speed.md has seconds."""
+16 bytes for each co-occurring pair of types (24 in NumPy), plus 16 bytes a token in C++, of the pairs that it is
+estimated on. docs/speed.md has seconds."""
 
 import dataclasses
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -69,8 +70,16 @@ class AlignerConfig(config_json.Config):
     them; False: maximum likelihood"""
     concentration: float = 0.01
     """parameter of that symmetric prior, for each target type that co-occurs with the source type"""
+    max_training_pairs: int = 5_000_000
+    """pairs that the aligner is estimated on: all, or, where there are more, so many of them, evenly spaced. All are
+    linked, a part of the corpus at a time"""
     chunk_token_pairs: int = 1_000_000
     """token pairs in memory at a time, in NumPy; changes memory and time, not the links"""
+
+    @classmethod
+    def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Once, the aligner was estimated on all pairs, however many; what was prepared then is not looked at again."""
+        return {"max_training_pairs": 5_000_000, **data}
 
     def __post_init__(self) -> None:
         if self.iterations < 1:
@@ -93,8 +102,11 @@ class AlignerConfig(config_json.Config):
                 f"concentration must be positive, got {self.concentration}; "
                 "set variational_bayes=False for maximum likelihood"
             )
-        if self.chunk_token_pairs < 1:
-            raise ConfigError(f"chunk_token_pairs must be at least 1, got {self.chunk_token_pairs}")
+        config_json.require_at_least(
+            1,
+            chunk_token_pairs=self.chunk_token_pairs,
+            max_training_pairs=self.max_training_pairs,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

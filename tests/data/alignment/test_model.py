@@ -36,6 +36,7 @@ def test_normaliser_and_mean_feature_equal_their_sums() -> None:
         ("flat_iterations", -1),
         ("concentration", 0.0),
         ("chunk_token_pairs", 0),
+        ("max_training_pairs", 0),
     ],
 )
 def test_impossible_settings_are_named(field: str, value: float) -> None:
