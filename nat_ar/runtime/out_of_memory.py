@@ -3,7 +3,7 @@
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -30,7 +30,7 @@ def explained(remedy: str) -> Iterator[None]:
         if not is_memory and not isinstance(error, MemoryError):
             raise
         raise OutOfMemoryError(
-            f"out of memory: {_wanted(text)}, {_available(jax.local_devices()[0])}; {remedy}"
+            f"out of memory: {_wanted(text)}, {_available(jax.local_devices())}; {remedy}"
         ) from error
 
 
@@ -56,11 +56,14 @@ def _wanted(text: str) -> str:
     return f"{size} were asked for at once"
 
 
-def _available(device: jax.Device) -> str:
+def _available(local: Sequence[jax.Device]) -> str:
+    """Of the device of this process that is fullest, by its number where there are others."""
+    device = min(local, key=free_bytes)
     stats = device.memory_stats()
     if stats is not None and "bytes_limit" in stats:
         total, used = stats["bytes_limit"], stats.get("bytes_in_use", 0)
-        return f"{device.device_kind} has {total / GIB:.1f} GiB, {used / GIB:.1f} of them in use"
+        name = device.device_kind + (f" {device.id}" if len(local) > 1 else "")
+        return f"{name} has {total / GIB:.1f} GiB, {used / GIB:.1f} of them in use"
     page = os.sysconf("SC_PAGE_SIZE")
     total, free = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_AVPHYS_PAGES")
     return f"the machine has {total * page / GIB:.1f} GiB, {free * page / GIB:.1f} of them free"

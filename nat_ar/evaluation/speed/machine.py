@@ -41,19 +41,23 @@ SECONDS_A_PEAK = 0.25
 
 
 def device_name() -> str:
-    """Platform and kind of the device; for a CPU its model, since JAX calls every CPU "cpu"."""
-    device = devices.local()[0]
+    """Platform and kind of the device that times are of; for a CPU its model, since JAX calls every CPU "cpu"."""
+    return _name(devices.local()[0])
+
+
+def _name(device: jax.Device) -> str:
     kind = processor.name() if device.platform == "cpu" else device.device_kind
     return f"{device.platform}: {kind}"
 
 
 def summary(dtypes: Iterable[str]) -> str:
-    """What computes, on one line: the device, how many there are in all processes, the dtypes of activations, and CPU
-    threads. Raises ConfigError where there is no device of the platform that was asked for."""
-    number, threads = len(devices.all_processes()), num_threads()
+    """What computes, on one line: the kinds of devices, how many there are in all processes, the dtypes of activations,
+    and CPU threads. Raises ConfigError where there is no device of the platform that was asked for."""
+    found, threads = devices.all_processes(), num_threads()
+    number, kinds = len(found), " and ".join(dict.fromkeys(map(_name, found)))
     processes = f" of {distributed.count()} processes" if distributed.count() > 1 else ""
     return (
-        f"nat-ar: {device_name()}, {number} device{'s' * (number > 1)}{processes}, {', '.join(dict.fromkeys(dtypes))}, "
+        f"nat-ar: {kinds}, {number} device{'s' * (number > 1)}{processes}, {', '.join(dict.fromkeys(dtypes))}, "
         f"{threads} CPU thread{'s' * (threads > 1)}"
     )
 

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from unittest import mock
 
 import jax
 import pytest
@@ -102,3 +103,14 @@ def test_the_summary_names_device_count_dtype_and_threads() -> None:
     said = machine.summary(["float32", "bfloat16", "float32"])
     assert said.startswith(f"nat-ar: {machine.device_name()}, {jax.local_device_count()} device")
     assert f"float32, bfloat16, {machine.num_threads()} CPU thread" in said
+
+
+def test_the_summary_names_every_kind_of_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the machines of a job are not alike."""
+    kinds = ["NVIDIA A100", "NVIDIA A100", "NVIDIA H100"]
+    found = [mock.NonCallableMock(spec=jax.Device) for _ in kinds]
+    for device, kind in zip(found, kinds, strict=True):
+        device.platform, device.device_kind = "gpu", kind
+    monkeypatch.setattr(machine.devices, "all_processes", lambda: found)
+    said = machine.summary(["float32"])
+    assert said.startswith("nat-ar: gpu: NVIDIA A100 and gpu: NVIDIA H100, 3 devices, float32, ")
