@@ -17,14 +17,17 @@ from nat_ar.experiment import sweep
 from nat_ar.experiment.study import Entry, StudyConfig, load_study, only
 from nat_ar.experiment.sweep import Sweep
 from nat_ar.pipeline.study import study
-from nat_ar.runtime import console, files
+from nat_ar.runtime import bars, distributed, files, stuck
 
 Words = list[str]
 EVERY_ENTRY = ("training", "method")
 """Beginnings of the dotted names that are options of every entry, as they are of `train`."""
-UNSAID = ("directory", "corpus_file", "only", "untimed", "publish", "picture", "width", "title")
-"""Options that the command in the reports does not repeat as they are: none of them changes a number, or it names a
-place."""
+UNSAID = (
+    *("directory", "corpus_file", "only", "untimed", "publish", "picture", "width", "title"),
+    *("mesh", "coordinator", "processes", "process", "stuck_after"),
+)
+"""Options that the command in the reports does not repeat as they are: none of them decides what is measured, or it
+names a place."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +60,17 @@ class Study:
     """width of the pictures in inches, such as 3.3 for a column of a paper"""
     no_title: bool = False
     """leave the title out of the pictures, for a caption"""
+    mesh: str | None = None
+    """the devices that share each batch of every training, as --mesh of `train`"""
+    coordinator: str | None = None
+    """HOST:PORT at which process 0 listens, where several processes do every stage together but the benchmark, which is
+    process 0's (docs/scale.md); SLURM and Open MPI say it themselves"""
+    processes: int | None = None
+    """how many processes that is"""
+    process: int | None = None
+    """which of them this is, from 0"""
+    stuck_after: float = stuck.AFTER
+    """seconds without a step of training, where one is expected, after which they all end; 0: never"""
     overrides: tuple[str, ...] = ()
     """the words of the command line that changed the config, as the reports give them"""
 
@@ -170,14 +184,17 @@ def run(arguments: Study) -> None:
         command += f" {shlex.join(arguments.overrides)}"
     if arguments.only:
         command += f" --only {shlex.join(arguments.only)}"
-    entries = (config.teacher, *config.entries)
-    console.say(machine.summary(entry.method.network.dtype for entry in entries))
-    study(
-        config,
-        command=command,
-        is_timed=not arguments.untimed,
-        publish=arguments.publish,
-        picture=arguments.picture,
-        width=arguments.width,
-        has_title=not arguments.no_title,
-    )
+    place = (arguments.coordinator, arguments.processes, arguments.process)
+    with distributed.joined(*place, stuck_after=arguments.stuck_after):
+        entries = (config.teacher, *config.entries)
+        bars.say(machine.summary(entry.method.network.dtype for entry in entries))
+        study(
+            config,
+            command=command,
+            is_timed=not arguments.untimed,
+            publish=arguments.publish,
+            picture=arguments.picture,
+            width=arguments.width,
+            has_title=not arguments.no_title,
+            mesh=arguments.mesh,
+        )

@@ -6,7 +6,10 @@ It writes:
 
     DIRECTORY/data, DIRECTORY/distilled     prepared directories, raw and by the teacher
     DIRECTORY/runs/NAME                     a run for each entry, or NAME_seed1, ... for each of its seeds
-    DIRECTORY/table.{txt,md,csv,tex}, picture.{png,svg}, examples.md"""
+    DIRECTORY/table.{txt,md,csv,tex}, picture.{png,svg}, examples.md
+
+Processes that compute together (runtime.distributed) share every training, distillation and evaluation; the first
+prepares, times in a process of its own while the others wait, and writes."""
 
 import functools
 import time
@@ -14,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from nat_ar import config_json
 from nat_ar.data import evaluation_set, prepare
 from nat_ar.data.arrays import PreparedData
 from nat_ar.evaluation import results
@@ -24,8 +28,9 @@ from nat_ar.experiment.study import PlannedRun, StudyConfig, load_study
 from nat_ar.pipeline import benchmark, compare, distill, evaluate, report, train
 from nat_ar.pipeline.benchmark import System
 from nat_ar.pipeline.compare import Comparison
-from nat_ar.runtime import child_process, console, files
+from nat_ar.runtime import bars, child_process, distributed, files
 from nat_ar.translation import decodings
+from nat_ar.translation.decodings import Choice
 
 
 class _Stages:
@@ -39,7 +44,7 @@ class _Stages:
         result = work()
         now = time.perf_counter()
         spent, total = now - start, now - self.start
-        console.say(f"[{total / 60:5.1f} min] {title}: {spent:.0f} s")
+        bars.say(f"[{total / 60:5.1f} min] {title}: {spent:.0f} s")
         return result
 
 
@@ -52,36 +57,52 @@ def study(
     picture: str | Path | None = None,
     width: float | None = None,
     has_title: bool = True,
+    mesh: str | None = None,
 ) -> Comparison:
     """Runs what is missing, writes the reports, prints the table and returns it.
 
     `config`: a study or its Python file; `command`: what the reports give as the command that made them; `is_timed`:
     False leaves out the benchmark, until it is called without; `publish`: a
     further directory for the reports; `picture`: a further file for the picture, .png, .svg or .pdf; `width` of the
-    pictures, in inches. Raises ConfigError where another process is at the same study."""
+    pictures, in inches; `mesh`: of every training, as of `train`. Processes that compute together all call it alike.
+    Raises ConfigError where another process is at the same study."""
     if not isinstance(config, StudyConfig):
         command = command or f"python -m nat_ar study {config}"
         config = load_study(config)
     command = command or f"nat_ar.study({config.name!r})"
     root = Path(config.directory)
     plan = config.plan()  # an impossible experiment must not make the directory
-    files.make_directory(root)
-    with files.locked(root):
-        comparison = _study(config, plan, is_timed=is_timed)
-        drawn: dict[str, Any] = {"width": width, "has_title": has_title}
-        for directory in (root, *([] if publish is None else [Path(publish)])):
-            report.write(comparison, directory, config, command, **drawn)
-        if picture is not None:
-            comparison.picture(picture, title=config.name, **drawn)
-        print(comparison.render(columns=config.columns), end="")
+    own = {"study": config_json.to_json(config), "is_timed": is_timed}
+    distributed.require_same(own, "all processes run one study")
+    distributed.from_first(lambda: files.make_directory(root))
+    with distributed.held_by_first(files.locked(root)):
+        comparison = _study(config, plan, is_timed=is_timed, mesh=mesh)
+
+        def write() -> None:
+            drawn: dict[str, Any] = {"width": width, "has_title": has_title}
+            for directory in (root, *([] if publish is None else [Path(publish)])):
+                report.write(comparison, directory, config, command, **drawn)
+            if picture is not None:
+                comparison.picture(picture, title=config.name, **drawn)
+            print(comparison.render(columns=config.columns), end="")
+
+        distributed.from_first(write)
         return comparison
 
 
-def _study(config: StudyConfig, plan: Sequence[PlannedRun], *, is_timed: bool) -> Comparison:
+def _study(
+    config: StudyConfig, plan: Sequence[PlannedRun], *, is_timed: bool, mesh: str | None
+) -> Comparison:
     stage = _Stages()
     data = plan[0].experiment.data
 
-    stage("prepare", lambda: prepare.prepare(data))
+    def prepared() -> None:
+        prepare.prepare(data)
+
+    def trained(planned: PlannedRun) -> None:
+        train.train(planned.experiment, planned.directory, mesh=mesh)
+
+    stage("prepare", lambda: distributed.from_first(prepared))
     for name in config.tests:
         PreparedData.load(data.directory).split(
             name
@@ -90,7 +111,7 @@ def _study(config: StudyConfig, plan: Sequence[PlannedRun], *, is_timed: bool) -
     for planned in plan:
         distilled = config.distilled(planned.seed)
         if planned.entry.name == config.teacher.name and str(distilled) in wanted:
-            stage(f"train {planned.experiment.name}", functools.partial(_train, planned))
+            stage(f"train {planned.experiment.name}", functools.partial(trained, planned))
             distilling = functools.partial(
                 distill.distill,
                 planned.directory,
@@ -100,13 +121,14 @@ def _study(config: StudyConfig, plan: Sequence[PlannedRun], *, is_timed: bool) -
             )
             stage(seeds.named("distill", planned.seed), distilling)
     for planned in plan:
-        stage(f"train {planned.experiment.name}", functools.partial(_train, planned))
+        stage(f"train {planned.experiment.name}", functools.partial(trained, planned))
     for planned in plan:
         for split in config.tests:
             evaluating = functools.partial(_evaluate_missing, planned, split)
             stage(f"evaluate {planned.experiment.name} on {split}", evaluating)
     if is_timed:
-        stage("benchmark", lambda: _benchmark_missing(_timed(config, plan), config))
+        timed = functools.partial(_benchmark_missing, _timed(config, plan), config)
+        stage("benchmark", lambda: distributed.from_first(timed))
     return compare.compare(
         [planned.directory for planned in plan],
         teacher=plan[0].experiment.name,
@@ -124,10 +146,6 @@ def _timed(config: StudyConfig, plan: Sequence[PlannedRun]) -> list[System]:
     ]
 
 
-def _train(planned: PlannedRun) -> None:
-    train.train(planned.experiment, planned.directory)
-
-
 def _evaluate_missing(planned: PlannedRun, split: str) -> None:
     """Evaluates the decodings that have no row of this config, checkpoint and test text yet."""
     entry, run = planned.entry, Run(planned.directory)
@@ -139,9 +157,14 @@ def _evaluate_missing(planned: PlannedRun, split: str) -> None:
     }
     for text in entry.decodings or (None,):
         chosen = decodings.choose(entry.method, text)
-        version = provenance.version(run, chosen.decoding)
-        if not _has_row(run, {**expected, "decoding": chosen.text}, version):
+        asked = functools.partial(_has_quality, run, expected, chosen)
+        if not distributed.from_first(asked):
             evaluate.evaluate(run, decoding=text, split=split)
+
+
+def _has_quality(run: Run, expected: dict[str, Any], chosen: Choice) -> bool:
+    version = provenance.version(run, chosen.decoding)
+    return _has_row(run, {**expected, "decoding": chosen.text}, version)
 
 
 def _benchmark_missing(systems: Sequence[System], config: StudyConfig) -> None:
