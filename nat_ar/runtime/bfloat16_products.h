@@ -6,9 +6,14 @@
 // of the right factor has pairs of neighbours along the depth, [16 pairs, 16 columns, 2], as the instructions read them.
 // Either is the other with rows and columns of 32-bit pairs exchanged, so that a factor in memory may lie either way.
 //
-// The right factor is copied first, by all threads. Then each takes blocks of rows of the result: it copies these rows of
-// the left factor, and multiplies them with one pair of columns of tiles after the other, 2 x 2 tiles of results at a
-// time, over the whole depth. A result is added up in the same order however many rows or threads there are.
+// Where either factor has the depth side by side, the right one is copied first, by all threads. Then each takes blocks
+// of rows of the result: it copies these rows of the left factor, and multiplies them with one pair of columns of tiles
+// after the other, 2 x 2 tiles of results at a time, over the whole depth. Gradients of weights are the other case,
+// small results of a depth of all positions: the copies would not fit the second cache. There a thread takes a block of
+// the result, and goes down the depth by stretches that fit. A result is added up in the same order either way, and
+// however many rows or threads there are.
+//
+// Copying asks for the next tile's lines ahead: they are a row apart, which the processor does not foresee.
 //
 // amx    _tile_dpbf16ps: 16 x 16 results from 32 places along the depth, an instruction
 // dots   vdpbf16ps (AVX512-BF16): 16 results from two places; faster than products of float32 on AMD's processors (Zen 4
@@ -77,6 +82,10 @@ struct Factor {
 };
 
 #if NAT_AR_DOTS
+inline void prefetch(const Factor& factor, int64_t place) {
+  _mm_prefetch(static_cast<const char*>(factor.values) + place * (factor.is_rounded ? 2 : 4), _MM_HINT_T0);
+}
+
 // 16 neighbours in memory, of which the first `count` are there.
 inline __m512 load(const Factor& factor, int64_t from, int64_t count) {
   const __mmask16 mask = count >= 16 ? 0xffff : count <= 0 ? 0 : (1 << count) - 1;
@@ -121,6 +130,7 @@ void copy_tile(const Factor& factor, int64_t place, int64_t deep, bool has_pairs
         continue;
       }
       const int64_t from = (place + i) * factor.depth + deep, count = factor.depth - deep;
+      prefetch(factor, from + kTile * factor.depth);
       rows[i] = (__m512i)_mm512_cvtne2ps_pbh(load(factor, from + 16, count - 16), load(factor, from, count));
     }
   } else {
@@ -128,6 +138,8 @@ void copy_tile(const Factor& factor, int64_t place, int64_t deep, bool has_pairs
                                               21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     for (int64_t i = 0; i < kTile; ++i) {
       const int64_t row = deep + 2 * i, from = row * factor.places + place, count = factor.places - place;
+      prefetch(factor, from + kDepth * factor.places);
+      prefetch(factor, from + (kDepth + 1) * factor.places);
       const __m512 even = load(factor, from, row < factor.depth ? count : 0);
       const __m512 odd = load(factor, from + factor.places, row + 1 < factor.depth ? count : 0);
       rows[i] = _mm512_permutexvar_epi16(in_pairs, (__m512i)_mm512_cvtne2ps_pbh(odd, even));
@@ -157,6 +169,15 @@ void copy_tiles(const Factor& factor, int64_t row_tile, bool has_pairs, uint16_t
     copy_tile(factor, row_tile * kTile, k * kDepth, has_pairs, to);
 }
 
+// Of rows of tiles from `row_tile` on those from `first` along the depth, zeros past the last place: [count, deep,
+// kTileValues].
+void copy_stretch(const Factor& factor, int64_t row_tile, int64_t count, int64_t first, int64_t deep, bool has_pairs,
+                  uint16_t* to) {
+  for (int64_t k = 0; k < deep; ++k)
+    for (int64_t i = 0; i < count; ++i)
+      copy_tile(factor, (row_tile + i) * kTile, (first + k) * kDepth, has_pairs, to + (i * deep + k) * kTileValues);
+}
+
 // 64-byte aligned room that a thread keeps from call to call.
 template <typename Value>
 Value* room(std::vector<Value>& kept, int64_t values) {
@@ -175,16 +196,38 @@ struct CopyRight {
   }
 };
 
+// Where the sums of a product go.
+struct Results {
+  void* values;       // [places, width]
+  const float* bias;  // [width], or null
+  int64_t places, width;
+  bool is_rectified, is_rounded;  // at least 0; in bfloat16
+
+  // sums: [kSide, kSide], of results from a row and a column on.
+  void finish(const float* sums, int64_t row, int64_t column) const;
+};
+
 struct BlocksOfRows {
   Factor left;
   const uint16_t* right;  // tiles
-  const float* bias;      // [width], or null
-  void* results;          // [left.places, width]
-  int64_t width, tiles_of_block, level;
-  bool is_rectified, is_rounded;  // results: at least 0; in bfloat16
+  Results results;
+  int64_t tiles_of_block, level;
 
   void run(int64_t block) const;
-  void finish(const float* sums, int64_t row, int64_t column) const;
+};
+
+// For factors whose places lie side by side: blocks of kMostTiles rows of tiles by columns_of_block.
+struct BlocksByDepth {
+  static constexpr int64_t kStretch = 8;         // tiles along the depth
+  static constexpr int64_t kMostColumns = 512;  // a multiple of kSide, as columns_of_block
+
+  Factor left, right;
+  Results results;
+  int64_t columns_of_block, level;
+
+  int64_t blocks_of_rows() const { return (left.row_tiles() + kMostTiles - 1) / kMostTiles; }
+  int64_t blocks_of_columns() const { return (right.places + columns_of_block - 1) / columns_of_block; }
+  void run(int64_t block) const;
 };
 
 // Two rows of tiles of a factor, `deep` of each that count; the second begins `next` tiles after the first.
@@ -316,8 +359,8 @@ inline void add_up(int64_t level, Pair left, Pair right, int64_t deep, bool are_
   sums_plain(left, right, deep, are_added, sums, stride);
 }
 
-void BlocksOfRows::finish(const float* sums, int64_t row, int64_t column) const {
-  const int64_t rows = std::min(kSide, left.places - row), columns = std::min(kSide, width - column);
+void Results::finish(const float* sums, int64_t row, int64_t column) const {
+  const int64_t rows = std::min(kSide, places - row), columns = std::min(kSide, width - column);
   const float smallest = is_rectified ? 0.0f : -INFINITY;
   float offsets[kSide] = {};
   if (bias != nullptr) std::memcpy(offsets, bias + column, columns * sizeof(float));
@@ -332,10 +375,10 @@ void BlocksOfRows::finish(const float* sums, int64_t row, int64_t column) const 
       const __m512 high =
           _mm512_max_ps(least, _mm512_add_ps(_mm512_load_ps(from + kTile), _mm512_loadu_ps(offsets + kTile)));
       if (is_rounded) {
-        _mm512_storeu_si512(static_cast<uint16_t*>(results) + to, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+        _mm512_storeu_si512(static_cast<uint16_t*>(values) + to, (__m512i)_mm512_cvtne2ps_pbh(high, low));
       } else {
-        _mm512_storeu_ps(static_cast<float*>(results) + to, low);
-        _mm512_storeu_ps(static_cast<float*>(results) + to + kTile, high);
+        _mm512_storeu_ps(static_cast<float*>(values) + to, low);
+        _mm512_storeu_ps(static_cast<float*>(values) + to + kTile, high);
       }
       continue;
     }
@@ -343,8 +386,8 @@ void BlocksOfRows::finish(const float* sums, int64_t row, int64_t column) const 
     for (int64_t j = 0; j < columns; ++j) {
       const float sum = from[j] + offsets[j];
       const float result = sum < smallest ? smallest : sum;
-      if (is_rounded) static_cast<uint16_t*>(results)[to + j] = rounded(result);
-      if (!is_rounded) static_cast<float*>(results)[to + j] = result;
+      if (is_rounded) static_cast<uint16_t*>(values)[to + j] = rounded(result);
+      if (!is_rounded) static_cast<float*>(values)[to + j] = result;
     }
   }
 }
@@ -356,14 +399,40 @@ void BlocksOfRows::run(int64_t block) const {
   uint16_t* rows = room(kept, (tiles + 1) * stretch);
   for (int64_t i = 0; i < tiles; ++i) copy_tiles(left, first + i, false, rows + i * stretch);
   if (tiles % 2) std::memset(rows + tiles * stretch, 0, stretch * sizeof(uint16_t));
-  const int64_t columns = (width + kSide - 1) / kSide;
+  const int64_t columns = (results.width + kSide - 1) / kSide;
   alignas(64) float sums[kSide * kSide];
   const Tiles ready(level);
   for (int64_t column = 0; column < columns; ++column)
     for (int64_t i = 0; i < tiles; i += 2) {
       add_up(level, {rows + i * stretch, deep}, {right + column * 2 * stretch, deep}, deep, false, sums, kSide);
-      finish(sums, (first + i) * kTile, column * kSide);
+      results.finish(sums, (first + i) * kTile, column * kSide);
     }
+}
+
+void BlocksByDepth::run(int64_t block) const {
+  const int64_t first = block / blocks_of_columns() * kMostTiles;
+  const int64_t begin = block % blocks_of_columns() * columns_of_block;
+  const int64_t tiles = (std::min(kMostTiles, left.row_tiles() - first) + 1) / 2 * 2, rows = tiles * kTile;
+  const int64_t columns = std::min(columns_of_block, right.places - begin);
+  thread_local std::vector<uint16_t> kept;
+  thread_local std::vector<float> kept_sums;
+  uint16_t* left_tiles = room(kept, (kMostTiles + 2) * kStretch * kTileValues);
+  uint16_t* right_tiles = left_tiles + kMostTiles * kStretch * kTileValues;
+  float* sums = room(kept_sums, rows * columns_of_block);  // [columns in steps of kSide, rows, kSide]
+  const Tiles ready(level);
+  for (int64_t deep = 0; deep < left.deep_tiles(); deep += kStretch) {
+    const int64_t here = std::min(kStretch, left.deep_tiles() - deep);
+    copy_stretch(left, first, tiles, deep, here, false, left_tiles);
+    for (int64_t column = 0; column < columns; column += kSide) {
+      copy_stretch(right, (begin + column) / kTile, 2, deep, here, true, right_tiles);
+      for (int64_t i = 0; i < tiles; i += 2)
+        add_up(level, {left_tiles + i * here * kTileValues, here}, {right_tiles, here}, here, deep > 0,
+               sums + column * rows + i * kTile * kSide, kSide);
+    }
+  }
+  for (int64_t column = 0; column < columns; column += kSide)
+    for (int64_t row = 0; row < rows; row += kSide)
+      results.finish(sums + column * rows + row * kSide, first * kTile + row, begin + column);
 }
 
 }  // namespace

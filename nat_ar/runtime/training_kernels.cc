@@ -56,14 +56,24 @@ ffi::Error multiply(ffi::ThreadPool pool, ffi::AnyBuffer left, ffi::AnyBuffer ri
     return ffi::Error::InvalidArgument("this processor has no such instructions");
   if (rows.places == 0 || columns.places == 0) return ffi::Error::Success();
   const OnPool run{pool};
+  const Results to{results->untyped_data(), num_biases == 0 ? nullptr : bias.typed_data(), rows.places, columns.places,
+                   is_rectified, is_rounded(*results)};
+  const int64_t work = rows.places * columns.places * rows.depth / 16, threads = pool.num_threads();
+  if (!rows.is_deep && !columns.is_deep) {
+    BlocksByDepth blocks{rows, columns, to, BlocksByDepth::kMostColumns, level};
+    // As many blocks as there are threads; each copies its rows and columns for itself.
+    const int64_t parts = (threads + blocks.blocks_of_rows() - 1) / blocks.blocks_of_rows();
+    const int64_t share = (columns.places + parts * kSide - 1) / (parts * kSide) * kSide;
+    blocks.columns_of_block = std::min(share, BlocksByDepth::kMostColumns);
+    run(blocks, blocks.blocks_of_rows() * blocks.blocks_of_columns(), work);
+    return ffi::Error::Success();
+  }
   thread_local std::vector<uint16_t> kept;
   const uint16_t* tiles = copied(run, columns, kept);
   int64_t of_block = kLeftBytes / (columns.deep_tiles() * kTileValues * static_cast<int64_t>(sizeof(uint16_t)));
-  const int64_t share = (rows.row_tiles() + 2 * pool.num_threads() - 1) / (2 * pool.num_threads());
+  const int64_t share = (rows.row_tiles() + 2 * threads - 1) / (2 * threads);
   of_block = std::max<int64_t>(2, std::min({of_block, kMostTiles, share}) / 2 * 2);
-  run(BlocksOfRows{rows, tiles, num_biases == 0 ? nullptr : bias.typed_data(), results->untyped_data(), columns.places,
-                   of_block, level, is_rectified, is_rounded(*results)},
-      (rows.row_tiles() + of_block - 1) / of_block, rows.places * columns.places * rows.depth / 16);
+  run(BlocksOfRows{rows, tiles, to, of_block, level}, (rows.row_tiles() + of_block - 1) / of_block, work);
   return ffi::Error::Success();
 }
 

@@ -108,6 +108,25 @@ def test_a_row_does_not_depend_on_the_others(level: str) -> None:
 
 
 @needs_kernels
+@each_level
+def test_a_product_has_the_same_bits_however_its_factors_lie(level: str) -> None:
+    """Also that of a depth of many tiles, into more rows and columns than a block has."""
+    left = NUMBERS.standard_normal((290, 600), np.float32)
+    right = NUMBERS.standard_normal((600, 530), np.float32)
+    options = {"level": level, "is_rectified": True}
+    expected = multiply(left, right, **options)
+    for ways in itertools.product((False, True), repeat=2):
+        factors = (
+            np.ascontiguousarray(x.T) if is_transposed else x
+            for x, is_transposed in zip((left, right), ways, strict=True)
+        )
+        found = multiply(
+            *factors, is_left_transposed=ways[0], is_right_transposed=ways[1], **options
+        )
+        np.testing.assert_array_equal(found, expected)
+
+
+@needs_kernels
 def test_the_bias_is_added_and_a_rectified_result_is_at_least_0() -> None:
     left, right = np.array([[1.0], [-1.0]], np.float32), np.array([[2.0, -2.0, 0.0]], np.float32)
     bias = np.array([0.5, 0.5, -0.5], np.float32)
