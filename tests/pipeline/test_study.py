@@ -333,6 +333,7 @@ def test_a_corpus_file_takes_the_place_of_the_corpus(
         "picture": None,
         "width": None,
         "has_title": True,
+        "mesh": None,
     }
     assert (config.data.corpus.hold_out.validation, config.data.corpus.hold_out.test) == (5, 6)
 
