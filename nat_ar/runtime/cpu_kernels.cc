@@ -39,6 +39,17 @@ constexpr int64_t kVectors = kPanel / kWide;  // of a panel
 // AVX2: 6 rows x 2 vectors of results, 2 of weights and 1 of states are 15 of its 16 registers; AVX-512 has 32.
 constexpr int64_t kRows = kWide == 16 ? 14 : 6;
 
+// Whether the processor brings in the weights of one to three rows by itself, so that asking for them only takes slots
+// from the loads: AMD's with AVX-512 (measured on Zen 5; from 4 rows on asking pays; others were not measured).
+inline bool foresees() {
+#if defined(__AVX512F__) && defined(__x86_64__)
+  static const bool is_amd = (__builtin_cpu_init(), __builtin_cpu_is("amd"));
+  return is_amd;
+#else
+  return false;
+#endif
+}
+
 struct Product {
   const float* states;  // [rows, depth]
   const float* panels;  // [panels, depth, kPanel]
@@ -50,7 +61,10 @@ struct Product {
   int64_t panels_in_all() const { return (width + kPanel - 1) / kPanel; }
   // Panels that are computed together: the sums of one row of a single panel would wait for each other, and those of
   // a few rows would wait for loads of their states.
-  int64_t together() const { return rows == 1 ? kOfOneRow : rows <= 3 ? kOfThreeRows : rows <= kRows ? kOfFewRows : 1; }
+  int64_t together() const {
+    if (rows == 1 && !foresees()) return kOfOneRow;
+    return rows <= 3 ? kOfThreeRows : rows <= kRows ? kOfFewRows : 1;
+  }
   static constexpr int64_t kOfOneRow = 8 / kVectors, kOfThreeRows = 4 / kVectors, kOfFewRows = 2 / kVectors;
   int64_t parts() const { return (panels_in_all() + together() - 1) / together(); }
   void run(int64_t part) const;
@@ -108,14 +122,14 @@ void tile(const float* states, int64_t depth, const float* panel, const Columns&
     }
 }
 
-// A few rows of neighbouring panels' results. Each panel brings in the one that comes as many panels later.
-template <int64_t rows, int64_t num>
+// A few rows of neighbouring panels' results. Each panel brings in the one that comes as many panels later, if it asks.
+template <int64_t rows, int64_t num, bool asks = true>
 void wide_tile(const float* states, int64_t depth, const float* panels, float* results) {
   Wide sums[rows][num * kVectors] = {};
   for (int64_t k = 0; k < depth; ++k)
     for (int64_t i = 0; i < num; ++i) {
       const float* panel = panels + (i * depth + k) * kPanel;
-      __builtin_prefetch(panel + num * depth * kPanel, 0, 2);
+      if constexpr (asks) __builtin_prefetch(panel + num * depth * kPanel, 0, 2);
       for (int64_t v = 0; v < kVectors; ++v) {
         const Wide weights = load_wide(panel + v * kWide);
         for (int64_t row = 0; row < rows; ++row) sums[row][i * kVectors + v] += states[row * depth + k] * weights;
@@ -133,10 +147,12 @@ constexpr auto tile_of(int64_t rows, std::index_sequence<counts...>) {
 
 template <std::size_t... counts>
 constexpr auto wide_tile_of(int64_t rows, std::index_sequence<counts...>) {
-  constexpr decltype(&wide_tile<1, 1>) tiles[] = {wide_tile<1, Product::kOfOneRow>, wide_tile<2, Product::kOfThreeRows>,
-                                                  wide_tile<3, Product::kOfThreeRows>,
-                                                  wide_tile<counts + 4, Product::kOfFewRows>...};
-  return tiles[rows - 1];
+  constexpr int64_t kFew = Product::kOfThreeRows;
+  constexpr decltype(&wide_tile<1, 1>) asking[] = {wide_tile<1, Product::kOfOneRow>, wide_tile<2, kFew>,
+                                                   wide_tile<3, kFew>, wide_tile<counts + 4, Product::kOfFewRows>...};
+  constexpr decltype(&wide_tile<1, 1>) foreseen[] = {wide_tile<1, kFew, false>, wide_tile<2, kFew, false>,
+                                                     wide_tile<3, kFew, false>};
+  return (rows <= 3 && foresees() ? foreseen : asking)[rows - 1];
 }
 
 void Product::run(int64_t part) const {
@@ -147,13 +163,21 @@ void Product::run(int64_t part) const {
   }
   float sums[std::max({kOfOneRow, 3 * kOfThreeRows, kRows * kOfFewRows}) * kPanel];  // [rows, panels, kPanel]
   wide_tile_of(rows, std::make_index_sequence<kRows - 3>{})(states, depth, panels + first * depth * kPanel, sums);
+  const Wide least = smallest - Wide{};
   for (int64_t i = 0; i < num; ++i) {
-    const Columns columns(nullptr, bias, smallest, results, rows, width, first + i);
-    for (int64_t row = 0; row < rows; ++row)
-      for (int64_t column = 0; column < kPanel; ++column) {
-        const float result = sums[(row * num + i) * kPanel + column] + columns.bias[column];
-        columns.results[row * columns.stride + column] = result < smallest ? smallest : result;
+    const int64_t column = (first + i) * kPanel, here = std::min(kPanel, width - column);
+    float offsets[kPanel] = {};
+    if (bias != nullptr) std::memcpy(offsets, bias + column, here * sizeof(float));
+    for (int64_t row = 0; row < rows; ++row) {
+      float* own = sums + (row * num + i) * kPanel;
+      for (int64_t v = 0; v < kPanel; v += kWide) {
+        const Wide sum = load_wide(own + v) + load_wide(offsets + v);
+        store_wide(own + v, sum < least ? least : sum);
       }
+      float* to = results + row * width + column;
+      if (here == kPanel) std::memcpy(to, own, kPanel * sizeof(float));
+      else std::memcpy(to, own, here * sizeof(float));
+    }
   }
 }
 
