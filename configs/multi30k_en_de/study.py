@@ -29,7 +29,7 @@ levers: StudyConfig = load_file(Path(__file__).with_name("levers.py"))
 TEACHER = levers.teacher.method.transformer
 STUDENT = dataclasses.replace(TEACHER, dropout_rate=0.2)
 STEPS = 1500
-GLANCING = Glancing(start_ratio=0.5, end_ratio=0.3, anneal_steps=STEPS)
+GLANCING = Glancing(start_ratio=0.5, end_ratio=0.0, anneal_steps=2 * STEPS // 3)
 
 
 def with_muon(training: TrainingConfig, max_steps: int) -> TrainingConfig:
