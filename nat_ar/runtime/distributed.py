@@ -38,7 +38,7 @@ WITHOUT_END = 7 * 24 * 3600 * 1000
 """milliseconds to wait for another process while it works: that it is alive is watched elsewhere"""
 PIECE = 2**20
 """bytes that processes tell each other at once"""
-GONE = "is gone: it was killed, or its machine is down; the last checkpoint is good: run the same command"
+GONE = "is gone: it was killed or stopped, or its machine is down; the last checkpoint is good: run the same command"
 FAILED, ENDING = "nat_ar/failed/", "nat_ar/ending"
 """of the store: where a process says why it ended before the others; and the barrier of those that end together"""
 
