@@ -35,6 +35,7 @@ from nat_ar.data.arrays import PreparedData
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.toy.corpus import ToyCorpus
 from nat_ar.data.vocabulary import Vocabulary, VocabularyConfig
+from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import Method
 from nat_ar.methods.ctc import Ctc
 from nat_ar.methods.ensemble import Ensemble
@@ -114,6 +115,7 @@ def every_method() -> dict[str, Method]:
             sizes["lookahead_words"] = 3
         found[name] = dataclasses.replace(method, **sizes)
     waiting = dataclasses.replace(TRANSFORMER, encoder_attention="causal")
+    found["autoregressive_wait_k"] = Autoregressive(waiting, wait_k=(1, 3))
     found["ctc_wait_k"] = Ctc(waiting, wait_k=(1, 3))
     found["ensemble"] = Ensemble((found["autoregressive"], found["recurrent"]))
     return found

@@ -141,9 +141,9 @@ def test_gradients_are_those_of_jax(is_rectified: bool) -> None:
     """Of a map with bias, and of inner products with a table, where JAX multiplies numbers rounded alike."""
     module = layers.Linear(24, 40, is_rectified=is_rectified, dtype="bfloat16", rngs=nnx.Rngs(0))
     graphdef, params = nnx.split(module)
-    x = jnp.asarray(NUMBERS.standard_normal((30, 24), np.float32), jnp.bfloat16)
+    x = jnp.asarray(NUMBERS.standard_normal((300, 24), np.float32), jnp.bfloat16)
     table = jnp.asarray(NUMBERS.standard_normal((50, 40), np.float32))
-    weights = jnp.asarray(NUMBERS.standard_normal((30, 50), np.float32))
+    weights = jnp.asarray(NUMBERS.standard_normal((300, 50), np.float32))
 
     def objective(params: nnx.State, x: jax.Array, table: jax.Array, are: bool) -> jax.Array:
         with training_kernels.in_use(are):
