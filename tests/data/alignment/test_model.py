@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from nat_ar import config_json
 from nat_ar.data.alignment import model
 from nat_ar.data.alignment.model import AlignerConfig
 from nat_ar.data.ragged import Ragged
@@ -48,3 +49,9 @@ def test_tension_is_optimised_within_its_range_only() -> None:
     AlignerConfig(tension=20.0)
     with pytest.raises(ValueError, match=r"from 0\.1 to 14\.0 where it is optimised, got 20.0"):
         AlignerConfig(tension=20.0, optimise_tension=True)
+
+
+def test_what_was_prepared_before_there_was_a_limit_of_pairs_has_todays() -> None:
+    written = config_json.to_json(AlignerConfig(tension=2.0))
+    del written["max_training_pairs"]
+    assert config_json.from_json(AlignerConfig, written) == AlignerConfig(tension=2.0)
