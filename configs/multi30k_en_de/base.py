@@ -1,7 +1,7 @@
 """Multi30k English-German by models of the benchmark's base size: 6 + 6 layers, d_model 256.
 
-    python -m nat_ar study configs/multi30k_en_de/base.py --only ar_1_kd     # the teacher and its drafter
-    python -m nat_ar study configs/multi30k_en_de/base.py --only ar_1_kd ctc_kd \
+    python -m nat_ar study configs/multi30k_en_de/base.py --only ctc_1_kd    # the teacher and its drafter
+    python -m nat_ar study configs/multi30k_en_de/base.py --only ctc_1_kd ctc_kd \
         --corpus-file train.tsv.gz validation.tsv.gz test2016.tsv.gz         # English TAB German
 
 Data and recipe are those of study.py, with 1,200 steps for the teacher, at a lower peak rate, and its greedy search
@@ -16,7 +16,6 @@ from nat_ar.experiment.config import load_file
 from nat_ar.experiment.study import Entry, StudyConfig
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.ctc import Ctc
-from nat_ar.methods.length_nat import LengthNat
 
 study: StudyConfig = load_file(Path(__file__).with_name("study.py"))
 STEPS = 1200
@@ -26,7 +25,7 @@ RATE = 3e-3
 def enlarged(entry: Entry, layers: int) -> Entry:
     """The entry with base-size layers, `layers` of them in its decoder."""
     method = entry.method
-    assert isinstance(method, Autoregressive | Ctc | LengthNat)
+    assert isinstance(method, Autoregressive | Ctc)
     transformer = dataclasses.replace(
         method.transformer,
         d_model=256,
