@@ -14,7 +14,8 @@ from nat_ar.search import argmax, limits
 from nat_ar.search.step_function import Blocks, Cache
 
 READ = 2
-"""Words that the drafter reads in a pass. Where all of its words were accepted it has not read the last of them."""
+"""Words that the drafter reads in the first of its passes: where all words of its last draft were accepted, it has not
+read the last but one of the final words. In later passes it reads the word that it has just drafted."""
 
 
 def go_on(
@@ -27,9 +28,10 @@ def go_on(
     """The text with `number` words by the drafter behind place `position` of each row, as far as there are places, and
     its cache, which then holds what it has read."""
     rows, places = jnp.arange(text.shape[0]), jnp.arange(text.shape[1])
-    for here in (position + i for i in range(number)):
-        first = jnp.maximum(here - 1, 0)
-        read = text[rows[:, None], first[:, None] + jnp.arange(READ)]
+    for i in range(number):
+        here, width = position + i, READ if i == 0 else 1
+        first = jnp.maximum(here - width + 1, 0)
+        read = text[rows[:, None], first[:, None] + jnp.arange(width)]
         logits, cache = drafter.extend(read, cache, first)
         word = argmax.argmax(logits[rows, here - first], limits.NEVER_TEXT).tokens
         text = jnp.where(places == here[:, None] + 1, word[:, None], text)
