@@ -13,11 +13,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, Int8, Shaped
 
-from nat_ar.nn import attention, fused_decoder, layers
+from nat_ar.nn import attention, fused, layers
 from nat_ar.nn.decoder import Decoder
-from nat_ar.nn.fused_decoder import FusedDecoder
+from nat_ar.nn.fused import FusedDecoder, FusedEncoder
 from nat_ar.nn.recurrent import RecurrentConfig
-from nat_ar.nn.transformer import TransformerConfig
+from nat_ar.nn.transformer import Encoder, TransformerConfig
 from nat_ar.runtime import cpu_kernels
 from nat_ar.runtime.cpu_kernels import PANEL, QUAD
 
@@ -169,16 +169,18 @@ class FusedLayerNorm(layers.LayerNorm):
 
 def pack(network: nnx.Module, weights: Weights = "float32") -> None:
     """Replaces every Linear and Embedding by its packed kind and every LayerNorm by one operation, in place; attention
-    between packed maps runs by the kernel, and steps of decoders are fused. With int8 weights each column has a scale,
-    and states are rounded to 8 bits, row by row, on their way into a product; all else is float32, also in a network
-    that was trained in bfloat16."""
+    between packed maps runs by the kernel, and encoders and decoders are fused. With int8 weights each column has a
+    scale, and states are rounded to 8 bits, row by row, on their way into a product; all else is float32, also in a
+    network that was trained in bfloat16."""
     _compute_in_float32(network)
     kinds: dict[type, Any] = {layers.Linear: PackedLinear, layers.Embedding: PackedEmbedding}
     made: dict[int, nnx.Module] = {}  # two modules may share a table
 
     def packed(child: Any) -> nnx.Module | None:
-        if type(child) is Decoder and fused_decoder.fits(child):
+        if type(child) is Decoder and fused.fits(child):
             return FusedDecoder(child)
+        if type(child) is Encoder and fused.fits(child):
+            return FusedEncoder(child)
         if type(child) is layers.LayerNorm:
             return FusedLayerNorm(child)
         kind = kinds.get(type(child))

@@ -19,6 +19,7 @@
 #include <cstring>
 #include <iterator>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -603,7 +604,7 @@ ffi::Error find_likeliest(ffi::ThreadPool pool, Floats x, ffi::Span<const int64_
 
 }  // namespace
 
-#include "decoder_step.h"
+#include "fused_blocks.h"
 
 // Bit n: this processor can compute products of 8 bits by level n.
 extern "C" int64_t NatArInt8Levels() {

@@ -8,7 +8,7 @@ Weights of 8 bits meet states of 8 bits: a quarter of the bytes, and 2 to 4 time
 Attention of few queries: XLA multiplies with every position and slot that a cache has room for, in a dozen
 operations. The kernel is one operation and stops at the last position that counts.
 
-A step of a decoder: one operation for some sixteen a block (nat_ar.nn.fused_decoder).
+All blocks of an encoder or a decoder: one operation for some sixteen a block (nat_ar.nn.fused).
 
 Layer normalisation: one operation for XLA's five, each of which takes no longer than its start. Argmax of many
 logits: one pass for XLA's three.
@@ -18,6 +18,7 @@ rows. Float32 only, without gradients."""
 
 import ctypes
 import functools
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,7 +32,8 @@ from nat_ar.runtime import xla_kernels
 
 PRODUCT, PRODUCT_INT8 = "nat_ar_packed_product", "nat_ar_packed_product_int8"
 ATTEND, NORMALISE, LIKELIEST = "nat_ar_attend", "nat_ar_normalise", "nat_ar_likeliest"
-DECODER_STEP = "nat_ar_decoder_step"
+DECODER_STEP, PASS_BLOCKS = "nat_ar_decoder_step", "nat_ar_pass_blocks"
+PROJECT_SOURCES = "nat_ar_project_sources"
 """Their names in XLA's programs."""
 INT8_LEVELS = ("plain", "dot", "avx2", "vnni")
 """Ways to compute products of 8 bits, in the order of int8_products.h."""
@@ -48,7 +50,7 @@ def are_available() -> bool:
     library = xla_kernels.load(
         Path(__file__).with_suffix(".cc"),
         without="decoding on a CPU takes up to twice as long",
-        parts=("int8_products.h", "shared_work.h", "vectors.h", "decoder_step.h"),
+        parts=("int8_products.h", "shared_work.h", "vectors.h", "fused_blocks.h"),
         targets={
             PRODUCT: "NatArPackedProduct",
             PRODUCT_INT8: "NatArPackedProductInt8",
@@ -56,6 +58,8 @@ def are_available() -> bool:
             NORMALISE: "NatArNormalise",
             LIKELIEST: "NatArLikeliest",
             DECODER_STEP: "NatArDecoderStep",
+            PASS_BLOCKS: "NatArPassBlocks",
+            PROJECT_SOURCES: "NatArProjectSources",
         },
     )
     if library is None:
@@ -179,7 +183,7 @@ def decoder_step(
     `places`; each sees `counts` positions.
 
     `caches` and `memories` are a key and a value for each block, laid out as `attend` reads them (`origin`: as there);
-    `weights` are in the order of decoder_step.h. A result depends on its own position only, and has the bits of
+    `weights` are in the order of fused_blocks.h. A result depends on its own position only, and has the bits of
     product, attend and normalise one after the other."""
     results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (inputs, *caches)]
     aliases = {5 + i: 1 + i for i in range(len(caches))}
@@ -199,10 +203,69 @@ def decoder_step(
         places=np.int64(caches[0].shape[-1]),
         source_length=np.int64(memories[0].shape[-1]),
         is_pre=np.bool_(is_pre),
-        is_int8=np.bool_(any(weight.dtype == jnp.int8 for weight in weights)),
+        is_int8=_are_int8(weights),
         epsilon=np.float32(epsilon),
     )
     return states, written
+
+
+def pass_blocks(
+    inputs: Float[Array, "rows length d_model"],
+    lengths: Int[Array, "rows"],
+    source_lengths: Int[Array, "batch"] | None,
+    memories: Sequence[Float[Array, "batch heads _ _"]],
+    weights: Sequence[Array],
+    *,
+    blocks: int,
+    num_heads: int,
+    d_hidden: int,
+    is_pre: bool,
+    epsilon: float,
+) -> Float[Array, "rows length d_model"]:
+    """The states of all positions after all blocks; each sees the first `lengths` positions of its row. Of a decoder
+    with `source_lengths` and, for each block, a key and a value of the source in `memories`, where the rows of one
+    source are neighbours; of an encoder without.
+
+    `weights` and bits of the results: as decoder_step has them."""
+    call = jax.ffi.ffi_call(PASS_BLOCKS, jax.ShapeDtypeStruct(inputs.shape, inputs.dtype))
+    reads_source = source_lengths is not None
+    states: Array = call(
+        inputs,
+        lengths,
+        source_lengths if reads_source else ONE_SLOT,
+        *memories,
+        *weights,
+        blocks=np.int64(blocks),
+        heads=np.int64(num_heads),
+        d_hidden=np.int64(d_hidden),
+        source_length=np.int64(memories[0].shape[-1] if reads_source else 0),
+        reads_source=np.bool_(reads_source),
+        is_pre=np.bool_(is_pre),
+        is_int8=_are_int8(weights),
+        epsilon=np.float32(epsilon),
+    )
+    return states
+
+
+def project_sources(
+    states: Float[Array, "batch length d_model"],
+    weights: Sequence[Array],
+    *,
+    blocks: int,
+    num_heads: int,
+) -> list[Array]:
+    """A key [batch, heads, head_dim, length] and a value [batch, heads, length, head_dim] for each block of a decoder,
+    laid out as `attend` reads them. `weights`: of each the packed map of both, and its bias."""
+    batch, length, d_model = states.shape
+    depth = d_model // num_heads
+    shapes = [(batch, num_heads, depth, length), (batch, num_heads, length, depth)] * blocks
+    results = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    call = jax.ffi.ffi_call(PROJECT_SOURCES, results)
+    return list(call(states, *weights, heads=np.int64(num_heads), is_int8=_are_int8(weights)))
+
+
+def _are_int8(weights: Sequence[Array]) -> np.bool_:
+    return np.bool_(any(weight.dtype == jnp.int8 for weight in weights))
 
 
 def products_in(equation: jex.JaxprEqn) -> list[tuple[int, int]]:
@@ -215,14 +278,25 @@ def products_in(equation: jex.JaxprEqn) -> list[tuple[int, int]]:
     if target in (PRODUCT, PRODUCT_INT8):
         (rows, depth), (_, width) = shapes[0], equation.outvars[0].aval.shape  # type: ignore[attr-defined]
         return [(1, 2 * rows * depth * width)]
-    if target != DECODER_STEP:
+    if target not in (DECODER_STEP, PASS_BLOCKS, PROJECT_SOURCES):
         return []
     batch, new, d_model = shapes[0]
-    first = 5 + 2 * (len(equation.outvars) - 1)  # behind caches and memories
-    widths = [3 * d_model, *[d_model] * 3, dict(equation.params["attributes"])["d_hidden"], d_model]
-    depths = [d_model] * 5 + [widths[4]]
+    attributes = dict(equation.params["attributes"])
+    reads_source = bool(attributes.get("reads_source", target == DECODER_STEP))
+    if target == PROJECT_SOURCES:
+        first, maps = 1, [(d_model, 2 * d_model)]
+    else:
+        d_hidden = int(attributes["d_hidden"])
+        maps = [
+            (d_model, 3 * d_model),
+            *[(d_model, d_model)] * (3 if reads_source else 1),
+            (d_model, d_hidden),
+            (d_hidden, d_model),
+        ]
+        pairs = int(attributes["blocks"]) * (2 if target == DECODER_STEP else int(reads_source))
+        first = (5 if target == DECODER_STEP else 3) + 2 * pairs  # behind caches and memories
     packed = [i for i in range(first, len(shapes)) if len(shapes[i]) >= 3]
     return [
-        (index, int(2 * batch * new * widths[i % 6] * depths[i % 6]))
-        for i, index in enumerate(packed)
+        (index, 2 * batch * new * depth * width)
+        for index, (depth, width) in zip(packed, itertools.cycle(maps), strict=False)
     ]
