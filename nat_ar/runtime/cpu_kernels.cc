@@ -38,10 +38,10 @@ using Integers = ffi::Buffer<ffi::S32>;
 constexpr int64_t kPanel = 16;               // columns, as in cpu_kernels.py
 constexpr int64_t kVectors = kPanel / kWide;  // of a panel
 // AVX2: 6 rows x 2 vectors of results, 2 of weights and 1 of states are 15 of its 16 registers; AVX-512 has 32.
-constexpr int64_t kRows = kWide == 16 ? 14 : 6;
+constexpr int64_t kRows = kWide == 16 ? 10 : 6;
 
-// Whether the processor brings in the weights of one to three rows by itself, so that asking for them only takes slots
-// from the loads: AMD's with AVX-512 (measured on Zen 5; from 4 rows on asking pays; others were not measured).
+// Whether the processor brings in the weights of a few rows by itself, so that asking for them only takes slots from the
+// loads: AMD's with AVX-512 (measured on Zen 5, up to 6 rows; others were not measured).
 inline bool foresees() {
 #if defined(__AVX512F__) && defined(__x86_64__)
   static const bool is_amd = (__builtin_cpu_init(), __builtin_cpu_is("amd"));
@@ -61,12 +61,13 @@ struct Product {
 
   int64_t panels_in_all() const { return (width + kPanel - 1) / kPanel; }
   // Panels that are computed together: the sums of one row of a single panel would wait for each other, and those of
-  // a few rows would wait for loads of their states.
+  // more rows would wait for loads of their states.
   int64_t together() const {
     if (rows == 1 && !foresees()) return kOfOneRow;
-    return rows <= 3 ? kOfThreeRows : rows <= kRows ? kOfFewRows : 1;
+    return rows <= kFew ? kOfFewRows : kOfMoreRows;
   }
-  static constexpr int64_t kOfOneRow = 8 / kVectors, kOfThreeRows = 4 / kVectors, kOfFewRows = 2 / kVectors;
+  static constexpr int64_t kFew = kWide == 16 ? 6 : 3;  // rows
+  static constexpr int64_t kOfOneRow = 8 / kVectors, kOfFewRows = 4 / kVectors, kOfMoreRows = kWide == 16 ? 2 : 1;
   int64_t parts() const { return (panels_in_all() + together() - 1) / together(); }
   void run(int64_t part) const;
   void run_panel(int64_t panel) const;
@@ -100,6 +101,16 @@ struct Columns {
   std::unique_ptr<float[]> whole;
 };
 
+// The same, in a register: GCC would rather load weights anew for each row.
+inline Wide kept(Wide x) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(x));
+#elif defined(__AVX__)
+  asm("" : "+x"(x));
+#endif
+  return x;
+}
+
 // `rows` rows of one panel's results. Meanwhile every `pace`-th step asks for what comes `next`.
 template <int64_t rows>
 void tile(const float* states, int64_t depth, const float* panel, const Columns& columns, float* results,
@@ -110,7 +121,7 @@ void tile(const float* states, int64_t depth, const float* panel, const Columns&
     next += kPanel;
     for (const int64_t end = std::min(depth, k + pace); k < end; ++k, panel += kPanel) {
       Wide weights[kVectors];
-      for (int64_t v = 0; v < kVectors; ++v) weights[v] = load_wide(panel + v * kWide);
+      for (int64_t v = 0; v < kVectors; ++v) weights[v] = kept(load_wide(panel + v * kWide));
       for (int64_t row = 0; row < rows; ++row)
         for (int64_t v = 0; v < kVectors; ++v) sums[row][v] += states[row * depth + k] * weights[v];
     }
@@ -132,7 +143,7 @@ void wide_tile(const float* states, int64_t depth, const float* panels, float* r
       const float* panel = panels + (i * depth + k) * kPanel;
       if constexpr (asks) __builtin_prefetch(panel + num * depth * kPanel, 0, 2);
       for (int64_t v = 0; v < kVectors; ++v) {
-        const Wide weights = load_wide(panel + v * kWide);
+        const Wide weights = kept(load_wide(panel + v * kWide));
         for (int64_t row = 0; row < rows; ++row) sums[row][i * kVectors + v] += states[row * depth + k] * weights;
       }
     }
@@ -146,14 +157,15 @@ constexpr auto tile_of(int64_t rows, std::index_sequence<counts...>) {
   return tiles[rows - 1];
 }
 
-template <std::size_t... counts>
-constexpr auto wide_tile_of(int64_t rows, std::index_sequence<counts...>) {
-  constexpr int64_t kFew = Product::kOfThreeRows;
-  constexpr decltype(&wide_tile<1, 1>) asking[] = {wide_tile<1, Product::kOfOneRow>, wide_tile<2, kFew>,
-                                                   wide_tile<3, kFew>, wide_tile<counts + 4, Product::kOfFewRows>...};
-  constexpr decltype(&wide_tile<1, 1>) foreseen[] = {wide_tile<1, kFew, false>, wide_tile<2, kFew, false>,
-                                                     wide_tile<3, kFew, false>};
-  return (rows <= 3 && foresees() ? foreseen : asking)[rows - 1];
+using WideTile = void (*)(const float*, int64_t, const float*, float*);
+
+// Of neighbouring panels as many as a product of few rows takes together, or one of more.
+template <bool asks, std::size_t... few, std::size_t... more>
+WideTile wide_tile_of(int64_t rows, bool are_few, std::index_sequence<few...>, std::index_sequence<more...>) {
+  constexpr WideTile of_few[] = {wide_tile<1, asks ? Product::kOfOneRow : Product::kOfFewRows, asks>,
+                                 wide_tile<few + 2, Product::kOfFewRows, asks>...};
+  constexpr WideTile of_more[] = {wide_tile<more + 1, Product::kOfMoreRows, asks>...};
+  return (are_few ? of_few : of_more)[rows - 1];
 }
 
 void Product::run(int64_t part) const {
@@ -162,23 +174,34 @@ void Product::run(int64_t part) const {
     for (int64_t panel = first; panel < first + num; ++panel) run_panel(panel);
     return;
   }
-  float sums[std::max({kOfOneRow, 3 * kOfThreeRows, kRows * kOfFewRows}) * kPanel];  // [rows, panels, kPanel]
-  wide_tile_of(rows, std::make_index_sequence<kRows - 3>{})(states, depth, panels + first * depth * kPanel, sums);
+  const float* weights = panels + first * depth * kPanel;
   const Wide least = smallest - Wide{};
-  for (int64_t i = 0; i < num; ++i) {
-    const int64_t column = (first + i) * kPanel, here = std::min(kPanel, width - column);
-    float offsets[kPanel] = {};
-    if (bias != nullptr) std::memcpy(offsets, bias + column, here * sizeof(float));
-    for (int64_t row = 0; row < rows; ++row) {
-      float* own = sums + (row * num + i) * kPanel;
-      for (int64_t v = 0; v < kPanel; v += kWide) {
-        const Wide sum = load_wide(own + v) + load_wide(offsets + v);
-        store_wide(own + v, sum < least ? least : sum);
+  const int64_t tiles = (rows + kRows - 1) / kRows;
+  for (int64_t tile = 0, row = 0; tile < tiles; ++tile) {
+    const int64_t here = (rows - row) / (tiles - tile);
+    const auto few = std::make_index_sequence<kFew - 1>{};
+    const auto all = std::make_index_sequence<kRows>{};
+    float sums[std::max({kOfOneRow, kFew * kOfFewRows, kRows * kOfMoreRows}) * kPanel];  // [here, num, kPanel]
+    const bool are_few = rows <= kFew, asks = tile == 0 && !(are_few && foresees());
+    const WideTile compute =
+        asks ? wide_tile_of<true>(here, are_few, few, all) : wide_tile_of<false>(here, are_few, few, all);
+    compute(states + row * depth, depth, weights, sums);
+    for (int64_t i = 0; i < num; ++i) {
+      const int64_t column = (first + i) * kPanel, columns = std::min(kPanel, width - column);
+      float offsets[kPanel] = {};
+      if (bias != nullptr) std::memcpy(offsets, bias + column, columns * sizeof(float));
+      for (int64_t k = 0; k < here; ++k) {
+        float* own = sums + (k * num + i) * kPanel;
+        for (int64_t v = 0; v < kPanel; v += kWide) {
+          const Wide sum = load_wide(own + v) + load_wide(offsets + v);
+          store_wide(own + v, sum < least ? least : sum);
+        }
+        float* to = results + (row + k) * width + column;
+        if (columns == kPanel) std::memcpy(to, own, kPanel * sizeof(float));
+        else std::memcpy(to, own, columns * sizeof(float));
       }
-      float* to = results + row * width + column;
-      if (here == kPanel) std::memcpy(to, own, kPanel * sizeof(float));
-      else std::memcpy(to, own, here * sizeof(float));
     }
+    row += here;
   }
 }
 
@@ -219,23 +242,48 @@ struct IntegerProduct {
   float smallest;             // result: what is less becomes this
   int64_t rows, quads, stride, width, level;
 
-  void run(int64_t panel) const {
+  int64_t panels_in_all() const { return (width + kPanel - 1) / kPanel; }
+  int64_t together() const { return int8::together(level, rows); }
+  int64_t parts() const { return (panels_in_all() + together() - 1) / together(); }
+
+  void run(int64_t part) const {
+    const int64_t first = part * together(), num = std::min(together(), panels_in_all() - first);
+    if (num == together()) return run_panels(first, num);
+    for (int64_t panel = first; panel < first + num; ++panel) run_panels(panel, 1);
+  }
+
+  // All rows of neighbouring panels, in tiles of like size. Each brings in its share of the next panels.
+  void run_panels(int64_t first, int64_t num) const {
     const int64_t bytes = quads * int8::kQuad * kPanel;
-    const Columns columns(scale, bias, smallest, results, rows, width, panel);
-    const int64_t tiles = (rows + int8::kTile - 1) / int8::kTile;
-    for (int64_t i = 0, row = 0; i < tiles; ++i) {
-      const int64_t here = (rows - row) / (tiles - i);
-      for (int64_t quad = quads * i / tiles; tiles > 1 && quad < quads * (i + 1) / tiles; ++quad)
-        __builtin_prefetch(panels + (panel + 1) * bytes + quad * int8::kQuad * kPanel, 0, 2);  // of the next panel
-      int32_t found[int8::kTile * kPanel];
-      int8::sums_of(level, here, states + row * stride, stride, quads, panels + panel * bytes,
-                    sums + panel * kPanel, found);
-      for (const int64_t end = row + here, first = row; row < end; ++row)
-        for (int64_t column = 0; column < kPanel; ++column) {
-          const float product = static_cast<float>(found[(row - first) * kPanel + column]);
-          const float result = product * (state_scales[row] * columns.scale[column]) + columns.bias[column];
-          columns.results[row * columns.stride + column] = result < smallest ? smallest : result;
-        }
+    const int8_t *weights = panels + first * bytes, *next = weights + num * bytes;
+    const int64_t most = int8::kTile[level], tiles = (rows + most - 1) / most;
+    for (int64_t tile = 0, row = 0; tile < tiles; ++tile) {
+      const int64_t here = (rows - row) / (tiles - tile);
+      for (int64_t quad = num * quads * tile / tiles; tiles > 1 && quad < num * quads * (tile + 1) / tiles; ++quad)
+        __builtin_prefetch(next + quad * int8::kQuad * kPanel, 0, 2);
+      int32_t found[int8::kMostRows * int8::kMostPanels * kPanel];  // [here, num, kPanel]
+      int8::sums_of(level, here, num, states + row * stride, stride, quads, weights, sums + first * kPanel, found);
+      for (int64_t i = 0; i < num; ++i) write(found + i * kPanel, num * kPanel, row, here, (first + i) * kPanel);
+      row += here;
+    }
+  }
+
+  // Results of up to a panel's columns, from `column` on, and of `count` rows, whose sums are `apart`.
+  void write(const int32_t* found, int64_t apart, int64_t row, int64_t count, int64_t column) const {
+    const int64_t columns = std::min(kPanel, width - column);
+    typedef int32_t WideIntegers __attribute__((vector_size(sizeof(Wide)), aligned(alignof(int32_t)), may_alias));
+    const Wide least = smallest - Wide{};
+    float scales[kPanel] = {}, offsets[kPanel] = {};
+    std::memcpy(scales, scale + column, columns * sizeof(float));
+    if (bias != nullptr) std::memcpy(offsets, bias + column, columns * sizeof(float));
+    for (const int64_t end = row + count; row < end; ++row, found += apart) {
+      float own[kPanel], *to = results + row * width + column, *place = columns == kPanel ? to : own;
+      for (int64_t k = 0; k < kPanel; k += kWide) {
+        const Wide sums = __builtin_convertvector(*reinterpret_cast<const WideIntegers*>(found + k), Wide);
+        const Wide result = sums * (state_scales[row] * load_wide(scales + k)) + load_wide(offsets + k);
+        store_wide(place + k, result < least ? least : result);
+      }
+      if (columns < kPanel) std::memcpy(to, own, columns * sizeof(float));
     }
   }
 };
@@ -254,7 +302,7 @@ struct Linear {
 // `run(job, parts, work)` runs the parts of a job.
 template <typename Run>
 void multiply_by(const Run& run, const Linear& linear, const float* states, int64_t rows, float* results) {
-  const int64_t panels = (linear.width + kPanel - 1) / kPanel, depth = linear.depth;
+  const int64_t depth = linear.depth;
   const int64_t work = depth * linear.width * std::max<int64_t>(1, rows / 4);
   const float smallest = linear.is_rectified ? 0.0f : -INFINITY;
   if (linear.panels != nullptr) {
@@ -269,9 +317,11 @@ void multiply_by(const Run& run, const Linear& linear, const float* states, int6
   rounded.resize(rows * stride);
   state_scales.resize(rows);
   run(Rounding{states, rounded.data(), state_scales.data(), depth, quads, stride, linear.level}, rows, rows * depth);
-  run(IntegerProduct{rounded.data(), state_scales.data(), linear.integers, linear.sums, linear.scale, linear.bias,
-                     results, smallest, rows, quads, stride, linear.width, linear.level},
-      panels, work / 3);
+  const IntegerProduct product{rounded.data(), state_scales.data(), linear.integers, linear.sums,
+                               linear.scale,   linear.bias,         results,         smallest,
+                               rows,           quads,               stride,          linear.width,
+                               linear.level};
+  run(product, product.parts(), work / 3);
 }
 
 struct Attention {

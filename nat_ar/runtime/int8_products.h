@@ -31,9 +31,15 @@
 
 namespace int8 {
 
-constexpr int64_t kColumns = 16, kQuad = 4, kTile = 4;  // kTile: rows that are computed together
+constexpr int64_t kColumns = 16, kQuad = 4;
 enum Level : int64_t { kPlain, kDot, kAvx2, kVnni, kLevels };  // ascending speed
 constexpr int64_t kBytes[kLevels] = {1, 1, 2, 1};              // of a state
+constexpr int64_t kTile[kLevels] = {4, 4, 4, 8};               // rows that are computed together
+constexpr int64_t kMostRows = 8, kMostPanels = 4;
+
+// Panels that are computed together, of as many rows: each load of a state then serves several products, and no sum
+// waits for the one before.
+inline int64_t together(int64_t level, int64_t rows) { return level != kVnni || rows == 1 ? 1 : rows <= 6 ? kMostPanels : 2; }
 
 inline bool is_there(int64_t level) {
 #if defined(__x86_64__)
@@ -78,7 +84,8 @@ inline float quantise(const float* row, int64_t depth, int64_t quads, int64_t le
   return std::isfinite(largest) ? largest / 127.0f : NAN;
 }
 
-// The sums of `rows` states, of `stride` bytes each, with one panel: sums[rows * kColumns].
+// The sums of `rows` states, of `stride` bytes each, with one panel, or with neighbouring ones where a level computes
+// these together: sums[rows, panels, kColumns].
 template <int64_t rows>
 void sums_plain(const uint8_t* states, int64_t stride, int64_t quads, const int8_t* panel, const int32_t*,
                 int32_t* sums) {
@@ -117,7 +124,9 @@ void sums_dot(const uint8_t* states, int64_t stride, int64_t quads, const int8_t
 #endif
 
 #if defined(__x86_64__)
-#ifndef NAT_AR_TARGET  // an emulation of the instructions defines it as nothing
+#if defined(NAT_AR_EMULATED)  // the intrinsics are functions of an emulation
+#define NAT_AR_TARGET(name)
+#else
 #define NAT_AR_TARGET(name) __attribute__((target(name)))
 #endif
 
@@ -148,39 +157,69 @@ void sums_avx2(const uint8_t* states, int64_t stride, int64_t quads, const int8_
   }
 }
 
-template <int64_t rows>
+// GCC would load weights anew for each row instead of keeping them in registers, and copy registers around vpdpbusd.
 NAT_AR_TARGET("avx512f,avx512bw,avx512vnni")
-void sums_vnni(const uint8_t* states, int64_t stride, int64_t quads, const int8_t* panel, const int32_t* of_columns,
+inline __attribute__((always_inline)) __m512i kept(__m512i x) {
+#if !defined(NAT_AR_EMULATED)
+  asm("" : "+v"(x));
+#endif
+  return x;
+}
+
+// `sum`, and the products of each four bytes.
+NAT_AR_TARGET("avx512f,avx512bw,avx512vnni")
+inline __attribute__((always_inline)) __m512i with_products(__m512i sum, __m512i state, __m512i weights) {
+#if defined(NAT_AR_EMULATED)
+  return _mm512_dpbusd_epi32(sum, state, weights);
+#else
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(state), "v"(weights));
+  return sum;
+#endif
+}
+
+template <int64_t rows, int64_t num>
+NAT_AR_TARGET("avx512f,avx512bw,avx512vnni")
+void sums_vnni(const uint8_t* states, int64_t stride, int64_t quads, const int8_t* panels, const int32_t* of_columns,
                int32_t* sums) {
-  __m512i sum[rows][2];  // of even and odd quads, so that one addition does not wait for the other
-  for (auto& row : sum) row[0] = row[1] = _mm512_setzero_si512();
-  for (int64_t k = 0; k < quads; ++k, panel += kColumns * kQuad) {
-    const __m512i weights = _mm512_loadu_si512(panel);
-    for (int64_t row = 0; row < rows; ++row) {
-      const __m512i state = _mm512_set1_epi32(four_bytes(states + row * stride + k * kQuad));
-      sum[row][0] = _mm512_dpbusd_epi32(sum[row][0], state, weights);
+  // Of even and odd quads, where there are too few sums to keep the next from waiting for the one before.
+  constexpr int64_t kParts = rows * num < 8 ? 2 : 1;
+  __m512i sum[kParts][rows][num];
+  for (auto& part : sum)
+    for (auto& row : part)
+      for (auto& one : row) one = _mm512_setzero_si512();
+  const int64_t pairs = quads / kParts * kParts;
+  for (int64_t k = 0; k < pairs; k += kParts)
+    for (int64_t part = 0; part < kParts; ++part) {
+      __m512i weights[num];
+      for (int64_t i = 0; i < num; ++i)
+        weights[i] = kept(_mm512_loadu_si512(panels + (i * quads + k + part) * kColumns * kQuad));
+      for (int64_t row = 0; row < rows; ++row) {
+        const __m512i state = _mm512_set1_epi32(four_bytes(states + row * stride + (k + part) * kQuad));
+        for (int64_t i = 0; i < num; ++i) sum[part][row][i] = with_products(sum[part][row][i], state, weights[i]);
+      }
     }
-    if (++k == quads) break;
-    panel += kColumns * kQuad;
-    const __m512i next = _mm512_loadu_si512(panel);
+  for (int64_t i = 0; i < num; ++i) {
+    const __m512i shifted = _mm512_slli_epi32(_mm512_loadu_si512(of_columns + i * kColumns), 7);
     for (int64_t row = 0; row < rows; ++row) {
-      const __m512i state = _mm512_set1_epi32(four_bytes(states + row * stride + k * kQuad));
-      sum[row][1] = _mm512_dpbusd_epi32(sum[row][1], state, next);
+      __m512i all = sum[0][row][i];
+      if constexpr (kParts == 2) all = _mm512_add_epi32(all, sum[1][row][i]);
+      if (pairs < quads) {
+        const __m512i state = _mm512_set1_epi32(four_bytes(states + row * stride + pairs * kQuad));
+        all = with_products(all, state, _mm512_loadu_si512(panels + (i * quads + pairs) * kColumns * kQuad));
+      }
+      _mm512_storeu_si512(sums + (row * num + i) * kColumns, _mm512_sub_epi32(all, shifted));
     }
   }
-  const __m512i shifted = _mm512_slli_epi32(_mm512_loadu_si512(of_columns), 7);
-  for (int64_t row = 0; row < rows; ++row)
-    _mm512_storeu_si512(sums + row * kColumns,
-                        _mm512_sub_epi32(_mm512_add_epi32(sum[row][0], sum[row][1]), shifted));
 }
 #endif
 
-// 1 to kTile rows. of_columns: the sum of each column of the panel.
-inline void sums_of(int64_t level, int64_t rows, const uint8_t* states, int64_t stride, int64_t quads,
-                    const int8_t* panel, const int32_t* of_columns, int32_t* sums) {
-  using Sums = void (*)(const uint8_t*, int64_t, int64_t, const int8_t*, const int32_t*, int32_t*);
+using Sums = void (*)(const uint8_t*, int64_t, int64_t, const int8_t*, const int32_t*, int32_t*);
+
+// 1 to kTile rows with one panel, or with as many as are computed `together`. of_columns: the sums of their columns.
+inline void sums_of(int64_t level, int64_t rows, int64_t panels, const uint8_t* states, int64_t stride, int64_t quads,
+                    const int8_t* weights, const int32_t* of_columns, int32_t* sums) {
 #define NAT_AR_TILES(kind) {sums_##kind<1>, sums_##kind<2>, sums_##kind<3>, sums_##kind<4>}
-  static constexpr Sums tiles[kLevels][kTile] = {
+  static constexpr Sums tiles[][4] = {
       NAT_AR_TILES(plain),
 #if defined(__ARM_FEATURE_DOTPROD)
       NAT_AR_TILES(dot),
@@ -189,14 +228,23 @@ inline void sums_of(int64_t level, int64_t rows, const uint8_t* states, int64_t 
 #endif
 #if defined(__x86_64__)
       NAT_AR_TILES(avx2),
-      NAT_AR_TILES(vnni),
-#else
-      NAT_AR_TILES(plain),
-      NAT_AR_TILES(plain),
 #endif
   };
 #undef NAT_AR_TILES
-  tiles[level][rows - 1](states, stride, quads, panel, of_columns, sums);
+#if defined(__x86_64__)
+#define NAT_AR_TILES(num)                                                                              \
+  {sums_vnni<1, num>, sums_vnni<2, num>, sums_vnni<3, num>, sums_vnni<4, num>, sums_vnni<5, num>,      \
+   sums_vnni<6, num>, sums_vnni<7, num>, sums_vnni<8, num>}
+  static constexpr Sums single[] = NAT_AR_TILES(1), pairs[] = NAT_AR_TILES(2);
+#undef NAT_AR_TILES
+  static constexpr Sums fours[] = {sums_vnni<1, 4>, sums_vnni<2, 4>, sums_vnni<3, 4>,
+                                   sums_vnni<4, 4>, sums_vnni<5, 4>, sums_vnni<6, 4>};
+  if (level == kVnni) {
+    (panels == 1 ? single : panels == 2 ? pairs : fours)[rows - 1](states, stride, quads, weights, of_columns, sums);
+    return;
+  }
+#endif
+  tiles[level][rows - 1](states, stride, quads, weights, of_columns, sums);
 }
 
 }  // namespace int8
