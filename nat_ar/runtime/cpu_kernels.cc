@@ -40,8 +40,9 @@ constexpr int64_t kVectors = kPanel / kWide;  // of a panel
 // AVX2: 6 rows x 2 vectors of results, 2 of weights and 1 of states are 15 of its 16 registers; AVX-512 has 32.
 constexpr int64_t kRows = kWide == 16 ? 10 : 6;
 
-// Whether the processor brings in the weights of a few rows by itself, so that asking for them only takes slots from the
-// loads: AMD's with AVX-512 (measured on Zen 5, up to 6 rows; others were not measured).
+// Whether the processor brings in the weights of one to three rows by itself, so that asking for them only takes slots
+// from the loads: AMD's with AVX-512 (measured on Zen 5; others were not). With four rows it depends on the weights: those
+// of a model that fits the second cache come by at 0.73 of the speed if asked for, 22 MB at 1.2 times.
 inline bool foresees() {
 #if defined(__AVX512F__) && defined(__x86_64__)
   static const bool is_amd = (__builtin_cpu_init(), __builtin_cpu_is("amd"));
@@ -143,7 +144,8 @@ void wide_tile(const float* states, int64_t depth, const float* panels, float* r
       const float* panel = panels + (i * depth + k) * kPanel;
       if constexpr (asks) __builtin_prefetch(panel + num * depth * kPanel, 0, 2);
       for (int64_t v = 0; v < kVectors; ++v) {
-        const Wide weights = kept(load_wide(panel + v * kWide));
+        Wide weights = load_wide(panel + v * kWide);
+        if constexpr (rows > 1) weights = kept(weights);  // of one row each is read once
         for (int64_t row = 0; row < rows; ++row) sums[row][i * kVectors + v] += states[row * depth + k] * weights;
       }
     }
@@ -182,7 +184,7 @@ void Product::run(int64_t part) const {
     const auto few = std::make_index_sequence<kFew - 1>{};
     const auto all = std::make_index_sequence<kRows>{};
     float sums[std::max({kOfOneRow, kFew * kOfFewRows, kRows * kOfMoreRows}) * kPanel];  // [here, num, kPanel]
-    const bool are_few = rows <= kFew, asks = tile == 0 && !(are_few && foresees());
+    const bool are_few = rows <= kFew, asks = tile == 0 && !(rows <= 3 && foresees());
     const WideTile compute =
         asks ? wide_tile_of<true>(here, are_few, few, all) : wide_tile_of<false>(here, are_few, few, all);
     compute(states + row * depth, depth, weights, sums);
