@@ -22,11 +22,11 @@ class Crew {
     for (int64_t thread = 1; thread < threads; ++thread)
       pool.Schedule([shared = shared] {
         uint64_t ticket;
-        while ((ticket = shared->next.load(std::memory_order_acquire)) != kOver)
+        for (Wait wait; (ticket = shared->next.load(std::memory_order_acquire)) != kOver;)
           if (is_open(ticket)) {
             shared->take();
           } else {
-            RELAX();
+            wait.turn();
           }
       });
   }
@@ -45,7 +45,7 @@ class Crew {
     shared->done.store(0, std::memory_order_relaxed);
     shared->next.store(static_cast<uint64_t>(pieces) << 32, std::memory_order_release);
     shared->take();
-    while (shared->done.load(std::memory_order_acquire) < pieces) RELAX();
+    for (Wait wait; shared->done.load(std::memory_order_acquire) < pieces;) wait.turn();
   }
 
  private:

@@ -7,13 +7,13 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <thread>
 
 #include "xla/ffi/api/ffi.h"
 
 #if defined(__x86_64__) || defined(__i386__)
 #define RELAX() __builtin_ia32_pause()
 #else
-#include <thread>
 #define RELAX() std::this_thread::yield()
 #endif
 
@@ -22,6 +22,22 @@ namespace {
 namespace ffi = xla::ffi;
 
 constexpr int64_t kWorthAThread = 1 << 15;  // operations on memory, or 4 in registers, for which waking a thread pays
+
+// Of a thread that waits for others, turn by turn. One of them may stand behind it on the same core, where it was woken.
+class Wait {
+ public:
+  void turn() {
+    if (++turns % kBeforeOthers != 0) {
+      RELAX();
+    } else {
+      std::this_thread::yield();
+    }
+  }
+
+ private:
+  static constexpr int64_t kBeforeOthers = 256;
+  int64_t turns = 0;
+};
 
 // Parts of a job, a stretch for each thread, which takes one after the other and then helps the others. A thread
 // that comes too late finds none.
@@ -61,7 +77,7 @@ void run_all(ffi::ThreadPool& pool, const Job& job, int64_t parts, int64_t work)
   const auto shares = std::make_shared<Shares<Job>>(job, parts, threads);
   for (int64_t thread = 1; thread < threads; ++thread) pool.Schedule([=] { shares->take(thread); });
   shares->take(0);
-  while (shares->done.load(std::memory_order_acquire) < parts) RELAX();
+  for (Wait wait; shares->done.load(std::memory_order_acquire) < parts;) wait.turn();
 }
 
 struct OnPool {
