@@ -1,7 +1,7 @@
 """An Encoder and a Decoder that are one call each (runtime/fused_blocks.h) instead of some sixteen operations a block.
 
-Single operations on a few rows take longer to start than to run: they are most of a small decoder's step. States have the
-bits of the packed modules, run one by one."""
+Single operations on a few rows take longer to start than to run: they are most of a small decoder's step. States have
+the bits of the packed modules, run one by one."""
 
 from collections.abc import Iterable
 from typing import Any

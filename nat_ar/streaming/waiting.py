@@ -49,6 +49,7 @@ class WaitingTokens(Waiting):
         super().__init__(translator)
         self._read = np.zeros(0, np.int32)
         self._written: Written | None = None
+        self._empty: dict[int, Written] = {}
 
     def decode(self, source: Int[np.ndarray, "rows bucket"]) -> Hypotheses:
         num_tokens = tokens_of(source)
@@ -61,7 +62,7 @@ class WaitingTokens(Waiting):
         before = int(written.passes[0])
         readable = max(num_tokens - self.decoding.k + 1, 0)
         most = self._room(source.shape[1]) + 1 if self.is_final else readable
-        leaves, other_leaves, *_ = self.arguments(*source.shape)
+        leaves, other_leaves, *_ = super().arguments(*source.shape)  # the rest is a trace's work
         until = np.full(1, most, np.int32)
         written = self.compile(*source.shape)(leaves, other_leaves, source, written, until)
         self._written = None if self.is_final else written
@@ -71,9 +72,11 @@ class WaitingTokens(Waiting):
 
     def _nothing(self, bucket: int) -> Written:
         """The beginning of a text."""
-        shapes = self.arguments(1, bucket)[3]
-        cache = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.cache)
-        return wait_k.nothing(cache, 1, self._room(bucket))
+        if bucket not in self._empty:
+            shapes = self.arguments(1, bucket)[3]
+            cache = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.cache)
+            self._empty[bucket] = wait_k.nothing(cache, 1, self._room(bucket))
+        return self._empty[bucket]
 
     def function(self, bucket: int) -> Callable[..., Any]:
         """(leaves, None, source, what was written, position before which may be written) -> what is written then."""

@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import jax
 import pytest
 
 import nat_ar
@@ -110,6 +111,17 @@ def test_a_pass_writes_a_token_once(captioner) -> None:
     assert sum(update.passes for update in caption.updates) == len(captioner._said.tokens) + 1 or (
         len(captioner._said.tokens) == 2 * 7 + 10  # cut at its limit
     )
+
+
+def test_an_update_traces_nothing(captioner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To trace a program takes many times as long as to run it."""
+    captioner.replay("a b d")  # compiles
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("traced")
+
+    monkeypatch.setattr(jax, "eval_shape", refuse)
+    assert captioner.replay("a b d").final
 
 
 def test_it_follows_wait_k_only(tiny_runs, waiting: Run) -> None:
