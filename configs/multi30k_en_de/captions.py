@@ -13,11 +13,9 @@ The teacher and the student also learn from beginnings of the training pairs (pr
 arXiv:2004.03643), the student from the teacher's translations of them; wait_k learns wait-k for five k at once (Ma et
 al. 2019, arXiv:1810.08398; Elbayad et al. 2020, arXiv:2005.08595), and ctc_wait_k the same with frames, from the
 teacher's translations (after NAST, Ma et al. 2023, arXiv:2310.14883: three frames a token, glancing from 0.5 to 0.3).
-Models and optimizer are those of study.py, with 2,000 steps for the teacher; those that wait start from nothing, since
-their encoders do not look ahead, and are trained as long as the teacher. Captions of that study's models, which know
-whole sentences only, are in docs/results/captions.
-
-Not yet run by us."""
+Models and optimizer are those of study.py, with 2,000 steps each; those that wait start from nothing, since their
+encoders do not look ahead. Captions of that study's models, which know whole sentences only, are in
+docs/results/captions; docs/results/captions_prefixes has what came out here, by `--only wait_k ctc_kd`."""
 
 import dataclasses
 from pathlib import Path
@@ -53,7 +51,7 @@ config = dataclasses.replace(
         study.teacher, training=training, decodings=("Beam(size=4)", "Greedy()")
     ),
     entries=(
-        ctc,
+        dataclasses.replace(ctc, training=dataclasses.replace(ctc.training, max_steps=STEPS)),
         Entry(
             "wait_k",
             dataclasses.replace(
