@@ -75,8 +75,10 @@ class FusedEncoder(Encoder):
         embeddings: Float[Array, "batch length d_model"],
         lengths: Int[Array, "batch"],
         *,
-        rngs: None,
+        rngs: nnx.Rngs | None,
     ) -> Encoded:
+        if rngs is not None:  # dropout
+            return super().__call__(embeddings, lengths, rngs=rngs)
         x = transformer.add_positions(embeddings, self.positions, self.config, rngs=None)
         modules: list[Any] = []
         for block in self.blocks:
