@@ -164,9 +164,9 @@ using WideTile = void (*)(const float*, int64_t, const float*, float*);
 // Of neighbouring panels as many as a product of few rows takes together, or one of more.
 template <bool asks, std::size_t... few, std::size_t... more>
 WideTile wide_tile_of(int64_t rows, bool are_few, std::index_sequence<few...>, std::index_sequence<more...>) {
-  constexpr WideTile of_few[] = {wide_tile<1, asks ? Product::kOfOneRow : Product::kOfFewRows, asks>,
-                                 wide_tile<few + 2, Product::kOfFewRows, asks>...};
-  constexpr WideTile of_more[] = {wide_tile<more + 1, Product::kOfMoreRows, asks>...};
+  static constexpr WideTile of_few[] = {wide_tile<1, asks ? Product::kOfOneRow : Product::kOfFewRows, asks>,
+                                        wide_tile<few + 2, Product::kOfFewRows, asks>...};
+  static constexpr WideTile of_more[] = {wide_tile<more + 1, Product::kOfMoreRows, asks>...};
   return (are_few ? of_few : of_more)[rows - 1];
 }
 
