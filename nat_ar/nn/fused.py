@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from nat_ar.nn import layers, transformer
 from nat_ar.nn.attention import CrossAttention, SelfAttention
 from nat_ar.nn.cache import Cache, Position, Slots, scalar_where_possible
-from nat_ar.nn.decoder import BetweenBlocks, Decoder, DecoderBlock
+from nat_ar.nn.decoder import Decoder, DecoderBlock
 from nat_ar.nn.dot_product import KeyValue
 from nat_ar.nn.transformer import Encoder, EncoderBlock, LayeredEncoded
 from nat_ar.runtime import cpu_kernels
@@ -132,26 +132,21 @@ class FusedDecoder(Decoder):
         encoded: Encoded,
         *,
         memory: list[KeyValue] | None = None,
-        memory_mask: Bool[Array, "rows_or_batch #length source_length"] | None = None,
         is_causal: bool | Bool[Array, ""] = False,
         sees_itself: bool = True,
-        self_mask: Bool[Array, "#rows length length"] | None = None,
-        between_blocks: BetweenBlocks | None = None,
-        rngs: nnx.Rngs | None = None,
+        **more: Any,
     ) -> Float[Array, "rows length d_model"]:
-        has_more = any(x is not None for x in (memory_mask, self_mask, between_blocks, rngs))
+        """As Decoder has it; `more`: masks, what comes between the blocks, and dropout."""
+        has_more = any(x is not None for x in more.values())
         if lengths is None or is_causal is not False or not sees_itself or has_more:
             return super().__call__(
                 inputs,
                 lengths,
                 encoded,
                 memory=memory,
-                memory_mask=memory_mask,
                 is_causal=is_causal,
                 sees_itself=sees_itself,
-                self_mask=self_mask,
-                between_blocks=between_blocks,
-                rngs=rngs,
+                **more,
             )
         memories = self.memory(encoded) if memory is None else memory
         return cpu_kernels.pass_blocks(
