@@ -10,6 +10,7 @@ A[i, j] is the least cost, in nats, of the first i words with the first j positi
 with A[0, 0] = 0 and, for j = 0, P_1 in the last line."""
 
 import dataclasses
+import functools
 from typing import ClassVar
 
 import jax
@@ -17,10 +18,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar.config_json import ConfigError
-from nat_ar.losses import cross_entropy
+from nat_ar.losses import chosen_words
+from nat_ar.losses.chosen_words import ChosenWords
 from nat_ar.losses.token_loss import TokenLoss
 from nat_ar.special_tokens import BLANK, BOS, EOS, MASK, PAD
-from nat_ar.types import Mean, lengths_of, pytree_dataclass
+from nat_ar.types import Mean, Prediction, lengths_of, pytree_dataclass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Axe(TokenLoss):
 
     def __call__(
         self,
-        logits: Float[Array, "batch width vocabulary"],
+        prediction: Prediction,
         target: Int[Array, "batch width"],
         *,
         step: Int[Array, ""],
@@ -49,42 +51,55 @@ class Axe(TokenLoss):
     ) -> tuple[Float[Array, ""], dict[str, Mean]]:
         """As many positions as words. Each predicts one word or BLANK, whose smoothing is spread over the
         vocabulary. The term `blank` is the share of positions that predict BLANK."""
-        is_position, lengths = target != PAD, lengths_of(target)
-        nats = aligned_cross_entropy(
-            logits, lengths, target, skip_target_penalty=self.skip_target_penalty
+        compare = functools.partial(
+            _compare, skip_target_penalty=self.skip_target_penalty, smoothing=smoothing
         )
-        token = Mean(nats.sum(), lengths.sum().astype(jnp.float32))
-        is_blank = predicts_blank(logits).astype(jnp.float32)
-        terms = {"token": token, "blank": cross_entropy.masked_mean(is_blank, is_position)}
-        if smoothing == 0.0:
-            return token.value, terms
-        uniform = cross_entropy.uniform_cross_entropy(logits, is_position)
-        return (1.0 - smoothing) * token.value + smoothing * uniform.value, terms
+        is_position = target != PAD
+        objective, (nats, blanks) = chosen_words.total(
+            compare, prediction, asked(target), target, is_position, never=NO_WORDS
+        )
+        number = is_position.sum().astype(jnp.float32)
+        terms = {"token": Mean(nats.sum(), number), "blank": Mean(blanks.sum(), number)}
+        return Mean(objective, number).value, terms
 
 
-def predicts_blank(logits: Float[Array, "*axes vocabulary"]) -> Bool[Array, "*axes"]:
-    """True where BLANK is more probable than every word."""
-    is_other = jnp.isin(jnp.arange(logits.shape[-1]), jnp.array([PAD, BOS, EOS, MASK]))
-    return jnp.argmax(jnp.where(is_other, -jnp.inf, logits), axis=-1) == BLANK
+NO_WORDS = (PAD, BOS, EOS, MASK, BLANK)
+
+
+def _compare(
+    found: ChosenWords,
+    target: Int[Array, "rows width"],
+    *,
+    skip_target_penalty: float,
+    smoothing: float,
+) -> tuple[Float[Array, ""], tuple[Float[Array, "rows"], Float[Array, "rows"]]]:
+    """What to minimise, summed; nats of each sentence, and its positions where BLANK is above every word."""
+    nats = aligned_cross_entropy(
+        found, lengths_of(target), target, skip_target_penalty=skip_target_penalty
+    )
+    is_blank = (found.logits[..., 0] > found.likeliest) & (target != PAD)
+    uniform = jnp.where(target != PAD, found.normaliser - found.mean, 0.0)
+    objective = (1.0 - smoothing) * nats.sum() + smoothing * uniform.sum()
+    return objective, (nats, is_blank.sum(axis=1).astype(jnp.float32))
+
+
+def asked(target: Int[Array, "batch target_length"]) -> Int[Array, "batch number"]:
+    """What is asked for at each position: BLANK, and the words of the target."""
+    return jnp.pad(target, ((0, 0), (1, 0)), constant_values=BLANK)
 
 
 def aligned_cross_entropy(
-    logits: Float[Array, "batch positions vocabulary"],
+    found: ChosenWords,
     position_lengths: Int[Array, "batch"],
     target: Int[Array, "batch target_length"],
     *,
     skip_target_penalty: float,
 ) -> Float[Array, "batch"]:
-    """AXE of each sentence in nats, summed over its words and blanks; 0 for a sentence without words and
-    positions. A sentence with words needs at least one position. The gradient is that of the best alignment."""
-    normaliser = jax.nn.logsumexp(logits, axis=-1)  # [batch, positions]
-    chosen = jnp.take_along_axis(
-        logits, target[:, None], axis=2
-    )  # [batch, positions, target_length]
-    word_costs = normaliser[:, None] - jnp.swapaxes(
-        chosen, 1, 2
-    )  # [batch, target_length, positions]
-    blank_costs = normaliser - logits[..., BLANK]
+    """AXE of each sentence in nats, summed over its words and blanks, of what was found of `asked`; 0 for a sentence
+    without words and positions. A sentence with words needs at least one position. The gradient is that of the best
+    alignment."""
+    costs = found.normaliser[..., None] - found.logits  # [batch, positions, 1 + target_length]
+    blank_costs, word_costs = costs[..., 0], jnp.swapaxes(costs[..., 1:], 1, 2)
     alignment = best_alignment(
         jax.lax.stop_gradient(word_costs),
         jax.lax.stop_gradient(blank_costs),

@@ -23,14 +23,14 @@ class CrossEntropy(TokenLoss):
 
     def __call__(
         self,
-        predicted: Float[Array, "batch width vocabulary"] | Prediction,
+        prediction: Prediction,
         target: Int[Array, "batch width"],
         *,
         step: Int[Array, ""],
         smoothing: float,
         soft: SoftTargets | None = None,
     ) -> tuple[Float[Array, ""], dict[str, Mean]]:
-        smoothed, plain = smoothed_cross_entropy(predicted, target, smoothing=smoothing, soft=soft)
+        smoothed, plain = smoothed_cross_entropy(prediction, target, smoothing=smoothing, soft=soft)
         return smoothed.value, {"token": plain}
 
 
@@ -118,11 +118,3 @@ def class_cross_entropy(
 ) -> Mean:
     """Cross entropy in nats of a classifier (lengths, fertilities) where the mask is True."""
     return masked_mean(-token_log_probabilities(logits, classes), mask)
-
-
-def uniform_cross_entropy(
-    logits: Float[Array, "*axes vocabulary"], mask: Bool[Array, "*axes"]
-) -> Mean:
-    """Cross entropy in nats against the uniform distribution over the vocabulary, where the mask is True: label
-    smoothing for a loss without a word for each position."""
-    return masked_mean(jax.nn.logsumexp(logits, axis=-1) - logits.mean(axis=-1), mask)

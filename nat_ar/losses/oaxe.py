@@ -6,6 +6,7 @@ of words, so that training begins with the plain cross entropy; words that are i
 may be left out (loss truncation)."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +15,11 @@ from jaxtyping import Array, Float, Int
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.losses import cross_entropy
+from nat_ar.losses import chosen_words
+from nat_ar.losses.chosen_words import ChosenWords
 from nat_ar.losses.token_loss import TokenLoss
 from nat_ar.special_tokens import PAD
-from nat_ar.types import Mean
+from nat_ar.types import Mean, Prediction, lengths_of
 
 MOST = 1e4
 """The largest cost of a word, in nats, so that NEVER outweighs a whole sentence."""
@@ -51,7 +53,7 @@ class Oaxe(TokenLoss):
 
     def __call__(
         self,
-        logits: Float[Array, "batch width vocabulary"],
+        prediction: Prediction,
         target: Int[Array, "batch width"],
         *,
         step: Int[Array, ""],
@@ -60,39 +62,53 @@ class Oaxe(TokenLoss):
         """The cross entropies of the target as given and in its best order, weighted by step. `token` is of the
         best order, with no word left out; `in_place` of the target as given; `left_out` the share of truncated
         words."""
-        weight = self.plain_weight(step)
-        ordered = jax.lax.cond(
-            weight < 1.0, best_order, lambda logits, target: target, logits, target
+        compare = functools.partial(
+            _compare, truncation_margin=self.truncation_margin, smoothing=smoothing
         )
-        in_place, plain_in_place = cross_entropy.smoothed_cross_entropy(
-            logits, target, smoothing=smoothing
+        is_word = target != PAD
+        share = jnp.broadcast_to(1.0 - self.plain_weight(step), (len(target),))
+        objective, totals = chosen_words.total(
+            compare, prediction, target, (target, share), is_word
         )
-        log_p = cross_entropy.token_log_probabilities(jax.lax.stop_gradient(logits), ordered)
-        is_left_out = jnp.exp(log_p) < self.truncation_margin
-        kept = jnp.where(is_left_out, PAD, ordered)
-        in_order, _ = cross_entropy.smoothed_cross_entropy(logits, kept, smoothing=smoothing)
-        in_order = Mean(in_order.total, in_place.count)  # per word, truncated ones included
-        is_word = ordered != PAD
-        terms = {
-            "token": cross_entropy.masked_mean(-log_p, is_word),
-            "in_place": plain_in_place,
-            "left_out": cross_entropy.masked_mean(is_left_out.astype(jnp.float32), is_word),
-        }
-        return weight * in_place.value + (1.0 - weight) * in_order.value, terms
+        number = is_word.sum().astype(jnp.float32)
+        terms = {name: Mean(total.sum(), number) for name, total in totals.items()}
+        return Mean(objective, number).value, terms
 
 
-def best_order(
-    logits: Float[Array, "batch length vocabulary"], target: Int[Array, "batch length"]
-) -> Int[Array, "batch length"]:
-    """The words of each target, each at its position in the cheapest assignment; PAD stays at the end. No gradient
-    passes."""
-    logits = jax.lax.stop_gradient(logits)
-    normaliser = jax.nn.logsumexp(logits, axis=-1)[..., None]
-    costs = normaliser - jnp.take_along_axis(
-        logits, target[:, None], axis=2
-    )  # [batch, positions, words]
-    words = cheapest_words(jnp.swapaxes(costs, 1, 2), (target != PAD).sum(axis=1))
-    return jnp.take_along_axis(target, words, axis=1)
+def _compare(
+    found: ChosenWords,
+    rows: tuple[Int[Array, "rows width"], Float[Array, "rows"]],
+    *,
+    truncation_margin: float,
+    smoothing: float,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, "rows"]]]:
+    """What to minimise, and to report of each sentence, summed over words. Of the rows, too, the weight of the best
+    order: where it is 0 nothing is searched."""
+    target, share = rows
+    is_word = target != PAD
+    costs = found.normaliser[..., None] - found.logits  # [rows, positions, words]
+    own = jnp.broadcast_to(jnp.arange(target.shape[1]), target.shape)
+    words = jax.lax.cond(
+        share.max() > 0.0,
+        lambda costs: cheapest_words(jnp.swapaxes(costs, 1, 2), lengths_of(target)),
+        lambda _: own,
+        jax.lax.stop_gradient(costs),
+    )
+    in_place, in_order = (
+        jnp.take_along_axis(costs, chosen[..., None], axis=2)[..., 0] for chosen in (own, words)
+    )
+    is_left_out = jnp.exp(-in_order) < truncation_margin
+    uniform = found.normaliser - found.mean
+
+    def learned(nats: Float[Array, "rows width"]) -> Float[Array, "rows width"]:
+        return (1.0 - smoothing) * nats + smoothing * uniform
+
+    mixed = (1.0 - share)[:, None] * learned(in_place)
+    mixed += share[:, None] * jnp.where(is_left_out, 0.0, learned(in_order))
+    reports = {"token": in_order, "in_place": in_place, "left_out": is_left_out}
+    return jnp.where(is_word, mixed, 0.0).sum(), {
+        name: jnp.where(is_word, x, 0.0).sum(axis=1) for name, x in reports.items()
+    }
 
 
 def cheapest_words(

@@ -1,4 +1,4 @@
-"""Losses of a decoder that predicts all words at once: logits and target -> a number to minimise."""
+"""Losses of a decoder that predicts all words at once: prediction and target -> a number to minimise."""
 
 import abc
 import dataclasses
@@ -7,7 +7,7 @@ from typing import ClassVar
 from jaxtyping import Array, Float, Int
 
 from nat_ar import config_json
-from nat_ar.types import Mean
+from nat_ar.types import Mean, Prediction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,11 +22,13 @@ class TokenLoss(config_json.Open, abc.ABC):
     @abc.abstractmethod
     def __call__(
         self,
-        logits: Float[Array, "batch width vocabulary"],
+        prediction: Prediction,
         target: Int[Array, "batch width"],
         *,
         step: Int[Array, ""],
         smoothing: float,
     ) -> tuple[Float[Array, ""], dict[str, Mean]]:
         """The objective in nats per word, label smoothing included, and terms to log. `token` is among them: nats
-        per word without smoothing. The target has no EOS and is as long as the decoder was told."""
+        per word without smoothing. The states of the prediction are [batch, width, d_model]; a loss that asks for a few
+        words at each position gets these from losses.chosen_words, others take `prediction.logits()`. The target has
+        no EOS and is as long as the decoder was told."""

@@ -279,8 +279,7 @@ class LengthNatModel(base.Seq2Seq):
                     prediction, target, step=step, smoothing=smoothing, soft=soft
                 )
             else:
-                logits = prediction.logits()
-                objective, terms = loss(logits, target, step=step, smoothing=smoothing)
+                objective, terms = loss(prediction, target, step=step, smoothing=smoothing)
             objectives.append(objective)
         return jnp.stack(objectives).mean(), terms
 

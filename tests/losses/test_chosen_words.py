@@ -1,6 +1,7 @@
 """Normaliser, mean and a few logits at each position: by kernels, which hold no logits, against all logits at once."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 
 from nat_ar.losses import chosen_words, cross_entropy, ctc
+from nat_ar.losses.axe import Axe
 from nat_ar.losses.chosen_words import ChosenWords
+from nat_ar.losses.oaxe import Oaxe
 from nat_ar.runtime import training_kernels
 from nat_ar.special_tokens import BLANK, PAD
-from nat_ar.types import Mean, Prediction
+from nat_ar.types import Prediction
 
 needs_kernels = pytest.mark.skipif(
     not training_kernels.are_available(), reason="training_kernels.cc cannot be built here"
@@ -143,7 +146,7 @@ def test_a_position_does_not_depend_on_others() -> None:
 @pytest.mark.usefixtures("multiplies")
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_losses_by_kernels_are_those_by_blocks(smoothing: float) -> None:
-    """Cross entropy and CTC of the same bfloat16 states: objective, what is reported, and gradients."""
+    """Cross entropy, CTC, AXE and OaXE of the same bfloat16 states: objective, what is reported, and gradients."""
     random = np.random.default_rng(3)
     states = jnp.asarray(random.normal(size=(4, 9, 16)), jnp.bfloat16)
     prediction = Prediction(states, jnp.asarray(random.normal(size=(40, 16)), jnp.float32))
@@ -156,7 +159,7 @@ def test_losses_by_kernels_are_those_by_blocks(smoothing: float) -> None:
         nats = ctc.ctc_loss(found, *rows)
         return nats.sum(), nats
 
-    def objective(prediction: Prediction, has_kernels: bool) -> tuple[jax.Array, tuple[Mean, ...]]:
+    def objective(prediction: Prediction, has_kernels: bool) -> tuple[jax.Array, tuple[Any, ...]]:
         with training_kernels.in_use(has_kernels):
             means = cross_entropy.smoothed_cross_entropy(prediction, target, smoothing=smoothing)
             nats, reports = chosen_words.total(
@@ -166,12 +169,17 @@ def test_losses_by_kernels_are_those_by_blocks(smoothing: float) -> None:
                 (frame_lengths, target[:, :4]),
                 jnp.arange(9) < frame_lengths[:, None],
             )
-        return means[0].value + 0.1 * nats, (*means, reports)
+            others = [
+                loss(prediction, target, step=jnp.int32(1), smoothing=smoothing)
+                for loss in (Axe(2.0), Oaxe(anneal_steps=2, truncation_margin=0.0))
+            ]
+        value = means[0].value + 0.1 * nats + others[0][0] + others[1][0]
+        return value, (*means, reports, others)
 
     gradient = jax.jit(jax.value_and_grad(objective, has_aux=True), static_argnums=1)
     mine, blocks = (gradient(prediction, has_kernels) for has_kernels in (True, False))
     program = gradient.trace(prediction, True).lower().as_text()
-    assert program.count(training_kernels.LOOK_UP_BACKWARD) == 2
+    assert program.count(training_kernels.LOOK_UP_BACKWARD) == 4
     for a, b in zip(*map(jax.tree.leaves, (mine, blocks)), strict=True):
         a, b = a.astype(jnp.float32), b.astype(jnp.float32)
         np.testing.assert_allclose(a, b, atol=0.01 * float(jnp.abs(b).max()))

@@ -142,11 +142,3 @@ def test_class_cross_entropy_by_hand() -> None:
         logits, jnp.array([1, 0, 0]), jnp.array([True, True, False])
     )
     assert float(mean.value) == pytest.approx((math.log(4 / 3) + math.log(2)) / 2, rel=1e-6)
-
-
-def test_the_uniform_cross_entropy_by_hand() -> None:
-    """log of the vocabulary for equal logits; for p = (3/4, 1/4) the mean of log 4/3 and log 4."""
-    logits = jnp.log(jnp.array([[[1.0, 1.0], [3.0, 1.0], [9.0, 1.0]]]))
-    mean = jax.jit(cross_entropy.uniform_cross_entropy)(logits, jnp.array([[True, True, False]]))
-    expected = (np.log(2) + (np.log(4 / 3) + np.log(4)) / 2) / 2
-    assert float(mean.value) == pytest.approx(expected, rel=1e-6)

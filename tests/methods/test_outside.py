@@ -40,8 +40,8 @@ class FirstWords(StepwiseDecoding):
 class Doubled(TokenLoss):
     factor: float = 2.0
 
-    def __call__(self, logits, target, *, step, smoothing):
-        smoothed, plain = smoothed_cross_entropy(logits, target, smoothing=smoothing)
+    def __call__(self, prediction, target, *, step, smoothing):
+        smoothed, plain = smoothed_cross_entropy(prediction, target, smoothing=smoothing)
         return self.factor * smoothed.value, {"token": plain}
 
 
