@@ -16,6 +16,7 @@ NAMES = (
     "machine",
     "products",
     "train",
+    "small",
     "decode",
     "ctranslate2",
     "length",
