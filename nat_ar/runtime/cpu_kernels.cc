@@ -19,12 +19,13 @@
 #include <cstring>
 #include <iterator>
 #include <memory>
+#include <new>
 #include <optional>
 #include <utility>
 #include <vector>
 
+#include "crew.h"
 #include "int8_products.h"
-#include "shared_work.h"
 #include "vectors.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -561,7 +562,7 @@ ffi::Error multiply(ffi::ThreadPool pool, Floats states, Floats panels, Floats b
   Linear linear{panels.typed_data()};
   linear.bias = num_biases == 0 ? nullptr : bias.typed_data();
   linear.depth = shape[1], linear.width = written[1], linear.is_rectified = is_rectified;
-  multiply_by(OnPool{pool}, linear, states.typed_data(), shape[0], results->typed_data());
+  multiply_by(ByCrew{pool}, linear, states.typed_data(), shape[0], results->typed_data());
   return ffi::Error::Success();
 }
 
@@ -590,7 +591,7 @@ ffi::Error multiply_integers(ffi::ThreadPool pool, Floats states, ffi::Buffer<ff
                       written[1],
                       level,
                       is_rectified};
-  multiply_by(OnPool{pool}, linear, states.typed_data(), shape[0], results->typed_data());
+  multiply_by(ByCrew{pool}, linear, states.typed_data(), shape[0], results->typed_data());
   return ffi::Error::Success();
 }
 
@@ -621,7 +622,7 @@ ffi::Error attend(ffi::ThreadPool pool, Floats query, Floats key, Floats value, 
                             has_slots ? from[2] : keys[3],
                             counted.size() == 2,
                             asked[2] * asked[3]};
-  run_all(pool, attention, asked[0] * asked[2], static_cast<int64_t>(query.element_count()) * keys[3] / 2);
+  run_by_crew(pool, attention, asked[0] * asked[2], static_cast<int64_t>(query.element_count()) * keys[3] / 2);
   return ffi::Error::Success();
 }
 
@@ -632,7 +633,7 @@ ffi::Error normalise(ffi::ThreadPool pool, Floats x, Floats scale, Floats bias, 
       static_cast<int64_t>(scale.element_count()) != shape[1] || static_cast<int64_t>(bias.element_count()) != shape[1])
     return ffi::Error::InvalidArgument("expected x [rows, width], scale and bias [width]");
   const Norm norm{x.typed_data(), scale.typed_data(), bias.typed_data(), results->typed_data(), shape[1], epsilon};
-  run_all(pool, norm, shape[0], static_cast<int64_t>(x.element_count()));
+  run_by_crew(pool, norm, shape[0], static_cast<int64_t>(x.element_count()));
   return ffi::Error::Success();
 }
 
@@ -650,7 +651,7 @@ ffi::Error find_likeliest(ffi::ThreadPool pool, Floats x, ffi::Span<const int64_
     return ffi::Error::InvalidArgument("expected x [rows, width], never ascending in [0, width), three results [rows]");
   const Likeliest likeliest{x.typed_data(),           never, places->typed_data(), values->typed_data(),
                             normalisers->typed_data(), shape[1]};
-  run_all(pool, likeliest, shape[0], static_cast<int64_t>(x.element_count()) * 4);
+  run_by_crew(pool, likeliest, shape[0], static_cast<int64_t>(x.element_count()) * 4);
   return ffi::Error::Success();
 }
 

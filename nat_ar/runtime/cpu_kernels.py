@@ -50,7 +50,7 @@ def are_available() -> bool:
     library = xla_kernels.load(
         Path(__file__).with_suffix(".cc"),
         without="decoding on a CPU takes up to twice as long",
-        parts=("int8_products.h", "shared_work.h", "vectors.h", "fused_blocks.h"),
+        parts=("crew.h", "fused_blocks.h", "int8_products.h", "shared_work.h", "vectors.h"),
         targets={
             PRODUCT: "NatArPackedProduct",
             PRODUCT_INT8: "NatArPackedProductInt8",

@@ -7,84 +7,22 @@
 // state has the bits that these give. Keys and values are written where attention reads them, into the caches or into
 // arrays that all blocks use, where XLA would transpose and copy them first.
 //
-// Threads wait for each other after every product. Waking one takes longer than a product of one row, so those that help
-// look out for the next job until the call is over.
+// Threads wait for each other after every product (crew.h).
 
 namespace {
 
-// Threads that run one job after the other. A thread that comes late, or never, holds nobody up: parts are taken, not
-// given.
-class Crew {
+// Floats from the start of a cache line on, so that threads which write neighbouring panels share none.
+class Room {
  public:
-  explicit Crew(ffi::ThreadPool& pool, int64_t work) : shared(std::make_shared<Shared>()) {
-    const int64_t threads = std::min<int64_t>(pool.num_threads(), 1 + work / kWorthAThread);
-    has_help = threads > 1;
-    for (int64_t thread = 1; thread < threads; ++thread)
-      pool.Schedule([shared = shared] {
-        uint64_t ticket;
-        for (Wait wait; (ticket = shared->next.load(std::memory_order_acquire)) != kOver;)
-          if (is_open(ticket)) {
-            shared->take();
-          } else {
-            wait.turn();
-          }
-      });
-  }
-  ~Crew() { shared->next.store(kOver, std::memory_order_release); }
-
-  template <typename Job>
-  void operator()(const Job& job, int64_t parts, int64_t work) const {
-    if (!has_help || parts < 2 || work < kWorthSharing) {
-      for (int64_t part = 0; part < parts; ++part) job.run(part);
-      return;
-    }
-    const int64_t size = std::max<int64_t>(1, parts / kPieces), pieces = (parts + size - 1) / size;
-    const Pieces<Job> all{job, parts, size};
-    shared->job = &all;
-    shared->run = [](const void* job, int64_t piece) { static_cast<const Pieces<Job>*>(job)->run(piece); };
-    shared->done.store(0, std::memory_order_relaxed);
-    shared->next.store(static_cast<uint64_t>(pieces) << 32, std::memory_order_release);
-    shared->take();
-    for (Wait wait; shared->done.load(std::memory_order_acquire) < pieces;) wait.turn();
-  }
+  explicit Room(int64_t size) : floats(static_cast<float*>(::operator new[](size * sizeof(float), kLine))) {}
+  ~Room() { ::operator delete[](floats, kLine); }
+  Room(const Room&) = delete;
+  Room& operator=(const Room&) = delete;
+  float* get() const { return floats; }
 
  private:
-  static constexpr uint64_t kOver = ~uint64_t{0};
-  static constexpr int64_t kWorthSharing = 1 << 12, kPieces = 16;
-
-  template <typename Job>
-  struct Pieces {
-    const Job& job;
-    int64_t parts, size;
-
-    void run(int64_t piece) const {
-      for (int64_t part = piece * size; part < std::min(parts, (piece + 1) * size); ++part) job.run(part);
-    }
-  };
-
-  // A ticket is how many pieces the job has, and the next of them to be taken.
-  static bool is_open(uint64_t ticket) { return ticket != kOver && (ticket & 0xffffffff) < ticket >> 32; }
-
-  struct Shared {
-    std::atomic<uint64_t> next{0};
-    std::atomic<int64_t> done{0};
-    const void* job;
-    void (*run)(const void*, int64_t);
-
-    // Whoever holds a piece of a job keeps it from ending, so that the job is still there.
-    void take() {
-      uint64_t ticket = next.load(std::memory_order_acquire);
-      while (is_open(ticket)) {
-        if (!next.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel)) continue;
-        run(job, static_cast<int64_t>(ticket & 0xffffffff));
-        done.fetch_add(1, std::memory_order_release);
-        ticket = next.load(std::memory_order_acquire);
-      }
-    }
-  };
-
-  std::shared_ptr<Shared> shared;
-  bool has_help;
+  static constexpr std::align_val_t kLine{64};
+  float* floats;
 };
 
 // The arrays that come in any number, taken one after the other.
@@ -211,7 +149,7 @@ struct Add {
 class Blocks {
  public:
   Blocks(const Pass& pass, const Crew& crew, float* x)
-      : pass(pass), crew(crew), x(x), memory(new float[pass.rows() * (6 * pass.d_model + pass.d_hidden)]) {
+      : pass(pass), crew(crew), x(x), memory(pass.rows() * (6 * pass.d_model + pass.d_hidden)) {
     const int64_t size = pass.rows() * pass.d_model;
     normal = memory.get();
     mixed = normal + size;
@@ -267,7 +205,7 @@ class Blocks {
   const Pass& pass;
   const Crew& crew;
   float* x;
-  std::unique_ptr<float[]> memory;
+  Room memory;
   float *normal, *mixed, *y, *projected, *hidden;
 };
 
@@ -372,7 +310,7 @@ ffi::Error pass_blocks(ffi::ThreadPool pool, Floats inputs, Integers lengths, In
                   nullptr,  reads_source ? sources : shape[0],              source_length,
                   source_lengths.typed_data(), is_pre, epsilon};
   Arrays given(arrays);
-  const std::unique_ptr<float[]> keys(new float[inputs.element_count()]), values(new float[inputs.element_count()]);
+  const Room keys(inputs.element_count()), values(inputs.element_count());
   std::vector<float*> kept, read(2 * blocks, nullptr);
   for (int64_t i = 0; i < blocks; ++i) kept.insert(kept.end(), {keys.get(), values.get()});  // one block after the other
   for (int64_t i = 0; reads_source && i < 2 * blocks; ++i)
@@ -398,7 +336,7 @@ ffi::Error project_sources(ffi::ThreadPool pool, Floats states, ffi::RemainingAr
   if (!given.are_all_taken()) return ffi::Error::InvalidArgument(kWrongWeights);
 
   const Crew crew(pool, work_of(blocks * d_model * 2 * d_model, rows, is_int8));
-  const std::unique_ptr<float[]> projected(new float[rows * 2 * d_model]);
+  const Room projected(rows * 2 * d_model);
   for (int64_t i = 0; i < blocks; ++i) {
     auto keys = results.get<ffi::Buffer<ffi::F32>>(2 * i), values = results.get<ffi::Buffer<ffi::F32>>(2 * i + 1);
     if (keys.has_error() || values.has_error() ||

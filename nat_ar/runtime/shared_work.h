@@ -26,6 +26,9 @@ constexpr int64_t kWorthAThread = 1 << 15;  // operations on memory, or 4 in reg
 // Of a thread that waits for others, turn by turn. One of them may stand behind it on the same core, where it was woken.
 class Wait {
  public:
+  // Now and then.
+  bool is_time_to_look() const { return turns % 16 == 0; }
+
   void turn() {
     if (++turns % kBeforeOthers != 0) {
       RELAX();

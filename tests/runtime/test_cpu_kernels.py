@@ -1,6 +1,8 @@
 """The kernels against NumPy in float64."""
 
 import functools
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -131,6 +133,32 @@ def test_a_row_does_not_depend_on_the_rows_beside_it_nor_on_the_threads(width: i
         np.testing.assert_array_equal(few, whole[:rows])
     alone = product(states, packed.panels_of(weight[:, :16]), bias[:16], width=16)
     np.testing.assert_array_equal(alone, whole[:, :16])
+
+
+def test_callers_at_the_same_time_get_the_results_of_one_alone() -> None:
+    """Threads that have helped one call wait for the next, for 100 microseconds: it may come at once, from another
+    caller, or too late."""
+    cases = [
+        (normal(seed, 8, 256), packed.panels_of(normal(seed + 9, 256, width)), width)
+        for seed, width in enumerate((640, 1024, 2048, 4096))
+    ]
+
+    def found(case: tuple[np.ndarray, np.ndarray, int]) -> np.ndarray:
+        states, panels, width = case
+        return np.asarray(product(states, panels, None, width=width))
+
+    def differ(number: int) -> int:
+        """Of 200 results of a caller."""
+        wrong = 0
+        for turn in range(200):
+            index = (number + turn) % len(cases)
+            wrong += not np.array_equal(found(cases[index]), alone[index])
+            time.sleep((turn % 3) * 1e-4)
+        return wrong
+
+    alone = [found(case) for case in cases]
+    with ThreadPoolExecutor(4) as callers:
+        assert list(callers.map(differ, range(4))) == [0] * 4
 
 
 @pytest.mark.parametrize(
