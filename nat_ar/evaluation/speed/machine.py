@@ -25,7 +25,7 @@ XLA_POOL = "tf_XLAEigen"
 MIB = 2**20
 CPU_SIDE, ACCELERATOR_SIDE = 1536, 8192
 """Rows and columns of the multiplied matrices: larger ones gave no higher rate."""
-CPU_READS = (8 * MIB, 32 * MIB, 256 * MIB)
+CPU_READS = (8 * MIB, 16 * MIB, 32 * MIB, 256 * MIB)
 """Bytes of the arrays that are read: the largest measures the memory, the others the caches, which hold the weights
 of a small model."""
 ACCELERATOR_READS = (2048 * MIB,)
