@@ -19,7 +19,6 @@ from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.experiment import recipes
 from nat_ar.experiment.study import Entry, StudyConfig
 from nat_ar.methods.autoregressive import Autoregressive
-from nat_ar.methods.base import Method
 from nat_ar.methods.ctc import Ctc
 from nat_ar.methods.da_transformer import DaTransformer
 from nat_ar.methods.fertility_nat import FertilityNat
@@ -50,17 +49,7 @@ def training(max_steps: int) -> TrainingConfig:
     )
 
 
-def student(name: str, method: Method, *decodings: str, distilled: bool = True) -> Entry:
-    return Entry(
-        name,
-        recipes.from_states(method),
-        training(STEPS),
-        distilled=distilled,
-        encoder_from_teacher=True,
-        decodings=decodings,
-    )
-
-
+STUDENT = training(STEPS)
 CTC = Ctc(TRANSFORMER)
 GRAPH = DaTransformer(
     TRANSFORMER, upsample_factor=4, glancing=Glancing(0.5, 0.1, anneal_steps=2 * STEPS // 3)
@@ -95,22 +84,36 @@ config = StudyConfig(
         ),
     ),
     entries=(
-        student(
+        recipes.student(
             "length_kd",
             LengthNat(TRANSFORMER),
+            STUDENT,
             "LengthBeam()",
             "LengthBeam(remove_repeats=True)",
             "LengthBeam(size=5, rescore=True)",
         ),
-        student("fertility_kd", FertilityNat(TRANSFORMER), "Argmax()", "NoisyParallel(samples=10)"),
-        student("ctc_kd", CTC, "BestPath()", "PrefixBeam(size=20)"),
-        student(
+        recipes.student(
+            "fertility_kd",
+            FertilityNat(TRANSFORMER),
+            STUDENT,
+            "Argmax()",
+            "NoisyParallel(samples=10)",
+        ),
+        recipes.student("ctc_kd", CTC, STUDENT, "BestPath()", "PrefixBeam(size=20)"),
+        recipes.student(
             "ctc_glat_kd",
             dataclasses.replace(CTC, glancing=Glancing(0.5, 0.3, anneal_steps=STEPS)),
+            STUDENT,
             "BestPath()",
         ),
-        student(
-            "da_transformer", GRAPH, "GraphGreedy()", "Lookahead()", "GraphBeam()", distilled=False
+        recipes.student(
+            "da_transformer",
+            GRAPH,
+            STUDENT,
+            "GraphGreedy()",
+            "Lookahead()",
+            "GraphBeam()",
+            distilled=False,
         ),
     ),
     speed=SpeedConfig(sentences=100, throughput_sentences=256, max_seconds=12.0),

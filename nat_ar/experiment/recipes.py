@@ -91,6 +91,24 @@ def from_states(method: Method) -> Method:
             return method
 
 
+def student(
+    name: str,
+    method: Method,
+    training: TrainingConfig,
+    *decodings: str,
+    distilled: bool = True,
+) -> Entry:
+    """One of a study of real text: `from_states`, and its encoder starts as the teacher's."""
+    return Entry(
+        name,
+        from_states(method),
+        training,
+        distilled=distilled,
+        encoder_from_teacher=True,
+        decodings=decodings,
+    )
+
+
 def family(
     transformer: TransformerConfig,
     training: TrainingConfig,
