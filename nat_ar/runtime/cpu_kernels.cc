@@ -42,7 +42,7 @@ constexpr int64_t kVectors = kPanel / kWide;  // of a panel
 constexpr int64_t kRows = kWide == 16 ? 10 : 6;
 
 // Whether the processor brings in the weights of one to three rows by itself, so that asking for them only takes slots
-// from the loads: AMD's with AVX-512 (measured on Zen 5; others were not). With four rows it depends on the weights: those
+// from the loads: AMD's with AVX-512 (measured on Zen 4 and 5). With four rows it depends on the weights: those
 // of a model that fits the second cache come by at 0.73 of the speed if asked for, 22 MB at 1.2 times.
 inline bool foresees() {
 #if defined(__AVX512F__) && defined(__x86_64__)
