@@ -86,6 +86,13 @@ def from_decoder(name: str, **changes: object) -> Entry:
     )
 
 
+def with_glancing(name: str) -> Entry:
+    """An entry whose training shows some of the words."""
+    entry = FAMILY[name]
+    method = dataclasses.replace(entry.method, glancing=GLANCING)
+    return dataclasses.replace(entry, name=f"{name.removesuffix('_kd')}_glat_kd", method=method)
+
+
 def drafter(name: str, method: Method, *decodings: str, starts_decoder: bool = False) -> Entry:
     """One that learns a decoder, and nothing else: embeddings and encoder stay the teacher's in every bit (encoder_rate
     0), so that what both encode is encoded once, and drafting costs one shallow decoder (docs/faster.md)."""
@@ -137,6 +144,7 @@ config = dataclasses.replace(
         from_decoder("length_kd", curriculum=Curriculum(steps=300)),
         from_decoder("fertility_kd"),
         from_decoder("ctc_kd"),
+        with_glancing("fertility_kd"),
         *DRAFTERS,
     ),
     columns=(
