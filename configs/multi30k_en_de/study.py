@@ -93,6 +93,13 @@ def with_glancing(name: str) -> Entry:
     return dataclasses.replace(entry, name=f"{name.removesuffix('_kd')}_glat_kd", method=method)
 
 
+def from_distributions(name: str) -> Entry:
+    """An entry that learns half of each word from the teacher's distribution at its place."""
+    entry = FAMILY[name]
+    training = dataclasses.replace(entry.training, word_distributions=0.5)
+    return dataclasses.replace(entry, name=f"{name.removesuffix('_kd')}_soft_kd", training=training)
+
+
 def drafter(name: str, method: Method, *decodings: str, starts_decoder: bool = False) -> Entry:
     """One that learns a decoder, and nothing else: embeddings and encoder stay the teacher's in every bit (encoder_rate
     0), so that what both encode is encoded once, and drafting costs one shallow decoder (docs/faster.md)."""
@@ -145,8 +152,10 @@ config = dataclasses.replace(
         from_decoder("fertility_kd"),
         from_decoder("ctc_kd"),
         with_glancing("fertility_kd"),
+        from_distributions("fertility_kd"),
         *DRAFTERS,
     ),
+    word_distributions=8,
     columns=(
         *("system", "data", "bleu", "bleu_lc", "passes", "accepted", "ms", "beam", "greedy"),
         *("teacher", "published", "length", "repeat"),
