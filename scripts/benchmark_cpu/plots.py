@@ -20,6 +20,8 @@ PLOTS = {
     "latency": ("length", "Latency against length, batch 1", "target positions", "ms a sentence"),
 }
 """File -> section, title of its table, and labels of the axes."""
+INT8 = ", int8"
+"""at the end of a system's label"""
 
 
 def save(sections: Sequence[Section], directory: Path) -> list[Path]:
@@ -38,8 +40,9 @@ def save(sections: Sequence[Section], directory: Path) -> list[Path]:
 
 def _draw(panel: Axes, rows: Sequence[Row], title: str, across: str, up: str) -> None:
     """A line for each system with its 95 % interval; those of left-to-right decoders are black. Systems that share a
-    colour differ in the style of their line."""
+    colour differ in the style of their line; one with 8-bit weights looks like its twin, with open marks."""
     counts = collections.Counter[bool]()
+    looks: dict[str, tuple[str, str, str]] = {}
     for row in rows:
         points = {
             int("".join(filter(str.isdigit, name))): cell
@@ -48,13 +51,20 @@ def _draw(panel: Axes, rows: Sequence[Row], title: str, across: str, up: str) ->
         }
         at = list(points)
         middle, low, high = zip(*map(dataclasses.astuple, points.values()), strict=True)
-        is_ar = str(row["system"]).startswith("AR")
-        lap, index = divmod(counts[is_ar], 3 if is_ar else len(figures.COLOURS))
-        counts[is_ar] += 1
-        colour = figures.INK if is_ar else figures.COLOURS[index]
-        style = ("-", "--", ":")[index if is_ar else lap]
-        marker = figures.MARKERS[(index + lap) % len(figures.MARKERS)]
-        panel.plot(at, middle, style, color=colour, marker=marker, ms=4, label=row["system"])
+        system = str(row["system"])
+        of = system.removesuffix(INT8)
+        if of not in looks:
+            is_ar = of.startswith("AR")
+            lap, index = divmod(counts[is_ar], 3 if is_ar else len(figures.COLOURS))
+            counts[is_ar] += 1
+            looks[of] = (
+                figures.INK if is_ar else figures.COLOURS[index],
+                ("-", "--", ":")[index if is_ar else lap],
+                figures.MARKERS[(index + lap) % len(figures.MARKERS)],
+            )
+        colour, style, marker = looks[of]
+        face, size = (colour, 4) if system == of else ("white", 6)
+        panel.plot(at, middle, style, color=colour, marker=marker, ms=size, mfc=face, label=system)
         panel.fill_between(at, low, high, color=colour, alpha=0.15, lw=0)
     panel.set(xscale="log", yscale="log", xlabel=across, ylabel=up, title=title, xticks=at)
     panel.xaxis.set_major_formatter(ScalarFormatter())
