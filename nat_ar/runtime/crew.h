@@ -132,7 +132,8 @@ class Crew {
   bool has_help;
 };
 
-// The parts of a single job; for less work than a call of many jobs has, the others stay asleep.
+// The parts of a job that is alone in its call: the others are asked from twice the work on, since they have to come for
+// this one only.
 template <typename Job>
 void run_by_crew(ffi::ThreadPool& pool, const Job& job, int64_t parts, int64_t work) {
   Crew(pool, work / 2)(job, parts, work);
