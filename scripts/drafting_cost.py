@@ -9,6 +9,7 @@ before the first pass aside, where its words a pass exceed that speed times the 
 
 import argparse
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -65,6 +66,8 @@ class Decode:
 
         def decode(leaves: list, other_leaves: list | None, source: jax.Array) -> Hypotheses:
             def draft(encoded: Encoded | None) -> Hypotheses | Blocks:
+                assert drafter is not None
+                assert other_leaves is not None
                 return drafter.draft(other_leaves, source, max_length=length, encoded=encoded)
 
             asked = None if drafter is None else draft
@@ -94,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for block in BLOCKS:
             ways[name, block] = Decode(model, Speculative(block=block), drafter)
     calls = [
-        timing.timed(lambda way=way, source=source: way(source))
+        timing.timed(functools.partial(way, source))
         for way in ways.values()
         for source in (way.sentence, way.nothing)
     ]

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def answer(*words: str) -> Answer:
 
 def parse_only(verb: str, config: str, words: tuple[str, ...], parsed: list[Any]) -> Answer:
     """As `answer`, but the command is not run: its arguments go to `parsed`."""
-    command = importlib.import_module(f"nat_ar.commands.{verb}")
+    command: Any = importlib.import_module(f"nat_ar.commands.{verb}")
     before = command.run
     command.run = parsed.append
     try:
@@ -164,7 +164,7 @@ def _matching(directory: Path, pattern: str) -> list[Path]:
     return paths
 
 
-def _replace(contents: dict[Path, bytes | bytearray]) -> None:
+def _replace(contents: Mapping[Path, bytes | bytearray]) -> None:
     """Writes what a fault makes of files. Raises AssertionError where it makes no other of any."""
     changed = [path for path, content in contents.items() if path.read_bytes() != content]
     assert changed, f"the fault changes nothing of {', '.join(map(str, contents))}"

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import typing
+from typing import Any
 
 from nat_ar.data.subword_regularisation import SubwordRegularisation
 from nat_ar.losses.axe import Axe
@@ -27,7 +28,7 @@ def by_default() -> dict[str, AnyMethod]:
     """Each method of the catalogue as its config is by default, under a name that a file can have."""
     found = {}
     for cls in typing.get_args(AnyMethod):
-        sizes = {"network": RecurrentConfig(d_model=16)}
+        sizes: dict[str, Any] = {"network": RecurrentConfig(d_model=16)}
         if "transformer" in {field.name for field in dataclasses.fields(cls)}:
             sizes = {"transformer": TRANSFORMER}
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
