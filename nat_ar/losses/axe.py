@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar.config_json import ConfigError
-from nat_ar.losses import chosen_words
+from nat_ar.losses import chosen_words, ctc
 from nat_ar.losses.chosen_words import ChosenWords
 from nat_ar.losses.token_loss import TokenLoss
 from nat_ar.special_tokens import BLANK, BOS, EOS, MASK, PAD
@@ -56,7 +56,7 @@ class Axe(TokenLoss):
         )
         is_position = target != PAD
         objective, (nats, blanks) = chosen_words.total(
-            compare, prediction, asked(target), target, is_position, never=NO_WORDS
+            compare, prediction, ctc.asked(target), target, is_position, never=NO_WORDS
         )
         number = is_position.sum().astype(jnp.float32)
         terms = {"token": Mean(nats.sum(), number), "blank": Mean(blanks.sum(), number)}
@@ -64,6 +64,7 @@ class Axe(TokenLoss):
 
 
 NO_WORDS = (PAD, BOS, EOS, MASK, BLANK)
+"""What the likeliest word of a position is not."""
 
 
 def _compare(
@@ -83,11 +84,6 @@ def _compare(
     return objective, (nats, is_blank.sum(axis=1).astype(jnp.float32))
 
 
-def asked(target: Int[Array, "batch target_length"]) -> Int[Array, "batch number"]:
-    """What is asked for at each position: BLANK, and the words of the target."""
-    return jnp.pad(target, ((0, 0), (1, 0)), constant_values=BLANK)
-
-
 def aligned_cross_entropy(
     found: ChosenWords,
     position_lengths: Int[Array, "batch"],
@@ -95,9 +91,9 @@ def aligned_cross_entropy(
     *,
     skip_target_penalty: float,
 ) -> Float[Array, "batch"]:
-    """AXE of each sentence in nats, summed over its words and blanks, of what was found of `asked`; 0 for a sentence
-    without words and positions. A sentence with words needs at least one position. The gradient is that of the best
-    alignment."""
+    """AXE of each sentence in nats, summed over its words and blanks, of what was found of `ctc.asked`; 0 for a
+    sentence without words and positions. A sentence with words needs at least one position. The gradient is that of
+    the best alignment."""
     costs = found.normaliser[..., None] - found.logits  # [batch, positions, 1 + target_length]
     blank_costs, word_costs = costs[..., 0], jnp.swapaxes(costs[..., 1:], 1, 2)
     alignment = best_alignment(

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nat_ar.config_json import ConfigError
-from nat_ar.losses import axe, chosen_words
+from nat_ar.losses import axe, chosen_words, ctc
 from nat_ar.losses.axe import Axe
 from nat_ar.special_tokens import BLANK, PAD
 
@@ -24,7 +24,7 @@ best_alignment = jax.jit(axe.best_alignment, static_argnames="skip_target_penalt
 def aligned_cross_entropy(
     logits: jax.Array, lengths: jax.Array, target: jax.Array, *, skip_target_penalty: float
 ) -> jax.Array:
-    found = chosen_words.of_logits(logits, axe.asked(target))
+    found = chosen_words.of_logits(logits, ctc.asked(target))
     return axe.aligned_cross_entropy(
         found, lengths, target, skip_target_penalty=skip_target_penalty
     )
