@@ -16,6 +16,7 @@ from nat_ar.data.toy.corpus import ToyCorpus
 from nat_ar.experiment import recipes
 from nat_ar.experiment.config import load_file
 from nat_ar.experiment.study import Entry, StudyConfig
+from nat_ar.losses.fuzzy_alignment import FuzzyAlignment
 from nat_ar.methods.da_transformer import DaTransformer
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.graph import TransitionSmoothing
@@ -37,11 +38,13 @@ def entry(name: str, steps: int = STEPS, **changes: Any) -> Entry:
     return dataclasses.replace(base, name=name, method=method, training=training)
 
 
-def fuzzy(name: str, steps: int, *, ngram: int = 2, after: str = "aligned") -> Entry:
+def fuzzy(
+    name: str, steps: int, counted: FuzzyAlignment = FuzzyAlignment(), *, after: str = "aligned"
+) -> Entry:
     """From the best step of another entry, at a third of its rate and the glancing of the paper's second stage."""
     start = entry(name, steps)
     training = recipes.second_stage(start.training, steps)
-    method = recipes.fuzzy(ALIGNED, ngram=ngram)
+    method = recipes.fuzzy(ALIGNED, counted)
     return dataclasses.replace(
         start, method=method, training=training, encoder_from_teacher=False, start_from=after
     )
@@ -64,6 +67,7 @@ config = dataclasses.replace(
         fuzzy("fuzzy", 200),
         fuzzy("fuzzy_600", 600),
         fuzzy("fuzzy_1200", 600, after="fuzzy_600"),
-        fuzzy("fuzzy_600_4grams", 600, ngram=4),
+        fuzzy("fuzzy_600_4grams", 600, FuzzyAlignment(ngram=4)),
+        fuzzy("fuzzy_600_pairs", 600, FuzzyAlignment(reach=8)),
     ),
 )

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import chosen_words, cross_entropy, dag, fuzzy_alignment
-from nat_ar.losses.fuzzy_alignment import Overlap
+from nat_ar.losses.fuzzy_alignment import FuzzyAlignment, Overlap
 from nat_ar.nn import layers, positions
 from nat_ar.nn.layers import Embedding
 from nat_ar.search import dag as dag_search
@@ -180,7 +180,9 @@ class TargetGraph:
         smoothed = None if self.smoothed is None else certain(self.smoothed)
         return dataclasses.replace(self, emissions=certain(self.emissions), smoothed=smoothed)
 
-    def overlap(self, target: Int[Array, "batch target_length"], ngram: int) -> Overlap:
+    def overlap(
+        self, target: Int[Array, "batch target_length"], counted: FuzzyAlignment
+    ) -> Overlap:
         """Of a random path with the target; see losses.fuzzy_alignment."""
         return fuzzy_alignment.expected_overlap(
             self.emissions,
@@ -189,7 +191,8 @@ class TargetGraph:
             target,
             self.target_lengths,
             self.graph_lengths,
-            ngram=ngram,
+            ngram=counted.ngram,
+            reach=counted.reach,
         )
 
     def nats(
