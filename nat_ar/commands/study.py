@@ -14,7 +14,7 @@ from nat_ar.data import prepare
 from nat_ar.evaluation import figures
 from nat_ar.evaluation.speed import machine
 from nat_ar.experiment import sweep
-from nat_ar.experiment.study import Entry, StudyConfig, load_study, only
+from nat_ar.experiment.study import Entry, StudyConfig, load_study, only, with_int8
 from nat_ar.experiment.sweep import Sweep
 from nat_ar.pipeline.study import study
 from nat_ar.runtime import bars, distributed, files, stuck
@@ -50,6 +50,8 @@ class Study:
     sweep: tuple[str, ...] = ()
     """FIELD=a,b,c with the dotted name of an option of entries: instead of each entry (or of the one that is named
     before the field) one for each value, called NAME_FIELD_a and so on; several sweeps: every combination"""
+    int8: bool = False
+    """behind each row of the table, the same decoding with weights of 8 bits (a CPU only)"""
     untimed: bool = False
     """leave out the benchmark: a later run of the command, on a machine that does nothing else, adds it"""
     publish: str | None = None
@@ -102,6 +104,8 @@ def parse(path: str, words: Words, fill: Callable[..., Any]) -> Study:
 
     sweeps = [Sweep.of(text, config) for text in arguments.sweep]
     config = sweep.swept(config, sweeps, with_value)
+    if arguments.int8:
+        config = with_int8(config)
     said = [
         word
         for group in _groups(words)

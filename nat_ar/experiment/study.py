@@ -319,3 +319,19 @@ def _without_drafters_but(known: set[str], entry: Entry) -> Entry:
     drafters = drafters_of(entry)
     kept = tuple(text for text in entry.decodings if drafters.get(text, entry.name) in known)
     return dataclasses.replace(entry, decodings=kept)
+
+
+def with_int8(config: StudyConfig) -> StudyConfig:
+    """The study with each decoding once more behind it, with weights of 8 bits: what they cost and gain (CPUs only)."""
+
+    def doubled(entry: Entry) -> Entry:
+        chosen = [decodings.choose(entry.method, text) for text in entry.decodings or (None,)]
+        texts = (
+            text
+            for choice in chosen
+            for text in (choice.text, dataclasses.replace(choice, weights="int8").text)
+        )
+        return dataclasses.replace(entry, decodings=tuple(dict.fromkeys(texts)))
+
+    entries = tuple(map(doubled, config.entries))
+    return dataclasses.replace(config, teacher=doubled(config.teacher), entries=entries)

@@ -77,10 +77,10 @@ def test_the_command_of_the_reports_has_what_changes_the_numbers(
     seen: list[str] = []
     monkeypatch.setattr(command, "study", lambda config, **more: seen.append(more["command"]))
     words = ["--only", "nat", "--directory", "/my/place", "--seeds", "1", "2", "--publish", "docs"]
-    words += ["--training.batching.buckets", "8", "12", "--columns", "bleu"]
+    words += ["--training.batching.buckets", "8", "12", "--columns", "bleu", "--int8"]
     command.run(parsed(*words))
     assert seen == [
-        "python -m nat_ar study study.py --seeds 1 2 --training.batching.buckets 8 12 --columns bleu --only nat"
+        "python -m nat_ar study study.py --seeds 1 2 --training.batching.buckets 8 12 --columns bleu --int8 --only nat"
     ]
 
 
@@ -159,3 +159,18 @@ def test_its_pictures_may_be_those_of_a_paper(monkeypatch: pytest.MonkeyPatch) -
     for wrong, said in (("--picture=x.jpg", r"\.png, \.svg or \.pdf"), ("--width=1", "2.5 inches")):
         with pytest.raises(ValueError, match=said):
             command.run(parsed(wrong))
+
+
+def test_rows_of_8_bits_stand_behind_the_decodings_that_there_are() -> None:
+    """Also behind a default and one that an entry has already."""
+    text = CONFIG.replace(
+        "LengthNat(), TrainingConfig(max_steps=5)",
+        "LengthNat(), TrainingConfig(max_steps=5), decodings=('LengthBeam(size=5)', 'LengthBeam() int8')",
+    )
+    Path("study.py").write_text(text, "utf-8")
+    found = {name: entry.decodings for name, entry in entries("--int8", "--only", "nat").items()}
+    assert found == {
+        "ar": ("Beam(size=4)", "Beam(size=4) int8"),
+        "nat": ("LengthBeam(size=5)", "LengthBeam(size=5) int8", "LengthBeam(size=1) int8"),
+    }
+    assert entries("--only", "nat")["ar"].decodings == ()
