@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,24 +55,34 @@ def take_turns(
 
 
 class Worker:
-    """A process that works when it is asked: a JSON value a line in, a JSON object a line out.
+    """A process that works when it is asked: a JSON value a line in, a JSON value a line out.
 
     Two frameworks in one process would compete for its threads; and a process can be pinned to fewer cores."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        directory: Path | None = None,
+    ) -> None:
         self.command = command
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            cwd=directory,
         )
         self.greeting = self.answer()
 
-    def ask(self, question: Any) -> dict[str, Any]:
+    def ask(self, question: Any) -> Any:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(question) + "\n")
         self.process.stdin.flush()
         return self.answer()
 
-    def answer(self) -> dict[str, Any]:
+    def answer(self) -> Any:
         """The next line of its output. Raises RuntimeError where it has ended."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
