@@ -41,13 +41,14 @@ constexpr int64_t kVectors = kPanel / kWide;  // of a panel
 // AVX2: 6 rows x 2 vectors of results, 2 of weights and 1 of states are 15 of its 16 registers; AVX-512 has 32.
 constexpr int64_t kRows = kWide == 16 ? 10 : 6;
 
-// Whether the processor brings in the weights of one to three rows by itself, so that asking for them only takes slots
-// from the loads: AMD's with AVX-512 (measured on Zen 4 and 5). With four rows it depends on the weights: those
-// of a model that fits the second cache come by at 0.73 of the speed if asked for, 22 MB at 1.2 times.
-inline bool foresees() {
-#if defined(__AVX512F__) && defined(__x86_64__)
+// Whether the processor brings in the weights of so few rows by itself, so that asking for them only takes slots from the
+// loads: AMD's (measured on Zen 4 and 5, with AVX-512, and for one row on Zen 1, with AVX2). With four rows it depends
+// on the weights: those of a model that fits the second cache come by at 0.73 of the speed if asked for, 22 MB at 1.2
+// times.
+inline bool foresees(int64_t rows) {
+#if defined(__AVX2__)
   static const bool is_amd = (__builtin_cpu_init(), __builtin_cpu_is("amd"));
-  return is_amd;
+  return is_amd && rows <= (kWide == 16 ? 3 : 1);
 #else
   return false;
 #endif
@@ -65,11 +66,12 @@ struct Product {
   // Panels that are computed together: the sums of one row of a single panel would wait for each other, and those of
   // more rows would wait for loads of their states.
   int64_t together() const {
-    if (rows == 1 && !foresees()) return kOfOneRow;
+    if (rows == 1) return foresees(rows) ? kForeseen : kOfOneRow;
     return rows <= kFew ? kOfFewRows : kOfMoreRows;
   }
   static constexpr int64_t kFew = kWide == 16 ? 6 : 3;  // rows
-  static constexpr int64_t kOfOneRow = 8 / kVectors, kOfFewRows = 4 / kVectors, kOfMoreRows = kWide == 16 ? 2 : 1;
+  static constexpr int64_t kOfOneRow = 8 / kVectors, kForeseen = 4;  // where it asks, where it does not
+  static constexpr int64_t kOfFewRows = 4 / kVectors, kOfMoreRows = kWide == 16 ? 2 : 1;
   int64_t parts() const { return (panels_in_all() + together() - 1) / together(); }
   void run(int64_t part) const;
   void run_panel(int64_t panel) const;
@@ -165,7 +167,7 @@ using WideTile = void (*)(const float*, int64_t, const float*, float*);
 // Of neighbouring panels as many as a product of few rows takes together, or one of more.
 template <bool asks, std::size_t... few, std::size_t... more>
 WideTile wide_tile_of(int64_t rows, bool are_few, std::index_sequence<few...>, std::index_sequence<more...>) {
-  static constexpr WideTile of_few[] = {wide_tile<1, asks ? Product::kOfOneRow : Product::kOfFewRows, asks>,
+  static constexpr WideTile of_few[] = {wide_tile<1, asks ? Product::kOfOneRow : Product::kForeseen, asks>,
                                         wide_tile<few + 2, Product::kOfFewRows, asks>...};
   static constexpr WideTile of_more[] = {wide_tile<more + 1, Product::kOfMoreRows, asks>...};
   return (are_few ? of_few : of_more)[rows - 1];
@@ -185,7 +187,7 @@ void Product::run(int64_t part) const {
     const auto few = std::make_index_sequence<kFew - 1>{};
     const auto all = std::make_index_sequence<kRows>{};
     float sums[std::max({kOfOneRow, kFew * kOfFewRows, kRows * kOfMoreRows}) * kPanel];  // [here, num, kPanel]
-    const bool are_few = rows <= kFew, asks = tile == 0 && !(rows <= 3 && foresees());
+    const bool are_few = rows <= kFew, asks = tile == 0 && !foresees(rows);
     const WideTile compute =
         asks ? wide_tile_of<true>(here, are_few, few, all) : wide_tile_of<false>(here, are_few, few, all);
     compute(states + row * depth, depth, weights, sums);
