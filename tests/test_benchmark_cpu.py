@@ -14,6 +14,7 @@ from nat_ar.evaluation.speed.intervals import Interval
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.translation.model import Model
+from scripts import speed_of_checkouts
 from scripts.benchmark_cpu import __main__ as benchmark
 from scripts.benchmark_cpu import contest, data, models, plots, report, text, timing, train
 from scripts.benchmark_cpu.contest import Setting, Timed
@@ -297,3 +298,20 @@ def test_text_is_the_same_every_time_and_words_have_translations() -> None:
     found = list(text.pairs(5))
     assert found == list(text.pairs(5)) != list(text.pairs(5, seed=1))
     assert all(len(source.split()) == len(target.split()) for source, target in found)
+
+
+def test_a_checkout_has_a_speed_beside_another(capsys: pytest.CaptureFixture[str]) -> None:
+    """Here beside itself: whole decodes in two processes, by the modules of the directory that each works in."""
+    words = [str(speed_of_checkouts.HERE), "decode", "--size", "toy", "--systems", "greedy"]
+    speed_of_checkouts.main([*words, "--rounds", "3"])
+    row = capsys.readouterr().out.splitlines()[2].split("|")[1:-1]
+    assert row[0].strip() == "toy greedy"
+    ours, theirs, ratio = (float(cell.split("[")[0]) for cell in row[1:])
+    assert min(ours, theirs) > 0.0
+    assert 0.1 < ratio < 10.0
+
+
+def test_what_is_no_checkout_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        speed_of_checkouts.main([str(tmp_path), "decode"])
+    assert f"expected a checkout of nat_ar, got {tmp_path}" in capsys.readouterr().err

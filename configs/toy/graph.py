@@ -39,7 +39,11 @@ def entry(name: str, steps: int = STEPS, **changes: Any) -> Entry:
 
 
 def fuzzy(
-    name: str, steps: int, counted: FuzzyAlignment = FuzzyAlignment(), *, after: str = "aligned"
+    name: str,
+    steps: int,
+    counted: FuzzyAlignment = recipes.TWO_GRAMS,
+    *,
+    after: str = "aligned",
 ) -> Entry:
     """From the best step of another entry, at a third of its rate and the glancing of the paper's second stage."""
     start = entry(name, steps)

@@ -51,7 +51,11 @@ def second_stage(training: TrainingConfig, max_steps: int) -> TrainingConfig:
     return dataclasses.replace(training, max_steps=max_steps, optimizer=optimizer)
 
 
-def fuzzy(method: DaTransformer, counted: FuzzyAlignment = FuzzyAlignment()) -> DaTransformer:
+TWO_GRAMS = FuzzyAlignment()
+"""What FA-DAT counts."""
+
+
+def fuzzy(method: DaTransformer, counted: FuzzyAlignment = TWO_GRAMS) -> DaTransformer:
     """The second stage of FA-DAT (Ma et al. 2023): n-grams instead of the likelihood, and little glancing."""
     return dataclasses.replace(
         method,

@@ -36,7 +36,9 @@ def overlap(
     )
 
 
-def total(emissions: jax.Array, transitions: jax.Array, *rest: jax.Array, **counted: int) -> jax.Array:
+def total(
+    emissions: jax.Array, transitions: jax.Array, *rest: jax.Array, **counted: int
+) -> jax.Array:
     found = overlap(emissions, transitions, *rest, **counted)
     return (found.precision * found.brevity).sum()
 
