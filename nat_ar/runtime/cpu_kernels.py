@@ -50,7 +50,15 @@ def are_available() -> bool:
     library = xla_kernels.load(
         Path(__file__).with_suffix(".cc"),
         without="decoding on a CPU takes up to twice as long",
-        parts=("crew.h", "fused_blocks.h", "int8_products.h", "shared_work.h", "vectors.h"),
+        parts=(
+            "crew.h",
+            "decoding_attention.h",
+            "fused_blocks.h",
+            "int8_products.h",
+            "packed_products.h",
+            "shared_work.h",
+            "vectors.h",
+        ),
         targets={
             PRODUCT: "NatArPackedProduct",
             PRODUCT_INT8: "NatArPackedProductInt8",

@@ -5,13 +5,14 @@ for little of them, since older checkouts should have it. Reads the names of cal
 with seconds."""
 
 import dataclasses
+import functools
 import json
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "base": {},
     "toy": {"d_model": 128, "d_hidden": 512, "num_encoder_layers": 2, "num_decoder_layers": 2},
 }
@@ -46,8 +47,7 @@ def steps(
     found: dict[str, Callable[[], Any]] = {}
     for name in names or [study.teacher.name]:
         method = in_dtype(entries[name].method, dtype)
-        train = training_cost.TrainStep(method, sizes, batch)
-        found[name] = lambda train=train: train(batch)
+        found[name] = functools.partial(training_cost.TrainStep(method, sizes, batch), batch)
     return found
 
 
