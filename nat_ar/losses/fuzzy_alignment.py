@@ -18,6 +18,7 @@ is not in the paper, the score counts pairs of tokens of a path that are 1, 2, .
 stands between them, and the precision is that of pairs of all distances together."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,11 @@ class FuzzyAlignment(config_json.Config):
 
     reach: int = 1
     """with n-grams of 2: the largest distance of the two tokens; 1, neighbours, in the paper"""
+
+    @classmethod
+    def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Once, neighbours were all that was counted."""
+        return {"reach": 1, **data}
 
     def __post_init__(self) -> None:
         if self.ngram < 1:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import dag, fuzzy_alignment
 from nat_ar.losses.fuzzy_alignment import FuzzyAlignment, Overlap
@@ -227,6 +228,11 @@ def test_an_ngram_has_a_token() -> None:
         FuzzyAlignment(reach=0)
     with pytest.raises(ConfigError, match="needs ngram 2, got reach 4 and ngram 3"):
         FuzzyAlignment(3, reach=4)
+
+
+def test_runs_from_before_there_was_a_reach_count_neighbours() -> None:
+    written = {"type": "FuzzyAlignment", "ngram": 2}
+    assert config_json.from_json(FuzzyAlignment, written) == FuzzyAlignment(2, reach=1)
 
 
 def test_pairs_see_a_choice_that_two_grams_do_not() -> None:
