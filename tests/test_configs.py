@@ -14,15 +14,18 @@ from flax import nnx
 
 from nat_ar import __main__ as command_line
 from nat_ar.commands import prepare
+from nat_ar.config_json import ConfigError
 from nat_ar.data.vocabulary import VocabularyConfig
 from nat_ar.experiment import recipes
 from nat_ar.experiment.config import ExperimentConfig, load_experiment, load_file
 from nat_ar.experiment.study import Entry, StudyConfig, load_study
 from nat_ar.losses.fuzzy_alignment import FuzzyAlignment
 from nat_ar.losses.oaxe import Oaxe
+from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.glancing import Glancing
+from nat_ar.methods.recurrent import Recurrent
 from nat_ar.nn.recurrent import RecurrentConfig
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.training.config import TrainingConfig
@@ -257,3 +260,12 @@ def test_wmt_studies_are_gu_2018_with_its_baselines(
     assert (tuned.start_from, tuned.training.max_steps) == ("fertility_kd", 30_000)
     assert tuned.method.fine_tuning is not None
     assert {e.training.max_steps for e in entries.values() if e is not tuned} == {steps}
+
+
+def test_sizes_are_a_transformers_or_an_error() -> None:
+    lstm = Entry("lstm", Recurrent(), TrainingConfig())
+    with pytest.raises(ConfigError, match="expected a Transformer, got RecurrentConf"):
+        recipes.transformer_of(lstm)
+    tiny = TransformerConfig(d_model=16, num_heads=2)
+    entry = recipes.changed(Entry("ar", Autoregressive(), TrainingConfig()), transformer=tiny)
+    assert recipes.transformer_of(entry) == tiny

@@ -18,7 +18,7 @@ from nat_ar.experiment.study import StudyConfig
 from nat_ar.nn.recurrent import RecurrentConfig
 
 plain: StudyConfig = load_file(Path(__file__).with_name("study.py"))
-TRANSFORMER = plain.teacher.method.transformer
+TRANSFORMER = recipes.transformer_of(plain.teacher)
 
 config = dataclasses.replace(
     plain,

@@ -26,7 +26,7 @@ from nat_ar.training.config import TrainingConfig
 from nat_ar.training.optimizer import Muon
 
 levers: StudyConfig = load_file(Path(__file__).with_name("levers.py"))
-TEACHER = levers.teacher.method.transformer
+TEACHER = recipes.transformer_of(levers.teacher)
 STUDENT = dataclasses.replace(TEACHER, dropout_rate=0.2)
 STEPS = 2000
 GLANCING = Glancing(start_ratio=0.5, end_ratio=0.0, anneal_steps=2 * STEPS // 3)
@@ -78,19 +78,15 @@ FAMILY = {
 
 def from_decoder(name: str, **changes: object) -> Entry:
     """An entry that starts with the teacher's decoder, too."""
-    entry = FAMILY[name]
-    method = dataclasses.replace(entry.method, transformer=STUDENT, **changes)
-    name = name.removesuffix("_kd")
-    return dataclasses.replace(
-        entry, name=f"{name}_decoder_kd", method=method, decoder_from_teacher=True
-    )
+    entry = recipes.changed(FAMILY[name], transformer=STUDENT, **changes)
+    name = f"{name.removesuffix('_kd')}_decoder_kd"
+    return dataclasses.replace(entry, name=name, decoder_from_teacher=True)
 
 
 def with_glancing(name: str) -> Entry:
     """An entry whose training shows some of the words."""
-    entry = FAMILY[name]
-    method = dataclasses.replace(entry.method, glancing=GLANCING)
-    return dataclasses.replace(entry, name=f"{name.removesuffix('_kd')}_glat_kd", method=method)
+    entry = recipes.changed(FAMILY[name], glancing=GLANCING)
+    return dataclasses.replace(entry, name=f"{name.removesuffix('_kd')}_glat_kd")
 
 
 def from_distributions(name: str) -> Entry:

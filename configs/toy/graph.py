@@ -25,7 +25,7 @@ family: StudyConfig = load_file(Path(__file__).with_name("family.py"))
 (base,) = (entry for entry in family.entries if entry.name == "da_transformer")
 STEPS = 1000
 ALIGNED = DaTransformer(
-    base.method.network,
+    recipes.transformer_of(base),
     upsample_factor=8,
     glancing=Glancing(start_ratio=0.5, end_ratio=0.1, anneal_steps=STEPS, count="round"),
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from nat_ar.data.toy.corpus import ToyCorpus
 from nat_ar.evaluation.speed.config import SpeedConfig
+from nat_ar.experiment import recipes
 from nat_ar.experiment.config import load_file
 from nat_ar.experiment.study import Entry, StudyConfig
 from nat_ar.methods.autoregressive import Autoregressive
@@ -21,7 +22,7 @@ from nat_ar.methods.length_nat import LengthNat
 from nat_ar.training.config import TrainingConfig
 
 short: StudyConfig = load_file(Path(__file__).with_name("study.py"))
-TRANSFORMER = short.teacher.method.transformer
+TRANSFORMER = recipes.transformer_of(short.teacher)
 SHALLOW = dataclasses.replace(TRANSFORMER, num_encoder_layers=3, num_decoder_layers=1)
 NAT = FertilityNat(TRANSFORMER, label_smoothing=0.0)
 LENGTH = LengthNat(TRANSFORMER, label_smoothing=0.0)

@@ -4,7 +4,9 @@ A config names its numbers and takes the list from here. This is a module of the
 so that a config finds it from any directory, and one of your own does too."""
 
 import dataclasses
+from typing import Any
 
+from nat_ar.config_json import ConfigError
 from nat_ar.data.prepare import DataConfig
 from nat_ar.experiment.study import Entry, StudyConfig
 from nat_ar.losses.axe import Axe
@@ -32,6 +34,22 @@ from nat_ar.training.config import TrainingConfig
 
 GRAPH_BUCKETS = (8, 12, 16, 24, 32, 48, 64, 96, 128)
 """For DA-Transformers with 8 vertices a source token: memory grows with the square of the vertices."""
+
+
+def transformer_of(entry: Entry) -> TransformerConfig:
+    """The sizes of its network. Raises ConfigError where that is no Transformer."""
+    network = entry.method.network
+    if not isinstance(network, TransformerConfig):
+        raise ConfigError(
+            f"{entry.name}.method: expected a Transformer, got {type(network).__name__}"
+        )
+    return network
+
+
+def changed(entry: Entry, **fields: Any) -> Entry:
+    """The entry with other values in these fields of its method."""
+    method: Any = entry.method
+    return dataclasses.replace(entry, method=dataclasses.replace(method, **fields))
 
 
 def with_clipping(training: TrainingConfig, clip_norm: float) -> TrainingConfig:
