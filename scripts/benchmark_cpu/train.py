@@ -118,7 +118,7 @@ def run(section: Section, scale: Scale) -> None:
     of = dict(zip(calls, seconds, strict=True))
     floats = of[setting]
     share = intervals.median_ratio(flops / floats, Matmul.flops / seconds[0])
-    section.figures.append(Figure("train/share of the matmul rate", share, bar=0.7))
+    section.figures.append(Figure("train/share of the matmul rate", share, bar=0.75))
     fastest = {kind: of[one] for kind, (one, _) in mine.items()}
     if "bfloat16" in fastest:
         faster = intervals.median_ratio(floats, fastest["bfloat16"])
