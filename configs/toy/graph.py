@@ -16,7 +16,6 @@ from nat_ar.data.toy.corpus import ToyCorpus
 from nat_ar.experiment import recipes
 from nat_ar.experiment.config import load_file
 from nat_ar.experiment.study import Entry, StudyConfig
-from nat_ar.losses.fuzzy_alignment import FuzzyAlignment
 from nat_ar.methods.da_transformer import DaTransformer
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.graph import TransitionSmoothing
@@ -38,17 +37,11 @@ def entry(name: str, steps: int = STEPS, **changes: Any) -> Entry:
     return dataclasses.replace(base, name=name, method=method, training=training)
 
 
-def fuzzy(
-    name: str,
-    steps: int,
-    counted: FuzzyAlignment = recipes.TWO_GRAMS,
-    *,
-    after: str = "aligned",
-) -> Entry:
+def fuzzy(name: str, steps: int, *, ngram: int = 2, after: str = "aligned") -> Entry:
     """From the best step of another entry, at a third of its rate and the glancing of the paper's second stage."""
     start = entry(name, steps)
     training = recipes.second_stage(start.training, steps)
-    method = recipes.fuzzy(ALIGNED, counted)
+    method = recipes.fuzzy(ALIGNED, ngram=ngram)
     return dataclasses.replace(
         start, method=method, training=training, encoder_from_teacher=False, start_from=after
     )
@@ -71,7 +64,9 @@ config = dataclasses.replace(
         fuzzy("fuzzy", 200),
         fuzzy("fuzzy_600", 600),
         fuzzy("fuzzy_1200", 600, after="fuzzy_600"),
-        fuzzy("fuzzy_600_4grams", 600, FuzzyAlignment(ngram=4)),
-        fuzzy("fuzzy_600_pairs", 600, FuzzyAlignment(reach=8)),
+        fuzzy("fuzzy_600_4grams", 600, ngram=4),
+        fuzzy("fuzzy_400", 400),
+        fuzzy("fuzzy_400_then_4grams", 250, ngram=4, after="fuzzy_400"),
+        fuzzy("fuzzy_400_then_6grams", 250, ngram=6, after="fuzzy_400"),
     ),
 )

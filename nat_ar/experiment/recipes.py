@@ -69,15 +69,11 @@ def second_stage(training: TrainingConfig, max_steps: int) -> TrainingConfig:
     return dataclasses.replace(training, max_steps=max_steps, optimizer=optimizer)
 
 
-TWO_GRAMS = FuzzyAlignment()
-"""What FA-DAT counts."""
-
-
-def fuzzy(method: DaTransformer, counted: FuzzyAlignment = TWO_GRAMS) -> DaTransformer:
+def fuzzy(method: DaTransformer, *, ngram: int = 2) -> DaTransformer:
     """The second stage of FA-DAT (Ma et al. 2023): n-grams instead of the likelihood, and little glancing."""
     return dataclasses.replace(
         method,
-        fuzzy_alignment=counted,
+        fuzzy_alignment=FuzzyAlignment(ngram),
         glancing=Glancing(start_ratio=0.1, end_ratio=0.1),
     )
 

@@ -11,18 +11,13 @@ E_g is a sum over paths: visits[i] emission[g_1, i] transition[i, j] emission[g_
 matrices. BOS at vertex 0 and EOS at the last vertex are tokens of both sides. Where the likelihood wants one path for
 the whole target, the score rewards every piece that comes out right and punishes what is mixed up. It teaches a model
 that the likelihood has trained (in the paper 5,000 steps after 300,000); from random parameters it has nothing to
-reward.
-
-2-grams do not see a choice that shows in two places far apart, such as a separable verb. With `reach` above 1, which
-is not in the paper, the score counts pairs of tokens of a path that are 1, 2, ... up to `reach` tokens apart, whatever
-stands between them, and the precision is that of pairs of all distances together."""
+reward."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
@@ -36,24 +31,9 @@ class FuzzyAlignment(config_json.Config):
     ngram: int = 2
     """tokens of an n-gram; 2 in the paper"""
 
-    reach: int = 1
-    """with n-grams of 2: the largest distance of the two tokens; 1, neighbours, in the paper"""
-
-    @classmethod
-    def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Once, neighbours were all that was counted."""
-        return {"reach": 1, **data}
-
     def __post_init__(self) -> None:
         if self.ngram < 1:
             raise ConfigError(f"fuzzy_alignment.ngram must be at least 1, got {self.ngram}")
-        if self.reach < 1:
-            raise ConfigError(f"fuzzy_alignment.reach must be at least 1, got {self.reach}")
-        if self.reach > 1 and self.ngram != 2:
-            raise ConfigError(
-                "fuzzy_alignment.reach is the distance of two tokens and needs ngram 2, got "
-                f"reach {self.reach} and ngram {self.ngram}"
-            )
 
 
 @pytree_dataclass
@@ -75,10 +55,9 @@ def expected_overlap(
     graph_lengths: Int[Array, "batch"],
     *,
     ngram: int,
-    reach: int = 1,
 ) -> Overlap:
-    """Arguments as for dag.log_likelihood; beside them p(a random path visits a vertex), the target's token ids, and
-    those of FuzzyAlignment. 0 for rows without a sentence."""
+    """Arguments as for dag.log_likelihood; beside them p(a random path visits a vertex), and the target's token ids. 0
+    for rows without a sentence."""
     vertices, last = jnp.arange(emissions.shape[2]), graph_lengths[:, None] - 1
     emits = (vertices > 0) & (vertices < last)
     is_eos = jnp.arange(emissions.shape[1]) == target_lengths[:, None] - 1
@@ -89,44 +68,30 @@ def expected_overlap(
     words = jnp.concatenate([bos, words], axis=1)
     is_token = jnp.arange(words.shape[1]) <= target_lengths[:, None]
     words = jnp.where(is_token[..., None], words, 0.0)
-    num_starts, width = words.shape[1], reach if ngram == 2 else ngram - 1
-    words = jnp.pad(words, ((0, 0), (0, width), (0, 0)))
-    ids = jnp.pad(target, ((0, 0), (1, width)), constant_values=-1)
-
-    def tally(
-        ending: Float[Array, "batch starts graph"],
-        same: Bool[Array, "batch starts starts"],
-        going: Float[Array, "batch graph"],
-        place: int,
-    ) -> tuple[Float[Array, "batch"], Float[Array, "batch"]]:
-        """What the target has of the expected n-grams whose last token stands `place` tokens behind their first, and
-        how many are expected. Equal ones share what is found of them: min(E, C) / C each."""
-        is_ngram = jnp.arange(num_starts) < (target_lengths[:, None] + 1 - place)
-        count = jnp.maximum((same & is_ngram[:, None]).sum(axis=2), 1)
-        matched = jnp.where(is_ngram, jnp.minimum(ending.sum(axis=2), count) / count, 0.0)
-        return matched.sum(axis=1), going.sum(axis=1)
+    num_starts = words.shape[1]
+    words = jnp.pad(words, ((0, 0), (0, ngram - 1), (0, 0)))
+    ids = jnp.pad(target, ((0, 0), (1, ngram - 1)), constant_values=-1)
 
     moves = jnp.exp(transitions)
     precision = jax.lax.Precision.HIGHEST  # else accelerators round every sum to a thousandth
     ending = visits[:, None] * words[:, :num_starts]  # [batch, starts, graph]
     going = visits  # p(a path has that many tokens, the last of them at the vertex)
     same = ids[:, :num_starts, None] == ids[:, None, :num_starts]
-    kinds = [tally(ending, same, going, 0)] if ngram == 1 else []
-    for place in range(1, width + 1):
+    for offset in range(1, ngram):
         ending = jnp.einsum("bsi,bij->bsj", ending, moves, precision=precision)
+        ending *= words[:, offset : offset + num_starts]
         going = jnp.einsum("bi,bij->bj", going, moves, precision=precision)
-        following = ids[:, place : place + num_starts]
-        said = ending * words[:, place : place + num_starts]
-        both = same & (following[:, :, None] == following[:, None])
-        if ngram == 2:  # a pair: what stands between does not matter
-            kinds.append(tally(said, both, going, place))
-        else:
-            ending, same = said, both
-            kinds = [tally(ending, same, going, place)]
-    matched, num_ngrams = (sum(parts) for parts in zip(*kinds, strict=True))
+        following = ids[:, offset : offset + num_starts]
+        same &= following[:, :, None] == following[:, None]
+
+    # Equal n-grams share what is found of them: min(E, C) / C each.
+    is_ngram = jnp.arange(num_starts) < (target_lengths[:, None] + 2 - ngram)
+    count = jnp.maximum((same & is_ngram[:, None]).sum(axis=2), 1)
+    matched = jnp.where(is_ngram, jnp.minimum(ending.sum(axis=2), count) / count, 0.0)
+    num_ngrams, length = going.sum(axis=1), visits.sum(axis=1)
     num_ngrams = jnp.where(num_ngrams > 0.0, num_ngrams, 1.0)  # no path of a short graph has any
-    length, is_sentence = visits.sum(axis=1), target_lengths > 0
+    is_sentence = target_lengths > 0
     return Overlap(
-        jnp.where(is_sentence, matched / num_ngrams, 0.0),
+        jnp.where(is_sentence, matched.sum(axis=1) / num_ngrams, 0.0),
         jnp.where(is_sentence, jnp.exp(jnp.minimum(1.0 - (target_lengths + 1) / length, 0.0)), 0.0),
     )

@@ -334,7 +334,7 @@ class DaTransformerModel(base.Seq2Seq):
         likelihood takes for given. `token` is without any smoothing."""
         settings = self.config.fuzzy_alignment
         if settings is not None:
-            overlap, has_path = graph.overlap(target, settings), graph.has_path()
+            overlap, has_path = graph.overlap(target, settings.ngram), graph.has_path()
             terms = {
                 "precision": cross_entropy.masked_mean(overlap.precision, has_path),
                 "brevity": cross_entropy.masked_mean(overlap.brevity, has_path),

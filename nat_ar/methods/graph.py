@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import chosen_words, cross_entropy, dag, fuzzy_alignment
-from nat_ar.losses.fuzzy_alignment import FuzzyAlignment, Overlap
+from nat_ar.losses.fuzzy_alignment import Overlap
 from nat_ar.nn import layers, positions
 from nat_ar.nn.layers import Embedding
 from nat_ar.search import dag as dag_search
@@ -180,9 +180,7 @@ class TargetGraph:
         smoothed = None if self.smoothed is None else certain(self.smoothed)
         return dataclasses.replace(self, emissions=certain(self.emissions), smoothed=smoothed)
 
-    def overlap(
-        self, target: Int[Array, "batch target_length"], counted: FuzzyAlignment
-    ) -> Overlap:
+    def overlap(self, target: Int[Array, "batch target_length"], ngram: int) -> Overlap:
         """Of a random path with the target; see losses.fuzzy_alignment."""
         return fuzzy_alignment.expected_overlap(
             self.emissions,
@@ -191,8 +189,7 @@ class TargetGraph:
             target,
             self.target_lengths,
             self.graph_lengths,
-            ngram=counted.ngram,
-            reach=counted.reach,
+            ngram=ngram,
         )
 
     def nats(

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import dag, fuzzy_alignment
 from nat_ar.losses.fuzzy_alignment import FuzzyAlignment, Overlap
@@ -24,27 +23,18 @@ BATCH, TARGET, GRAPH = 4, 5, 6
 BOS = -1
 
 
-STATIC = ("ngram", "reach")
-
-
-@functools.partial(jax.jit, static_argnames=STATIC)
-def overlap(
-    emissions: jax.Array, transitions: jax.Array, *rest: jax.Array, ngram: int, reach: int = 1
-) -> Overlap:
+@functools.partial(jax.jit, static_argnames="ngram")
+def overlap(emissions: jax.Array, transitions: jax.Array, *rest: jax.Array, ngram: int) -> Overlap:
     visits = expected_visits(transitions)
-    return fuzzy_alignment.expected_overlap(
-        emissions, transitions, visits, *rest, ngram=ngram, reach=reach
-    )
+    return fuzzy_alignment.expected_overlap(emissions, transitions, visits, *rest, ngram=ngram)
 
 
-def total(
-    emissions: jax.Array, transitions: jax.Array, *rest: jax.Array, **counted: int
-) -> jax.Array:
-    found = overlap(emissions, transitions, *rest, **counted)
+def total(emissions: jax.Array, transitions: jax.Array, *rest: jax.Array, ngram: int) -> jax.Array:
+    found = overlap(emissions, transitions, *rest, ngram=ngram)
     return (found.precision * found.brevity).sum()
 
 
-gradients = jax.jit(jax.grad(total, (0, 1)), static_argnames=STATIC)
+gradients = jax.jit(jax.grad(total, (0, 1)), static_argnames="ngram")
 
 
 def moves_of(pairs: dict[tuple[int, int], float], graph: int) -> np.ndarray:
@@ -143,24 +133,17 @@ def translations(
     return found
 
 
-def ngrams(sentence: tuple[int, ...], n: int, reach: int) -> list[tuple[int, ...]]:
-    """The n-grams, or, where they reach farther than a neighbour, the pairs with their distance in front."""
-    if reach == 1:
-        return [sentence[k : k + n] for k in range(len(sentence) - n + 1)]
-    return [
-        (far, sentence[k], sentence[k + far])
-        for far in range(1, reach + 1)
-        for k in range(len(sentence) - far)
-    ]
+def ngrams(sentence: tuple[int, ...], n: int) -> list[tuple[int, ...]]:
+    return [sentence[k : k + n] for k in range(len(sentence) - n + 1)]
 
 
-@pytest.mark.parametrize(("ngram", "reach"), [(1, 1), (2, 1), (3, 1), (2, 3), (2, 8)])
+@pytest.mark.parametrize("ngram", [1, 2, 3])
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 100_000))
-def test_the_overlap_is_that_of_all_translations(ngram: int, reach: int, seed: int) -> None:
+def test_the_overlap_is_that_of_all_translations(ngram: int, seed: int) -> None:
     parts = random_case(seed)
     words, transitions, target, target_lengths, graph_lengths = parts
-    found = overlap(*case_of(parts), ngram=ngram, reach=reach)
+    found = overlap(*case_of(parts), ngram=ngram)
     for row in range(BATCH):
         if not target_lengths[row]:
             assert found.precision[row] == found.brevity[row] == 0.0
@@ -170,11 +153,11 @@ def test_the_overlap_is_that_of_all_translations(ngram: int, reach: int, seed: i
         every = translations(words[row], transitions[row], int(graph_lengths[row]) - 1)
         for sentence, p in every:
             length += p * len(sentence)
-            for gram in ngrams(sentence, ngram, reach):
+            for gram in ngrams(sentence, ngram):
                 expected[gram] += p
         assert sum(p for _, p in every) == pytest.approx(1.0)
         reference = (BOS, *target[row, : target_lengths[row]].tolist())
-        wanted = collections.Counter(ngrams(reference, ngram, reach))
+        wanted = collections.Counter(ngrams(reference, ngram))
         matched = sum(min(expected[gram], count) for gram, count in wanted.items())
         precision = matched / max(sum(expected.values()), 1e-30)
         assert found.precision[row] == pytest.approx(precision, abs=1e-5)
@@ -182,24 +165,20 @@ def test_the_overlap_is_that_of_all_translations(ngram: int, reach: int, seed: i
         assert found.brevity[row] == pytest.approx(brevity, rel=1e-5)
 
 
-@pytest.mark.parametrize(("ngram", "reach"), [(2, 1), (3, 1), (2, 4)])
-def test_gradients_are_slopes(ngram: int, reach: int) -> None:
+@pytest.mark.parametrize("ngram", [2, 3])
+def test_gradients_are_slopes(ngram: int) -> None:
     """Of the score by emissions and transitions, in a random direction; nothing comes back from what is impossible."""
     case = case_of(random_case(6))
     random = np.random.default_rng(0)
     ways = [random.normal(size=x.shape).astype(np.float32) for x in case[:2]]
     ways[1] = np.where(np.asarray(case[1]) > dag.IMPOSSIBLE, ways[1], 0.0)
-    slopes = gradients(*case, ngram=ngram, reach=reach)
+    slopes = gradients(*case, ngram=ngram)
     assert all(np.isfinite(slope).all() for slope in slopes)
     assert not np.asarray(slopes[1])[np.asarray(case[1]) <= dag.IMPOSSIBLE].any()
     step = 3e-3
     ahead, behind = (
         total(
-            case[0] + sign * step * ways[0],
-            case[1] + sign * step * ways[1],
-            *case[2:],
-            ngram=ngram,
-            reach=reach,
+            case[0] + sign * step * ways[0], case[1] + sign * step * ways[1], *case[2:], ngram=ngram
         )
         for sign in (1, -1)
     )
@@ -224,31 +203,3 @@ def test_padding_and_neighbours_change_nothing() -> None:
 def test_an_ngram_has_a_token() -> None:
     with pytest.raises(ConfigError, match="ngram must be at least 1, got 0"):
         FuzzyAlignment(0)
-    with pytest.raises(ConfigError, match="reach must be at least 1, got 0"):
-        FuzzyAlignment(reach=0)
-    with pytest.raises(ConfigError, match="needs ngram 2, got reach 4 and ngram 3"):
-        FuzzyAlignment(3, reach=4)
-
-
-def test_runs_from_before_there_was_a_reach_count_neighbours() -> None:
-    written = {"type": "FuzzyAlignment", "ngram": 2}
-    assert config_json.from_json(FuzzyAlignment, written) == FuzzyAlignment(2, reach=1)
-
-
-def test_pairs_see_a_choice_that_two_grams_do_not() -> None:
-    """Target A C A; the graph says A C A and B C B with 1/2 each, or mixes them, since both go through one vertex for
-    C. 2-grams see no difference, BOS A, A C, C A and A EOS are expected 1/2 times in both: 2 of 4. Two tokens apart BOS
-    . C and C . EOS are sure and A . A is expected 1/2 or 1/4 times; three apart BOS . . A and A . . EOS 1/2 times each,
-    and four apart BOS . . . EOS is sure."""
-    target, lengths = jnp.array([[A, C, A, EOS]]), (jnp.array([4]), jnp.array([8]))
-    words = np.full((1, 8, 3), 1e-12)
-    for vertex, word in ((1, 0), (2, 1), (3, 2), (4, 2), (5, 0), (6, 1)):
-        words[0, vertex, word] = 1.0 - 2e-12
-    ends = {(0, 1): 0.5, (0, 2): 0.5, (1, 3): 1.0, (5, 7): 1.0, (6, 7): 1.0}
-    apart = moves_of({**ends, (2, 4): 1.0, (3, 5): 1.0, (4, 6): 1.0}, 8)
-    mixed = moves_of({**ends, (2, 3): 1.0, (3, 5): 0.5, (3, 6): 0.5}, 8)
-    emissions = emissions_of(words, np.asarray(target))
-    for reach, unmixed, together in ((1, 2 / 4, 2 / 4), (2, 4.5 / 7, 4.25 / 7), (8, 0.65, 0.625)):
-        for graph, expected in ((apart, unmixed), (mixed, together)):
-            found = overlap(emissions, graph, target, *lengths, ngram=2, reach=reach)
-            np.testing.assert_allclose(found.precision, [expected], rtol=1e-5)
