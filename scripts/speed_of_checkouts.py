@@ -17,16 +17,13 @@ import datetime
 import json
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from nat_ar.evaluation.speed import clock, intervals, machine
+from nat_ar.evaluation.speed import intervals, machine
 from nat_ar.runtime import processor
-from scripts.benchmark_cpu import report
+from scripts.benchmark_cpu import report, timing
 from scripts.benchmark_cpu.report import Row
 from scripts.benchmark_cpu.timing import Worker
 
@@ -64,13 +61,11 @@ def table(asked: dict[str, Any], other: Path, *, rounds: int) -> str:
     with start(HERE, asked) as here, start(other, asked) as there:
         names: list[str] = here.greeting
         calls = [
-            lambda _, worker=worker, name=name: after_pause(worker, name)
+            lambda worker=worker, name=name: worker.ask(name)
             for name in names
             for worker in (here, there)
         ]
-        with clock.bar("turns", rounds * len(calls), is_quiet=False) as bar:
-            _, answers = clock.interleaved(calls, rounds, 1, bar.update)
-    seconds = [np.array(own) for own in answers]  # by the clock of the process
+        seconds = timing.in_rounds("turns", calls, rounds, pause=PAUSE)
     rows: list[Row] = [
         {
             "what": name,
@@ -84,12 +79,6 @@ def table(asked: dict[str, Any], other: Path, *, rounds: int) -> str:
         f"{report.table(rows)}\n{processor.kind()}, {machine.num_threads()} threads, "
         f"{datetime.date.today()}; {rounds} rounds, medians [95 %].\n"
     )
-
-
-def after_pause(worker: Worker, name: str) -> float:
-    time.sleep(PAUSE)
-    seconds: float = worker.ask(name)
-    return seconds
 
 
 def start(checkout: Path, asked: dict[str, Any]) -> Worker:

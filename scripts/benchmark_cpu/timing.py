@@ -42,6 +42,13 @@ def take_turns(
     once = sum(min(a, b) for a, b in zip(first, [call() for call in calls], strict=True))
     rounds = int(seconds / (once + pause * len(calls)))
     rounds = min(max(rounds, MIN_ROUNDS), MAX_ROUNDS)
+    return in_rounds(title, calls, rounds, pause=pause)
+
+
+def in_rounds(
+    title: str, calls: Sequence[Call], rounds: int, *, pause: float = 0.0
+) -> Float[np.ndarray, "calls rounds"]:
+    """As `take_turns`, a given number of rounds of calls that were made before."""
 
     def after_pause(call: Call) -> float:
         time.sleep(pause)
