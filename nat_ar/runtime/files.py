@@ -247,7 +247,7 @@ def _held(
                 raise InUseError(
                     f"{refuses} is in use by {who}; wait for {them}, stop {them}, or name another directory"
                 ) from None
-            if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            if not _is_at(path, file):
                 continue  # whoever held it before us has removed or renamed it: what we hold is nobody's
             if refuses is not None:
                 file.truncate(0)
@@ -255,3 +255,11 @@ def _held(
                 file.flush()
             yield file
             return
+
+
+def _is_at(path: Path, file: BinaryIO) -> bool:
+    """Whether the path still names the open file, which others may remove or replace at any moment."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -237,3 +237,21 @@ def test_a_text_of_two_writers_is_that_of_one(tmp_path: Path) -> None:
         thread.join()
     assert path.read_text() in texts
     assert os.listdir(tmp_path) == ["table.md"]
+
+
+def test_a_file_that_goes_while_it_is_looked_at_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another writer renames it at the worst moment: once we have its status, and before we ask for its name's."""
+    path = tmp_path / "table.md"
+    fstat = os.fstat
+
+    def renamed_meanwhile(number: int) -> os.stat_result:
+        monkeypatch.undo()
+        path.with_name("table.md.partial").rename(path)
+        return fstat(number)
+
+    monkeypatch.setattr(os, "fstat", renamed_meanwhile)
+    files.write_text(path, "ours")
+    assert path.read_text() == "ours"
+    assert os.listdir(tmp_path) == ["table.md"]
