@@ -1,4 +1,4 @@
-"""export RUN: a run in a format that is used without nat_ar; docs/export.md compares the two formats."""
+"""export RUN: a run to take elsewhere, with nat_ar or without; docs/export.md compares the formats."""
 
 import dataclasses
 from pathlib import Path
@@ -18,7 +18,8 @@ from nat_ar.translation.translator import BUCKETS
 @dataclasses.dataclass(frozen=True)
 class Export:
     """Export a run for use without nat_ar: as a CTranslate2 model (Autoregressive runs only), or as StableHLO programs
-    with a runner that needs only jax, flatbuffers, numpy and sentencepiece (every method)."""
+    with a runner that needs only jax, flatbuffers, numpy and sentencepiece (every method). Or as a run of one
+    checkpoint, a third of the size, for others who have nat_ar."""
 
     run_directory: str
     """the trained run"""
@@ -41,7 +42,12 @@ class Export:
 
     def __post_init__(self) -> None:
         is_hlo = self.format == "stablehlo"
-        foreign = ("quantization",) if is_hlo else ("rows", "buckets", "platforms")
+        of_hlo = ("rows", "buckets", "platforms")
+        foreign = {
+            "ctranslate2": of_hlo,
+            "run": ("decoding", "quantization", *of_hlo),
+            "stablehlo": ("quantization",),
+        }[self.format]
         for name in foreign:
             if value := getattr(self, name):
                 raise ConfigError(
@@ -73,8 +79,12 @@ def run(arguments: Export) -> None:
         platforms=arguments.platforms,
         command=provenance.command_of("export", directory, **given),
     )
-    size = sum(path.stat().st_size for path in output.iterdir())
+    size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
+    how = (
+        "every verb but train takes it"
+        if arguments.format == "run"
+        else "card.json says how to use it"
+    )
     print(
-        f"{output}: {arguments.format}, step {exported.step} of {directory}, {size / 1e6:,.1f} MB; "
-        "card.json says how to use it"
+        f"{output}: {arguments.format}, step {exported.step} of {directory}, {size / 1e6:,.1f} MB; {how}"
     )

@@ -23,7 +23,17 @@ Words = list[str]
 EVERY_ENTRY = ("training", "method")
 """Beginnings of the dotted names that are options of every entry, as they are of `train`."""
 UNSAID = (
-    *("directory", "corpus_file", "only", "untimed", "publish", "picture", "width", "title"),
+    *(
+        "directory",
+        "corpus_file",
+        "only",
+        "teacher_from",
+        "untimed",
+        "publish",
+        "picture",
+        "width",
+        "title",
+    ),
     *("mesh", "coordinator", "processes", "process", "stuck_after"),
 )
 """Options that the command in the reports does not repeat as they are: none of them decides what is measured, or it
@@ -50,6 +60,8 @@ class Study:
     sweep: tuple[str, ...] = ()
     """FIELD=a,b,c with the dotted name of an option of entries: instead of each entry (or of the one that is named
     before the field) one for each value, called NAME_FIELD_a and so on; several sweeps: every combination"""
+    teacher_from: str | None = None
+    """a run, such as docs/results/multi30k_en_de/teacher, to copy instead of training the teacher"""
     int8: bool = False
     """behind each row of the table, the same decoding with weights of 8 bits (a CPU only)"""
     untimed: bool = False
@@ -188,6 +200,8 @@ def run(arguments: Study) -> None:
         command += f" {shlex.join(arguments.overrides)}"
     if arguments.only:
         command += f" --only {shlex.join(arguments.only)}"
+    if arguments.teacher_from:
+        command += f" --teacher-from {shlex.quote(arguments.teacher_from)}"
     place = (arguments.coordinator, arguments.processes, arguments.process)
     with distributed.joined(*place, stuck_after=arguments.stuck_after):
         entries = (config.teacher, *config.entries)
@@ -201,4 +215,5 @@ def run(arguments: Study) -> None:
             width=arguments.width,
             has_title=not arguments.no_title,
             mesh=arguments.mesh,
+            teacher_from=arguments.teacher_from,
         )

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
-import optax
 from flax import nnx
 
 from nat_ar import config_json
@@ -20,7 +18,6 @@ from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.experiment.run import Run, TrainedModel
 from nat_ar.methods.ensemble import Ensemble
 from nat_ar.runtime import files, out_of_memory
-from nat_ar.training import step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.loop import Progress
 from nat_ar.translation.model import vocabulary_sizes
@@ -105,8 +102,6 @@ def _save(
     model = nnx.eval_shape(lambda: method.build(sizes, rngs=nnx.Rngs(0)))
     for member, one in zip(model.members, loaded, strict=True):
         nnx.update(member, one.model.params)
-    _, params, carried = step.split(model)
-    state = step.initial_state(params, optax.identity(), seed=0, has_average=False, carried=carried)
     at = sum(one.step for one in loaded)
     pasts = [member.progress(one.step) for member, one in zip(members, loaded, strict=True)]
     progress = Progress(
@@ -117,6 +112,4 @@ def _save(
         is_finished=True,
     )
     with contextlib.closing(Checkpoints(to.checkpoints_directory)) as checkpoints:
-        checkpoints.save(
-            dataclasses.replace(state, step=jnp.int32(at)), dataclasses.asdict(progress), score=None
-        )
+        checkpoints.save_translating(at, nnx.state(model), dataclasses.asdict(progress), score=None)

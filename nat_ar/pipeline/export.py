@@ -1,4 +1,5 @@
-"""Writes a run for an engine that needs no nat_ar: a model of CTranslate2, or StableHLO programs."""
+"""Writes a run to take elsewhere: a run again, without what training needs, or, for an engine that needs no nat_ar, a
+model of CTranslate2 or StableHLO programs."""
 
 import importlib.metadata
 import platform
@@ -16,11 +17,12 @@ from nat_ar.experiment.translators import open_translator
 from nat_ar.export import ctranslate2, stablehlo
 from nat_ar.export.ctranslate2 import Quantization
 from nat_ar.export.stablehlo import Platform
+from nat_ar.pipeline import passing_on
 from nat_ar.runtime import files
 from nat_ar.translation import decodings
 from nat_ar.translation.translator import BUCKETS, Translator
 
-Format = Literal["ctranslate2", "stablehlo"]
+Format = Literal["ctranslate2", "run", "stablehlo"]
 FORMAT = 1
 """Of card.json; changes when the directory's layout does."""
 PACKAGES = ("jax", "jaxlib", "sentencepiece")
@@ -44,6 +46,8 @@ def export(
     quantization: of CTranslate2. rows, buckets, platforms: of StableHLO; no platforms: the default device's. command:
     the one that the card shows. Raises ConfigError for a method or a decoding that the format cannot represent, before
     anything is written."""
+    if format == "run":
+        return passing_on.pass_on(run, output, checkpoint=checkpoint)
     method = run.config().method
     chosen = decodings.choose(method, decoding)
     if format == "ctranslate2":

@@ -25,7 +25,7 @@ from nat_ar.evaluation.speed import machine
 from nat_ar.experiment import provenance, seeds
 from nat_ar.experiment.run import Run
 from nat_ar.experiment.study import PlannedRun, StudyConfig, load_study
-from nat_ar.pipeline import benchmark, compare, distill, evaluate, report, train
+from nat_ar.pipeline import benchmark, compare, distill, evaluate, passing_on, report, train
 from nat_ar.pipeline.benchmark import System
 from nat_ar.pipeline.compare import Comparison
 from nat_ar.runtime import bars, child_process, distributed, files
@@ -58,25 +58,30 @@ def study(
     width: float | None = None,
     has_title: bool = True,
     mesh: str | None = None,
+    teacher_from: Run | str | Path | None = None,
 ) -> Comparison:
     """Runs what is missing, writes the reports, prints the table and returns it.
 
     `config`: a study or its Python file; `command`: what the reports give as the command that made them; `is_timed`:
     False leaves out the benchmark, until it is called without; `publish`: a
     further directory for the reports; `picture`: a further file for the picture, .png, .svg or .pdf; `width` of the
-    pictures, in inches; `mesh`: of every training, as of `train`. Processes that compute together all call it alike.
+    pictures, in inches; `mesh`: of every training, as of `train`; `teacher_from`: a run of the teacher's method, which
+    is copied instead of trained. Processes that compute together all call it alike.
     Raises ConfigError where another process is at the same study."""
     if not isinstance(config, StudyConfig):
         command = command or f"python -m nat_ar study {config}"
         config = load_study(config)
     command = command or f"nat_ar.study({config.name!r})"
+    given = None if teacher_from is None else Run.of(teacher_from)
+    if given is not None:
+        passing_on.require_teacher(given, config)
     root = Path(config.directory)
     plan = config.plan()  # an impossible experiment must not make the directory
     own = {"study": config_json.to_json(config), "is_timed": is_timed}
     distributed.require_same(own, "all processes run one study")
     distributed.from_first(lambda: files.make_directory(root))
     with distributed.held_by_first(files.locked(root)):
-        comparison = _study(config, plan, is_timed=is_timed, mesh=mesh)
+        comparison = _study(config, plan, is_timed=is_timed, mesh=mesh, given=given)
 
         def write() -> None:
             drawn: dict[str, Any] = {"width": width, "has_title": has_title}
@@ -91,7 +96,12 @@ def study(
 
 
 def _study(
-    config: StudyConfig, plan: Sequence[PlannedRun], *, is_timed: bool, mesh: str | None
+    config: StudyConfig,
+    plan: Sequence[PlannedRun],
+    *,
+    is_timed: bool,
+    mesh: str | None,
+    given: Run | None,
 ) -> Comparison:
     stage = _Stages()
     data = plan[0].experiment.data
@@ -100,7 +110,15 @@ def _study(
         prepare.prepare(data)
 
     def trained(planned: PlannedRun) -> None:
-        train.train(planned.experiment, planned.directory, mesh=mesh)
+        name, to = planned.experiment.name, Run(planned.directory)
+        if given is not None and planned.entry.name == config.teacher.name:
+            taking = functools.partial(passing_on.take, given, to, planned.experiment)
+            stage(f"take {name} from {given.directory}", lambda: distributed.from_first(taking))
+            return
+        stage(
+            f"train {name}",
+            functools.partial(train.train, planned.experiment, to, mesh=mesh),
+        )
 
     stage("prepare", lambda: distributed.from_first(prepared))
     for name in config.tests:
@@ -111,7 +129,7 @@ def _study(
     for planned in plan:
         distilled = config.distilled(planned.seed)
         if planned.entry.name == config.teacher.name and str(distilled) in wanted:
-            stage(f"train {planned.experiment.name}", functools.partial(trained, planned))
+            trained(planned)
             distilling = functools.partial(
                 distill.distill,
                 planned.directory,
@@ -121,7 +139,7 @@ def _study(
             )
             stage(seeds.named("distill", planned.seed), distilling)
     for planned in plan:
-        stage(f"train {planned.experiment.name}", functools.partial(trained, planned))
+        trained(planned)
     for planned in plan:
         for split in config.tests:
             evaluating = functools.partial(_evaluate_missing, planned, split)

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -117,6 +118,8 @@ def _train(
     checkpoints = Checkpoints(
         to.checkpoints_directory, keep_best=config.training.validation.keep_best
     )
+    if _only_translates(to, checkpoints, config):
+        return
     graphdef, params, carried = step.split(model)
     updates = optimizer.build(config.training.optimizer, max_steps=config.training.max_steps)
     is_new = distributed.from_first(lambda: checkpoints.latest_step is None)
@@ -125,7 +128,7 @@ def _train(
     progress.reconsider(int(state.step), config.training)
     if progress.is_finished:
         checkpoints.close()
-        bars.say(f"{config.name} is finished: {progress.ended(int(state.step), config.training)}")
+        _say_finished(config, progress, int(state.step))
         return
     warnings = [
         f"{damage}; moved to {to.directory / 'damaged'}, going on from an older step"
@@ -172,6 +175,29 @@ def _train(
     finally:
         log.close()
         checkpoints.close()
+
+
+def _only_translates(to: Run, checkpoints: Checkpoints, config: ExperimentConfig) -> bool:
+    """Whether the run has parameters without what training goes on from, and all its steps behind it. Raises
+    ConfigError where some are left."""
+    at = checkpoints.latest_step
+    if at is None or not checkpoints.only_translates(at):
+        return False
+    progress = _progress(checkpoints.progress(at))
+    checkpoints.close()
+    progress.reconsider(at, config.training)
+    if not progress.is_finished:
+        raise ConfigError(
+            f"{to.directory} was passed on without its optimizer's state, at step {at:,} of "
+            f"{config.training.max_steps:,}: it translates, and its training cannot go on. Start another run from it: "
+            f"--start-from {to.directory}"
+        )
+    _say_finished(config, progress, at)
+    return True
+
+
+def _say_finished(config: ExperimentConfig, progress: Progress, at: int) -> None:
+    bars.say(f"{config.name} is finished: {progress.ended(at, config.training)}")
 
 
 def _train_steps(
@@ -306,8 +332,13 @@ def _resume(state: TrainState, checkpoints: Checkpoints) -> tuple[TrainState, Pr
     if checkpoints.latest_step is None:
         return state, Progress()
     state, saved = checkpoints.restore(state)
+    return state, _progress(saved)
+
+
+def _progress(saved: dict[str, Any]) -> Progress:
+    """As a checkpoint has it, which may know more or less than this version."""
     names = {field.name for field in dataclasses.fields(Progress)}
-    return state, Progress(**{name: value for name, value in saved.items() if name in names})
+    return Progress(**{name: value for name, value in saved.items() if name in names})
 
 
 def _say_start(

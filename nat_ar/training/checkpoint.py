@@ -1,10 +1,10 @@
 """Everything Orbax: what a run keeps on disk, and how it comes back.
 
 Three items a step: `params` (all that translating needs: averages where there are some, and carried arrays),
-`training` (raw parameters, optimizer, step, key, carried arrays) and `progress` (JSON: epoch, position, best score,
-seconds, its own SHA-256, and a checksum of the arrays of each of the others). The latest and the best by validation are
-kept, one or several. What comes back is checked against its checksum: a file that lost a bit is an error, or an older
-step, never other numbers.
+`training` (raw parameters, optimizer, step, key, carried arrays; a run that was passed on has none) and `progress`
+(JSON: epoch, position, best score, seconds, its own SHA-256, and a checksum of the arrays of each of the others). The
+latest and the best by validation are kept, one or several. What comes back is checked against its checksum: a file that
+lost a bit is an error, or an older step, never other numbers.
 
 Processes that train together save and restore together, from one file system; the first decides from which step. Each
 writes and reads what its own devices hold, on whatever mesh the step was saved. The checksum (training.checksum) is the
@@ -169,24 +169,34 @@ class Checkpoints:
         """Writes all three items of state.step; a step that exists already is left as it is.
 
         Raises OSError where the disk does not take them."""
-        step = int(state.step)
+        items = {"params": _by_path(state.translating), "training": _by_path(_training(state))}
+        self._save(int(state.step), items, progress, score)
+
+    def save_translating(
+        self, step: int, params: nnx.State, progress: dict[str, Any], *, score: float | None
+    ) -> None:
+        """Writes what translating needs, and its progress: training cannot go on from there. Otherwise as `save`."""
+        self._save(step, {"params": _by_path(params)}, progress, score)
+
+    def _save(
+        self,
+        step: int,
+        items: dict[str, dict[str, jax.Array]],
+        progress: dict[str, Any],
+        score: float | None,
+    ) -> None:
         if step in self.manager.all_steps():
             return
-        params, training = _by_path(state.translating), _by_path(_training(state))
-        sums = {
-            "params": checksum.sums(params),
-            "training": checksum.sums(training),
-        }
+        sums = {item: checksum.sums(arrays) for item, arrays in items.items()}
         facts = {**progress, "score": score, checksum.SUMS: sums}
-        size = sum(array.nbytes for array in (*params.values(), *training.values()))
+        size = sum(array.nbytes for arrays in items.values() for array in arrays.values())
         distributed.from_first(lambda: self._check_room(size))
         self.policy.scores[step] = score
         try:
             self.manager.save(
                 step,
                 args=ocp.args.Composite(
-                    params=ocp.args.StandardSave(params),
-                    training=ocp.args.StandardSave(training),
+                    **{item: ocp.args.StandardSave(arrays) for item, arrays in items.items()},
                     progress=ocp.args.JsonSave(files.signed(facts)),
                 ),
             )
@@ -204,6 +214,11 @@ class Checkpoints:
                 f"{self.directory}: a checkpoint needs {needed / 2**20:,.1f} MiB, the disk has "
                 f"{free / 2**20:,.1f} MiB left: make room, and run the same command"
             )
+
+    def only_translates(self, step: int) -> bool:
+        """Whether `save_translating` wrote the step. Raises DamagedCheckpointError."""
+        hashes = self.hashes(step)
+        return "params" in hashes and "training" not in hashes
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The latest state that is whole, of the shapes, types and placement of `like`, and its progress.

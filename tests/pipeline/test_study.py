@@ -334,6 +334,7 @@ def test_a_corpus_file_takes_the_place_of_the_corpus(
         "width": None,
         "has_title": True,
         "mesh": None,
+        "teacher_from": None,
     }
     assert (config.data.corpus.hold_out.validation, config.data.corpus.hold_out.test) == (5, 6)
 
