@@ -8,9 +8,11 @@ It writes:
     DIRECTORY/runs/NAME                     a run for each entry, or NAME_seed1, ... for each of its seeds
     DIRECTORY/table.{txt,md,csv,tex}, picture.{png,svg}, examples.md
 
-Processes that compute together (runtime.distributed) share every training, distillation and evaluation; the first
-prepares, times in a process of its own while the others wait, and writes."""
+Several processes may be at one study, one a GPU or a core: each trains what no other is at, and waits for what it needs
+of the others. Processes that compute together (runtime.distributed) instead share every training, distillation and
+evaluation; the first prepares, times in a process of its own while the others wait, and writes."""
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +30,7 @@ from nat_ar.experiment.study import PlannedRun, StudyConfig, load_study
 from nat_ar.pipeline import benchmark, compare, distill, evaluate, passing_on, report, train
 from nat_ar.pipeline.benchmark import System
 from nat_ar.pipeline.compare import Comparison
-from nat_ar.runtime import bars, child_process, distributed, files
+from nat_ar.runtime import bars, child_process, distributed, files, parts
 from nat_ar.translation import decodings
 from nat_ar.translation.decodings import Choice
 
@@ -66,8 +68,7 @@ def study(
     False leaves out the benchmark, until it is called without; `publish`: a
     further directory for the reports; `picture`: a further file for the picture, .png, .svg or .pdf; `width` of the
     pictures, in inches; `mesh`: of every training, as of `train`; `teacher_from`: a run of the teacher's method, which
-    is copied instead of trained. Processes that compute together all call it alike.
-    Raises ConfigError where another process is at the same study."""
+    is copied instead of trained. Processes that compute together all call it alike."""
     if not isinstance(config, StudyConfig):
         command = command or f"python -m nat_ar study {config}"
         config = load_study(config)
@@ -80,8 +81,16 @@ def study(
     own = {"study": config_json.to_json(config), "is_timed": is_timed}
     distributed.require_same(own, "all processes run one study")
     distributed.from_first(lambda: files.make_directory(root))
-    with distributed.held_by_first(files.locked(root)):
-        comparison = _study(config, plan, is_timed=is_timed, mesh=mesh, given=given)
+    stage = _Stages()
+    trained = functools.partial(_train, stage, mesh=mesh)
+    with _alone(root):
+        _prepare(config, plan, stage)
+        _teach(config, plan, stage, trained, given)
+    students = [planned for planned in plan if planned.entry.name != config.teacher.name]
+    _train_all(students, trained)
+    _evaluate_all(config, plan, stage)
+    with _alone(root):
+        comparison = _compare(config, plan, stage, is_timed=is_timed)
 
         def write() -> None:
             drawn: dict[str, Any] = {"width": width, "has_title": has_title}
@@ -95,41 +104,46 @@ def study(
         return comparison
 
 
-def _study(
-    config: StudyConfig,
-    plan: Sequence[PlannedRun],
-    *,
-    is_timed: bool,
-    mesh: str | None,
-    given: Run | None,
-) -> Comparison:
-    stage = _Stages()
+def _alone(root: Path) -> contextlib.AbstractContextManager[None]:
+    """What one process at a time does for all that are at the study."""
+    waiting = f"{root}: waiting for another process, which is at what all of them need"
+    return distributed.held_by_first(parts.in_turn(root / files.LOCK_NAME, waiting))
+
+
+def _prepare(config: StudyConfig, plan: Sequence[PlannedRun], stage: _Stages) -> None:
     data = plan[0].experiment.data
 
     def prepared() -> None:
         prepare.prepare(data)
-
-    def trained(planned: PlannedRun) -> None:
-        name, to = planned.experiment.name, Run(planned.directory)
-        if given is not None and planned.entry.name == config.teacher.name:
-            taking = functools.partial(passing_on.take, given, to, planned.experiment)
-            stage(f"take {name} from {given.directory}", lambda: distributed.from_first(taking))
-            return
-        stage(
-            f"train {name}",
-            functools.partial(train.train, planned.experiment, to, mesh=mesh),
-        )
 
     stage("prepare", lambda: distributed.from_first(prepared))
     for name in config.tests:
         PreparedData.load(data.directory).split(
             name
         )  # an unknown split is an error before any training
+
+
+def _teach(
+    config: StudyConfig,
+    plan: Sequence[PlannedRun],
+    stage: _Stages,
+    trained: Callable[[PlannedRun], None],
+    given: Run | None,
+) -> None:
+    """The teachers, trained or taken from a run, and their translations where these are wanted."""
     wanted = {planned.experiment.train_on for planned in plan}
     for planned in plan:
-        distilled = config.distilled(planned.seed)
-        if planned.entry.name == config.teacher.name and str(distilled) in wanted:
+        if planned.entry.name != config.teacher.name:
+            continue
+        if given is None:
             trained(planned)
+        else:
+            to = Run(planned.directory)
+            taking = functools.partial(passing_on.take, given, to, planned.experiment)
+            title = f"take {planned.experiment.name} from {given.directory}"
+            stage(title, functools.partial(distributed.from_first, taking))
+        distilled = config.distilled(planned.seed)
+        if str(distilled) in wanted:
             distilling = functools.partial(
                 distill.distill,
                 planned.directory,
@@ -138,12 +152,52 @@ def _study(
                 word_distributions=config.word_distributions,
             )
             stage(seeds.named("distill", planned.seed), distilling)
+
+
+def _train(stage: _Stages, planned: PlannedRun, *, mesh: str | None) -> None:
+    training = functools.partial(train.train, planned.experiment, planned.directory, mesh=mesh)
+    stage(f"train {planned.experiment.name}", training)
+
+
+def _train_all(plan: Sequence[PlannedRun], trained: Callable[[PlannedRun], None]) -> None:
+    """Each run in the order of the plan, but for those that other processes are at, and what starts from these: they
+    come last, when the others are through with them. Processes that compute together leave nothing for later."""
+    later: list[PlannedRun] = []
     for planned in plan:
-        trained(planned)
+        if planned.experiment.start_from in {str(one.directory) for one in later}:
+            later.append(planned)
+            continue
+        try:
+            trained(planned)
+        except files.InUseError:
+            if distributed.count() > 1:
+                raise
+            bars.say(f"nat-ar: {planned.experiment.name} is trained by another process")
+            later.append(planned)
+    while later:
+        waiting = f"waiting for {later[0].experiment.name}, which another process trains"
+        if later[0].directory.exists():
+            with parts.in_turn(later[0].directory / files.LOCK_NAME, waiting):
+                pass
+        with contextlib.suppress(files.InUseError):  # a third process may have come first
+            trained(later[0])
+            del later[0]
+
+
+def _evaluate_all(config: StudyConfig, plan: Sequence[PlannedRun], stage: _Stages) -> None:
     for planned in plan:
-        for split in config.tests:
-            evaluating = functools.partial(_evaluate_missing, planned, split)
-            stage(f"evaluate {planned.experiment.name} on {split}", evaluating)
+        name = planned.experiment.name
+        waiting = f"waiting for another process, which evaluates {name}"
+        turn = parts.in_turn(planned.directory / files.LOCK_NAME, waiting)
+        with distributed.held_by_first(turn):
+            for split in config.tests:
+                evaluating = functools.partial(_evaluate_missing, planned, split)
+                stage(f"evaluate {name} on {split}", evaluating)
+
+
+def _compare(
+    config: StudyConfig, plan: Sequence[PlannedRun], stage: _Stages, *, is_timed: bool
+) -> Comparison:
     if is_timed:
         timed = functools.partial(_benchmark_missing, _timed(config, plan), config)
         stage("benchmark", lambda: distributed.from_first(timed))

@@ -54,7 +54,8 @@ def at_work(directory: Path, part: Part | None, begin: Callable[[bool], None]) -
     alone there, and ConfigError where the work was dealt into another number of parts."""
     directory.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        with _first(directory):
+        waiting = f"{directory}: waiting for another process, which begins"
+        with in_turn(directory / BEGIN, waiting):
             alone = _alone(directory, part)
             stack.enter_context(alone or files.shared(directory))
             begin(alone is not None)
@@ -69,14 +70,14 @@ def at_work(directory: Path, part: Part | None, begin: Callable[[bool], None]) -
 
 
 @contextlib.contextmanager
-def _first(directory: Path) -> Iterator[None]:
-    """One process at a time begins."""
+def in_turn(lock: Path, waiting: str) -> Iterator[None]:
+    """One process at a time is within the block, by that file; others say `waiting`, and wait."""
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(files.held(directory / BEGIN, refuses=directory))
+            stack.enter_context(files.held(lock, refuses=lock.parent))
         except files.InUseError:
-            bars.say(f"nat-ar: {directory}: waiting for another process, which begins")
-            stack.enter_context(files.held(directory / BEGIN))
+            bars.say(f"nat-ar: {waiting}")
+            stack.enter_context(files.held(lock))
         yield
 
 

@@ -19,7 +19,7 @@ from nat_ar.data.arrays import PreparedData
 from nat_ar.data.prepare import DataConfig
 from nat_ar.data.text_files import TextFiles
 from nat_ar.evaluation import results
-from nat_ar.experiment.study import Entry, StudyConfig, load_study, only
+from nat_ar.experiment.study import Entry, PlannedRun, StudyConfig, load_study, only
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.decoder_only import DecoderOnly
@@ -27,6 +27,7 @@ from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.methods.recurrent import Recurrent
 from nat_ar.pipeline import study
+from nat_ar.runtime import files
 from nat_ar.training import logging
 from nat_ar.training.config import TrainingConfig
 from scripts.torture import kills, tiny_study
@@ -220,6 +221,61 @@ def test_a_killed_study_ends_with_the_same_results(
     before = contents(killed)
     finish(start(killed, cache), killed)
     assert contents(killed) == before
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_study(make_study: Callable[[str], Path], tmp_path: Path) -> None:
+    """Each run is trained once, by one of them, evaluated and timed once, and both end with the whole table."""
+    shared, cache = make_study("shared"), tmp_path / "cache"
+    first = start(shared, cache)
+    stop = time.monotonic() + 60
+    while not (shared / "study" / "lock").exists():
+        assert time.monotonic() < stop
+        time.sleep(0.02)
+    second = subprocess.run(
+        STUDY,
+        cwd=shared,
+        env={**os.environ, **kills.settings(cache)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert second.returncode == 0, second.stderr
+    finish(first, shared)
+    assert "waiting for another process, which is at what all of them need" in second.stderr
+    assert second.stdout == (shared / "table").read_text("utf-8")
+    for name in RUNS:
+        rows = logging.read(shared / "study" / "runs" / name)
+        steps = [row["step"] for row in rows if "learning_rate" in row]
+        assert steps == list(range(10, 151, 10)), name
+        kinds = [row["kind"] for row in results.read(shared / "study" / "runs" / name)]
+        assert sorted(kinds) == ["quality", "speed"], name
+
+
+def test_what_another_process_trains_comes_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So does what starts from it, however free."""
+    entries = tuple(
+        dataclasses.replace(STUDENT, name=name, start_from=start)
+        for name, start in [("a", None), ("b", "a"), ("c", None)]
+    )
+    config = dataclasses.replace(POSSIBLE, entries=entries, directory=str(tmp_path))
+    students = config.plan()[1:]
+    done: list[str] = []
+    busy = ["a", "a"]  # also when it is asked for again
+
+    def trained(planned: PlannedRun) -> None:
+        planned.directory.mkdir(parents=True, exist_ok=True)
+        name = planned.experiment.name
+        if name in busy:
+            busy.remove(name)
+            raise files.InUseError("in use")
+        done.append(name)
+
+    study._train_all(students, trained)
+    assert done == ["c", "a", "b"]
+    assert capsys.readouterr().err == "nat-ar: a is trained by another process\n"
 
 
 def contents(directory: Path) -> dict[str, bytes]:
