@@ -45,6 +45,11 @@ FUZZY = dataclasses.replace(
     FUZZY, validation=dataclasses.replace(FUZZY.validation, every_steps=100)
 )
 
+MATCHING = recipes.second_stage(ONE_PASS, 300)
+MATCHING = dataclasses.replace(
+    MATCHING, validation=dataclasses.replace(MATCHING.validation, every_steps=100)
+)
+
 
 def tuned(entry: Entry) -> Entry:
     """An entry of the family with what docs/log.md found for its method on this corpus."""
@@ -94,6 +99,19 @@ def from_distributions(name: str) -> Entry:
     entry = FAMILY[name]
     training = dataclasses.replace(entry.training, word_distributions=0.5)
     return dataclasses.replace(entry, name=f"{name.removesuffix('_kd')}_soft_kd", training=training)
+
+
+def matched(name: str, ngram: int = 2) -> Entry:
+    """An entry that goes on from another, by the n-grams that are expected of it."""
+    entry = with_glancing("fertility_kd") if name == "fertility_glat_kd" else FAMILY[name]
+    return dataclasses.replace(
+        entry,
+        name=f"{name.removesuffix('_kd')}_{ngram}grams_kd",
+        method=recipes.matching(entry.method, ngram=ngram),
+        training=MATCHING,
+        encoder_from_teacher=False,
+        start_from=name,
+    )
 
 
 def drafter(name: str, method: Method, *decodings: str, starts_decoder: bool = False) -> Entry:
@@ -149,6 +167,7 @@ config = dataclasses.replace(
         from_decoder("ctc_kd"),
         with_glancing("fertility_kd"),
         from_distributions("fertility_kd"),
+        *map(matched, ("length_kd", "glat_kd", "fertility_glat_kd", "ctc_kd", "ctc_glat_kd")),
         *DRAFTERS,
     ),
     word_distributions=8,

@@ -11,6 +11,7 @@ from nat_ar.data.prepare import DataConfig
 from nat_ar.experiment.study import Entry, StudyConfig
 from nat_ar.losses.axe import Axe
 from nat_ar.losses.fuzzy_alignment import FuzzyAlignment
+from nat_ar.losses.ngram_matching import BagOfNgrams, NgramMatching
 from nat_ar.losses.oaxe import Oaxe
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import Method
@@ -76,6 +77,25 @@ def fuzzy(method: DaTransformer, *, ngram: int = 2) -> DaTransformer:
         fuzzy_alignment=FuzzyAlignment(ngram),
         glancing=Glancing(start_ratio=0.1, end_ratio=0.1),
     )
+
+
+def matching(method: Method, *, ngram: int = 2) -> Method:
+    """The second stage of NMLA (Shao & Feng 2022) and of Shao et al. 2020: the n-grams that are expected instead of the
+    likelihood, and nothing revealed. A score between 0 and 1 is less than nats, so that lengths and fertilities weigh a
+    tenth of what they did. Raises ConfigError for a method that has no such stage."""
+    match method:
+        case Ctc():
+            change: dict[str, Any] = {"ngram_matching": NgramMatching(ngram)}
+        case LengthNat(length_loss_weight=weight):
+            change = {"token_loss": BagOfNgrams(ngram), "length_loss_weight": weight / 10}
+        case FertilityNat(fertility_loss_weight=weight):
+            change = {"token_loss": BagOfNgrams(ngram), "fertility_loss_weight": weight / 10}
+        case _:
+            raise ConfigError(
+                "n-grams are matched by Ctc, LengthNat and FertilityNat (of a DaTransformer: recipes.fuzzy), got "
+                f"{type(method).__name__}"
+            )
+    return dataclasses.replace(method, glancing=None, label_smoothing=0.0, **change)
 
 
 SPLIT = Copies(of="states", told_apart_by="map")

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
+from nat_ar.losses import ngrams
 from nat_ar.types import pytree_dataclass
 
 
@@ -70,28 +71,22 @@ def expected_overlap(
     words = jnp.where(is_token[..., None], words, 0.0)
     num_starts = words.shape[1]
     words = jnp.pad(words, ((0, 0), (0, ngram - 1), (0, 0)))
-    ids = jnp.pad(target, ((0, 0), (1, ngram - 1)), constant_values=-1)
+    ids = jnp.pad(target, ((0, 0), (1, ngram - 1)), constant_values=ngrams.BOS_ID)
 
     moves = jnp.exp(transitions)
     precision = jax.lax.Precision.HIGHEST  # else accelerators round every sum to a thousandth
     ending = visits[:, None] * words[:, :num_starts]  # [batch, starts, graph]
     going = visits  # p(a path has that many tokens, the last of them at the vertex)
-    same = ids[:, :num_starts, None] == ids[:, None, :num_starts]
     for offset in range(1, ngram):
         ending = jnp.einsum("bsi,bij->bsj", ending, moves, precision=precision)
         ending *= words[:, offset : offset + num_starts]
         going = jnp.einsum("bi,bij->bj", going, moves, precision=precision)
-        following = ids[:, offset : offset + num_starts]
-        same &= following[:, :, None] == following[:, None]
 
-    # Equal n-grams share what is found of them: min(E, C) / C each.
-    is_ngram = jnp.arange(num_starts) < (target_lengths[:, None] + 2 - ngram)
-    count = jnp.maximum((same & is_ngram[:, None]).sum(axis=2), 1)
-    matched = jnp.where(is_ngram, jnp.minimum(ending.sum(axis=2), count) / count, 0.0)
+    matched = ngrams.shared(ending.sum(axis=2), ids, target_lengths + 2 - ngram, ngram=ngram)
     num_ngrams, length = going.sum(axis=1), visits.sum(axis=1)
     num_ngrams = jnp.where(num_ngrams > 0.0, num_ngrams, 1.0)  # no path of a short graph has any
     is_sentence = target_lengths > 0
     return Overlap(
-        jnp.where(is_sentence, matched.sum(axis=1) / num_ngrams, 0.0),
+        jnp.where(is_sentence, matched / num_ngrams, 0.0),
         jnp.where(is_sentence, jnp.exp(jnp.minimum(1.0 - (target_lengths + 1) / length, 0.0)), 0.0),
     )

@@ -19,6 +19,11 @@ class TokenLoss(config_json.Open, abc.ABC):
     is_in_place: ClassVar[bool] = False
     """each word is learned at its own position, as glancing needs it"""
 
+    @property
+    def name(self) -> str:
+        """As tables and published numbers call it."""
+        return type(self).__name__.upper()
+
     @abc.abstractmethod
     def __call__(
         self,

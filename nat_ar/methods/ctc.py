@@ -26,7 +26,11 @@ With `wait_k` it learns to translate a source that is still coming, in the manne
 arXiv:2310.14883): the encoder is causal, the frames of source token i (from 0) see the first k + i tokens and the
 frames of tokens up to i, so that their labels stay when the source goes on (nn/waiting.py). `expected_lag` is a price
 on words that come late. What differs from NAST: several k may train one model, and the lag is LAAL
-(losses/expected_lag.py); its second stage, which maximises the expected match of bigrams, is not here."""
+(losses/expected_lag.py).
+
+`ngram_matching` is the second stage of NMLA (Shao & Feng 2022, arXiv:2210.03953) and of NAST: instead of the
+likelihood, which asks for the target's words in its order, the n-grams that are expected of the frames
+(losses/ngram_matching.py)."""
 
 import dataclasses
 import functools
@@ -43,6 +47,7 @@ from nat_ar.config_json import ConfigError
 from nat_ar.losses import blocks, chosen_words, cross_entropy
 from nat_ar.losses import ctc as ctc_losses
 from nat_ar.losses.expected_lag import ExpectedLag
+from nat_ar.losses.ngram_matching import NgramMatching
 from nat_ar.methods import base, ctc_passes
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.latent import Latent, LatentNetworks, divergence
@@ -82,6 +87,9 @@ class Ctc(base.Method):
     """reveal some labels of the best alignment in training (CTC + GLAT); None: no first pass"""
     latent: Latent | None = None
     """a latent variable for each source token (CTC + VAE); None: none"""
+    ngram_matching: NgramMatching | None = None
+    """the objective is the n-grams that are expected instead of the likelihood of the target (NMLA): to go on from a
+    model that the likelihood has trained; None: it is the likelihood"""
     decoding: FrameDecoding = BestPath()
     """decoding used unless the command says otherwise"""
     wait_k: tuple[int, ...] = ()
@@ -92,8 +100,8 @@ class Ctc(base.Method):
 
     @classmethod
     def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Once, every frame saw the whole source."""
-        return {"wait_k": [], "expected_lag": None, **data}
+        """Once, every frame saw the whole source, and the likelihood was the only objective."""
+        return {"wait_k": [], "expected_lag": None, "ngram_matching": None, **data}
 
     def __post_init__(self) -> None:
         if self.upsample_factor < 1:
@@ -108,10 +116,23 @@ class Ctc(base.Method):
                 "expected_lag needs frames that wait: set wait_k, such as (3,), got ()"
             )
         require_waiting(self, self.decoding)
+        if self.ngram_matching is not None and (
+            self.label_smoothing or self.glancing or self.expected_lag
+        ):
+            raise ConfigError(
+                "ngram_matching takes the place of the likelihood, which label_smoothing, glancing and expected_lag "
+                f"change: set them to 0, None and None, got {self.label_smoothing}, {self.glancing} and "
+                f"{self.expected_lag}"
+            )
 
     @property
     def variant(self) -> str:
-        options = {"wait-k": self.wait_k or None, "GLAT": self.glancing, "VAE": self.latent}
+        options = {
+            "wait-k": self.wait_k or None,
+            "GLAT": self.glancing,
+            "VAE": self.latent,
+            "NMLA": self.ngram_matching,
+        }
         return " + ".join(["CTC", *(name for name, value in options.items() if value is not None)])
 
     def is_feasible(
@@ -213,7 +234,8 @@ class CtcModel(base.Seq2Seq):
         teacher: base.Teacher | None = None,
     ) -> Loss:
         """Nats per target word, without the sentences that have too few frames. With glancing, `token` is of the
-        first pass, in which nothing is revealed, and `glanced` of the second. Without rngs the latent variable is the
+        first pass, in which nothing is revealed, and `glanced` of the second. With n-gram matching the objective is
+        minus `match`, the mean score of sentences. Without rngs the latent variable is the
         posterior's mean, and nothing is revealed. `lag` is in tokens of the source."""
         encoded = self.encode(batch.source, rngs=rngs)
         frame_lengths, target = self.frame_lengths(encoded), without_eos(batch.target)
@@ -275,9 +297,17 @@ class CtcModel(base.Seq2Seq):
             objective, (nats, lags) = blocks.total(last, predict(states), (rows, read), is_learned)
             terms["lag"] = cross_entropy.masked_mean(lags, is_sentence)
         else:
-            compare = functools.partial(ctc_passes.unpriced_pass, smoothing=smoothing)
+            matching = self.config.ngram_matching
+            compare: chosen_words.Compare = (
+                functools.partial(ctc_passes.unpriced_pass, smoothing=smoothing)
+                if matching is None
+                else functools.partial(ctc_passes.matching_pass, ngram=matching.ngram)
+            )
             words = ctc_losses.asked(target)
             objective, nats = chosen_words.total(compare, predict(states), words, rows, is_frame)
+            if matching is not None:
+                nats, scores = nats
+                terms["match"] = cross_entropy.masked_mean(scores, is_sentence)
         terms[name] = Mean(nats.sum(), num_words)
         return Loss(objective + paid, terms)
 

@@ -1,6 +1,7 @@
 """What CTC's decoder passes are compared with in training, the first for losses.chosen_words and the last for
 losses.blocks: numbers in, numbers out, no model. methods/ctc.py says what for."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -8,6 +9,7 @@ from nat_ar.losses import chosen_words
 from nat_ar.losses import ctc as ctc_losses
 from nat_ar.losses.chosen_words import ChosenWords
 from nat_ar.losses.expected_lag import ExpectedLag, expected_lag, expected_words
+from nat_ar.losses.ngram_matching import matching
 from nat_ar.special_tokens import PAD
 from nat_ar.types import lengths_of
 
@@ -67,6 +69,17 @@ def unpriced_pass(
         even = jnp.where(is_frame, found.normaliser - found.mean, 0.0).sum(axis=1)
         objective = (1.0 - smoothing) * objective + smoothing * (shares[:, 1] * even).sum()
     return objective, nats
+
+
+def matching_pass(
+    found: ChosenWords, sentences: Sentences, *, ngram: int
+) -> tuple[Float[Array, ""], tuple[Float[Array, "batch"], Float[Array, "batch"]]]:
+    """Minus the score of the n-grams that are expected, by all sentences; the nats of each target, which have no
+    gradient, and its score."""
+    frame_lengths, target, counts = sentences
+    scores = matching(found, frame_lengths, target, ngram=ngram, merges=True)
+    nats = jax.lax.stop_gradient(ctc_losses.ctc_loss(found, frame_lengths, target))
+    return -(_shares(counts)[:, 2] * scores).sum(), (nats, scores)
 
 
 def _shares(counts: Float[Array, "batch counts=3"]) -> Float[Array, "batch counts=3"]:

@@ -25,7 +25,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
-from nat_ar.losses import cross_entropy, distillation
+from nat_ar.losses import catalogue, cross_entropy, distillation
+from nat_ar.losses.cross_entropy import CrossEntropy
+from nat_ar.losses.ngram_matching import BagOfNgrams
 from nat_ar.methods import base, curriculum, fertility_prediction, glancing
 from nat_ar.methods.curriculum import Curriculum
 from nat_ar.methods.fertility_prediction import FineTuning
@@ -78,6 +80,8 @@ class FertilityNat(base.Method):
     """False hides every decoder position from itself in self-attention"""
     label_smoothing: float = 0.1
     """share of the target probability spread over the vocabulary"""
+    token_loss: CrossEntropy | BagOfNgrams = CrossEntropy()
+    """what a prediction is compared with: the word at its position, or the n-grams of the target wherever"""
     glancing: Glancing | None = None
     """training reveals some of the true words to the decoder, as in GLAT; None: none"""
     curriculum: Curriculum | None = None
@@ -89,9 +93,15 @@ class FertilityNat(base.Method):
 
     @classmethod
     def upgraded(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Once, inputs were embeddings, nothing was glanced at, and training had no curriculum."""
-        inputs = config_json.to_json(Copies())
-        return {"inputs": inputs, "glancing": None, "curriculum": None, **data}
+        """Once, inputs were embeddings, nothing was glanced at, training had no curriculum, and every word was learned
+        at its own position."""
+        return {
+            "inputs": config_json.to_json(Copies()),
+            "token_loss": config_json.to_json(CrossEntropy()),
+            "glancing": None,
+            "curriculum": None,
+            **data,
+        }
 
     def __post_init__(self) -> None:
         config_json.require_share("label_smoothing", self.label_smoothing, may_be_one=False)
@@ -102,7 +112,8 @@ class FertilityNat(base.Method):
                 f"max_fertility counts classes, 0 among them, and must be at least 2, "
                 f"got {self.max_fertility}"
             )
-        curriculum.check(self.curriculum, self.transformer)
+        curriculum.check(self.curriculum, self.transformer, token_loss=self.token_loss)
+        glancing.check(self.glancing, self.token_loss)
         for name in ("glancing", "curriculum"):
             if getattr(self, name) is not None and self.fine_tuning is not None:
                 raise ConfigError(
@@ -113,7 +124,11 @@ class FertilityNat(base.Method):
 
     @property
     def variant(self) -> str:
-        options = {"GLAT": self.glancing, "FT": self.fine_tuning}
+        options = {
+            "GLAT": self.glancing,
+            self.token_loss.name: None if self.token_loss.is_in_place else self.token_loss,
+            "FT": self.fine_tuning,
+        }
         return " + ".join(
             ["fertility NAT", *(name for name, value in options.items() if value is not None)]
         )
@@ -124,7 +139,7 @@ class FertilityNat(base.Method):
 
     @property
     def learns_distributions(self) -> bool:
-        return True
+        return self.token_loss.is_in_place
 
     def at(self, step: int) -> "FertilityNat":
         is_over = self.curriculum is not None and self.curriculum.is_over(step)
@@ -229,19 +244,24 @@ class FertilityNatModel(base.Seq2Seq):
 
         seen = glancing.passes(self.config.glancing, predict, target, step=step, rngs=rngs)
         (prediction,) = seen.layers
-        smoothed, plain = cross_entropy.smoothed_cross_entropy(
-            prediction, seen.hidden, smoothing=self.config.label_smoothing, soft=batch.soft
+        objective, of_words = catalogue.compared(
+            self.config.token_loss,
+            prediction,
+            seen.hidden,
+            step=step,
+            smoothing=self.config.label_smoothing,
+            soft=batch.soft,
         )
         of_fertility, clipped = fertility_prediction.fertility_loss(
             self.fertility_logits(encoded), batch.source, fertilities
         )
         terms = {
-            **seen.terms({"token": plain}),
+            **seen.terms(of_words),
             **lesson.terms,
             "fertility": of_fertility,
             "clipped_fertilities": clipped,
         }
-        distilled = smoothed.value + self.config.fertility_loss_weight * of_fertility.value
+        distilled = objective + self.config.fertility_loss_weight * of_fertility.value
         fine_tuning = self.config.fine_tuning
         if fine_tuning is None:
             return Loss(distilled, terms)

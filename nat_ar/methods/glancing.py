@@ -19,6 +19,7 @@ from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import chosen_words, cross_entropy
 from nat_ar.losses.chosen_words import ChosenWords
+from nat_ar.losses.token_loss import TokenLoss
 from nat_ar.search import one_pass
 from nat_ar.special_tokens import PAD
 from nat_ar.types import Mean, Prediction, pytree_dataclass
@@ -101,6 +102,16 @@ class Glancing(config_json.Config):
 Predict = Callable[[Int[Array, "batch width"] | None, nnx.Rngs | None], list[Prediction]]
 """The words that the decoder is shown, PAD elsewhere, and rngs in; the predictions of every layer that learns out, the
 model's own last."""
+
+
+def check(glancing: Glancing | None, token_loss: TokenLoss) -> None:
+    """Raises ConfigError where words are not learned at the positions at which they are revealed."""
+    if glancing is not None and not token_loss.is_in_place:
+        raise ConfigError(
+            "glancing counts and reveals the words at their own positions and needs token_loss "
+            f"CrossEntropy, got {type(token_loss).__name__}; set glancing to None or "
+            "token_loss to CrossEntropy()"
+        )
 
 
 @pytree_dataclass

@@ -26,7 +26,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from nat_ar import config_json
-from nat_ar.config_json import ConfigError
+from nat_ar.losses import catalogue
 from nat_ar.losses.catalogue import AnyTokenLoss
 from nat_ar.losses.cross_entropy import CrossEntropy
 from nat_ar.methods import base, curriculum, deep_supervision, glancing, length_prediction
@@ -113,12 +113,7 @@ class LengthNat(base.Method):
             0, max_length_offset=self.max_length_offset, length_loss_weight=self.length_loss_weight
         )
         decoder_inputs.require_fit(self.inputs, self.copy, self.soft_copy_temperature)
-        if self.glancing is not None and not self.token_loss.is_in_place:
-            raise ConfigError(
-                "glancing counts and reveals the words at their own positions and needs token_loss "
-                f"CrossEntropy, got {type(self.token_loss).__name__}; set glancing to None or "
-                "token_loss to CrossEntropy()"
-            )
+        glancing.check(self.glancing, self.token_loss)
         curriculum.check(self.curriculum, self.transformer, token_loss=self.token_loss)
         if self.deep_supervision:
             deep_supervision.check(self.transformer)
@@ -128,7 +123,7 @@ class LengthNat(base.Method):
     def variant(self) -> str:
         name = "GLAT" if self.glancing is not None else "vanilla NAT"
         if not isinstance(self.token_loss, CrossEntropy):
-            name = type(self.token_loss).__name__.upper()  # and glancing is None
+            name = self.token_loss.name  # and glancing is None
         return f"{name} + DSLP" if self.deep_supervision else name
 
     @property
@@ -274,12 +269,9 @@ class LengthNatModel(base.Seq2Seq):
         terms: dict[str, Mean] = {}
         loss, smoothing = self.config.token_loss, self.config.label_smoothing
         for prediction in layers:
-            if isinstance(loss, CrossEntropy):
-                objective, terms = loss(
-                    prediction, target, step=step, smoothing=smoothing, soft=soft
-                )
-            else:
-                objective, terms = loss(prediction, target, step=step, smoothing=smoothing)
+            objective, terms = catalogue.compared(
+                loss, prediction, target, step=step, smoothing=smoothing, soft=soft
+            )
             objectives.append(objective)
         return jnp.stack(objectives).mean(), terms
 

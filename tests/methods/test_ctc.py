@@ -19,6 +19,7 @@ from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import chosen_words
 from nat_ar.losses import ctc as ctc_losses
+from nat_ar.losses.ngram_matching import NgramMatching
 from nat_ar.methods import ctc_passes, latent
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.ctc import Ctc, CtcModel
@@ -115,6 +116,37 @@ def test_a_batch_of_no_sentences_costs_nothing() -> None:
     loss = loss_of(built(ALL), nothing)
     assert float(loss.objective) == 0.0
     assert all(float(mean.count) == 0.0 for mean in loss.terms.values())
+
+
+def test_ngram_matching_takes_the_place_of_the_likelihood() -> None:
+    """Its score is minus the objective, of the one sentence that is feasible, whatever stands beside it; nats are still
+    reported, and gradients of the score teach the sentence, but for a repetition perhaps."""
+    config = dataclasses.replace(SPLIT, ngram_matching=NgramMatching())
+    model, is_first = built(config), jnp.arange(3)[:, None] == 0
+    loss = loss_of(model, BATCH)
+    match = loss.terms["match"]
+    assert (float(match.count), float(loss.objective)) == (1, -float(match.value))
+    assert 0.0 < float(match.value) < 0.5
+    likelihood = loss_of(built(SPLIT), BATCH)
+    np.testing.assert_allclose(loss.terms["token"].total, likelihood.terms["token"].total)
+    alone = jax.tree.map(lambda ids: jnp.where(is_first, ids, PAD), BATCH)
+    np.testing.assert_allclose(loss_of(model, alone).objective, loss.objective, rtol=1e-5)
+    assert config.variant == "CTC + NMLA"
+
+    graph, params = nnx.split(model, nnx.Param)
+    optimizer = optax.adam(1e-2)
+
+    def update(state: tuple, _: None) -> tuple[tuple, jax.Array]:
+        params, moments = state
+        value, gradients = jax.value_and_grad(
+            lambda params: loss_jitted(graph, params, BATCH, jnp.int32(0)).objective
+        )(params)
+        updates, moments = optimizer.update(gradients, moments, params)
+        return (optax.apply_updates(params, updates), moments), value
+
+    start = (params, optimizer.init(params))
+    _, scores = jax.jit(lambda start: jax.lax.scan(update, start, length=60))(start)
+    assert -scores[-1] > 6 / 7 - 1e-3  # of A B B at least A B is said: 3 of its 2-grams, of 3 and 4
 
 
 @pytest.mark.parametrize("upsampling", ["split", "states", "copy"])
@@ -400,6 +432,10 @@ def test_eight_pairs_are_learned_by_heart_beside_what_cannot_be() -> None:
     [
         (lambda: Ctc(upsample_factor=0), "upsample_factor must be at least 1, got 0"),
         (lambda: Ctc(label_smoothing=1.0), "must be in .0, 1., got 1.0"),
+        (
+            lambda: Ctc(label_smoothing=0.1, ngram_matching=NgramMatching()),
+            "set them to 0, None and None, got 0.1, None and None",
+        ),
         (lambda: Latent(size=0), "at least 1, got 0, 3 and"),
         (lambda: Latent(free_nats=-1.0), "at least 0, got -1.0"),
     ],

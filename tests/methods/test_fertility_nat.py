@@ -18,6 +18,7 @@ from flax import nnx
 from nat_ar import config_json
 from nat_ar.config_json import ConfigError
 from nat_ar.losses import distillation
+from nat_ar.losses.ngram_matching import BagOfNgrams
 from nat_ar.methods import base
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.fertility_nat import FertilityNat
@@ -286,6 +287,20 @@ def test_glancing_at_half_of_the_words_leaves_the_other_half(params: Any) -> Non
     assert float(found.terms["revealed"].total) == 2 + 1 + 1
     assert float(found.terms["glanced"].count) == 3 + 1 + 2
     assert float(found.terms["token"].count) == 10
+
+
+def test_n_grams_may_take_the_place_of_the_words_at_their_positions(params: Any) -> None:
+    """Minus their score, beside the fertility loss; the nats of the words are reported still."""
+    config = dataclasses.replace(CONFIG, token_loss=BagOfNgrams(), fertility_loss_weight=0.5)
+    plain = dataclasses.replace(CONFIG, label_smoothing=0.0)
+    loss, before = (loss_of(one)(params, BATCH) for one in (config, plain))
+    expected = 0.5 * loss.terms["fertility"].value - loss.terms["match"].value
+    np.testing.assert_allclose(loss.objective, expected, rtol=1e-6)
+    for term in ("token", "fertility"):
+        np.testing.assert_allclose(loss.terms[term].value, before.terms[term].value, rtol=1e-5)
+    assert (config.variant, config.learns_distributions) == ("fertility NAT + BoN", False)
+    with pytest.raises(ConfigError, match="needs token_loss CrossEntropy, got BagOfNgrams"):
+        dataclasses.replace(config, glancing=Glancing())
 
 
 def test_missing_fertilities_and_missing_teachers_are_named(params: Any) -> None:
