@@ -9,9 +9,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from nat_ar.losses import chosen_words, cross_entropy, ctc
+from nat_ar.losses import chosen_words, cross_entropy, ctc, ngram_matching
 from nat_ar.losses.axe import Axe
 from nat_ar.losses.chosen_words import ChosenWords
+from nat_ar.losses.ngram_matching import BagOfNgrams
 from nat_ar.losses.oaxe import Oaxe
 from nat_ar.runtime import training_kernels
 from nat_ar.special_tokens import BLANK, PAD
@@ -146,7 +147,7 @@ def test_a_position_does_not_depend_on_others() -> None:
 @pytest.mark.usefixtures("multiplies")
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_losses_by_kernels_are_those_by_blocks(smoothing: float) -> None:
-    """Cross entropy, CTC, AXE and OaXE of the same bfloat16 states: objective, what is reported, and gradients."""
+    """Cross entropy, CTC and its n-grams, AXE, OaXE and bags of n-grams of the same bfloat16 states: objective, what is reported, and gradients."""
     random = np.random.default_rng(3)
     states = jnp.asarray(random.normal(size=(4, 9, 16)), jnp.bfloat16)
     prediction = Prediction(states, jnp.asarray(random.normal(size=(40, 16)), jnp.float32))
@@ -155,9 +156,10 @@ def test_losses_by_kernels_are_those_by_blocks(smoothing: float) -> None:
     target = jnp.asarray(np.where(is_word, words, PAD))
     frame_lengths = jnp.array([9, 8, 2, 3])
 
-    def of_words(found: ChosenWords, rows: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+    def of_words(found: ChosenWords, rows: tuple[jax.Array, ...]) -> tuple[jax.Array, Any]:
         nats = ctc.ctc_loss(found, *rows)
-        return nats.sum(), nats
+        scores = ngram_matching.matching(found, *rows, ngram=2, merges=True)
+        return (nats - 10.0 * scores).sum(), (nats, scores)
 
     def objective(prediction: Prediction, has_kernels: bool) -> tuple[jax.Array, tuple[Any, ...]]:
         with training_kernels.in_use(has_kernels):
@@ -171,15 +173,15 @@ def test_losses_by_kernels_are_those_by_blocks(smoothing: float) -> None:
             )
             others = [
                 loss(prediction, target, step=jnp.int32(1), smoothing=smoothing)
-                for loss in (Axe(2.0), Oaxe(anneal_steps=2, truncation_margin=0.0))
+                for loss in (Axe(2.0), Oaxe(anneal_steps=2, truncation_margin=0.0), BagOfNgrams(2))
             ]
-        value = means[0].value + 0.1 * nats + others[0][0] + others[1][0]
+        value = means[0].value + 0.1 * nats + sum(value for value, _ in others)
         return value, (*means, reports, others)
 
     gradient = jax.jit(jax.value_and_grad(objective, has_aux=True), static_argnums=1)
     mine, blocks = (gradient(prediction, has_kernels) for has_kernels in (True, False))
     program = gradient.trace(prediction, True).lower().as_text()
-    assert program.count(training_kernels.LOOK_UP_BACKWARD) == 4
+    assert program.count(training_kernels.LOOK_UP_BACKWARD) == 5
     for a, b in zip(*map(jax.tree.leaves, (mine, blocks)), strict=True):
         a, b = a.astype(jnp.float32), b.astype(jnp.float32)
         np.testing.assert_allclose(a, b, atol=0.01 * float(jnp.abs(b).max()))
