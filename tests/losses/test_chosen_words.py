@@ -147,7 +147,8 @@ def test_a_position_does_not_depend_on_others() -> None:
 @pytest.mark.usefixtures("multiplies")
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_losses_by_kernels_are_those_by_blocks(smoothing: float) -> None:
-    """Cross entropy, CTC and its n-grams, AXE, OaXE and bags of n-grams of the same bfloat16 states: objective, what is reported, and gradients."""
+    """Cross entropy, CTC and its n-grams, AXE, OaXE and bags of n-grams of the same bfloat16 states: objective, what is
+    reported, and gradients."""
     random = np.random.default_rng(3)
     states = jnp.asarray(random.normal(size=(4, 9, 16)), jnp.bfloat16)
     prediction = Prediction(states, jnp.asarray(random.normal(size=(40, 16)), jnp.float32))
