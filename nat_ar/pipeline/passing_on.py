@@ -19,6 +19,8 @@ KEPT_FACTS = (
     *("format", "data_hash", "vocabulary_hash", "training_data"),
     *("teacher", "start_from", "members"),
 )
+SAYS_WHERE = "commit_success.txt"
+"""files of Orbax's that say where a checkpoint was written, and that nobody reads: a place of one machine"""
 PASSED_ON = "passed_on_from"
 """the fact that says which model of which run it is"""
 
@@ -47,6 +49,8 @@ def pass_on(
         score = progress.pop("score") if len(steps) == 1 else None
         with contextlib.closing(Checkpoints(to.checkpoints_directory)) as checkpoints:
             checkpoints.save_translating(trained.step, trained.model.params, progress, score=score)
+        for path in partial.rglob(SAYS_WHERE):
+            path.unlink()
     return trained
 
 

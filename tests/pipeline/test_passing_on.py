@@ -25,8 +25,12 @@ from scripts.torture import tiny_study
 SOURCES = ["a b c", "d e", "h"]
 
 
+def files_of(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file()]
+
+
 def size_of(directory: Path) -> int:
-    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+    return sum(path.stat().st_size for path in files_of(directory))
 
 
 def test_it_translates_alike_and_needs_the_other_no_longer(
@@ -40,6 +44,10 @@ def test_it_translates_alike_and_needs_the_other_no_longer(
     assert {path.name for path in light.directory.iterdir()} == {
         *("config.json", "facts.json", "vocabulary", "checkpoints"),
     }
+    assert not any(
+        str(tmp_path).encode() in path.read_bytes()
+        for path in files_of(light.directory / "checkpoints")
+    )
     assert light.parameters_hash() == run.parameters_hash()
     assert light.facts()["passed_on_from"] == {
         "run": str(run.directory),
