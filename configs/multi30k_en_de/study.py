@@ -4,6 +4,7 @@
     python -m nat_ar study configs/multi30k_en_de/study.py --only ctc_kd \
         --corpus-file train.tsv.gz validation.tsv.gz test2016.tsv.gz           # English TAB German
 
+The teacher's hour is saved by `--teacher-from docs/results/multi30k_en_de/teacher`, where it lies.
 Transformer-tiny (Wu et al. 2021, "Good for misconceived reasons"), test2016, cased sacreBLEU. The recipe follows
 docs/log.md: Muon, decoder inputs from encoder states, students that start with the teacher's encoder. Left-to-right
 models have 8,000 steps, masked ones 3,000, the others 2,000, after which CTC of 4,000 is level. A method enters the
