@@ -8,8 +8,6 @@ sentences of a dictionary) and `wesnoth` (a game's dialogue) are out-of-domain t
 follows docs/log.md: Muon, decoder inputs from encoder states, students that start with the teacher's encoder. The
 DA-Transformer alone learns from the pairs themselves, all others from the teacher's translations."""
 
-import dataclasses
-
 from nat_ar.data.batching import BatchingConfig
 from nat_ar.data.debian.corpus import DebianCorpus
 from nat_ar.data.prepare import DataConfig
@@ -19,11 +17,7 @@ from nat_ar.experiment import recipes
 from nat_ar.experiment.study import Entry, StudyConfig
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.cmlm import Cmlm
-from nat_ar.methods.ctc import Ctc
-from nat_ar.methods.da_transformer import DaTransformer
-from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.methods.glancing import Glancing
-from nat_ar.methods.length_nat import LengthNat
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.training.config import TrainingConfig, ValidationConfig
 from nat_ar.training.optimizer import Muon, OptimizerConfig
@@ -48,10 +42,6 @@ def training(max_steps: int) -> TrainingConfig:
 
 
 STUDENT = training(STEPS)
-CTC = Ctc(TRANSFORMER)
-GRAPH = DaTransformer(
-    TRANSFORMER, upsample_factor=4, glancing=Glancing(0.5, 0.1, anneal_steps=2 * STEPS // 3)
-)
 
 
 config = StudyConfig(
@@ -67,42 +57,16 @@ config = StudyConfig(
         decodings=("Beam(size=4)", "Greedy()"),
     ),
     entries=(
-        recipes.student(
-            "length_kd",
-            LengthNat(TRANSFORMER),
+        *recipes.students(
+            TRANSFORMER,
             STUDENT,
-            "LengthBeam()",
-            "LengthBeam(remove_repeats=True)",
-            "LengthBeam(size=5, rescore=True)",
-        ),
-        recipes.student(
-            "fertility_kd",
-            FertilityNat(TRANSFORMER),
-            STUDENT,
-            "Argmax()",
-            "NoisyParallel(samples=10)",
-        ),
-        recipes.student("ctc_kd", CTC, STUDENT, "BestPath()", "PrefixBeam(size=20)"),
-        recipes.student(
-            "ctc_glat_kd",
-            dataclasses.replace(CTC, glancing=Glancing(0.5, 0.0, anneal_steps=2 * STEPS // 3)),
-            STUDENT,
-            "BestPath()",
+            ctc_glancing=Glancing(0.5, 0.0, anneal_steps=2 * STEPS // 3),
         ),
         recipes.student(
             "cmlm_kd",
             Cmlm(TRANSFORMER),
             STUDENT,
             *(f"MaskPredict(iterations={number})" for number in (1, 4, 10)),
-        ),
-        recipes.student(
-            "da_transformer",
-            GRAPH,
-            STUDENT,
-            "GraphGreedy()",
-            "Lookahead()",
-            "GraphBeam()",
-            distilled=False,
         ),
     ),
     distillation="Greedy()",

@@ -8,8 +8,6 @@ component), since many English sentences have several German ones: du, ihr and S
 follows docs/log.md: Muon, decoder inputs from encoder states, students that start with the teacher's encoder. The
 DA-Transformer alone learns from the pairs themselves, all others from the teacher's translations."""
 
-import dataclasses
-
 from nat_ar.data.batching import BatchingConfig
 from nat_ar.data.hold_out import HoldOut
 from nat_ar.data.hugging_face import HuggingFace
@@ -19,11 +17,7 @@ from nat_ar.evaluation.speed.config import SpeedConfig
 from nat_ar.experiment import recipes
 from nat_ar.experiment.study import Entry, StudyConfig
 from nat_ar.methods.autoregressive import Autoregressive
-from nat_ar.methods.ctc import Ctc
-from nat_ar.methods.da_transformer import DaTransformer
-from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.methods.glancing import Glancing
-from nat_ar.methods.length_nat import LengthNat
 from nat_ar.nn.transformer import TransformerConfig
 from nat_ar.training.config import TrainingConfig, ValidationConfig
 from nat_ar.training.optimizer import Muon, OptimizerConfig
@@ -50,10 +44,6 @@ def training(max_steps: int) -> TrainingConfig:
 
 
 STUDENT = training(STEPS)
-CTC = Ctc(TRANSFORMER)
-GRAPH = DaTransformer(
-    TRANSFORMER, upsample_factor=4, glancing=Glancing(0.5, 0.1, anneal_steps=2 * STEPS // 3)
-)
 
 
 config = StudyConfig(
@@ -83,38 +73,8 @@ config = StudyConfig(
             "Speculative(block=6, drafter='ctc_kd', drafting='BestPath()')",
         ),
     ),
-    entries=(
-        recipes.student(
-            "length_kd",
-            LengthNat(TRANSFORMER),
-            STUDENT,
-            "LengthBeam()",
-            "LengthBeam(remove_repeats=True)",
-            "LengthBeam(size=5, rescore=True)",
-        ),
-        recipes.student(
-            "fertility_kd",
-            FertilityNat(TRANSFORMER),
-            STUDENT,
-            "Argmax()",
-            "NoisyParallel(samples=10)",
-        ),
-        recipes.student("ctc_kd", CTC, STUDENT, "BestPath()", "PrefixBeam(size=20)"),
-        recipes.student(
-            "ctc_glat_kd",
-            dataclasses.replace(CTC, glancing=Glancing(0.5, 0.3, anneal_steps=STEPS)),
-            STUDENT,
-            "BestPath()",
-        ),
-        recipes.student(
-            "da_transformer",
-            GRAPH,
-            STUDENT,
-            "GraphGreedy()",
-            "Lookahead()",
-            "GraphBeam()",
-            distilled=False,
-        ),
+    entries=recipes.students(
+        TRANSFORMER, STUDENT, ctc_glancing=Glancing(0.5, 0.3, anneal_steps=STEPS)
     ),
     speed=SpeedConfig(sentences=100, throughput_sentences=256, max_seconds=12.0),
 )

@@ -147,6 +147,47 @@ def student(
     )
 
 
+def students(
+    transformer: TransformerConfig, training: TrainingConfig, *, ctc_glancing: Glancing
+) -> tuple[Entry, ...]:
+    """A length NAT, fertilities, CTC without and with glancing, distilled, and the DA-Transformer on the pairs
+    themselves: those of a study of real text that an hour or an evening of two cores allows."""
+    ctc = Ctc(transformer)
+    fading = Glancing(0.5, 0.1, anneal_steps=2 * training.max_steps // 3)
+    one_length = ("LengthBeam()", "LengthBeam(remove_repeats=True)")
+    graph_searches = ("GraphGreedy()", "Lookahead()", "GraphBeam()")
+    return (
+        student(
+            "length_kd",
+            LengthNat(transformer),
+            training,
+            *one_length,
+            "LengthBeam(size=5, rescore=True)",
+        ),
+        student(
+            "fertility_kd",
+            FertilityNat(transformer),
+            training,
+            "Argmax()",
+            "NoisyParallel(samples=10)",
+        ),
+        student("ctc_kd", ctc, training, "BestPath()", "PrefixBeam(size=20)"),
+        student(
+            "ctc_glat_kd",
+            dataclasses.replace(ctc, glancing=ctc_glancing),
+            training,
+            "BestPath()",
+        ),
+        student(
+            "da_transformer",
+            DaTransformer(transformer, upsample_factor=4, glancing=fading),
+            training,
+            *graph_searches,
+            distilled=False,
+        ),
+    )
+
+
 def family(
     transformer: TransformerConfig,
     training: TrainingConfig,
