@@ -115,6 +115,11 @@ def matched(name: str, ngram: int = 2) -> Entry:
     )
 
 
+def matched_on_references(name: str) -> Entry:
+    """An entry trained on the teacher's translations that goes on by the n-grams of the references themselves."""
+    return dataclasses.replace(matched(name), name=f"{name}_then_2grams", distilled=False)
+
+
 def drafter(name: str, method: Method, *decodings: str, starts_decoder: bool = False) -> Entry:
     """One that learns a decoder, and nothing else: embeddings and encoder stay the teacher's in every bit (encoder_rate
     0), so that what both encode is encoded once, and drafting costs one shallow decoder (docs/faster.md)."""
@@ -169,6 +174,8 @@ config = dataclasses.replace(
         with_glancing("fertility_kd"),
         from_distributions("fertility_kd"),
         *map(matched, ("length_kd", "glat_kd", "fertility_glat_kd", "ctc_kd", "ctc_glat_kd")),
+        matched("ctc_kd", ngram=3),
+        matched_on_references("ctc_kd"),
         *DRAFTERS,
     ),
     word_distributions=8,
