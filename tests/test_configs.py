@@ -20,11 +20,15 @@ from nat_ar.experiment import recipes
 from nat_ar.experiment.config import ExperimentConfig, load_experiment, load_file
 from nat_ar.experiment.study import Entry, StudyConfig, load_study
 from nat_ar.losses.fuzzy_alignment import FuzzyAlignment
+from nat_ar.losses.ngram_matching import BagOfNgrams, NgramMatching
 from nat_ar.losses.oaxe import Oaxe
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import VocabularySizes
 from nat_ar.methods.catalogue import AnyMethod
+from nat_ar.methods.ctc import Ctc
+from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.methods.glancing import Glancing
+from nat_ar.methods.length_nat import LengthNat
 from nat_ar.methods.recurrent import Recurrent
 from nat_ar.nn.recurrent import RecurrentConfig
 from nat_ar.nn.transformer import TransformerConfig
@@ -200,6 +204,20 @@ def test_a_family_may_go_on_by_fuzzy_alignment() -> None:
         )
         assert likelihood == first.method
         assert entry.method.fuzzy_alignment == FuzzyAlignment(2)
+
+
+def test_the_stage_of_ngrams_reveals_nothing_and_weighs_lengths_less() -> None:
+    glancing = Glancing(0.5, 0.0, 10)
+    ctc = recipes.matching(Ctc(label_smoothing=0.1, glancing=glancing), ngram=3)
+    assert ctc == Ctc(ngram_matching=NgramMatching(3))
+    length = recipes.matching(LengthNat(glancing=glancing))
+    plain = {"label_smoothing": 0.0, "token_loss": BagOfNgrams(2)}
+    assert length == LengthNat(**plain, length_loss_weight=LengthNat().length_loss_weight / 10)
+    weight = FertilityNat().fertility_loss_weight
+    fertility = recipes.matching(FertilityNat())
+    assert fertility == FertilityNat(**plain, fertility_loss_weight=weight / 10)
+    with pytest.raises(ConfigError, match=r"by Ctc, LengthNat and FertilityNat .*, got Autoregr"):
+        recipes.matching(Autoregressive())
 
 
 @pytest.mark.parametrize("folder", ["debian_en_de", "iwslt14_de_en", "wmt14_en_de"])
