@@ -46,10 +46,11 @@ FUZZY = dataclasses.replace(
     FUZZY, validation=dataclasses.replace(FUZZY.validation, every_steps=100)
 )
 
-MATCHING = recipes.second_stage(ONE_PASS, 300)
-MATCHING = dataclasses.replace(
-    MATCHING, validation=dataclasses.replace(MATCHING.validation, every_steps=100)
-)
+
+def matching_for(max_steps: int) -> TrainingConfig:
+    stage = recipes.second_stage(ONE_PASS, max_steps)
+    validation = dataclasses.replace(stage.validation, every_steps=100)
+    return dataclasses.replace(stage, validation=validation)
 
 
 def tuned(entry: Entry) -> Entry:
@@ -102,14 +103,15 @@ def from_distributions(name: str) -> Entry:
     return dataclasses.replace(entry, name=f"{name.removesuffix('_kd')}_soft_kd", training=training)
 
 
-def matched(name: str, ngram: int = 2) -> Entry:
+def matched(name: str, *, ngram: int = 2, steps: int = 300) -> Entry:
     """An entry that goes on from another, by the n-grams that are expected of it."""
+    longer = "" if steps == 300 else f"_{steps}"
     entry = with_glancing("fertility_kd") if name == "fertility_glat_kd" else FAMILY[name]
     return dataclasses.replace(
         entry,
-        name=f"{name.removesuffix('_kd')}_{ngram}grams_kd",
+        name=f"{name.removesuffix('_kd')}_{ngram}grams{longer}_kd",
         method=recipes.matching(entry.method, ngram=ngram),
-        training=MATCHING,
+        training=matching_for(steps),
         encoder_from_teacher=False,
         start_from=name,
     )
@@ -174,6 +176,7 @@ config = dataclasses.replace(
         with_glancing("fertility_kd"),
         from_distributions("fertility_kd"),
         *map(matched, ("length_kd", "glat_kd", "fertility_glat_kd", "ctc_kd", "ctc_glat_kd")),
+        matched("glat_kd", steps=1000),
         matched("ctc_kd", ngram=3),
         matched_on_references("ctc_kd"),
         *DRAFTERS,
