@@ -5,10 +5,11 @@
         --corpus-file train.tsv.gz validation.tsv.gz test2016.tsv.gz           # English TAB German
 
 The teacher's hour is saved by `--teacher-from docs/results/multi30k_en_de/teacher`, where it lies.
+
 Transformer-tiny (Wu et al. 2021, "Good for misconceived reasons"), test2016, cased sacreBLEU. The recipe follows
-docs/log.md: Muon, decoder inputs from encoder states, students that start with the teacher's encoder. Left-to-right
-models have 8,000 steps, masked ones 3,000, the others 2,000, after which CTC of 4,000 is level. A method enters the
-table once it is named by `--only`."""
+docs/log.md: Muon, decoder inputs from encoder states, students that start with the teacher's encoder, some of them with
+a second stage by n-grams. Left-to-right models have 8,000 steps, masked ones 3,000, the others 2,000, after which CTC
+of 4,000 is level. A method enters the table once it is named by `--only`."""
 
 import dataclasses
 from pathlib import Path
@@ -41,13 +42,9 @@ def with_muon(training: TrainingConfig, max_steps: int) -> TrainingConfig:
 LEFT_TO_RIGHT = with_muon(levers.teacher.training, 8000)
 ONE_PASS = with_muon(levers.entries[0].training, STEPS)
 
-FUZZY = recipes.second_stage(ONE_PASS, 300)
-FUZZY = dataclasses.replace(
-    FUZZY, validation=dataclasses.replace(FUZZY.validation, every_steps=100)
-)
 
-
-def matching_for(max_steps: int) -> TrainingConfig:
+def second_stage(max_steps: int) -> TrainingConfig:
+    """How a trained student goes on by n-grams."""
     stage = recipes.second_stage(ONE_PASS, max_steps)
     validation = dataclasses.replace(stage.validation, every_steps=100)
     return dataclasses.replace(stage, validation=validation)
@@ -76,7 +73,7 @@ FAMILY = {
         masked_training=with_muon(levers.entries[0].training, 3000),
         ctc_training=ONE_PASS,
         ctc_glancing=GLANCING,
-        fuzzy_training=FUZZY,
+        fuzzy_training=second_stage(300),
         vertices=4,
         encoder_from_teacher=True,
     )
@@ -111,7 +108,7 @@ def matched(name: str, *, ngram: int = 2, steps: int = 300) -> Entry:
         entry,
         name=f"{name.removesuffix('_kd')}_{ngram}grams{longer}_kd",
         method=recipes.matching(entry.method, ngram=ngram),
-        training=matching_for(steps),
+        training=second_stage(steps),
         encoder_from_teacher=False,
         start_from=name,
     )

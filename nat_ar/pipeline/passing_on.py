@@ -44,9 +44,8 @@ def pass_on(
         source = {"run": str(run.directory), **trained.fingerprint}
         to = Run(partial)
         to.begin(config or trained.config, trained.vocabulary, {**known, PASSED_ON: source})
-        steps = trained.averaged_steps or (trained.step,)
         progress = {**run.progress(trained.step), "is_finished": True}
-        score = progress.pop("score") if len(steps) == 1 else None
+        score = None if trained.averaged_steps else progress["score"]
         with contextlib.closing(Checkpoints(to.checkpoints_directory)) as checkpoints:
             checkpoints.save_translating(trained.step, trained.model.params, progress, score=score)
         for path in partial.rglob(SAYS_WHERE):
