@@ -9,6 +9,10 @@ from pathlib import Path
 import jax
 
 GIB = 2**30
+MAPPINGS = Path("/proc/self/maps")
+MAPPINGS_LIMIT = Path("/proc/sys/vm/max_map_count")
+MAPPINGS_SHARE = 0.95
+"""Of the limit: what is left is for a program that is being compiled, and for arrays."""
 
 
 class OutOfMemoryError(MemoryError):
@@ -44,6 +48,19 @@ def free_bytes(device: jax.Device) -> int:
     if found is not None:
         return 1024 * int(found[1])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+
+
+def require_mappings(remedy: str) -> None:
+    """Raises OutOfMemoryError where this process has used up nearly all mappings of memory that Linux gives it. Every
+    compiled program takes some forty, and XLA dies of one too many."""
+    if not (MAPPINGS.exists() and MAPPINGS_LIMIT.exists()):
+        return
+    used, limit = MAPPINGS.read_bytes().count(b"\n"), int(MAPPINGS_LIMIT.read_text())
+    if used > MAPPINGS_SHARE * limit:
+        raise OutOfMemoryError(
+            f"out of memory: compiled programs have {used:,} of the {limit:,} mappings of a process; {remedy}, "
+            f"or allow more by `sysctl -w vm.max_map_count={16 * limit}`"
+        )
 
 
 def _wanted(text: str) -> str:

@@ -1,5 +1,6 @@
 """Which memory is too small is said of the device where it is."""
 
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -15,6 +16,22 @@ def device(number: int, used: float) -> Any:
     one = mock.NonCallableMock(spec=jax.Device)  # passes for one where types are checked
     one.id, one.device_kind, one.memory_stats = number, "H100", lambda: stats
     return one
+
+
+def test_programs_for_which_a_process_has_no_more_mappings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without the check: LLVM ERROR: Unable to allocate section memory, and no process any more."""
+    maps, limit = tmp_path / "maps", tmp_path / "limit"
+    maps.write_text("a mapping\n" * 96)
+    monkeypatch.setattr(out_of_memory, "MAPPINGS", maps)
+    monkeypatch.setattr(out_of_memory, "MAPPINGS_LIMIT", limit)
+    out_of_memory.require_mappings("fewer")  # not Linux: no such limit
+    limit.write_text("200\n")
+    out_of_memory.require_mappings("fewer")
+    limit.write_text("100\n")
+    with pytest.raises(OutOfMemoryError, match="96 of the 100 .*; fewer, or .*max_map_count=1600"):
+        out_of_memory.require_mappings("fewer")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from jaxtyping import Int
 from nat_ar.data import loader
 from nat_ar.data.ragged import Ragged
 from nat_ar.evaluation.speed import clock, machine
+from nat_ar.runtime import out_of_memory
 from nat_ar.special_tokens import EOS
 from nat_ar.translation.translation import Translation
 from nat_ar.translation.translator import BUCKETS, Translator, bucket_of
@@ -27,8 +28,10 @@ class LostSentenceError(RuntimeError):
 
 
 def set_batch(translator: Translator, size: int) -> None:
-    """Makes the translator decode batches of up to `size` sentences of any length."""
+    """Makes the translator decode batches of up to `size` sentences of any length. It forgets the programs of other
+    sizes: those of thirty systems and every size need more mappings than Linux gives a process."""
     translator.max_rows, translator.batch_tokens = size, size * BUCKETS[-1]
+    translator.compiled.clear()
 
 
 def plan(translator: Translator, sentences: Sequence[str]) -> Plan:
@@ -102,6 +105,7 @@ def compile_shapes(
         def compile_all(translator: Translator, wanted: Sequence[Shape]) -> None:
             for rows, bucket in wanted:
                 translator.compile(rows, bucket)
+                out_of_memory.require_mappings("time fewer systems or batch sizes at once")
                 bar.update()
 
         list(pool.map(compile_all, translators, new))

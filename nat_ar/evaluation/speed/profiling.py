@@ -59,13 +59,15 @@ def measure(
     seconds: Float[np.ndarray, "sentences"],
     directory: Path,
 ) -> Row:
-    """Traces some of the sentences at batch 1 into the directory. The translator must be warm.
+    """Traces some of the sentences at batch 1 into the directory.
 
     seconds: latencies of the sentences without a trace. "pieces_ms" adds up to "latency_ms", their mean over the
     traced sentences."""
     positions = sample.spread_positions(sentences, SENTENCES)
     texts = [sentences[position] for position in positions]
     driver.set_batch(translator, 1)
+    plans = [driver.plan(translator, texts)]
+    driver.warm_up([translator], texts, plans, driver.WARM_UP_CALLS_ALONE, is_quiet=True)
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0  # it would time its own bookkeeping of every Python call
     with jax.profiler.trace(directory, create_perfetto_trace=True, profiler_options=options):

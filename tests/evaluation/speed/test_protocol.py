@@ -36,7 +36,6 @@ def model(letters: Vocabulary) -> Model:
 
 @pytest.fixture(scope="module")
 def translator(model: Model, letters: Vocabulary) -> Translator:
-    """Shared: what one test has compiled the next one has."""
     return Translator(model, letters, decoding=Greedy())
 
 
@@ -85,6 +84,8 @@ def test_every_system_is_measured_on_the_same_sentences(
     assert alone[:12] == [("A", 1)] * 6 + [("B", 1)] * 6
     assert alone[12:] == [("A", 1), ("B", 1)] * 12
     assert calls[-8:] == [("A", 4), ("B", 4)] * 4  # the passes at batch 64
+    # Programs of one batch size at a time: a process has mappings for some fifteen hundred.
+    assert {rows for rows, _ in translator.compiled} == {4}
 
 
 @pytest.mark.slow
