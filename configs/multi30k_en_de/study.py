@@ -21,6 +21,7 @@ from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import Method
 from nat_ar.methods.ctc import Ctc
 from nat_ar.methods.curriculum import Curriculum
+from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.nn.recurrent import RecurrentConfig
@@ -59,7 +60,9 @@ def tuned(entry: Entry) -> Entry:
     if isinstance(method, LengthNat):
         if method.glancing is not None:
             method = dataclasses.replace(method, glancing=GLANCING)
-        decodings = ("LengthBeam(remove_repeats=True)", *decodings)
+        decodings = (*recipes.LENGTH_WITHOUT_REPEATS, *decodings)
+    if isinstance(method, FertilityNat):
+        decodings = (recipes.FERTILITY_WITHOUT_REPEATS, *decodings)
     return dataclasses.replace(entry, method=method, decodings=decodings)
 
 

@@ -30,7 +30,7 @@ def test_programs_for_which_a_process_has_no_more_mappings(
     limit.write_text("200\n")
     out_of_memory.require_mappings("fewer")
     limit.write_text("100\n")
-    with pytest.raises(OutOfMemoryError, match="96 of the 100 .*; fewer, or .*max_map_count=1600"):
+    with pytest.raises(OutOfMemoryError, match=r"96 of the 100 .*; fewer, or .*max_map_count=1600"):
         out_of_memory.require_mappings("fewer")
 
 
