@@ -21,6 +21,7 @@ from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import Method
 from nat_ar.methods.ctc import Ctc
 from nat_ar.methods.curriculum import Curriculum
+from nat_ar.methods.da_transformer import DaTransformer
 from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.length_nat import LengthNat
@@ -122,6 +123,14 @@ def matched_on_references(name: str) -> Entry:
     return dataclasses.replace(matched(name), name=f"{name}_then_2grams", distilled=False)
 
 
+def longer_ngrams(name: str) -> Entry:
+    """A graph that learned its 2-grams goes on by 6-grams."""
+    entry = FAMILY[name]
+    assert isinstance(entry.method, DaTransformer)
+    method = recipes.fuzzy(entry.method, ngram=6)
+    return dataclasses.replace(entry, name=f"{name}_then_6grams", method=method, start_from=name)
+
+
 def drafter(name: str, method: Method, *decodings: str, starts_decoder: bool = False) -> Entry:
     """One that learns a decoder, and nothing else: embeddings and encoder stay the teacher's in every bit (encoder_rate
     0), so that what both encode is encoded once, and drafting costs one shallow decoder (docs/faster.md)."""
@@ -179,6 +188,7 @@ config = dataclasses.replace(
         matched("glat_kd", steps=1000),
         matched("ctc_kd", ngram=3),
         matched_on_references("ctc_kd"),
+        longer_ngrams("da_transformer_fuzzy"),
         *DRAFTERS,
     ),
     word_distributions=8,
