@@ -67,7 +67,8 @@ class Study:
     untimed: bool = False
     """leave out the benchmark: a later run of the command, on a machine that does nothing else, adds it"""
     publish: str | None = None
-    """directory to which table.md, the picture and the examples are also written, such as docs/results/toy"""
+    """directory to which table.md, the picture and the examples are also written, such as docs/results/toy, and in its
+    systems/ what `compare` reads of each run"""
     picture: str | None = None
     """a further file for the picture: .png, .svg or .pdf"""
     width: float | None = None

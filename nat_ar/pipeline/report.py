@@ -1,5 +1,6 @@
 """The reports of a study: table, picture, BLEU by group, examples."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from nat_ar.evaluation.table import formats
 from nat_ar.experiment.study import PlannedRun, StudyConfig
 from nat_ar.pipeline.compare import Comparison
 from nat_ar.runtime import files
+from nat_ar.training import logging
 from nat_ar.translation import decodings
 
 NUM_EXAMPLES = 10
@@ -38,6 +40,24 @@ def write(
             directory / "picture", title=config.name, width=width, has_title=has_title
         )
     files.write_text(directory / "examples.md", _examples(config, command))
+
+
+def copy_systems(config: StudyConfig, directory: Path) -> None:
+    """Writes what `compare` reads of every run, with its learning curve, to a folder each in `directory`: all but the
+    weights, so that a table can be made anew, with other systems beside these, where nothing was trained."""
+    for planned in config.plan():
+        run, to = planned.directory, directory / planned.directory.name
+        translations = {
+            name
+            for row in results.read(run)
+            if row["kind"] == "quality"
+            for name in (row["hypotheses"], row["references"], *row["more_references"])
+        }
+        curve = (run / logging.FILE_NAME).is_file()  # not of a teacher that was trained elsewhere
+        kept = ("config.json", results.FILE_NAME, *([logging.FILE_NAME] if curve else ()))
+        for name in (*kept, *sorted(translations)):
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(run / name, to / name)
 
 
 def _groups(config: StudyConfig) -> str:

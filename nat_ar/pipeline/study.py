@@ -65,8 +65,8 @@ def study(
     """Runs what is missing, writes the reports, prints the table and returns it.
 
     `config`: a study or its Python file; `command`: what the reports give as the command that made them; `is_timed`:
-    False leaves out the benchmark, until it is called without; `publish`: a
-    further directory for the reports; `picture`: a further file for the picture, .png, .svg or .pdf; `width` of the
+    False leaves out the benchmark, until it is called without; `publish`: a further directory for the reports, and for
+    all of the runs but their weights; `picture`: a further file for the picture, .png, .svg or .pdf; `width` of the
     pictures, in inches; `mesh`: of every training, as of `train`; `teacher_from`: a run of the teacher's method, which
     is copied instead of trained. Processes that compute together all call it alike."""
     if not isinstance(config, StudyConfig):
@@ -96,6 +96,8 @@ def study(
             drawn: dict[str, Any] = {"width": width, "has_title": has_title}
             for directory in (root, *([] if publish is None else [Path(publish)])):
                 report.write(comparison, directory, config, command, **drawn)
+            if publish is not None:
+                report.copy_systems(config, Path(publish) / "systems")
             if picture is not None:
                 comparison.picture(picture, title=config.name, **drawn)
             print(comparison.render(columns=config.columns), end="")

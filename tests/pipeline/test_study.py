@@ -26,7 +26,7 @@ from nat_ar.methods.decoder_only import DecoderOnly
 from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.methods.recurrent import Recurrent
-from nat_ar.pipeline import study
+from nat_ar.pipeline import compare, study
 from nat_ar.runtime import files
 from nat_ar.training import logging
 from nat_ar.training.config import TrainingConfig
@@ -329,7 +329,7 @@ def test_the_table_of_a_study_has_the_means_over_its_seeds(
     assert not Path("study/picture.png").exists()
     assert "picture" not in Path("study/table.md").read_text("utf-8")
     paper = Path("paper.pdf")
-    comparison = study.study(config, picture=paper, width=3.3, has_title=False)
+    comparison = study.study(config, publish="published", picture=paper, width=3.3, has_title=False)
     assert paper.read_bytes().startswith(b"%PDF")
     assert f'width="{72 * 3.3:g}' in (Path(config.directory) / "picture.svg").read_text("utf-8")
     assert runs == ["ar_seed1", "ar_seed2", "fertility_kd_seed1", "fertility_kd_seed2", "length"]
@@ -348,6 +348,10 @@ def test_the_table_of_a_study_has_the_means_over_its_seeds(
         timed = [row["kind"] for row in results.read(Path("study/runs") / name)].count("speed")
         assert timed == (0 if name.endswith("2") else 1), name
     assert "| fertility_kd_seed1 " in Path("study/examples.md").read_text("utf-8")
+    systems = [Path("published/systems") / one.directory.name for one in config.plan()]
+    again = compare.compare(systems).render("csv").replace("published/systems", "study/runs")
+    assert again == comparison.render("csv")  # and no weights are needed
+    assert not [*Path("published").rglob("checkpoints")]
 
 
 def test_a_split_that_is_not_there_is_said_before_any_training(
