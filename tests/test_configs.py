@@ -28,6 +28,7 @@ from nat_ar.methods.catalogue import AnyMethod
 from nat_ar.methods.ctc import Ctc
 from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.methods.glancing import Glancing
+from nat_ar.methods.latent import Latent
 from nat_ar.methods.length_nat import LengthNat
 from nat_ar.methods.recurrent import Recurrent
 from nat_ar.nn.recurrent import RecurrentConfig
@@ -210,6 +211,9 @@ def test_the_stage_of_ngrams_reveals_nothing_and_weighs_lengths_less() -> None:
     glancing = Glancing(0.5, 0.0, 10)
     ctc = recipes.matching(Ctc(label_smoothing=0.1, glancing=glancing), ngram=3)
     assert ctc == Ctc(ngram_matching=NgramMatching(3))
+    latent = recipes.matching(Ctc(latent=Latent(size=4, anneal_steps=10)))
+    assert isinstance(latent, Ctc)
+    assert latent.latent == Latent(size=4, anneal_steps=10, free_nats=0.0)
     length = recipes.matching(LengthNat(glancing=glancing))
     plain = {"label_smoothing": 0.0, "token_loss": BagOfNgrams(2)}
     assert length == LengthNat(**plain, length_loss_weight=LengthNat().length_loss_weight / 10)

@@ -209,6 +209,7 @@ config = dataclasses.replace(
         *(matched(shorter(entry)) for entry in ONE_PASS_BEST),
         matched(FAMILY["glat_kd"], steps=1000),
         matched(FAMILY["ctc_kd"], ngram=3),
+        matched(FAMILY["ctc_vae_kd"]),
         matched_on_references(FAMILY["ctc_kd"]),
         longer_ngrams("da_transformer_fuzzy"),
         *DRAFTERS,

@@ -82,10 +82,12 @@ def fuzzy(method: DaTransformer, *, ngram: int = 2) -> DaTransformer:
 def matching(method: Method, *, ngram: int = 2) -> Method:
     """The second stage of NMLA (Shao & Feng 2022) and of Shao et al. 2020: the n-grams that are expected instead of the
     likelihood, and nothing revealed. A score between 0 and 1 is less than nats, so that lengths and fertilities weigh a
-    tenth of what they did. Raises ConfigError for a method that has no such stage."""
+    tenth of what they did; a latent variable has no free nats any more. Raises ConfigError for a method that has no such stage."""
     match method:
-        case Ctc():
+        case Ctc(latent=latent):
             change: dict[str, Any] = {"ngram_matching": NgramMatching(ngram)}
+            if latent is not None:
+                change["latent"] = dataclasses.replace(latent, free_nats=0.0)
         case LengthNat(length_loss_weight=weight):
             change = {"token_loss": BagOfNgrams(ngram), "length_loss_weight": weight / 10}
         case FertilityNat(fertility_loss_weight=weight):
