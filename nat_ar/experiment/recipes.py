@@ -82,7 +82,8 @@ def fuzzy(method: DaTransformer, *, ngram: int = 2) -> DaTransformer:
 def matching(method: Method, *, ngram: int = 2) -> Method:
     """The second stage of NMLA (Shao & Feng 2022) and of Shao et al. 2020: the n-grams that are expected instead of the
     likelihood, and nothing revealed. A score between 0 and 1 is less than nats, so that lengths and fertilities weigh a
-    tenth of what they did; a latent variable has no free nats any more. Raises ConfigError for a method that has no such stage."""
+    tenth of what they did; a latent variable has no free nats any more. Raises ConfigError for a method that has no
+    such stage."""
     match method:
         case Ctc(latent=latent):
             change: dict[str, Any] = {"ngram_matching": NgramMatching(ngram)}
