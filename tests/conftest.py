@@ -24,7 +24,7 @@ from nat_ar.experiment.config import ExperimentConfig
 from nat_ar.experiment.run import Run
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.length_nat import LengthNat
-from nat_ar.runtime import bars
+from nat_ar.runtime import bars, out_of_memory
 from nat_ar.training import step
 from nat_ar.training.checkpoint import Checkpoints
 from nat_ar.training.loop import Progress
@@ -46,7 +46,6 @@ def pytest_configure(config: pytest.Config) -> None:
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-MAPPINGS = Path("/proc/self/maps")
 MANY_MAPPINGS = 30_000
 
 
@@ -55,7 +54,8 @@ def compiled_programs_are_few() -> Iterator[None]:
     """Linux gives a process 65,530 mappings of memory, XLA takes some for each program, and dies of one too many:
     the whole suite in one process has more."""
     yield
-    if MAPPINGS.exists() and MAPPINGS.read_bytes().count(b"\n") > MANY_MAPPINGS:
+    mappings = out_of_memory.MAPPINGS
+    if mappings.exists() and mappings.read_bytes().count(b"\n") > MANY_MAPPINGS:
         jax.clear_caches()
 
 
