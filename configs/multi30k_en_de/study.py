@@ -14,16 +14,15 @@ A method enters the table once it is named by `--only`."""
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from nat_ar.experiment import recipes
 from nat_ar.experiment.config import load_file
 from nat_ar.experiment.study import Entry, StudyConfig
+from nat_ar.losses.fuzzy_alignment import FuzzyAlignment
 from nat_ar.methods.autoregressive import Autoregressive
 from nat_ar.methods.base import Method
 from nat_ar.methods.ctc import Ctc
 from nat_ar.methods.curriculum import Curriculum
-from nat_ar.methods.da_transformer import DaTransformer
 from nat_ar.methods.fertility_nat import FertilityNat
 from nat_ar.methods.glancing import Glancing
 from nat_ar.methods.length_nat import LengthNat
@@ -109,13 +108,12 @@ def from_distributions(name: str) -> Entry:
 
 def shorter(entry: Entry) -> Entry:
     """An entry of so few steps that 1,500 are enough for a stage of n-grams, too."""
-    method: Any = entry.method
-    if getattr(method, "glancing", None) is not None:
+    if getattr(entry.method, "glancing", None) is not None:
         glancing = dataclasses.replace(GLANCING, anneal_steps=2 * SHORTER_STEPS // 3)
-        method = dataclasses.replace(method, glancing=glancing)
+        entry = recipes.changed(entry, glancing=glancing)
     name = f"{entry.name.removesuffix('_kd')}_{SHORTER_STEPS}_kd"
     training = dataclasses.replace(entry.training, max_steps=SHORTER_STEPS)
-    return dataclasses.replace(entry, name=name, method=method, training=training)
+    return dataclasses.replace(entry, name=name, training=training)
 
 
 def matched(entry: Entry, *, ngram: int = 2, steps: int = 300) -> Entry:
@@ -138,10 +136,8 @@ def matched_on_references(entry: Entry) -> Entry:
 
 def longer_ngrams(name: str) -> Entry:
     """A graph that learned its 2-grams goes on by 6-grams."""
-    entry = FAMILY[name]
-    assert isinstance(entry.method, DaTransformer)
-    method = recipes.fuzzy(entry.method, ngram=6)
-    return dataclasses.replace(entry, name=f"{name}_then_6grams", method=method, start_from=name)
+    entry = recipes.changed(FAMILY[name], fuzzy_alignment=FuzzyAlignment(ngram=6))
+    return dataclasses.replace(entry, name=f"{name}_then_6grams", start_from=name)
 
 
 def drafter(name: str, method: Method, *decodings: str, starts_decoder: bool = False) -> Entry:
